@@ -1,0 +1,81 @@
+"""What moves from Aluma to a destination: frozen values, without behaviour that could fail."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+
+class ExportTask(Struct, frozen=True, gc=False):
+    """A task that waits for export, as a listing shows it."""
+
+    id: str
+    name: str = ""
+    project_id: str = ""
+    project_name: str = ""
+    created_at: float | None = None
+    """Seconds since 1970 (UTC); None where the listing gave no readable date."""
+
+
+class ExportFile(Struct, frozen=True, gc=False):
+    """One file of an Export Specification. All text in it may come from a scanned page: it is hostile."""
+
+    number: int
+    """Position in the whole specification, from 0."""
+    document: int
+    """Position of its document in the specification, from 0."""
+    folder: str
+    filename: str
+    source: Literal["content", "url"]
+    content: str = ""
+    """The text to write, if ``source`` is ``content``."""
+    url: str = ""
+    """Where to download from, relative to the API's base URL, if ``source`` is ``url``."""
+
+    def __repr__(self) -> str:
+        """Leave the content out: it is a customer's data."""
+        return f"ExportFile(number={self.number}, source={self.source!r})"
+
+
+class ExportSpec(Struct, frozen=True):
+    """What has to be exported for one task."""
+
+    files: tuple[ExportFile, ...]
+    received: bytes = b""
+    """The specification as Aluma sent it (JSON, UTF-8); kept for the quarantine."""
+
+    def __repr__(self) -> str:
+        """Leave the content out: it is a customer's data."""
+        return f"ExportSpec(files={len(self.files)})"
+
+
+class Claim(Struct, frozen=True):
+    """A task that Aluma gave to us: from Start until Complete, Cancel or Fail."""
+
+    task: ExportTask
+    spec: ExportSpec
+    sent_at: float
+    """When Start was sent (the event loop's clock): Aluma's time-out runs from no earlier than this."""
+
+
+class Summary(Struct, frozen=True, kw_only=True):
+    """What a run did."""
+
+    exported: int = 0
+    """Tasks that were completed."""
+    files: int = 0
+    bytes: int = 0
+    """Files and bytes of the exported tasks."""
+    failed: int = 0
+    """Tasks that Aluma was told have failed; what they held is in the quarantine."""
+    cancelled: int = 0
+    """Claims given back; a task counts once for each."""
+    lost: int = 0
+    """Claims that ended without us: taken by another exporter, or given back by Aluma after its time-out."""
+    held_back: int = 0
+    """Tasks that were cooling down at the end: they wait at Aluma and are tried again later."""
+    seconds: float = 0.0
+
+    @property
+    def everything_exported(self) -> bool:
+        """Whether nothing of what was waiting is left behind."""
+        return not (self.failed or self.held_back)

@@ -1,0 +1,112 @@
+"""The edges of the pipeline. Each docstring is the contract that an implementation MUST keep.
+
+``aluma_async.testing.check_task_source`` and ``check_destination`` try an implementation against them.
+"""
+
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, TypeAlias
+
+from aluma_async.events import Event
+from aluma_async.models import Claim, ExportFile, ExportTask
+
+OnEvent: TypeAlias = Callable[[Event], None]
+"""Told of everything that happens. MUST NOT block; what it raises is swallowed."""
+
+Uniform: TypeAlias = Callable[[float, float], float]
+"""Chance, handed in: a number between the two (``random.uniform``)."""
+
+
+class TaskSource(Protocol):
+    """Where tasks wait, are claimed and are settled.
+
+    Every verb raises ``SourceError`` and nothing else (``start`` also ``BadSpecification``).
+    """
+
+    def list_pending(self) -> AsyncIterator[Sequence[ExportTask]]:
+        """Yield the tasks that wait for export, oldest first, some at a time.
+
+        MUST NOT end early without an error. A task MAY come twice. A row that cannot be read MUST be
+        left out without ending the listing.
+        """
+        ...
+
+    async def start(self, task: ExportTask) -> Claim:
+        """Claim a task.
+
+        MUST be whole for a cancelled caller: once the request is under way its answer is awaited, and
+        the claim is returned even then. Raises ``Refused`` if the task is not given to us, ``Ambiguous``,
+        ``BadReply`` or ``BadSpecification`` if it was or may have been, anything else if it was not.
+        """
+        ...
+
+    def open_file(self, claim: Claim, file: ExportFile) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """Open the bytes of a file whose ``source`` is ``url``.
+
+        The iterator MUST raise unless the file is provably whole at its end. MAY be called again.
+        """
+        ...
+
+    async def complete(self, task: ExportTask) -> None:
+        """Say that a claimed task is exported. Aluma deletes it, for ever.
+
+        Raises ``Refused`` if the claim is not ours any more. MUST be whole for a cancelled caller, like ``start``.
+        """
+        ...
+
+    async def cancel(self, task: ExportTask) -> None:
+        """Give a claimed task back; it waits again at once. Raises as ``complete`` does."""
+        ...
+
+    async def fail(self, task: ExportTask, message: str) -> None:
+        """Say that a claimed task can never be exported. Aluma deletes it, for ever. Raises as ``complete`` does."""
+        ...
+
+    async def state(self, task: ExportTask) -> str | None:
+        """Tell the task's state (``pending:start_client_action``, …); None if Aluma does not know it."""
+        ...
+
+
+class Delivery(Protocol):
+    """The files of one claim on their way into a destination."""
+
+    async def save(self, file: ExportFile, chunks: AsyncIterable[bytes]) -> None:
+        """Stage one file.
+
+        MAY be called for several files at once. Called again for the same file it MUST start from nothing,
+        so that a broken download can be repeated. What ``chunks`` raises MUST come out unchanged.
+        Raises ``DestinationError``.
+        """
+        ...
+
+
+class Destination(Protocol):
+    """Where files go."""
+
+    async def probe(self) -> None:
+        """Try whether files can be written at all; raise ``DestinationUnavailable`` if not. Makes what is missing."""
+        ...
+
+    def open(self, claim: Claim) -> AbstractAsyncContextManager[Delivery]:
+        """Begin to deliver the files of a claim.
+
+        Leaving the block MUST make all of them visible, complete and durable, or raise ``DestinationError``;
+        leaving it with an exception (cancellation included) MUST leave no trace and no work under way.
+        The same task delivered again MUST replace what it delivered before, and MUST NOT touch another task's files.
+        """
+        ...
+
+
+class Permits(Protocol):
+    """The right to send a request: one limit, one rate and one pause for all requests of an exporter."""
+
+    def permit(self) -> AbstractAsyncContextManager[None]:
+        """Wait until a request may be sent, and hold the permit until its answer has been read.
+
+        A ``SourceError`` that leaves the block with ``retry_after`` set holds back all other requests.
+        """
+        ...
+
+    async def received(self, count: int) -> None:
+        """Account for bytes downloaded; waits if there is a limit on bytes per second."""
+        ...
