@@ -14,7 +14,7 @@ class Event(Struct, frozen=True):
     """Base of all events."""
 
 
-class QueueListed(Event):
+class QueueListed(Event, frozen=True):
     """A listing of the tasks that wait ended well."""
 
     listed: int
@@ -26,41 +26,41 @@ class QueueListed(Event):
     """Creation of the oldest task listed, seconds since 1970; None if nothing waits or no date could be read."""
 
 
-class ListingFailed(Event):
+class ListingFailed(Event, frozen=True):
     """A listing ended with an error; it is made again after a while."""
 
     error: AlumaAsyncError
     retry_in: float
 
 
-class RowSkipped(Event):
+class RowSkipped(Event, frozen=True):
     """A row of a listing could not be read; the others are not affected."""
 
     reason: str
 
 
-class TaskStarted(Event):
+class TaskStarted(Event, frozen=True):
     """A task was claimed."""
 
     task: ExportTask
     files: int
 
 
-class TaskRefused(Event):
+class TaskRefused(Event, frozen=True):
     """Aluma did not give us the task: somebody else has it, or it is gone."""
 
     task: ExportTask
     error: AlumaAsyncError
 
 
-class BytesReceived(Event):
+class BytesReceived(Event, frozen=True):
     """Some bytes of a file came in; one event for each MiB or so, and one for what is left at the end."""
 
     task: ExportTask
     count: int
 
 
-class FileSaved(Event):
+class FileSaved(Event, frozen=True):
     """A file is staged at the destination."""
 
     task: ExportTask
@@ -68,7 +68,7 @@ class FileSaved(Event):
     size: int
 
 
-class TaskCompleted(Event):
+class TaskCompleted(Event, frozen=True):
     """A task is exported: its files are durable and Aluma may forget it."""
 
     task: ExportTask
@@ -77,7 +77,7 @@ class TaskCompleted(Event):
     seconds: float
 
 
-class TaskCancelled(Event):
+class TaskCancelled(Event, frozen=True):
     """A claim was given back after an error; the task cools down."""
 
     task: ExportTask
@@ -86,41 +86,41 @@ class TaskCancelled(Event):
     retry_in: float
 
 
-class TaskReleased(Event):
+class TaskReleased(Event, frozen=True):
     """A claim was given back because the run stops; nothing is wrong with the task."""
 
     task: ExportTask
 
 
-class TaskFailed(Event):
+class TaskFailed(Event, frozen=True):
     """Aluma was told that the task failed, after what it holds was saved in the quarantine."""
 
     task: ExportTask
     error: AlumaAsyncError
 
 
-class QuarantineFailed(Event):
+class QuarantineFailed(Event, frozen=True):
     """A fatal task could not be saved in the quarantine, so it was not failed but cools down for long."""
 
     task: ExportTask
     error: AlumaAsyncError
 
 
-class ClaimLost(Event):
+class ClaimLost(Event, frozen=True):
     """Complete, Cancel or Fail was refused: the claim had ended without us. Files that were saved stay."""
 
     task: ExportTask
     error: AlumaAsyncError
 
 
-class ClaimAbandoned(Event):
+class ClaimAbandoned(Event, frozen=True):
     """Nothing could be said about a claim any more; Aluma gives the task back after its time-out."""
 
     task: ExportTask
     error: AlumaAsyncError
 
 
-class RequestRetried(Event):
+class RequestRetried(Event, frozen=True):
     """A request is made again after a pause."""
 
     request: str
@@ -128,19 +128,19 @@ class RequestRetried(Event):
     delay: float
 
 
-class RequestsHeldBack(Event):
+class RequestsHeldBack(Event, frozen=True):
     """Aluma asked for a pause: no request of any worker leaves for so many seconds."""
 
     seconds: float
 
 
-class DrainStarted(Event):
+class DrainStarted(Event, frozen=True):
     """No new task is claimed; those in hand are finished."""
 
     in_hand: int
 
 
-class RunEnded(Event):
+class RunEnded(Event, frozen=True):
     """The run is over and nothing is left in hand."""
 
     summary: Summary

@@ -84,7 +84,7 @@ class Refused(SourceError):
 
 
 class FileMissing(SourceError):
-    """Aluma has no such file (404, 410); it may appear late, so it is fatal only after some attempts."""
+    """Aluma has no such thing (404, 410); a file may appear late, so it is fatal only after some attempts."""
 
     fatal_after = 3
 
@@ -107,7 +107,7 @@ class ImpossibleExport(BadSpecification):
 
 
 class DestinationError(AlumaAsyncError):
-    """This task's files could not be written; other tasks' files may well be."""
+    """A task's files could not be written; those of others may well be."""
 
 
 class DestinationUnavailable(DestinationError):

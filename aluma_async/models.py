@@ -30,6 +30,8 @@ class ExportFile(Struct, frozen=True, gc=False):
     """The text to write, if ``source`` is ``content``."""
     url: str = ""
     """Where to download from, relative to the API's base URL, if ``source`` is ``url``."""
+    problem: str = ""
+    """Why this file can never be exported (no such ``source``, no ``content``, …); empty if nothing is wrong."""
 
     def __repr__(self) -> str:
         """Leave the content out: it is a customer's data."""

@@ -1,0 +1,1 @@
+"""The API adapter: Aluma over HTTP as a ``TaskSource``."""

@@ -1,0 +1,1 @@
+"""Where files go; each module is one destination."""

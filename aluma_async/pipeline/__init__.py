@@ -1,0 +1,1 @@
+"""Moves tasks from a ``TaskSource`` to a ``Destination``; knows neither Aluma nor any destination."""

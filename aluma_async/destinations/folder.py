@@ -1,0 +1,271 @@
+"""``FolderDestination``: files in a folder. Write beside, sync, rename together, sync the folders.
+
+A final name appears only with complete, synced content. What is on its way stays below ``.aluma-async`` in
+the same folder. It does not delete what a task delivered once and does not deliver any more.
+"""
+
+import hashlib
+import os
+import socket
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from concurrent.futures import Executor
+from contextlib import asynccontextmanager
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Literal, ParamSpec, TypeVar
+
+import aiofiles
+import anyio
+from aiofiles.ospath import wrap
+
+from aluma_async.destinations import disk
+from aluma_async.destinations.owners import Owners
+from aluma_async.exceptions import DestinationError, DestinationUnavailable
+from aluma_async.models import Claim, ExportFile
+from aluma_async.policy.naming import OWN_FOLDER, Parts, collision_key, owner_suffix, plan, with_suffix
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+BLOCK = 1024 * 1024
+"""Bytes that are collected before they are written; a file of at most this is written in one step."""
+
+
+class FolderDestination:
+    """A folder on this machine.
+
+    ``newline="crlf"`` turns the line ends of texts (not of downloads). ``on_conflict`` says what becomes
+    of a file whose name another task's file has. ``durability="rename"`` leaves out the syncing: a
+    power loss may then cost files that Aluma has already deleted. Blocking steps run on ``executor``.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        newline: Literal["keep", "crlf"] = "keep",
+        on_conflict: Literal["keep-both", "overwrite", "fail"] = "keep-both",
+        durability: Literal["full", "rename"] = "full",
+        executor: Executor | None = None,
+    ) -> None:
+        self.root = Path(path)
+        self.crlf = newline == "crlf"
+        self.on_conflict = on_conflict
+        self.sync = durability == "full"
+        self.executor = executor
+        self.owners = Owners(self.root / OWN_FOLDER / "owners.sqlite3")
+        # Whose staging folders these are: a later run on this host may sweep those of a process that is gone.
+        self._staging = self.root / OWN_FOLDER / "staging"
+        self._prefix = f"{socket.gethostname().split('.')[0]}-{os.getpid()}"
+        self._numbers = count(1)
+
+    async def probe(self) -> None:
+        """Make what is missing, sweep what crashed runs left, and write a file to see whether that goes."""
+        await self.hop(self._probe)
+
+    @asynccontextmanager
+    async def open(self, claim: Claim) -> AsyncIterator["FolderDelivery"]:
+        """Begin to deliver a claim's files."""
+        task = hashlib.sha256(claim.task.id.encode()).hexdigest()[:16]
+        staging = self._staging / f"{self._prefix}-{id(self):x}-{next(self._numbers)}-{task}"
+        delivery = FolderDelivery(self, claim, staging)
+        try:
+            yield delivery
+            if delivery.staged:
+                await self.hop(delivery.publish)
+        finally:
+            if delivery.begun:
+                await self.hop(disk.remove_tree, staging)
+
+    def close(self) -> None:
+        """Close the record of owners."""
+        self.owners.close()
+
+    async def hop(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a blocking step in a thread and turn its error into ours.
+
+        It is awaited even if the caller is cancelled: a thread goes on whether or not somebody waits for it.
+        """
+        with anyio.CancelScope(shield=True), self.told():
+            run: Callable[..., Awaitable[T]] = wrap(partial(step, *args, **kwargs))
+            return await run(executor=self.executor)
+        raise AssertionError  # a shielded scope swallows nothing
+
+    def told(self) -> "_Told":
+        """The one place where the errors of the operating system become ours."""
+        return _Told(self.root)
+
+    def _probe(self) -> None:
+        self._staging.mkdir(parents=True, exist_ok=True, mode=disk.FOLDER_MODE)
+        for left in self._staging.iterdir():
+            if self._is_orphan(left.name):
+                disk.remove_tree(left)
+        trial = self._staging / f"{self._prefix}-{id(self):x}.probe"
+        disk.write_file(trial, b"aluma-async was here", sync=self.sync)
+        trial.unlink()
+
+    def _is_orphan(self, name: str) -> bool:
+        host, _, rest = name.rpartition("-staging-") if "-staging-" in name else (name, "", "")
+        del host, rest
+        own_host = self._prefix.rpartition("-")[0]
+        pid = name.removeprefix(own_host + "-").partition("-")[0]
+        return name.startswith(own_host + "-") and pid.isdigit() and not _alive(int(pid))
+
+
+class FolderDelivery:
+    """The files of one claim: staged below ``.aluma-async``, then renamed together."""
+
+    def __init__(self, destination: FolderDestination, claim: Claim, staging: Path) -> None:
+        self._to = destination
+        self._claim = claim
+        self._staging = staging
+        self.begun = False
+        self.staged: dict[int, Path] = {}
+
+    async def save(self, file: ExportFile, chunks: AsyncIterable[bytes]) -> None:
+        """Stage a file: a small one in one step, a big one a MiB at a time."""
+        staged = self._staging / f"{file.number}.part"
+        self.staged.pop(file.number, None)
+        if not self.begun:
+            self.begun = True
+            await self._to.hop(self._staging.mkdir, mode=disk.FOLDER_MODE, parents=True, exist_ok=True)
+        if self._to.crlf and file.source == "content":
+            chunks = _crlf(chunks)
+        blocks = _blocks(chunks)
+        first = await anext(blocks, b"")
+        second = await anext(blocks, None)
+        if second is None:
+            await self._to.hop(disk.write_file, staged, first, sync=self._to.sync)
+        else:
+            await self._save_big(staged, first, second, blocks)
+        self.staged[file.number] = staged
+
+    async def _save_big(self, staged: Path, first: bytes, second: bytes, blocks: AsyncIterator[bytes]) -> None:
+        told = self._to.told
+        with anyio.CancelScope(shield=True), told():
+            stream = await aiofiles.open(staged, "wb", buffering=0, executor=self._to.executor)
+        try:
+            size = 0
+            for block in (first, second):
+                size += await self._write(stream, block)
+            async for block in blocks:
+                size += await self._write(stream, block)
+            await self._to.hop(disk.sync_file, stream.fileno(), size, sync=self._to.sync)
+        finally:
+            with anyio.CancelScope(shield=True), told():
+                await stream.close()
+
+    async def _write(self, stream: "aiofiles.threadpool.binary.AsyncFileIO", block: bytes) -> int:
+        with anyio.CancelScope(shield=True), self._to.told():
+            rest = memoryview(block)
+            while rest:
+                rest = rest[await stream.write(rest) :]
+        return len(block)
+
+    def publish(self) -> None:
+        """Give all files their final names; blocking, in one step."""
+        root, sync = self._to.root, self._to.sync
+        missing = [file.number for file in self._claim.spec.files if file.number not in self.staged]
+        if missing:
+            raise DestinationError(f"task {self._claim.task.id}: file {missing[0]} was never saved")
+        moves = [
+            (self.staged[file.number], self._place(parts, self.staged[file.number]))
+            for file, parts in zip(self._claim.spec.files, plan(self._claim.spec.files), strict=True)
+        ]
+        touched: dict[Path, None] = {}  # in order: a folder is synced before the one that holds it matters
+        for _, parts in moves:
+            touched.update(dict.fromkeys(disk.make_folders(root, parts[:-1])))
+        for staged, parts in moves:
+            target = root.joinpath(*parts)
+            os.replace(staged, target)  # noqa: PTH105 - no Path in the hot path
+            touched[target.parent] = None
+        if sync:
+            for folder in touched:
+                disk.sync_folder(folder)
+
+    def _place(self, parts: Parts, staged: Path) -> Parts:
+        """Find the path that this task may write to."""
+        task_id = self._claim.task.id
+        if self._to.on_conflict == "overwrite" or self._is_ours(parts, staged):
+            return parts
+        if self._to.on_conflict == "fail":
+            raise DestinationError(
+                f"task {task_id}: another file has the name of file {staged.stem}",
+                hint='on_conflict = "keep-both" keeps both.',
+            )
+        suffix = owner_suffix(task_id)
+        for number in count(1):
+            other = with_suffix(parts, suffix if number == 1 else f"{suffix}~{number}")
+            if self._is_ours(other, staged):
+                return other
+        raise AssertionError  # count() does not end
+
+    def _is_ours(self, parts: Parts, staged: Path) -> bool:
+        """Whether this task may write there: its own before, nobody's, or the same bytes anyway."""
+        key, target = collision_key(parts), self._to.root.joinpath(*parts)
+        if not self._to.owners.known(key) and os.path.lexists(target) and not disk.same_content(staged, target):
+            return False
+        if target.is_dir() and not target.is_symlink():
+            return False
+        return self._to.owners.take(key, self._claim.task.id) == self._claim.task.id or disk.same_content(
+            staged, target
+        )
+
+
+class _Told:
+    """Turns an ``OSError`` inside the block into a ``DestinationError``."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, OSError):
+            return
+        why = error.strerror or str(error)
+        if error.errno in disk.UNAVAILABLE or not (self._root / OWN_FOLDER).is_dir():
+            raise DestinationUnavailable(
+                f"folder {self._root}: {why}", hint="Is it there, writable, and is there space left?"
+            ) from error
+        raise DestinationError(f"folder {self._root}: {why}") from error
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process runs on this machine; unsure means yes."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+async def _blocks(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """Collect chunks into blocks of about ``BLOCK`` bytes."""
+    waiting: list[bytes] = []
+    size = 0
+    async for chunk in chunks:
+        waiting.append(chunk)
+        size += len(chunk)
+        if size >= BLOCK:
+            yield waiting[0] if len(waiting) == 1 else b"".join(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield b"".join(waiting)
+
+
+async def _crlf(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    r"""Turn each ``\n`` that has no ``\r`` before it into ``\r\n``."""
+    last = b""
+    async for chunk in chunks:
+        text = (last + chunk).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+        last, body = (b"\r", text[:-1]) if text.endswith(b"\r") else (b"", text)
+        yield body
+    if last:
+        yield last

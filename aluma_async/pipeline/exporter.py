@@ -1,0 +1,188 @@
+"""``Exporter``: owns the queue, the producer and the workers; run, drain, stop.
+
+It installs no signal handler, sets up no logging and holds no global state: several run side by side in one loop.
+"""
+
+import random
+from collections import Counter
+
+import anyio
+from anyio import CancelScope
+from anyio.streams.memory import MemoryObjectReceiveStream
+
+from aluma_async.events import (
+    ClaimLost,
+    DrainStarted,
+    Event,
+    RunEnded,
+    TaskCancelled,
+    TaskCompleted,
+    TaskFailed,
+    TaskRefused,
+)
+from aluma_async.exceptions import SourceError
+from aluma_async.models import ExportTask, Summary
+from aluma_async.pipeline.carrier import Carrier
+from aluma_async.pipeline.cooldown import Cooldown
+from aluma_async.pipeline.desk import Desk
+from aluma_async.pipeline.producer import Producer
+from aluma_async.pipeline.quarantine import Quarantine
+from aluma_async.pipeline.resilient import Resilient
+from aluma_async.pipeline.worker import Worker
+from aluma_async.policy.retry import Patience, Retry
+from aluma_async.ports import Destination, OnEvent, TaskSource, Uniform
+
+
+class Exporter:
+    """Exports what waits at ``source`` into ``destination``, ``workers`` tasks at once.
+
+    ``queue_size`` tasks wait unclaimed (0: twice the workers). ``quarantine`` takes what a task holds
+    before it is failed; without one no task is ever failed, but parked for ``park`` seconds.
+    ``cooldown`` is the wait before a task that failed is tried again, ``polling`` the wait between
+    listings that bring nothing. ``claim_timeout`` is Aluma's (seconds), ``drain_timeout`` how long tasks in hand
+    may go on after ``stop()``. An exporter runs once.
+    """
+
+    def __init__(
+        self,
+        source: TaskSource,
+        destination: Destination,
+        *,
+        workers: int = 16,
+        queue_size: int = 0,
+        quarantine: Destination | None = None,
+        retry: Retry = Retry(),  # noqa: B008 - frozen
+        cooldown: Patience = Patience(60, 3600),  # noqa: B008
+        polling: Patience = Patience(2, 60),  # noqa: B008
+        park: float = 21600,
+        claim_timeout: float = 1800,
+        drain_timeout: float = 60,
+        on_event: OnEvent | None = None,
+        uniform: Uniform = random.uniform,
+    ) -> None:
+        self.destination = destination
+        self._quarantine = quarantine
+        self._workers = workers
+        self._drain_timeout = drain_timeout
+        self._listener = on_event
+        self._counts: Counter[type[Event]] = Counter()
+        self._files = self._bytes = 0
+        self._stop = anyio.Event()
+        self._stopped = False
+        self._desk = Desk()
+        self._cooldown = Cooldown(cooldown, uniform)
+        self._send, self._receive = anyio.create_memory_object_stream[ExportTask](queue_size or 2 * workers)
+        resilient = Resilient(source, retry, uniform=uniform, on_event=self._tell)
+        carrier = Carrier(resilient, on_event=self._tell)
+        self._worker = Worker(
+            resilient,
+            destination,
+            carrier,
+            self._cooldown,
+            Quarantine(resilient, quarantine, carrier) if quarantine else None,
+            claim_timeout=claim_timeout,
+            park=park,
+            on_event=self._tell,
+        )
+        self._producer = Producer(
+            resilient,
+            self._send,
+            self._desk,
+            self._cooldown,
+            polling=polling,
+            uniform=uniform,
+            on_event=self._tell,
+        )
+
+    async def run(self) -> Summary:
+        """Export until ``stop()``. Raises ``SourceError`` or ``DestinationUnavailable`` if it cannot begin."""
+        return await self._run(until_drained=False)
+
+    async def run_until_drained(self) -> Summary:
+        """Export until nothing waits any more but what is cooling down. Raises as ``run`` does."""
+        return await self._run(until_drained=True)
+
+    def stop(self) -> None:
+        """Begin to drain: claim nothing new, finish what is in hand, within ``drain_timeout``."""
+        self._stopped = True
+        self._stop.set()
+
+    @property
+    def in_hand(self) -> int:
+        """How many tasks are queued or being exported."""
+        return len(self._desk)
+
+    async def _run(self, *, until_drained: bool) -> Summary:
+        begun = anyio.current_time()
+        held_back = 0
+        broken: SourceError | None = None
+        with self._receive, self._send:
+            await self.destination.probe()
+            async with anyio.create_task_group() as outer:
+                outer.start_soon(self._limit_drain, outer.cancel_scope)
+                async with anyio.create_task_group() as group:
+                    for _ in range(self._workers):
+                        group.start_soon(self._work, self._receive.clone())
+                    with anyio.CancelScope() as listing:
+                        outer.start_soon(self._end_listing, listing)
+                        try:
+                            if until_drained:
+                                held_back = await self._producer.run_until_drained()
+                            else:
+                                await self._producer.run()
+                        except SourceError as error:  # those in hand are finished first
+                            broken = error
+                    self._send.close()
+                outer.cancel_scope.cancel()
+        await self._cooldown.clear()
+        if broken:
+            raise broken
+        summary = self._summary(anyio.current_time() - begun, held_back)
+        self._tell(RunEnded(summary))
+        return summary
+
+    async def _work(self, queue: MemoryObjectReceiveStream[ExportTask]) -> None:
+        with queue:
+            async for task in queue:
+                settled = False
+                try:
+                    self._desk.moved()
+                    if not self._stopped:
+                        settled = await self._worker.export(task)
+                finally:
+                    self._desk.release(task.id, settled=settled)
+
+    async def _end_listing(self, listing: CancelScope) -> None:
+        await self._stop.wait()
+        self._tell(DrainStarted(self.in_hand))
+        listing.cancel()
+
+    async def _limit_drain(self, everything: CancelScope) -> None:
+        await self._stop.wait()
+        await anyio.sleep(self._drain_timeout)
+        everything.cancel()
+
+    def _tell(self, event: Event) -> None:
+        """Count an event and pass it on; a listener that breaks must not break an export."""
+        self._counts[type(event)] += 1
+        if isinstance(event, TaskCompleted):
+            self._files += event.files
+            self._bytes += event.bytes
+            self._producer.exported()
+        if self._listener:
+            try:
+                self._listener(event)
+            except Exception:  # noqa: BLE001
+                self._counts[Event] += 1
+
+    def _summary(self, seconds: float, held_back: int) -> Summary:
+        return Summary(
+            exported=self._counts[TaskCompleted],
+            files=self._files,
+            bytes=self._bytes,
+            failed=self._counts[TaskFailed],
+            cancelled=self._counts[TaskCancelled],
+            lost=self._counts[TaskRefused] + self._counts[ClaimLost],
+            held_back=held_back,
+            seconds=seconds,
+        )

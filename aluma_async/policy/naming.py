@@ -1,0 +1,98 @@
+"""Names that come from scanned pages, made safe: folder + filename -> a relative path inside any root. Pure.
+
+Unsafe on one system is unsafe on all, so that what a file is called does not depend on where it lands. The
+same input gives the same path, always. Names that are fine are not touched.
+"""
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import TypeAlias
+
+from aluma_async.models import ExportFile
+
+Parts: TypeAlias = tuple[str, ...]
+"""A relative path, part by part; none is empty, a dot or two dots."""
+
+LONGEST_PART = 255
+"""Bytes (UTF-8) in a part: the limit of ext4, XFS, APFS and others."""
+DEEPEST = 32
+"""Folders in a path; what is deeper is joined into the last of them."""
+OWN_FOLDER = ".aluma-async"
+"""The folder below the root that is ours; no export may reach it."""
+
+# C0, DEL, C1, zero-width and bidirectional controls, lone surrogates, and what Windows forbids.
+_UNSAFE = re.compile('[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff<>:"|?*]')
+_RESERVED = re.compile(r"(con|prn|aux|nul|clock\$|conin\$|conout\$|(com|lpt)[0-9¹²³])(?=\Z|\s*\.)", re.IGNORECASE)
+
+
+def safe_path(folder: str, filename: str) -> Parts:
+    """Make a path of what a specification asks for: never empty, never outside the root."""
+    parts = [_safe_part(part) for part in re.split(r"[/\\]", folder) if part.strip(" .")]
+    if len(parts) > DEEPEST:
+        parts = [*parts[: DEEPEST - 1], _shortened("_".join(parts[DEEPEST - 1 :]))]
+    parts.append(_safe_part(re.sub(r"[/\\]", "_", filename)))
+    if parts[0].casefold() == OWN_FOLDER:
+        parts[0] = "_" + parts[0]
+    return tuple(parts)
+
+
+def collision_key(parts: Parts) -> str:
+    """What two paths have in common that some file system holds to be one (case, Unicode composition)."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", "/".join(parts)).casefold())
+
+
+def with_suffix(parts: Parts, suffix: str) -> Parts:
+    """The same path with ``~suffix`` before the file's extension."""
+    path = PurePosixPath(parts[-1])
+    return (*parts[:-1], _fitting(path.stem, f"~{suffix}{path.suffix}"))
+
+
+def owner_suffix(task_id: str) -> str:
+    """What tells one task's file from another's that has the name already."""
+    return hashlib.sha256(task_id.encode()).hexdigest()[:8]
+
+
+def plan(files: Sequence[ExportFile]) -> list[Parts]:
+    """A path for each file of a task, all different, and none a folder of another."""
+    wanted = [safe_path(file.folder, file.filename) for file in files]
+    # Folders come first: a file can give way to a folder, but not the other way round.
+    folders = {collision_key(parts[:depth]) for parts in wanted for depth in range(1, len(parts))}
+    taken: set[str] = set()
+    planned = []
+    for parts in wanted:
+        candidate, number = parts, 1
+        while (key := collision_key(candidate)) in taken or key in folders:
+            number += 1
+            candidate = with_suffix(parts, str(number))
+        taken.add(key)
+        planned.append(candidate)
+    return planned
+
+
+def _safe_part(text: str) -> str:
+    text = unicodedata.normalize("NFC", _UNSAFE.sub("_", text)).strip()
+    if text.endswith((".", " ")):
+        text = text.rstrip(". ") + "_"
+    if not text.strip("."):
+        text = "_"
+    if _RESERVED.match(text):
+        text = "_" + text
+    return _shortened(text)
+
+
+def _shortened(text: str) -> str:
+    """Cut a part that is too long; a hash of the whole keeps different ones apart."""
+    if len(text.encode()) <= LONGEST_PART:
+        return text
+    path = PurePosixPath(text)
+    suffix = path.suffix if len(path.suffix.encode()) <= 32 else ""
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return _fitting(path.stem if suffix else text, f"~{digest}{suffix}")
+
+
+def _fitting(stem: str, ending: str) -> str:
+    room = LONGEST_PART - len(ending.encode())
+    return stem.encode()[:room].decode(errors="ignore").rstrip(". ") + ending
