@@ -4,10 +4,11 @@ A final name appears only with complete, synced content. What is on its way stay
 the same folder. It does not delete what a task delivered once and does not deliver any more.
 """
 
+import asyncio
 import hashlib
 import os
 import socket
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -17,7 +18,6 @@ from typing import Literal, ParamSpec, TypeVar
 
 import aiofiles
 import anyio
-from aiofiles.ospath import wrap
 
 from aluma_async.destinations import disk
 from aluma_async.destinations.owners import Owners
@@ -88,8 +88,7 @@ class FolderDestination:
         It is awaited even if the caller is cancelled: a thread goes on whether or not somebody waits for it.
         """
         with anyio.CancelScope(shield=True), self.told():
-            run: Callable[..., Awaitable[T]] = wrap(partial(step, *args, **kwargs))
-            return await run(executor=self.executor)
+            return await asyncio.get_running_loop().run_in_executor(self.executor, partial(step, *args, **kwargs))
         raise AssertionError  # a shielded scope swallows nothing
 
     def told(self) -> "_Told":
@@ -106,11 +105,9 @@ class FolderDestination:
         trial.unlink()
 
     def _is_orphan(self, name: str) -> bool:
-        host, _, rest = name.rpartition("-staging-") if "-staging-" in name else (name, "", "")
-        del host, rest
-        own_host = self._prefix.rpartition("-")[0]
-        pid = name.removeprefix(own_host + "-").partition("-")[0]
-        return name.startswith(own_host + "-") and pid.isdigit() and not _alive(int(pid))
+        host = self._prefix.rpartition("-")[0] + "-"
+        pid = name.removeprefix(host).partition("-")[0]
+        return name.startswith(host) and pid.isdigit() and not _alive(int(pid))
 
 
 class FolderDelivery:
@@ -129,7 +126,7 @@ class FolderDelivery:
         self.staged.pop(file.number, None)
         if not self.begun:
             self.begun = True
-            await self._to.hop(self._staging.mkdir, mode=disk.FOLDER_MODE, parents=True, exist_ok=True)
+            await self._to.hop(self._staging.mkdir, mode=disk.FOLDER_MODE, exist_ok=True)
         if self._to.crlf and file.source == "content":
             chunks = _crlf(chunks)
         blocks = _blocks(chunks)
@@ -202,15 +199,13 @@ class FolderDelivery:
         raise AssertionError  # count() does not end
 
     def _is_ours(self, parts: Parts, staged: Path) -> bool:
-        """Whether this task may write there: its own before, nobody's, or the same bytes anyway."""
+        """Whether this task may write there: where it wrote before, where nothing is, or the same bytes as nobody's."""
         key, target = collision_key(parts), self._to.root.joinpath(*parts)
-        if not self._to.owners.known(key) and os.path.lexists(target) and not disk.same_content(staged, target):
-            return False
         if target.is_dir() and not target.is_symlink():
             return False
-        return self._to.owners.take(key, self._claim.task.id) == self._claim.task.id or disk.same_content(
-            staged, target
-        )
+        if not self._to.owners.known(key) and os.path.lexists(target) and not disk.same_content(staged, target):
+            return False
+        return self._to.owners.take(key, self._claim.task.id) == self._claim.task.id
 
 
 class _Told:

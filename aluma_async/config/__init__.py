@@ -1,0 +1,25 @@
+"""Typed configuration: text and environment in, frozen structs out, every mistake a ``ConfigError``."""
+
+from aluma_async.config.config import Config
+from aluma_async.config.credentials import Credentials
+from aluma_async.config.tables import (
+    AlumaConfig,
+    DestinationConfig,
+    ExporterConfig,
+    FolderConfig,
+    LimitsConfig,
+    RetryConfig,
+    ServiceConfig,
+)
+
+__all__ = [
+    "AlumaConfig",
+    "Config",
+    "Credentials",
+    "DestinationConfig",
+    "ExporterConfig",
+    "FolderConfig",
+    "LimitsConfig",
+    "RetryConfig",
+    "ServiceConfig",
+]

@@ -1,0 +1,143 @@
+"""``Config``: all tables as one frozen value, read from TOML, with the rules that need more than one of them.
+
+Nothing here opens a connection or writes: whether Aluma answers and a folder can be written to is found out
+by those who use them.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self, TypeAlias
+
+from msgspec import Struct, structs
+
+from aluma_async.config.credentials import Credentials, collect_credentials
+from aluma_async.config.places import default_state_folder, find_config_file
+from aluma_async.config.table import nearest, read_table
+from aluma_async.config.tables import (
+    DESTINATION_TYPES,
+    AlumaConfig,
+    DestinationConfig,
+    ExporterConfig,
+    LimitsConfig,
+    RetryConfig,
+    ServiceConfig,
+)
+from aluma_async.exceptions import ConfigError
+
+Overrides: TypeAlias = Mapping[str, Mapping[str, object]]
+"""Table -> key -> value, as the file would hold them; they win over the file."""
+
+LONGEST_REQUEST_SECONDS = 60
+"""A request may be under way for so long; waits below it are accepted, and not safe."""
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """The whole configuration; ``Config()`` holds the defaults and no destination."""
+
+    aluma: AlumaConfig = AlumaConfig()
+    exporter: ExporterConfig = ExporterConfig()
+    limits: LimitsConfig = LimitsConfig()
+    retry: RetryConfig = RetryConfig()
+    destinations: dict[str, DestinationConfig] = {}
+    service: ServiceConfig = ServiceConfig()
+
+    @classmethod
+    def load(cls, path: Path | None = None, overrides: Overrides | None = None) -> Self:
+        """Read a file; without ``path`` the one that is found in the usual places, or none. Raises ``ConfigError``."""
+        path = path or find_config_file(os.environ)
+        if path is None:
+            return cls.from_toml("", "defaults", overrides)
+        try:
+            return cls.from_toml(path.read_text("utf-8-sig"), str(path), overrides)
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}", hint="name another with --config") from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"{path}: is not UTF-8 text", hint="save it as UTF-8") from None
+
+    @classmethod
+    def from_toml(cls, text: str, file: str, overrides: Overrides | None = None) -> Self:
+        """Read TOML; ``file`` is what messages call it. Raises ``ConfigError``."""
+        try:
+            raw: dict[str, Any] = tomllib.loads(text)
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
+            raise ConfigError(f"{file}: is not TOML: {error}", hint="correct that line") from None
+        kinds = {field.name: field.type for field in structs.fields(cls)}
+        for table in raw:
+            if table not in kinds:
+                raise ConfigError(f"{file}: has no table [{table}]", hint=nearest(table, kinds))
+        overrides = overrides or {}
+        destinations = overrides.get("destinations") or raw.get("destinations", {})
+        return cls(
+            destinations=_read_destinations(destinations, file),
+            **{
+                name: read_table(kind, raw.get(name, {}), name=name, file=file, overrides=overrides.get(name))
+                for name, kind in kinds.items()
+                if name != "destinations"
+            },
+        )
+
+    @property
+    def queue_size(self) -> int:
+        """How many tasks wait, unclaimed, for a worker."""
+        return self.exporter.queue_size or 2 * self.exporter.workers
+
+    @property
+    def max_at_once(self) -> int:
+        """How many requests may be in flight."""
+        return self.limits.max_at_once or 2 * self.exporter.workers
+
+    def destination(self) -> DestinationConfig:
+        """Choose where everything goes: to ``default``, else to the only one. Raises ``ConfigError``."""
+        if not self.destinations:
+            raise ConfigError("no destination", hint="give -o DIR, or [destinations.NAME] in the config file")
+        if len(self.destinations) == 1:
+            return next(iter(self.destinations.values()))
+        if "default" not in self.destinations:
+            names = ", ".join(self.destinations)
+            raise ConfigError(f"[destinations]: which of {names}?", hint='name one of them "default"')
+        return self.destinations["default"]
+
+    def credentials(self, environ: Mapping[str, str] = os.environ) -> Credentials:
+        """Collect the client id and secret (see ``collect_credentials``). Raises ``ConfigError``."""
+        return collect_credentials(self.aluma, environ)
+
+    def state_folder(self, environ: Mapping[str, str] = os.environ) -> Path:
+        """Tell where the journal lives; the folder may not exist yet."""
+        return self.exporter.state or default_state_folder(environ)
+
+    def warnings(self) -> list[str]:
+        """Say what is accepted though it is not wise."""
+        rules = (
+            (
+                self.aluma.unencrypted,
+                f"[aluma] base_url = {self.aluma.base_url!r}: the secret and the documents travel unencrypted",
+            ),
+            (
+                self.retry.cooldown_initial_seconds < LONGEST_REQUEST_SECONDS,
+                f"[retry] cooldown_initial_seconds = {self.retry.cooldown_initial_seconds:g}: below "
+                f"{LONGEST_REQUEST_SECONDS} s a late request of one attempt at a task can hit the next attempt",
+            ),
+            (
+                self.aluma.claim_timeout_seconds < LONGEST_REQUEST_SECONDS,
+                f"[aluma] claim_timeout_seconds = {self.aluma.claim_timeout_seconds:g}: below "
+                f"{LONGEST_REQUEST_SECONDS} s one slow request is enough to lose a task",
+            ),
+        )
+        return [text for applies, text in rules if applies]
+
+
+def _read_destinations(raw: object, file: str) -> dict[str, DestinationConfig]:
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"{file}: destinations is no table", hint="write [destinations.NAME]")
+    found = {}
+    for name, table in raw.items():
+        where = f"destinations.{name}"
+        kind = table.get("type") if isinstance(table, dict) else None
+        if kind not in DESTINATION_TYPES:
+            hint = nearest(str(kind), DESTINATION_TYPES)
+            raise ConfigError(f"{file}: [{where}] type = {kind!r}: there is no such type", hint=hint)
+        table = {key: value for key, value in table.items() if key != "type"}
+        found[name] = read_table(DESTINATION_TYPES[kind], table, name=where, file=file)
+    return found

@@ -1,0 +1,138 @@
+"""The tables of the config file: their keys, defaults and ranges."""
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+from msgspec import Meta
+
+from aluma_async.config.table import BadValue, Table
+
+Count: TypeAlias = Annotated[int, Meta(ge=1, le=100_000)]
+CountOrZero: TypeAlias = Annotated[int, Meta(ge=0, le=100_000)]
+Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=31_536_000)]
+Rate: TypeAlias = Annotated[float, Meta(ge=0, le=1e15)]
+
+
+class AlumaConfig(Table, frozen=True, kw_only=True):
+    """``[aluma]``: which API, as whom, and which of its tasks."""
+
+    base_url: str = "https://api.aluma.io"
+    client_id: str = ""
+    client_secret_file: Path | None = None
+    claim_timeout_seconds: Annotated[float, Meta(gt=0, le=31_536_000)] = 1800
+    """How long Aluma waits for Complete before it gives the task to somebody else."""
+    projects: tuple[str, ...] = ()
+    """Ids or names; empty: all."""
+    allow_insecure: bool = False
+    ca_file: Path | None = None
+    proxy: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # A URL that is refused may hold a password, so it is not repeated.
+        if why := _base_url_fault(self.base_url):
+            raise BadValue("base_url", "…", why, hint="give it like https://api.aluma.io")
+        if self.unencrypted and not self.allow_insecure:
+            why = "http sends the secret and the documents unencrypted"
+            hint = "use https, or --allow-insecure (allow_insecure = true) on a network you trust"
+            raise BadValue("base_url", self.base_url, why, hint=hint)
+        if self.proxy and not self.proxy.startswith(("http://", "https://")):
+            raise BadValue("proxy", "…", "is no http:// or https:// URL", hint="give it like http://proxy:3128")
+
+    @property
+    def unencrypted(self) -> bool:
+        """Whether the secret would cross a network in the clear; the loopback is none."""
+        url = urlsplit(self.base_url)
+        return url.scheme == "http" and not _is_loopback(url.hostname or "")
+
+
+class ExporterConfig(Table, frozen=True, kw_only=True):
+    """``[exporter]``: how much at once, and when to look for work."""
+
+    ASCENDING = (("poll_wait_initial_seconds", "poll_wait_max_seconds"),)
+
+    workers: Count = 16
+    queue_size: CountOrZero = 0
+    """Tasks that wait, unclaimed, for a worker; 0: twice the workers."""
+    drain_timeout_seconds: Seconds = 60
+    poll_wait_initial_seconds: Seconds = 2
+    poll_wait_max_seconds: Seconds = 60
+    state: Path | None = None
+    """The journal's folder; None: see ``Config.state_folder``."""
+
+
+class LimitsConfig(Table, frozen=True, kw_only=True):
+    """``[limits]``: for the requests of all workers together."""
+
+    max_at_once: CountOrZero = 0
+    """Requests in flight; 0: twice the workers."""
+    max_per_second: Rate = 0
+    """Requests started; 0: no limit."""
+    max_bytes_per_second: Rate = 0
+    """Bytes downloaded; 0: no limit."""
+
+
+class RetryConfig(Table, frozen=True, kw_only=True):
+    """``[retry]``: of one request, then of one task."""
+
+    ASCENDING = (
+        ("wait_initial_seconds", "wait_max_seconds"),
+        ("cooldown_initial_seconds", "cooldown_max_seconds"),
+    )
+
+    attempts: Count = 5
+    wait_initial_seconds: Seconds = 0.5
+    wait_max_seconds: Seconds = 30
+    cooldown_initial_seconds: Seconds = 60
+    cooldown_max_seconds: Seconds = 3600
+    park_seconds: Seconds = 21600
+    """How long a task rests after a fatal error if what it holds could not be quarantined."""
+
+
+class FolderConfig(Table, frozen=True, kw_only=True, tag_field="type", tag="folder"):
+    """``[destinations.NAME]`` with ``type = "folder"``."""
+
+    path: Path
+    newline: Literal["keep", "crlf"] = "keep"
+    on_conflict: Literal["keep-both", "overwrite", "fail"] = "keep-both"
+    durability: Literal["full", "rename"] = "full"
+
+
+DestinationConfig: TypeAlias = FolderConfig
+"""Any kind of destination; a union as soon as there are two."""
+
+DESTINATION_TYPES: dict[str, type[DestinationConfig]] = {"folder": FolderConfig}
+"""By what ``type`` says."""
+
+
+class ServiceConfig(Table, frozen=True, kw_only=True):
+    """``[service]``: what is said while it runs."""
+
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+def _base_url_fault(text: str) -> str:
+    if not text.isprintable() or any(character in text for character in " \\"):
+        return "holds spaces or signs that no URL has"
+    try:
+        url = urlsplit(text)
+        port = url.port
+    except ValueError as error:
+        return f"is no URL: {error}"
+    if url.scheme not in {"http", "https"} or not url.hostname or port == 0:
+        return "is no http:// or https:// URL"
+    if "@" in url.netloc:
+        return "holds a user name or a password"
+    if "?" in text or "#" in text:
+        return "holds a query or a fragment"
+    return ""
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,112 @@
+"""An in-memory wire: a real aiohttp client and a real aiohttp server, without a socket in between.
+
+It needs nothing of the event loop but ``call_soon``, so it works in virtual time.
+"""
+
+import asyncio
+from typing import Any, cast
+
+import aiohttp
+from aiohttp import web
+from aiohttp.client_proto import ResponseHandler
+
+_HIGH_WATER = 256 * 1024
+
+
+class MemoryConnector(aiohttp.BaseConnector):
+    """Connects an ``aiohttp.ClientSession`` to ``server`` (``runner.server`` of a set-up ``web.AppRunner``)."""
+
+    def __init__(self, server: web.Server[Any], *, limit: int = 0) -> None:
+        super().__init__(limit=limit)
+        self._server = server
+
+    async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> ResponseHandler:
+        client, server = self._factory(), self._server()
+        near, far = _Transport(client), _Transport(server)
+        near.peer, far.peer = far, near
+        server.connection_made(far)
+        client.connection_made(near)
+        return client
+
+
+class _Transport(asyncio.Transport):
+    """One end of the wire; ``write`` becomes the other end's ``data_received`` a step later."""
+
+    peer: "_Transport"
+
+    def __init__(self, protocol: asyncio.Protocol) -> None:
+        super().__init__({"peername": ("memory", 0), "sockname": ("memory", 0)})
+        self._loop = asyncio.get_running_loop()
+        self._protocol = protocol
+        self._arrived: list[bytes] = []
+        self._size = 0
+        self._reading = True
+        self._closing = self._lost = self._peer_done = self._told_to_pause = False
+
+    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
+        if self._closing or self.peer._lost:  # noqa: SLF001 - the two ends are one thing
+            return
+        peer = self.peer
+        peer._arrived.append(bytes(data))  # noqa: SLF001
+        peer._size += len(data)  # noqa: SLF001
+        self._loop.call_soon(peer._deliver)  # noqa: SLF001
+        if peer._size > _HIGH_WATER and not self._told_to_pause:  # noqa: SLF001
+            self._told_to_pause = True
+            self._protocol.pause_writing()
+
+    def close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self._loop.call_soon(self._lose, None)
+            self._loop.call_soon(self.peer._peer_closed)  # noqa: SLF001
+
+    def abort(self) -> None:
+        if not self._lost:
+            self._closing = True
+            self._arrived.clear()
+            self.peer._arrived.clear()  # noqa: SLF001
+            self._loop.call_soon(self._lose, None)
+            self._loop.call_soon(self.peer._lose, ConnectionResetError("aborted"))  # noqa: SLF001
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def pause_reading(self) -> None:
+        self._reading = False
+
+    def resume_reading(self) -> None:
+        self._reading = True
+        self._loop.call_soon(self._deliver)
+
+    def is_reading(self) -> bool:
+        return self._reading
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._protocol = cast("asyncio.Protocol", protocol)
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return self._protocol
+
+    def get_write_buffer_size(self) -> int:
+        return self.peer._size  # noqa: SLF001
+
+    def _deliver(self) -> None:
+        while self._reading and self._arrived and not self._lost:
+            data = self._arrived.pop(0)
+            self._size -= len(data)
+            self._protocol.data_received(data)
+        peer = self.peer
+        if peer._told_to_pause and self._size <= _HIGH_WATER // 4 and not peer._lost:  # noqa: SLF001
+            peer._told_to_pause = False  # noqa: SLF001
+            peer._protocol.resume_writing()  # noqa: SLF001
+        if self._peer_done and not self._arrived:
+            self._lose(None)
+
+    def _peer_closed(self) -> None:
+        self._peer_done = True
+        self._deliver()
+
+    def _lose(self, error: Exception | None) -> None:
+        if not self._lost:
+            self._lost = self._closing = True
+            self._protocol.connection_lost(error)

@@ -1,0 +1,109 @@
+"""The only place where concrete classes meet: a ``Config`` becomes a client or an exporter."""
+
+import os
+import random
+import ssl
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager
+from importlib.metadata import version
+
+import aiohttp
+
+from aluma_async.aluma.client import AlumaClient
+from aluma_async.config import Config, Credentials, FolderConfig
+from aluma_async.destinations.folder import FolderDestination
+from aluma_async.events import Event
+from aluma_async.exceptions import ConfigError
+from aluma_async.pipeline.exporter import Exporter
+from aluma_async.pipeline.throttle import Throttle
+from aluma_async.policy.retry import Patience, Retry
+from aluma_async.ports import OnEvent
+
+FILE_THREADS = 16
+"""Threads for blocking file steps: enough for a file system to merge the syncs of many tasks."""
+_READ_BUFFER = 1024 * 1024
+_KEEP_ALIVE_SECONDS = 15.0  # shorter than what load balancers grant, so that a PUT meets no closing connection
+
+
+@asynccontextmanager
+async def open_client(
+    config: Config, credentials: Credentials | None = None, *, on_event: OnEvent | None = None
+) -> AsyncIterator[AlumaClient]:
+    """Open the API as the config says. Raises ``ConfigError``; sends nothing yet."""
+    credentials = credentials or config.credentials()
+    tell: Callable[[Event], None] = on_event or (lambda _: None)
+    throttle = Throttle(
+        config.max_at_once,
+        max_per_second=config.limits.max_per_second,
+        max_bytes_per_second=config.limits.max_bytes_per_second,
+        uniform=random.uniform,
+        on_event=tell,
+    )
+    connector = aiohttp.TCPConnector(
+        limit=config.max_at_once, keepalive_timeout=_KEEP_ALIVE_SECONDS, ssl=_tls(config.aluma.ca_file)
+    )
+    async with aiohttp.ClientSession(
+        connector=connector,
+        read_bufsize=_READ_BUFFER,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"User-Agent": f"aluma-async/{version('aluma-async')}"},
+        proxy=config.aluma.proxy or None,
+    ) as session:
+        yield AlumaClient(
+            session,
+            config.aluma.base_url,
+            credentials,
+            projects=config.aluma.projects,
+            permits=throttle,
+            on_event=tell,
+        )
+
+
+@asynccontextmanager
+async def open_exporter(
+    config: Config, credentials: Credentials | None = None, *, on_event: OnEvent | None = None
+) -> AsyncIterator[Exporter]:
+    """Open an exporter as the config says. Raises ``ConfigError``; sends and writes nothing yet."""
+    if os.environ.get("AIOCACHE_DISABLE") == "1":
+        raise ConfigError("AIOCACHE_DISABLE=1 would let failing tasks be tried again and again", hint="Unset it.")
+    into, retry = config.destination(), config.retry
+    async with open_client(config, credentials, on_event=on_event) as client:
+        with ExitStack() as stack:
+            yield Exporter(
+                client,
+                _folder(into, stack),
+                workers=config.exporter.workers,
+                queue_size=config.exporter.queue_size,
+                quarantine=_folder(FolderConfig(path=str(config.state_folder() / "quarantine")), stack),
+                retry=Retry(retry.attempts, retry.wait_initial_seconds, retry.wait_max_seconds),
+                cooldown=Patience(retry.cooldown_initial_seconds, retry.cooldown_max_seconds),
+                polling=Patience(config.exporter.poll_wait_initial_seconds, config.exporter.poll_wait_max_seconds),
+                park=retry.park_seconds,
+                claim_timeout=config.aluma.claim_timeout_seconds,
+                drain_timeout=config.exporter.drain_timeout_seconds,
+                on_event=on_event,
+            )
+
+
+def _folder(config: FolderConfig, stack: ExitStack) -> FolderDestination:
+    executor = stack.enter_context(ThreadPoolExecutor(FILE_THREADS, "aluma-async-files"))
+    destination = FolderDestination(
+        config.path,
+        newline=config.newline,
+        on_conflict=config.on_conflict,
+        durability=config.durability,
+        executor=executor,
+    )
+    stack.callback(destination.close)
+    return destination
+
+
+def _tls(ca_file: str) -> ssl.SSLContext | bool:
+    """Certificates are always verified; ``ca_file`` names further authorities (PEM)."""
+    if not ca_file:
+        return True
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise ConfigError(f"aluma.ca_file = {ca_file}: {error.strerror or error}", hint="A PEM file.") from None
