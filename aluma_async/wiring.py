@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
 from importlib.metadata import version
+from pathlib import Path
 
 import aiohttp
 
@@ -74,8 +75,8 @@ async def open_exporter(
                 client,
                 _folder(into, stack),
                 workers=config.exporter.workers,
-                queue_size=config.exporter.queue_size,
-                quarantine=_folder(FolderConfig(path=str(config.state_folder() / "quarantine")), stack),
+                queue_size=config.queue_size,
+                quarantine=_folder(FolderConfig(path=config.state_folder() / "quarantine"), stack),
                 retry=Retry(retry.attempts, retry.wait_initial_seconds, retry.wait_max_seconds),
                 cooldown=Patience(retry.cooldown_initial_seconds, retry.cooldown_max_seconds),
                 polling=Patience(config.exporter.poll_wait_initial_seconds, config.exporter.poll_wait_max_seconds),
@@ -99,7 +100,7 @@ def _folder(config: FolderConfig, stack: ExitStack) -> FolderDestination:
     return destination
 
 
-def _tls(ca_file: str) -> ssl.SSLContext | bool:
+def _tls(ca_file: Path | None) -> ssl.SSLContext | bool:
     """Certificates are always verified; ``ca_file`` names further authorities (PEM)."""
     if not ca_file:
         return True

@@ -12,11 +12,10 @@ FOLDER_MODE = 0o750
 # What a file system without the notion of syncing a folder answers (NFS, some FUSE).
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP}
 # What says that nobody's files can be written here, rather than that one file cannot.
-UNAVAILABLE = {
-    getattr(errno, name)
-    for name in ["ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EIO", "ESTALE", "EMFILE", "ENFILE", "ENOMEM", "ENODEV", "ENXIO", "ENOTCONN", "EHOSTDOWN", "ETIMEDOUT"]
-    if hasattr(errno, name)
-}
+_UNAVAILABLE = (
+    "ENOSPC EDQUOT EROFS EACCES EPERM EIO ESTALE EMFILE ENFILE ENOMEM ENODEV ENXIO ENOTCONN EHOSTDOWN ETIMEDOUT"
+)
+UNAVAILABLE = {getattr(errno, name) for name in _UNAVAILABLE.split() if hasattr(errno, name)}
 
 
 def write_file(path: Path, data: bytes, *, sync: bool) -> None:

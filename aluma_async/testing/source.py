@@ -53,6 +53,7 @@ class SimulatedSource:
             if fault is Fault.TRUNCATE:
                 raise BadReply(f"start task {task.id}: cut short")
             return Claim(task, wire.export_spec(body), sent_at)
+        raise AssertionError  # a shielded scope swallows nothing
 
     @asynccontextmanager
     async def open_file(self, claim: Claim, file: ExportFile) -> AsyncIterator[AsyncIterator[bytes]]:

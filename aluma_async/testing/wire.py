@@ -16,11 +16,11 @@ _HIGH_WATER = 256 * 1024
 class MemoryConnector(aiohttp.BaseConnector):
     """Connects an ``aiohttp.ClientSession`` to ``server`` (``runner.server`` of a set-up ``web.AppRunner``)."""
 
-    def __init__(self, server: web.Server[Any], *, limit: int = 0) -> None:
+    def __init__(self, server: web.Server, *, limit: int = 0) -> None:
         super().__init__(limit=limit)
         self._server = server
 
-    async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> ResponseHandler:
+    async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> ResponseHandler:  # noqa: ARG002
         client, server = self._factory(), self._server()
         near, far = _Transport(client), _Transport(server)
         near.peer, far.peer = far, near
@@ -43,7 +43,7 @@ class _Transport(asyncio.Transport):
         self._reading = True
         self._closing = self._lost = self._peer_done = self._told_to_pause = False
 
-    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         if self._closing or self.peer._lost:  # noqa: SLF001 - the two ends are one thing
             return
         peer = self.peer
