@@ -189,10 +189,8 @@ def export_spec(body: bytes) -> ExportSpec:
         # Only msgspec's path and types may be told: its other messages could quote content.
         why = str(error) if isinstance(error, msgspec.ValidationError) else "not JSON"
         raise BadSpecification(f"the Export Specification cannot be read: {why}", received=body) from None
-    files: list[ExportFile] = []
-    for number, document in enumerate(spec.documents):
-        files += (_file(len(files) + i, number, file) for i, file in enumerate(document.files))
-    return ExportSpec(tuple(files), body)
+    in_order = ((document, file) for document, within in enumerate(spec.documents) for file in within.files)
+    return ExportSpec(tuple(_file(number, document, file) for number, (document, file) in enumerate(in_order)), body)
 
 
 def _file(number: int, document: int, file: _File) -> ExportFile:

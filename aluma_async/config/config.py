@@ -52,9 +52,9 @@ class Config(Struct, frozen=True, kw_only=True):
         try:
             return cls.from_toml(path.read_text("utf-8-sig"), str(path), overrides)
         except OSError as error:
-            raise ConfigError(f"{path}: cannot be read: {error.strerror}", hint="name another with --config") from None
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}", hint="Name another with --config.") from None
         except UnicodeDecodeError:
-            raise ConfigError(f"{path}: is not UTF-8 text", hint="save it as UTF-8") from None
+            raise ConfigError(f"{path}: is not UTF-8 text", hint="Save it as UTF-8.") from None
 
     @classmethod
     def from_toml(cls, text: str, file: str, overrides: Overrides | None = None) -> Self:
@@ -62,7 +62,7 @@ class Config(Struct, frozen=True, kw_only=True):
         try:
             raw: dict[str, Any] = tomllib.loads(text)
         except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise ConfigError(f"{file}: is not TOML: {error}", hint="correct that line") from None
+            raise ConfigError(f"{file}: is not TOML: {error}", hint="Correct that line.") from None
         kinds = {field.name: field.type for field in structs.fields(cls)}
         for table in raw:
             if table not in kinds:
@@ -91,12 +91,12 @@ class Config(Struct, frozen=True, kw_only=True):
     def destination(self) -> DestinationConfig:
         """Choose where everything goes: to ``default``, else to the only one. Raises ``ConfigError``."""
         if not self.destinations:
-            raise ConfigError("no destination", hint="give -o DIR, or [destinations.NAME] in the config file")
+            raise ConfigError("no destination", hint="Give -o DIR, or [destinations.NAME] in the config file.")
         if len(self.destinations) == 1:
             return next(iter(self.destinations.values()))
         if "default" not in self.destinations:
             names = ", ".join(self.destinations)
-            raise ConfigError(f"[destinations]: which of {names}?", hint='name one of them "default"')
+            raise ConfigError(f"[destinations]: which of {names}?", hint='Name one of them "default".')
         return self.destinations["default"]
 
     def credentials(self, environ: Mapping[str, str] = os.environ) -> Credentials:
@@ -130,14 +130,13 @@ class Config(Struct, frozen=True, kw_only=True):
 
 def _read_destinations(raw: object, file: str) -> dict[str, DestinationConfig]:
     if not isinstance(raw, Mapping):
-        raise ConfigError(f"{file}: destinations is no table", hint="write [destinations.NAME]")
+        raise ConfigError(f"{file}: destinations is no table", hint="Write [destinations.NAME].")
     found = {}
     for name, table in raw.items():
         where = f"destinations.{name}"
-        kind = table.get("type") if isinstance(table, dict) else None
+        kind = str(table.get("type", "")) if isinstance(table, Mapping) else ""
         if kind not in DESTINATION_TYPES:
-            hint = nearest(str(kind), DESTINATION_TYPES)
-            raise ConfigError(f"{file}: [{where}] type = {kind!r}: there is no such type", hint=hint)
-        table = {key: value for key, value in table.items() if key != "type"}
-        found[name] = read_table(DESTINATION_TYPES[kind], table, name=where, file=file)
+            raise ConfigError(f"{file}: [{where}] type = {kind!r}: no such type", hint=nearest(kind, DESTINATION_TYPES))
+        keys = {key: value for key, value in table.items() if key != "type"}
+        found[name] = read_table(DESTINATION_TYPES[kind], keys, name=where, file=file)
     return found

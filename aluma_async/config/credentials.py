@@ -14,8 +14,8 @@ from aluma_async.config.tables import AlumaConfig
 from aluma_async.exceptions import ConfigError
 
 _HINT = (
-    "set ALUMA_CLIENT_ID and ALUMA_CLIENT_SECRET, or client_id and client_secret_file under [aluma], "
-    "or have systemd load the credential aluma-client-secret"
+    "Set ALUMA_CLIENT_ID and ALUMA_CLIENT_SECRET, or client_id and client_secret_file under [aluma], "
+    "or have systemd load the credential aluma-client-secret."
 )
 _MAX_SECRET = 64 * 1024
 
@@ -56,7 +56,7 @@ def _read_secret(path: Path, *, private: bool) -> str:
     except OSError as error:
         raise ConfigError(f"{path}: the secret cannot be read: {error.strerror}", hint=_HINT) from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not UTF-8 text", hint="save the secret, and nothing else, as UTF-8") from None
+        raise ConfigError(f"{path}: is not UTF-8 text", hint="Save the secret, and nothing else, as UTF-8.") from None
     if not secret:
-        raise ConfigError(f"{path}: is empty", hint="write the client secret, and nothing else, into it")
+        raise ConfigError(f"{path}: is empty", hint="Write the client secret, and nothing else, into it.")
     return secret

@@ -49,7 +49,7 @@ def read_table(
 ) -> AnyTable:
     """Read the table ``[name]`` of ``file``; what ``overrides`` holds wins. Raises ``ConfigError``."""
     if not isinstance(raw, dict):
-        raise ConfigError(f"{file}: {name} is no table", hint=f"write [{name}] on a line of its own")
+        raise ConfigError(f"{file}: {name} is no table", hint=f"Write [{name}] on a line of its own.")
     for key in raw:
         if key not in kind.__struct_fields__:
             raise ConfigError(f"{file}: [{name}] has no key {key!r}", hint=nearest(key, kind.__struct_fields__))
@@ -62,7 +62,7 @@ def read_table(
     except ValidationError as error:
         key = re.search(r"at `\$\.(\w+)", str(error))
         if not key:  # the only mistake that has no place
-            raise ConfigError(f"{file}: [{name}]: {_why(error)}", hint="add that key") from None
+            raise ConfigError(f"{file}: [{name}]: {_why(error)}", hint="Add that key.") from None
         types = {field.name: field.type for field in structs.fields(kind)}
         bad = BadValue(key[1], values[key[1]], _why(error, types[key[1]]))
     place = "command line or environment" if bad.key in overrides else file
@@ -73,7 +73,7 @@ def nearest(key: str, known: Iterable[str]) -> str:
     """Make a hint of the known key that looks most like ``key``, or of all of them."""
     known = sorted(known)
     match = difflib.get_close_matches(key, known, n=1)
-    return f"did you mean {match[0]!r}?" if match else f"known: {', '.join(known)}"
+    return f"Did you mean {match[0]!r}?" if match else f"Known: {', '.join(known)}."
 
 
 def _why(error: ValidationError, kind: object = None) -> str:

@@ -33,13 +33,13 @@ class AlumaConfig(Table, frozen=True, kw_only=True):
         super().__post_init__()
         # A URL that is refused may hold a password, so it is not repeated.
         if why := _base_url_fault(self.base_url):
-            raise BadValue("base_url", "…", why, hint="give it like https://api.aluma.io")
+            raise BadValue("base_url", "…", why, hint="Give it like https://api.aluma.io.")
         if self.unencrypted and not self.allow_insecure:
             why = "http sends the secret and the documents unencrypted"
-            hint = "use https, or --allow-insecure (allow_insecure = true) on a network you trust"
+            hint = "Use https, or --allow-insecure (allow_insecure = true) on a network you trust."
             raise BadValue("base_url", self.base_url, why, hint=hint)
         if self.proxy and not self.proxy.startswith(("http://", "https://")):
-            raise BadValue("proxy", "…", "is no http:// or https:// URL", hint="give it like http://proxy:3128")
+            raise BadValue("proxy", "…", "is no http:// or https:// URL", hint="Give it like http://proxy:3128.")
 
     @property
     def unencrypted(self) -> bool:

@@ -2,7 +2,6 @@
 
 import errno
 import os
-from contextlib import suppress
 from filecmp import cmp
 from pathlib import Path
 
@@ -73,12 +72,3 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(fd)
-
-
-def remove_tree(folder: Path) -> None:
-    """Remove a flat folder and its files; what is gone already does not matter."""
-    with suppress(FileNotFoundError):
-        for name in os.listdir(folder):  # noqa: PTH208
-            with suppress(FileNotFoundError):
-                (folder / name).unlink()
-        folder.rmdir()

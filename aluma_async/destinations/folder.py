@@ -5,7 +5,6 @@ the same folder. It does not delete what a task delivered once and does not deli
 """
 
 import asyncio
-import hashlib
 import os
 import socket
 from collections.abc import AsyncIterable, AsyncIterator, Callable
@@ -67,16 +66,13 @@ class FolderDestination:
     @asynccontextmanager
     async def open(self, claim: Claim) -> AsyncIterator["FolderDelivery"]:
         """Begin to deliver a claim's files."""
-        task = hashlib.sha256(claim.task.id.encode()).hexdigest()[:16]
-        staging = self._staging / f"{self._prefix}-{id(self):x}-{next(self._numbers)}-{task}"
-        delivery = FolderDelivery(self, claim, staging)
+        delivery = FolderDelivery(self, claim, self._staging / f"{self._prefix}-{id(self):x}-{next(self._numbers)}")
         try:
             yield delivery
-            if delivery.staged:
-                await self.hop(delivery.publish)
-        finally:
-            if delivery.begun:
-                await self.hop(disk.remove_tree, staging)
+            await self.hop(delivery.publish)
+        except BaseException:
+            await self.hop(delivery.discard)
+            raise
 
     def close(self) -> None:
         """Close the record of owners."""
@@ -99,7 +95,7 @@ class FolderDestination:
         self._staging.mkdir(parents=True, exist_ok=True, mode=disk.FOLDER_MODE)
         for left in self._staging.iterdir():
             if self._is_orphan(left.name):
-                disk.remove_tree(left)
+                left.unlink(missing_ok=True)
         trial = self._staging / f"{self._prefix}-{id(self):x}.probe"
         disk.write_file(trial, b"aluma-async was here", sync=self.sync)
         trial.unlink()
@@ -113,20 +109,17 @@ class FolderDestination:
 class FolderDelivery:
     """The files of one claim: staged below ``.aluma-async``, then renamed together."""
 
-    def __init__(self, destination: FolderDestination, claim: Claim, staging: Path) -> None:
+    def __init__(self, destination: FolderDestination, claim: Claim, prefix: Path) -> None:
         self._to = destination
         self._claim = claim
-        self._staging = staging
-        self.begun = False
-        self.staged: dict[int, Path] = {}
+        self._prefix = prefix
+        self._begun: dict[int, Path] = {}
+        self._staged: set[int] = set()
 
     async def save(self, file: ExportFile, chunks: AsyncIterable[bytes]) -> None:
         """Stage a file: a small one in one step, a big one a MiB at a time."""
-        staged = self._staging / f"{file.number}.part"
-        self.staged.pop(file.number, None)
-        if not self.begun:
-            self.begun = True
-            await self._to.hop(self._staging.mkdir, mode=disk.FOLDER_MODE, exist_ok=True)
+        self._staged.discard(file.number)
+        staged = self._begun[file.number] = self._prefix.with_name(f"{self._prefix.name}-{file.number}.part")
         if self._to.crlf and file.source == "content":
             chunks = _crlf(chunks)
         blocks = _blocks(chunks)
@@ -136,7 +129,7 @@ class FolderDelivery:
             await self._to.hop(disk.write_file, staged, first, sync=self._to.sync)
         else:
             await self._save_big(staged, first, second, blocks)
-        self.staged[file.number] = staged
+        self._staged.add(file.number)
 
     async def _save_big(self, staged: Path, first: bytes, second: bytes, blocks: AsyncIterator[bytes]) -> None:
         told = self._to.told
@@ -163,11 +156,11 @@ class FolderDelivery:
     def publish(self) -> None:
         """Give all files their final names; blocking, in one step."""
         root, sync = self._to.root, self._to.sync
-        missing = [file.number for file in self._claim.spec.files if file.number not in self.staged]
+        missing = [file.number for file in self._claim.spec.files if file.number not in self._staged]
         if missing:
             raise DestinationError(f"task {self._claim.task.id}: file {missing[0]} was never saved")
         moves = [
-            (self.staged[file.number], self._place(parts, self.staged[file.number]))
+            (self._begun[file.number], self._place(parts, file, self._begun[file.number]))
             for file, parts in zip(self._claim.spec.files, plan(self._claim.spec.files), strict=True)
         ]
         touched: dict[Path, None] = {}  # in order: a folder is synced before the one that holds it matters
@@ -181,14 +174,19 @@ class FolderDelivery:
             for folder in touched:
                 disk.sync_folder(folder)
 
-    def _place(self, parts: Parts, staged: Path) -> Parts:
+    def discard(self) -> None:
+        """Remove what was staged; blocking."""
+        for staged in self._begun.values():
+            staged.unlink(missing_ok=True)
+
+    def _place(self, parts: Parts, file: ExportFile, staged: Path) -> Parts:
         """Find the path that this task may write to."""
         task_id = self._claim.task.id
         if self._to.on_conflict == "overwrite" or self._is_ours(parts, staged):
             return parts
         if self._to.on_conflict == "fail":
             raise DestinationError(
-                f"task {task_id}: another file has the name of file {staged.stem}",
+                f"task {task_id}: another task's file has the name of file {file.number}",
                 hint='on_conflict = "keep-both" keeps both.',
             )
         suffix = owner_suffix(task_id)
