@@ -126,7 +126,7 @@ class ListingDecoder:
         return self._one_by_one(rest.tasks)
 
     def _find_head(self) -> bool:
-        for found in re.finditer(rb'"tasks"\s*:\s*\[', self._buffer):
+        for found in re.finditer(rb'"tasks"\s*:\s*\[', bytes(self._buffer)):
             head = bytes(self._buffer[: found.end()])
             try:
                 _envelope.decode(head + b"]}")

@@ -17,6 +17,7 @@ from typing import Literal, ParamSpec, TypeVar
 
 import aiofiles
 import anyio
+from aiofiles.threadpool.binary import AsyncFileIO
 
 from aluma_async.destinations import disk
 from aluma_async.destinations.owners import Owners
@@ -122,31 +123,30 @@ class FolderDelivery:
         staged = self._begun[file.number] = self._prefix.with_name(f"{self._prefix.name}-{file.number}.part")
         if self._to.crlf and file.source == "content":
             chunks = _crlf(chunks)
-        blocks = _blocks(chunks)
-        first = await anext(blocks, b"")
-        second = await anext(blocks, None)
-        if second is None:
-            await self._to.hop(disk.write_file, staged, first, sync=self._to.sync)
-        else:
-            await self._save_big(staged, first, second, blocks)
+        stream: AsyncFileIO | None = None
+        size = 0
+        try:
+            async for block in _blocks(chunks):
+                if stream is None and len(block) < BLOCK:  # the only one
+                    await self._to.hop(disk.write_file, staged, block, sync=self._to.sync)
+                    continue
+                stream = stream or await self._open(staged)
+                size += await self._write(stream, block)
+                del block  # many big files at once: none keeps more than it collects
+            if stream is not None:
+                await self._to.hop(disk.sync_file, stream.fileno(), size, sync=self._to.sync)
+        finally:
+            if stream is not None:
+                with anyio.CancelScope(shield=True), self._to.told():
+                    await stream.close()
         self._staged.add(file.number)
 
-    async def _save_big(self, staged: Path, first: bytes, second: bytes, blocks: AsyncIterator[bytes]) -> None:
-        told = self._to.told
-        with anyio.CancelScope(shield=True), told():
-            stream = await aiofiles.open(staged, "wb", buffering=0, executor=self._to.executor)
-        try:
-            size = 0
-            for block in (first, second):
-                size += await self._write(stream, block)
-            async for block in blocks:
-                size += await self._write(stream, block)
-            await self._to.hop(disk.sync_file, stream.fileno(), size, sync=self._to.sync)
-        finally:
-            with anyio.CancelScope(shield=True), told():
-                await stream.close()
+    async def _open(self, staged: Path) -> AsyncFileIO:
+        with anyio.CancelScope(shield=True), self._to.told():
+            return await aiofiles.open(staged, "wb", buffering=0, executor=self._to.executor)
+        raise AssertionError  # a shielded scope swallows nothing
 
-    async def _write(self, stream: "aiofiles.threadpool.binary.AsyncFileIO", block: bytes) -> int:
+    async def _write(self, stream: AsyncFileIO, block: bytes) -> int:
         with anyio.CancelScope(shield=True), self._to.told():
             rest = memoryview(block)
             while rest:
@@ -240,17 +240,18 @@ def _alive(pid: int) -> bool:
 
 
 async def _blocks(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """Collect chunks into blocks of about ``BLOCK`` bytes."""
+    """Collect chunks into blocks of at least ``BLOCK`` bytes; the last one is shorter, and may be empty."""
     waiting: list[bytes] = []
     size = 0
     async for chunk in chunks:
         waiting.append(chunk)
         size += len(chunk)
         if size >= BLOCK:
-            yield waiting[0] if len(waiting) == 1 else b"".join(waiting)
+            block = waiting[0] if len(waiting) == 1 else b"".join(waiting)
             waiting, size = [], 0
-    if waiting:
-        yield b"".join(waiting)
+            yield block
+            del block
+    yield b"".join(waiting)
 
 
 async def _crlf(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
