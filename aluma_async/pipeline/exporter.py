@@ -69,6 +69,7 @@ class Exporter:
         self._files = self._bytes = 0
         self._stop = anyio.Event()
         self._stopped = False
+        self._exporting = 0
         self._desk = Desk()
         self._cooldown = Cooldown(cooldown, uniform)
         self._send, self._receive = anyio.create_memory_object_stream[ExportTask](queue_size or 2 * workers)
@@ -109,8 +110,8 @@ class Exporter:
 
     @property
     def in_hand(self) -> int:
-        """How many tasks are queued or being exported."""
-        return len(self._desk)
+        """How many tasks are being exported."""
+        return self._exporting
 
     async def _run(self, *, until_drained: bool) -> Summary:
         begun = anyio.current_time()
@@ -147,9 +148,11 @@ class Exporter:
                 settled = False
                 try:
                     self._desk.moved()
+                    self._exporting += 1
                     if not self._stopped:
                         settled = await self._worker.export(task)
                 finally:
+                    self._exporting -= 1
                     self._desk.release(task.id, settled=settled)
 
     async def _end_listing(self, listing: CancelScope) -> None:

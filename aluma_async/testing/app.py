@@ -126,7 +126,8 @@ class _Face:
                 await response.write(bytes(piece))
                 piece.clear()
         if fault is Fault.TRUNCATE:
-            return _drop(request)
+            await response.write(bytes(piece[: len(piece) // 2]))
+            return _cut(request, response)
         await response.write(bytes(piece) + b"]}")
         await response.write_eof()
         return response
@@ -164,9 +165,8 @@ class _Face:
             response.enable_chunked_encoding()
         else:
             response.force_close()
-        await response.prepare(request)
-        if self._aluma.behaviour.framing == "unframed":
             response._length_check = False  # noqa: SLF001 - aiohttp has no public way to leave the framing out
+        await response.prepare(request)
         view = memoryview(body)
         for start in range(0, len(view), _CHUNK):
             await response.write(view[start : start + _CHUNK])
@@ -202,6 +202,11 @@ async def _truncated(request: web.Request, body: bytes, status: int) -> web.Stre
     response.content_length = len(body)
     await response.prepare(request)
     await response.write(body[: len(body) // 2])
+    return _cut(request, response)
+
+
+def _cut(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+    """Close the connection in the middle of a body."""
     if request.transport:
         request.transport.close()
     return response

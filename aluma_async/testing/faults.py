@@ -47,6 +47,10 @@ class FaultPlan:
         """Let the next requests of a verb meet just these faults (None: none), before chance decides again."""
         self._planned[verb].extend(faults)
 
+    def left(self, verb: str) -> int:
+        """How many of the planned faults of a verb have not happened yet."""
+        return len(self._planned[verb])
+
     def next(self, verb: str) -> Fault | None:
         """What goes wrong with the next request of a verb: list, start, complete, cancel, fail, get, file, token."""
         if self._planned[verb]:
