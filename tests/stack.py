@@ -16,9 +16,7 @@ BASE_URL = "http://aluma.test/v1"
 
 def simulated(tasks: int, profile="small", seed: int = 0, **behaviour) -> SimulatedAluma:
     """An Aluma on the clock of the running loop."""
-    return SimulatedAluma(
-        tasks, seed=seed, profile=profile, behaviour=Behaviour(**behaviour), now=anyio.current_time
-    )
+    return SimulatedAluma(tasks, seed=seed, profile=profile, behaviour=Behaviour(**behaviour), now=anyio.current_time)
 
 
 @asynccontextmanager

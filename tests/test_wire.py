@@ -30,7 +30,9 @@ def read(document: bytes, sizes: list[int]) -> tuple[list[str], list[str]]:
     return found, skipped
 
 
-names = st.text(alphabet=st.characters(codec="utf-8"), max_size=12) | st.sampled_from(['}],"tasks":[{', '"', "\\", "}{]["])
+names = st.text(alphabet=st.characters(codec="utf-8"), max_size=12) | st.sampled_from(
+    ['}],"tasks":[{', '"', "\\", "}{]["]
+)
 rows = st.lists(st.tuples(st.text("abcXYZ019-_", min_size=1, max_size=22), names), max_size=20)
 
 
@@ -61,7 +63,11 @@ def test_a_row_that_cannot_be_read_is_skipped_and_told_and_the_others_are_not_af
 
 
 def test_a_task_in_another_state_is_left_out_even_if_the_server_ignores_the_filter():
-    rows = [{"id": "a", "state": "completed"}, {"id": "b", "client_action": "validation"}, {"id": "c", "state": wire.PENDING}]
+    rows = [
+        {"id": "a", "state": "completed"},
+        {"id": "b", "client_action": "validation"},
+        {"id": "c", "state": wire.PENDING},
+    ]
     assert read(json.dumps({"tasks": rows}).encode(), [1000])[0] == ["c"]
 
 
@@ -116,7 +122,8 @@ def test_a_file_that_can_never_be_exported_carries_its_problem_and_the_others_st
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[" * 100_000, b'{"documents":1}', b"{}", b'{"documents":[{"files":[{"source":"url"}]}]}', b"\xff"]
+    "body",
+    [b"", b"{", b"[" * 100_000, b'{"documents":1}', b"{}", b'{"documents":[{"files":[{"source":"url"}]}]}', b"\xff"],
 )
 def test_a_specification_that_cannot_be_read_says_so_and_keeps_what_came(body):
     with pytest.raises(BadSpecification) as caught:

@@ -7,7 +7,7 @@ the same folder. It does not delete what a task delivered once and does not deli
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -159,14 +159,14 @@ class FolderDelivery:
         missing = [file.number for file in self._claim.spec.files if file.number not in self._staged]
         if missing:
             raise DestinationError(f"task {self._claim.task.id}: file {missing[0]} was never saved")
-        moves = [
-            (self._begun[file.number], self._place(parts, file, self._begun[file.number]))
-            for file, parts in zip(self._claim.spec.files, plan(self._claim.spec.files), strict=True)
-        ]
+        moves: dict[str, tuple[Path, Parts]] = {}  # by collision key: no two files of a task may end in one place
+        for file, wanted in zip(self._claim.spec.files, plan(self._claim.spec.files), strict=True):
+            parts = self._place(wanted, file, taken=moves.keys())
+            moves[collision_key(parts)] = self._begun[file.number], parts
         touched: dict[Path, None] = {}  # in order: a folder is synced before the one that holds it matters
-        for _, parts in moves:
+        for _, parts in moves.values():
             touched.update(dict.fromkeys(disk.make_folders(root, parts[:-1])))
-        for staged, parts in moves:
+        for staged, parts in moves.values():
             target = root.joinpath(*parts)
             os.replace(staged, target)  # noqa: PTH105 - no Path in the hot path
             touched[target.parent] = None
@@ -179,11 +179,11 @@ class FolderDelivery:
         for staged in self._begun.values():
             staged.unlink(missing_ok=True)
 
-    def _place(self, parts: Parts, file: ExportFile, staged: Path) -> Parts:
-        """Find the path that this task may write to."""
+    def _place(self, wanted: Parts, file: ExportFile, taken: Collection[str]) -> Parts:
+        """Find the path that a file may be given."""
         task_id = self._claim.task.id
-        if self._to.on_conflict == "overwrite" or self._is_ours(parts, staged):
-            return parts
+        if self._to.on_conflict == "overwrite" or self._is_ours(wanted, file, taken):
+            return wanted
         if self._to.on_conflict == "fail":
             raise DestinationError(
                 f"task {task_id}: another task's file has the name of file {file.number}",
@@ -191,19 +191,23 @@ class FolderDelivery:
             )
         suffix = owner_suffix(task_id)
         for number in count(1):
-            other = with_suffix(parts, suffix if number == 1 else f"{suffix}~{number}")
-            if self._is_ours(other, staged):
-                return other
+            parts = with_suffix(wanted, suffix if number == 1 else f"{suffix}~{number}")
+            if self._is_ours(parts, file, taken):
+                return parts
         raise AssertionError  # count() does not end
 
-    def _is_ours(self, parts: Parts, staged: Path) -> bool:
-        """Whether this task may write there: where it wrote before, where nothing is, or the same bytes as nobody's."""
-        key, target = collision_key(parts), self._to.root.joinpath(*parts)
-        if target.is_dir() and not target.is_symlink():
+    def _is_ours(self, parts: Parts, file: ExportFile, taken: Collection[str]) -> bool:
+        """Whether a file may go there: where its task wrote before, where nothing is, or the same bytes as nobody's."""
+        key, target, owners = collision_key(parts), self._to.root.joinpath(*parts), self._to.owners
+        if key in taken or (target.is_dir() and not target.is_symlink()):
             return False
-        if not self._to.owners.known(key) and os.path.lexists(target) and not disk.same_content(staged, target):
+        if (
+            not owners.known(key)
+            and os.path.lexists(target)
+            and not disk.same_content(self._begun[file.number], target)
+        ):
             return False
-        return self._to.owners.take(key, self._claim.task.id) == self._claim.task.id
+        return owners.take(key, self._claim.task.id) == self._claim.task.id
 
 
 class _Told:

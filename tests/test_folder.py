@@ -1,0 +1,274 @@
+"""The folder destination: a final name appears only with complete, durable content, and nobody else's is touched."""
+
+import asyncio
+import os
+import random
+import sqlite3
+from collections import Counter
+from pathlib import Path
+
+import anyio
+import pytest
+
+from aluma_async import FolderDestination
+from aluma_async.exceptions import DestinationError, DestinationUnavailable
+from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
+from aluma_async.testing import check_destination, run_virtual
+
+
+def claim(task_id, *names, source="url"):
+    files = [ExportFile(i, 0, *os.path.split(name), source, url="/f") for i, name in enumerate(names)]
+    return Claim(ExportTask(task_id), ExportSpec(tuple(files)), 0.0)
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and path.relative_to(root).parts[0] != ".aluma-async"
+    }
+
+
+def staged(root: Path) -> list[Path]:
+    return list((root / ".aluma-async" / "staging").iterdir())
+
+
+async def chunks(*data):
+    for piece in data:
+        await anyio.lowlevel.checkpoint()
+        yield piece
+
+
+async def deliver(destination, what, *data):
+    async with destination.open(what) as delivery:
+        for file, body in zip(what.spec.files, data, strict=True):
+            await delivery.save(file, chunks(*(body if isinstance(body, tuple) else (body,))))
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run a test against a probed folder, in threads as users do."""
+
+    def run_it(main, **options):
+        async def with_destination():
+            destination = FolderDestination(tmp_path / "out", **options)
+            await destination.probe()
+            try:
+                await main(destination)
+            finally:
+                destination.close()
+            assert not staged(destination.root)
+
+        asyncio.run(with_destination())
+
+    return run_it
+
+
+@pytest.mark.parametrize("durability", ["full", "rename"])
+def test_it_keeps_the_contract_of_a_destination(tmp_path, durability):
+    made = []
+
+    def make():
+        made.append(FolderDestination(tmp_path, durability=durability))
+        return made[-1]
+
+    asyncio.run(check_destination(make, lambda: tree(tmp_path).values()))
+    for destination in made:
+        destination.close()
+    assert not staged(tmp_path)
+
+
+def test_files_big_and_small_arrive_byte_for_byte_under_their_names(run):
+    big = random.Random(0).randbytes(3 * 1024 * 1024 + 17)
+
+    async def main(destination):
+        pieces = tuple(big[i : i + 70_000] for i in range(0, len(big), 70_000))
+        await deliver(destination, claim("t", "a/b/big.pdf", "small.csv", "empty.txt"), pieces, b"x,y", b"")
+        assert tree(destination.root) == {"a/b/big.pdf": big, "small.csv": b"x,y", "empty.txt": b""}
+
+    run(main)
+
+
+def test_two_tasks_that_want_one_name_are_both_kept_and_again_gives_the_same_tree(run):
+    async def main(destination):
+        one, other = claim("one", "x/a.pdf"), claim("other", "x/a.pdf")
+        for _ in range(3):
+            await deliver(destination, one, b"1")
+            await deliver(destination, other, b"2")
+        assert sorted(tree(destination.root).values()) == [b"1", b"2"]
+        await deliver(destination, one, b"changed")
+        assert sorted(tree(destination.root).values()) == [b"2", b"changed"]
+        await deliver(destination, claim("third", "x/a.pdf"), b"2")
+        assert sorted(tree(destination.root).values()) == [b"2", b"2", b"changed"], "the same bytes, but another task"
+
+    run(main)
+
+
+def test_overwrite_and_fail_are_other_ways_to_settle_a_conflict(run):
+    async def overwrite(destination):
+        await deliver(destination, claim("one", "a"), b"1")
+        await deliver(destination, claim("other", "a"), b"2")
+        assert tree(destination.root) == {"a": b"2"}
+
+    run(overwrite, on_conflict="overwrite")
+
+    async def fail(destination):
+        await deliver(destination, claim("one", "b"), b"1")
+        await deliver(destination, claim("one", "b"), b"1")
+        with pytest.raises(DestinationError, match="name"):
+            await deliver(destination, claim("other", "b"), b"2")
+        assert tree(destination.root)["b"] == b"1"
+
+    run(fail, on_conflict="fail")
+
+
+def test_a_file_that_somebody_else_put_there_is_not_touched_unless_it_is_the_same(run):
+    async def main(destination):
+        (destination.root / "mine.txt").write_bytes(b"a user's")
+        (destination.root / "same.txt").write_bytes(b"same")
+        (destination.root / "folder.txt").mkdir()
+        await deliver(destination, claim("t", "mine.txt", "same.txt", "folder.txt"), b"ours", b"same", b"file")
+        found = tree(destination.root)
+        assert found["mine.txt"] == b"a user's"
+        assert Counter(found.values()) == Counter([b"a user's", b"ours", b"same", b"file"])
+
+    run(main)
+
+
+def test_a_lost_or_damaged_record_of_owners_loses_no_file(run):
+    async def main(destination):
+        one, other = claim("one", "a"), claim("other", "a")
+        await deliver(destination, one, b"1")
+        await deliver(destination, other, b"2")
+        before = tree(destination.root)
+        record = destination.root / ".aluma-async" / "owners.sqlite3"
+        destination.close()
+        record.write_bytes(b"not a database, " * 1000)
+        await deliver(destination, one, b"1")
+        await deliver(destination, other, b"2")
+        assert tree(destination.root) == before
+        await deliver(destination, one, b"new")
+        assert tree(destination.root)["a"] == b"new"
+        with sqlite3.connect(record) as database:
+            assert database.execute("SELECT count(*) FROM owner").fetchone()[0] == 2
+        database.close()
+
+    run(main)
+
+
+def test_line_ends_of_texts_are_turned_on_request_and_only_those(run):
+    async def main(destination):
+        text, binary = claim("t", "a.csv", source="content"), claim("b", "a.pdf")
+        await deliver(destination, text, (b"a\nb\r", b"\nc\r\n", b"\n\r"))
+        await deliver(destination, binary, b"a\nb")
+        assert tree(destination.root) == {"a.csv": b"a\r\nb\r\nc\r\n\r\n\r", "a.pdf": b"a\nb"}
+
+    run(main, newline="crlf")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")
+def test_no_link_below_the_root_is_followed(run, tmp_path):
+    async def main(destination):
+        outside = tmp_path / "outside"
+        outside.mkdir()
+        (destination.root / "link").symlink_to(outside)
+        with pytest.raises(DestinationError):
+            await deliver(destination, claim("t", "link/a"), b"1")
+        (destination.root / "file").symlink_to(outside / "x")
+        await deliver(destination, claim("u", "file"), b"1")
+        assert not list(outside.iterdir())
+
+    run(main)
+
+
+def test_a_root_that_cannot_be_used_is_said_plainly(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DestinationUnavailable, match="file"):
+        asyncio.run(FolderDestination(tmp_path / "file" / "out").probe())
+
+
+def test_a_root_that_goes_away_is_not_silently_made_again(run):
+    """An unmounted share must not fill the empty folder below it."""
+
+    async def main(destination):
+        root = destination.root
+        root.rename(root.with_name("gone"))
+        root.mkdir()
+        with pytest.raises(DestinationUnavailable):
+            await deliver(destination, claim("t", "a"), b"1")
+        assert not list(root.iterdir())
+        root.rmdir()
+        root.with_name("gone").rename(root)
+
+    run(main)
+
+
+def test_what_a_crashed_run_left_in_staging_is_swept_and_what_a_living_one_holds_is_not(run):
+    async def main(destination):
+        left = destination._staging / destination._prefix.replace(str(os.getpid()), "4194999")
+        left = left.with_name(left.name + "-1-1-0.part")
+        left.write_bytes(b"half")
+        held = destination._staging / f"{destination._prefix}-1-1-0.part"
+        held.write_bytes(b"of a living one")
+        await destination.probe()
+        assert staged(destination.root) == [held]
+        held.unlink()
+
+    run(main)
+
+
+def test_whenever_a_delivery_is_cancelled_it_leaves_no_trace_or_is_whole(tmp_path):
+    """Cancelled at each step of the loop in turn."""
+    outcomes = set()
+
+    async def main(steps):
+        destination = FolderDestination(tmp_path / str(steps))
+        await destination.probe()
+        with anyio.CancelScope() as scope:
+
+            async def cancel_later():
+                for _ in range(steps):
+                    await anyio.lowlevel.checkpoint()
+                scope.cancel()
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(cancel_later)
+                await deliver(destination, claim("t", "a", "b/c"), b"1", (b"2" * 700_000,) * 3)
+        destination.close()
+        found = tree(destination.root)
+        assert found in ({}, {"a": b"1", "b/c": b"2" * 2_100_000})
+        assert not staged(destination.root)
+        outcomes.add(len(found))
+
+    for steps in range(40):
+        run_virtual(main, steps)
+    assert outcomes == {0, 2}
+
+
+def test_many_tasks_at_once_with_hostile_names_lose_nothing(run):
+    chance = random.Random(5)
+    names = ["a.pdf", "A.PDF", "x/a.pdf", "../a.pdf", "con", "x" * 300, "é.txt", "e\u0301.txt", "", "..", "x", "x/y/z"]
+    tasks = {f"task{n}": [chance.choice(names) for _ in range(chance.randint(1, 5))] for n in range(200)}
+
+    async def main(destination):
+        bodies = {t: [f"{t}/{i}".encode() for i in range(len(files))] for t, files in tasks.items()}
+        for _ in range(2):
+            async with anyio.create_task_group() as group:
+                for task_id, files in tasks.items():
+                    group.start_soon(deliver_safely, destination, claim(task_id, *files), bodies[task_id])
+        # a name that became a folder before its file came cannot be had; that is an error, not a loss
+        assert Counter(tree(destination.root).values()) == Counter(
+            body for task_id in delivered for body in bodies[task_id]
+        )
+        assert len(delivered) > 100
+
+    delivered: set[str] = set()
+
+    async def deliver_safely(destination, what, data):
+        try:
+            await deliver(destination, what, *data)
+        except DestinationError:
+            return
+        delivered.add(what.task.id)
+
+    run(main)

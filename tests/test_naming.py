@@ -1,0 +1,92 @@
+"""Names from scanned pages: whatever they hold, they end inside the root, legal everywhere, and different."""
+
+import ntpath
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aluma_async.models import ExportFile
+from aluma_async.policy.naming import OWN_FOLDER, collision_key, owner_suffix, plan, safe_path, with_suffix
+
+nasty = st.sampled_from(
+    ["..", ".", "", "/", "\\", "C:", "\\\\srv\\x", "~", "con", "NUL.txt", "COM¹", "a:b", "x" * 300, "é" * 200, "a. ", " ",
+     "\0", "\n", "\u202e", "\ud800", ".aluma-async", ".ALUMA-ASYNC", "clock$", "🎉" * 80 + ".pdf", "a" * 400 + ".pdf"]
+)  # fmt: skip
+text = st.lists(st.text(max_size=8) | nasty, max_size=4).map("".join) | st.lists(nasty, max_size=5).map("/".join)
+
+
+def file(number, folder, filename):
+    return ExportFile(number, 0, folder, filename, "url", url="/f")
+
+
+@given(text, text)
+def test_a_path_is_inside_the_root_and_legal_on_every_system(folder, filename):
+    parts = safe_path(folder, filename)
+    assert parts
+    assert collision_key(parts[:1]) != OWN_FOLDER
+    for part in parts:
+        assert part not in ("", ".", "..")
+        assert len(part.encode()) <= 255
+        assert not set(part) & set('<>:"/\\|?*') and part.isprintable() or part.isspace() is False
+        assert not any(ord(c) < 32 for c in part)
+        assert not part.endswith((".", " ")) and not part.startswith(" ")
+        if sys.version_info >= (3, 13):
+            assert not ntpath.isreserved(part)
+
+
+@given(text, text)
+def test_a_safe_name_is_left_alone_and_the_same_name_comes_out_each_time(folder, filename):
+    parts = safe_path(folder, filename)
+    assert safe_path("/".join(parts[:-1]), parts[-1]) == parts == safe_path(folder, filename)
+
+
+@pytest.mark.parametrize(
+    ("folder", "filename", "expected"),
+    [
+        ("", "00001.csv", "00001.csv"),
+        ("invoices/2024/Dell", "1.pdf", "invoices/2024/Dell/1.pdf"),
+        ("/etc", "passwd", "etc/passwd"),
+        ("../../etc", "passwd", "etc/passwd"),
+        ("a\\b", "INV/2024/001.pdf", "a/b/INV_2024_001.pdf"),
+        ("", "A:B?.csv", "A_B_.csv"),
+        ("", "con.txt", "_con.txt"),
+        ("", "..", "_"),
+        ("", "", "_"),
+        (".aluma-async/staging", "x", "_.aluma-async/staging/x"),
+    ],
+)
+def test_how_names_come_out(folder, filename, expected):
+    assert "/".join(safe_path(folder, filename)) == expected
+
+
+@given(st.text("abé", min_size=256, max_size=600))
+def test_a_name_that_is_too_long_keeps_its_extension_and_stays_different(stem):
+    one, other = safe_path("", stem + "1.pdf"), safe_path("", stem + "2.pdf")
+    assert one != other
+    assert one[-1].endswith(".pdf")
+
+
+@given(
+    st.lists(st.tuples(text, text), max_size=8)
+    | st.lists(st.sampled_from([("", "a"), ("", "A"), ("a", "b"), ("a/b", "c"), ("", "a~2")]), max_size=9)
+)
+def test_the_files_of_a_task_all_have_a_place_and_none_is_another_ones_folder(names):
+    paths = plan([file(i, *name) for i, name in enumerate(names)])
+    keys = [collision_key(parts) for parts in paths]
+    assert len(set(keys)) == len(names)
+    folders = {collision_key(parts[:depth]) for parts in paths for depth in range(1, len(parts))}
+    assert not folders & set(keys)
+
+
+def test_a_second_file_of_the_same_name_gets_a_number():
+    paths = plan([file(0, "x", "a.pdf"), file(1, "x", "A.pdf"), file(2, "x", "a.pdf")])
+    assert ["/".join(parts) for parts in paths] == ["x/a.pdf", "x/A~2.pdf", "x/a~3.pdf"]
+
+
+def test_another_tasks_file_gets_a_suffix_that_depends_on_the_task_alone():
+    suffix = owner_suffix("SWdh86taQhKwwpY0HUKD7Q")
+    assert len(suffix) == 8
+    assert with_suffix(("x", "a.pdf"), suffix) == ("x", f"a~{suffix}.pdf")
+    assert len(with_suffix(("é" * 127 + ".pdf",), suffix)[0].encode()) <= 255
