@@ -29,7 +29,7 @@ def test_a_path_is_inside_the_root_and_legal_on_every_system(folder, filename):
     for part in parts:
         assert part not in ("", ".", "..")
         assert len(part.encode()) <= 255
-        assert not set(part) & set('<>:"/\\|?*') and part.isprintable() or part.isspace() is False
+        assert (not set(part) & set('<>:"/\\|?*') and part.isprintable()) or part.isspace() is False
         assert not any(ord(c) < 32 for c in part)
         assert not part.endswith((".", " ")) and not part.startswith(" ")
         if sys.version_info >= (3, 13):

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aluma_async.exceptions import (
-    Ambiguous,
     AlumaAsyncError,
+    Ambiguous,
     BadReply,
     BadSpecification,
     DestinationError,

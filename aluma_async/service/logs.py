@@ -64,12 +64,10 @@ class Log:
         level, message = MESSAGES.get(type(event), ("", ""))
         if level in self._levels:
             fields = dict(_fields(event, names="debug" in self._levels))
-            self.note(level, type(event).__name__, message.format(**fields), **fields)
+            self.write(level, type(event).__name__, message.format(**fields), **fields)
 
-    def note(self, level: str, kind: str, message: str, **fields: object) -> None:
-        """Write something that is no event; ``fields`` are for JSON."""
-        if level not in self._levels:
-            return
+    def write(self, level: str, kind: str, message: str, **fields: object) -> None:
+        """Write a line whatever the level of the log; ``fields`` are for JSON."""
         stamp = datetime.fromtimestamp(self._wall(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         if self._json:
             line = {"time": stamp, "level": level, "event": kind, "message": message, **fields}

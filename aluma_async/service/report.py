@@ -1,13 +1,12 @@
-"""``Report``: what a person sees of one run: its log, and its progress as a panel or a line now and then."""
+"""``Report``: what an operator sees of one run: its log, and its progress as a panel or a line now and then."""
 
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import anyio
-import msgspec
+from msgspec import structs
 
 from aluma_async.config import ServiceConfig
 from aluma_async.events import Event
@@ -15,3 +14,79 @@ from aluma_async.models import Summary
 from aluma_async.service.logs import Log
 from aluma_async.service.summary import closing_lines, progress_line
 from aluma_async.service.tally import Tally
+
+Mode: TypeAlias = Literal["live", "lines", "none"]
+
+_DRAW_SECONDS = 0.25
+_LINE_SECONDS = 10.0
+
+
+def choose_mode(service: ServiceConfig, *, progress: bool | None, terminal: bool) -> Mode:
+    """Decide how progress is shown; ``progress`` is what the user said, ``terminal`` whether stderr is one."""
+    quiet = service.log_level in ("warning", "error")
+    if progress is False or (quiet and not progress):
+        return "none"
+    return "live" if terminal and service.log_format == "text" else "lines"
+
+
+class Report:
+    """Everything goes to stderr. A panel takes the place of the log's info lines; warnings come out above it."""
+
+    def __init__(self, service: ServiceConfig, mode: Mode, tally: Tally) -> None:
+        level = "warning" if mode == "live" and service.log_level == "info" else service.log_level
+        self.tally = tally
+        self.log = Log(_to_stderr, form=service.log_format, level=level)
+        self._text = service.log_format == "text"
+        self._mode = mode
+        self._close_panel: Callable[[], None] | None = None
+
+    def on_event(self, event: Event) -> None:
+        """Count and log an event."""
+        self.tally(event)
+        self.log(event)
+
+    async def watch(self) -> None:
+        """Show how the run goes, until cancelled."""
+        if self._mode == "live":
+            await self._draw_panel()
+        elif self._mode == "lines":
+            await self._write_lines()
+
+    def say(self, level: str, kind: str, text: str, **fields: object) -> None:
+        """Say something whatever the level of the log; ``fields`` are for a log in JSON."""
+        if self._text:
+            _to_stderr(f"{text}\n")
+        else:
+            self.log.write(level, kind, text, **fields)
+
+    def finish(self, summary: Summary, into: Path) -> None:
+        """Tell what the run did, and where the files are."""
+        lines = closing_lines(summary, into)
+        self.say("info", "RunSummary", "\n".join(lines), folder=str(into), **structs.asdict(summary))
+
+    def give_back_terminal(self) -> None:
+        """Take the panel away at once, wherever the run is."""
+        if self._close_panel:
+            self._close_panel()
+
+    async def _draw_panel(self) -> None:
+        from aluma_async.service.progress import LiveDisplay  # rich costs memory, so only where it shows
+
+        with LiveDisplay(self.tally) as panel:
+            self._close_panel = panel.close
+            while True:
+                panel.draw()
+                await anyio.sleep(_DRAW_SECONDS)
+
+    async def _write_lines(self) -> None:
+        last = ""
+        while True:
+            await anyio.sleep(_LINE_SECONDS)
+            line = progress_line(self.tally, self.tally.rates())
+            if line != last:  # an idle service says nothing
+                self.log.write("info", "Progress", line, exported=self.tally.exported, waiting=self.tally.waiting)
+            last = line
+
+
+def _to_stderr(text: str) -> None:
+    sys.stderr.write(text)  # looked up each time: the panel puts itself in between

@@ -42,11 +42,11 @@ def closing_lines(summary: Summary, into: Path) -> list[str]:
         f"in {summary.seconds:.1f} s ({summary.exported / seconds:.1f} tasks/s, {size(summary.bytes / seconds)}/s)",
         f"Files     {into}",
     ]
-    left = (
+    besides = (
         (summary.held_back, "cooling down (they wait at Aluma)"),
         (summary.failed, "failed (what they held is in the quarantine)"),
         (summary.lost, "taken or settled by others"),
     )
-    if not summary.everything_exported or summary.lost:
-        lines.insert(1, f"Not ours  {', '.join(f'{count:,} {what}' for count, what in left if count)}")
+    if any(count for count, _ in besides):
+        lines.insert(1, f"Besides   {', '.join(f'{count:,} {what}' for count, what in besides if count)}")
     return lines

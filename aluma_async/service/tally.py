@@ -5,7 +5,7 @@ An event costs a look into a table and an addition. Rates and what is left to do
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from aluma_async import events
 from aluma_async.events import Event
@@ -51,7 +51,7 @@ class Tally:
 
     def __call__(self, event: Event) -> None:
         """Count an event."""
-        if note := _NOTES.get(type(event)):
+        if note := self._NOTES.get(type(event)):
             note(self, event)
 
     @property
@@ -119,16 +119,15 @@ class Tally:
     def _paused(self, event: events.RequestsHeldBack) -> None:
         self._resume_at = self._clock() + event.seconds
 
-
-_NOTES: Mapping[type[Event], Callable[[Tally, Any], None]] = {
-    events.QueueListed: Tally._listed,  # noqa: SLF001 - the table is a part of the class
-    events.TaskStarted: Tally._started,  # noqa: SLF001
-    events.BytesReceived: Tally._received,  # noqa: SLF001
-    events.TaskCompleted: Tally._completed,  # noqa: SLF001
-    events.TaskCancelled: Tally._cancelled,  # noqa: SLF001
-    events.TaskFailed: Tally._failed,  # noqa: SLF001
-    events.TaskRefused: Tally._lost,  # noqa: SLF001
-    events.ClaimLost: Tally._lost,  # noqa: SLF001
-    events.TaskReleased: Tally._settled,  # noqa: SLF001
-    events.RequestsHeldBack: Tally._paused,  # noqa: SLF001
-}
+    _NOTES: ClassVar[Mapping[type[Event], Callable[[Any, Any], None]]] = {
+        events.QueueListed: _listed,
+        events.TaskStarted: _started,
+        events.BytesReceived: _received,
+        events.TaskCompleted: _completed,
+        events.TaskCancelled: _cancelled,
+        events.TaskFailed: _failed,
+        events.TaskRefused: _lost,
+        events.ClaimLost: _lost,
+        events.TaskReleased: _settled,
+        events.RequestsHeldBack: _paused,
+    }

@@ -1,0 +1,79 @@
+"""``demo``: the main job without an account, against a simulated Aluma in the same process, over real HTTP."""
+
+import hashlib
+import tempfile
+from collections import Counter
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import aiofiles.os
+import anyio
+import click
+
+from aluma_async.cli.exits import LEFT_BEHIND
+from aluma_async.config import AlumaConfig, Config, Credentials, ExporterConfig, FolderConfig, ServiceConfig
+
+# The simulated Aluma brings aiohttp, which takes its time, and --help does not need it.
+if TYPE_CHECKING:
+    from aluma_async.testing import SimulatedAluma
+
+_LATENCY_SECONDS = 0.1  # so that there is something to watch
+
+
+@click.command()
+@click.option("--tasks", type=click.IntRange(1), default=200, show_default=True, help="Tasks that wait for export.")
+@click.option(
+    "-o", "--output", default="aluma-export", show_default=True, metavar="DIR", help="Export into this folder."
+)
+@click.option("-w", "--workers", type=click.IntRange(1), default=16, show_default=True, help="Tasks at once.")
+@click.option("--seed", type=int, default=0, show_default=True, help="The same seed makes the same tasks.")
+@click.option("--progress/--no-progress", default=True, help="Show how it goes.")
+def demo(tasks: int, output: str, workers: int, seed: int, *, progress: bool) -> int:
+    """Export from a built-in simulated Aluma; no account is needed."""
+    return anyio.run(_demo, tasks, Path(output).absolute(), workers, seed, progress)
+
+
+async def _demo(tasks: int, output: Path, workers: int, seed: int, progress: bool) -> int:
+    from aluma_async.cli.running import run
+    from aluma_async.testing import Behaviour, SimulatedAluma, serve
+
+    behaviour = Behaviour(latency_seconds=_LATENCY_SECONDS, bad_row=False)
+    aluma = SimulatedAluma(tasks, seed=seed, behaviour=behaviour, now=anyio.current_time)
+    with tempfile.TemporaryDirectory(prefix="aluma-async-demo-") as state:
+        async with serve(aluma) as base_url:
+            click.echo(f"A simulated Aluma at {base_url} has {tasks} tasks; exporting them into {output}", err=True)
+            config = Config(
+                aluma=AlumaConfig(base_url=base_url),
+                exporter=ExporterConfig(workers=workers, state=Path(state)),
+                destinations={"default": FolderConfig(path=output)},
+                service=ServiceConfig(log_level="warning"),
+            )
+            code = await run(config, Credentials(aluma.client_id, aluma.client_secret), once=True, progress=progress)
+    missing = await _missing(aluma, output)
+    files = sum(len(aluma.expected(task)) for task in aluma.ids("completed"))
+    verdict = f"{missing} are not as they were there" if missing else "every byte is as it was there"
+    click.echo(f"Verified  {files:,} files against the simulated Aluma: {verdict}", err=True)
+    return LEFT_BEHIND if missing else code
+
+
+async def _missing(aluma: "SimulatedAluma", output: Path) -> int:
+    """Count the files that completed tasks had and the folder has not: compared as a multiset of sha256."""
+    expected: Counter[str] = Counter()
+    sizes = set()
+    for task in aluma.ids("completed"):
+        for _, _, content in aluma.expected(task):
+            sizes.add(len(content))
+            expected[hashlib.sha256(content).hexdigest()] += 1
+    found = await aiofiles.os.wrap(_hashes)(output, sizes)
+    return (expected - found).total()
+
+
+def _hashes(root: Path, sizes: AbstractSet[int]) -> Counter[str]:
+    """Hash all files below ``root`` that have one of these sizes."""
+    found: Counter[str] = Counter()
+    for path in root.rglob("*"):
+        if path.is_file() and path.stat().st_size in sizes:
+            with path.open("rb") as file:
+                found[hashlib.file_digest(file, "sha256").hexdigest()] += 1
+    return found

@@ -1,0 +1,94 @@
+"""The entry point: the run, its sub-commands, and what becomes of an exception."""
+
+import io
+import os
+import sys
+import traceback
+from functools import partial
+from typing import Any
+
+import anyio
+import click
+from click.core import ParameterSource
+
+from aluma_async import __version__
+from aluma_async.cli.demo import demo
+from aluma_async.cli.exits import DONE, INTERRUPTED, LEFT_BEHIND, error_lines, exit_code
+from aluma_async.cli.operate import check, list_waiting
+from aluma_async.cli.options import load_config, run_options, shared_options
+from aluma_async.cli.simulate import simulate
+from aluma_async.exceptions import AlumaAsyncError
+
+_EPILOG = """\b
+Each option has an environment variable: --base-url has ALUMA_ASYNC_BASE_URL.
+Client id and secret are no options: set ALUMA_CLIENT_ID and ALUMA_CLIENT_SECRET,
+or client_id and client_secret_file in the config file.
+Shell completion: eval "$(_ALUMA_ASYNC_COMPLETE=bash_source aluma-async)"
+(or zsh_source, fish_source).
+"""
+_ON_THEIR_OWN = ("demo", "simulate")
+_SETTINGS = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "ALUMA_ASYNC", "max_content_width": 110}
+
+
+@click.group("aluma-async", invoke_without_command=True, context_settings=_SETTINGS, epilog=_EPILOG)
+@shared_options
+@run_options
+@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.pass_context
+def cli(context: click.Context, /, **options: Any) -> int:
+    """Export finished tasks from Aluma, concurrently and without losing one. No COMMAND: run until stopped."""
+    context.obj.update(options)
+    if context.invoked_subcommand:
+        _refuse_lost_options(context)
+        return DONE
+    config = load_config(options)
+    config.destination()
+    credentials = config.credentials()
+    from aluma_async.cli.running import run  # aiohttp takes its time, and --help does not need it
+
+    summary = config.service.log_level in ("debug", "info")
+    return anyio.run(
+        partial(run, config, credentials, once=options["once"], progress=options["progress"], summary=summary)
+    )
+
+
+def _refuse_lost_options(context: click.Context) -> None:
+    """Demo and simulate take only their own options; one that stands before their name would do nothing."""
+    if context.invoked_subcommand in _ON_THEIR_OWN:
+        for name in context.params:
+            if name != "verbose" and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                raise click.UsageError(f"{context.invoked_subcommand} takes its options behind its name", context)
+
+
+for command in (demo, check, list_waiting, simulate):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line and end the process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that cannot be shown must not break a listing
+    sys.exit(_run())
+
+
+def _run() -> int:
+    options: dict[str, Any] = {}
+    try:
+        return cli.main(prog_name="aluma-async", standalone_mode=False, obj=options) or DONE
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except AlumaAsyncError as error:
+        click.echo("aluma-async: " + "\n".join(error_lines(error)), err=True)
+        return exit_code(error)
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read a listing has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except Exception as error:  # noqa: BLE001 - a defect of ours is told in one line, too
+        if options.get("verbose"):
+            traceback.print_exc()
+        click.echo(f"aluma-async: unexpected {type(error).__name__}; -v shows where", err=True)
+        return LEFT_BEHIND

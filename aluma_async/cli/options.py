@@ -1,0 +1,104 @@
+"""The command line's options, and how they become a ``Config``: option > environment > config file > default."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from aluma_async.config import Config
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class _Listed(click.types.StringParamType):
+    """A text; in an environment variable several are set apart by commas, as names have spaces."""
+
+    envvar_list_splitter = ","
+
+
+_SHARED = (
+    click.option("-c", "--config", type=click.Path(), metavar="FILE", help="Config file (TOML)."),
+    click.option("-o", "--output", type=click.Path(), metavar="DIR", help="Export into this folder."),
+    click.option("--base-url", metavar="URL", help="The API.  [default: https://api.aluma.io]"),
+    click.option("--allow-insecure", is_flag=True, help="Allow http to a host that is not this one."),
+    click.option("--project", type=_Listed(), multiple=True, metavar="ID_OR_NAME", help="Only this one; repeatable."),
+    click.option("--log-format", type=click.Choice(["text", "json"]), help="Of what goes to stderr.  [default: text]"),
+    click.option("-v", "--verbose", is_flag=True, help="Log everything, names of tasks and files included."),
+    click.option("-q", "--quiet", is_flag=True, help="Log warnings and errors only."),
+)
+_RUN = (
+    click.option("-w", "--workers", type=click.IntRange(1), metavar="N", help="Tasks at once.  [default: 16]"),
+    click.option("--once", is_flag=True, help="Export what is waiting, then exit."),
+    click.option("--max-at-once", type=click.IntRange(0), metavar="N", help="Requests at once, of all workers."),
+    click.option("--max-per-second", type=click.FloatRange(0), metavar="X", help="Requests a second, of all workers."),
+    click.option("--max-bytes-per-second", type=click.FloatRange(0), metavar="X", help="Bytes downloaded a second."),
+    click.option(
+        "--claim-timeout",
+        type=click.FloatRange(0, min_open=True),
+        metavar="SECONDS",
+        help="How long Aluma waits for Complete.  [default: 1800]",
+    ),
+    click.option(
+        "--drain-timeout",
+        type=click.FloatRange(0),
+        metavar="SECONDS",
+        help="How long claimed tasks may go on after the first signal.  [default: 60]",
+    ),
+    click.option("--state", type=click.Path(), metavar="DIR", help="The journal's folder."),
+    click.option("--progress/--no-progress", default=None, help="Live on a terminal, a line now and then elsewhere."),
+)
+
+_KEYS: Mapping[str, tuple[str, str]] = {
+    "base_url": ("aluma", "base_url"),
+    "allow_insecure": ("aluma", "allow_insecure"),
+    "project": ("aluma", "projects"),
+    "claim_timeout": ("aluma", "claim_timeout_seconds"),
+    "workers": ("exporter", "workers"),
+    "drain_timeout": ("exporter", "drain_timeout_seconds"),
+    "state": ("exporter", "state"),
+    "max_at_once": ("limits", "max_at_once"),
+    "max_per_second": ("limits", "max_per_second"),
+    "max_bytes_per_second": ("limits", "max_bytes_per_second"),
+    "log_format": ("service", "log_format"),
+}
+"""Option -> table and key that it stands for."""
+
+
+def shared_options(command: Command) -> Command:
+    """Add what both the run and its sub-commands understand."""
+    return _add(_SHARED, command)
+
+
+def run_options(command: Command) -> Command:
+    """Add what only the run understands."""
+    return _add(_RUN, command)
+
+
+def merged(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the options behind a sub-command's name over those before it."""
+    return {**outer, **{name: value for name, value in inner.items() if _given(value)}}
+
+
+def load_config(options: Mapping[str, Any]) -> Config:
+    """Make the configuration. Raises ``ConfigError``."""
+    overrides: defaultdict[str, dict[str, object]] = defaultdict(dict)
+    for name, (table, key) in _KEYS.items():
+        if _given(options.get(name)):
+            overrides[table][key] = options[name]
+    if options.get("output"):
+        overrides["destinations"]["default"] = {"type": "folder", "path": options["output"]}
+    if options.get("verbose") or options.get("quiet"):
+        overrides["service"]["log_level"] = "debug" if options["verbose"] else "warning"
+    return Config.load(Path(options["config"]) if options.get("config") else None, overrides)
+
+
+def _given(value: object) -> bool:
+    return value is not None and value is not False and value != ()
+
+
+def _add(options: tuple[Callable[[Command], Command], ...], command: Command) -> Command:
+    for option in reversed(options):
+        command = option(command)
+    return command

@@ -1,0 +1,68 @@
+"""A run: an exporter, what is shown of it, and the signals that end it."""
+
+import os
+import sys
+from typing import NoReturn
+
+import anyio
+
+from aluma_async.cli.exits import DONE, LEFT_BEHIND, error_lines
+from aluma_async.cli.signals import leave_now, on_signals
+from aluma_async.config import Config, Credentials
+from aluma_async.exceptions import AlumaAsyncError, CredentialsRefused
+from aluma_async.models import Summary
+from aluma_async.pipeline.exporter import Exporter
+from aluma_async.service.report import Report, choose_mode
+from aluma_async.service.tally import Tally
+from aluma_async.service.text import counted
+from aluma_async.wiring import open_exporter
+
+
+async def run(
+    config: Config, credentials: Credentials, *, once: bool, progress: bool | None = None, summary: bool = True
+) -> int:
+    """Export as the config says; return the exit code. Raises ``AlumaAsyncError`` if it cannot begin."""
+    terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    mode = choose_mode(config.service, progress=progress, terminal=terminal)
+    report = Report(config.service, mode, Tally(anyio.current_time))
+    for warning in config.warnings():
+        report.log.write("warning", "ConfigWarning", warning)
+    async with open_exporter(config, credentials, on_event=report.on_event) as exporter:
+        stopped = anyio.Event()
+
+        def drain() -> None:
+            stopped.set()
+            exporter.stop()
+            in_hand = counted(len(report.tally.in_hand), "task")
+            report.say("warning", "Draining", f"draining: {in_hand} in hand, again to stop now")
+
+        def leave() -> NoReturn:
+            report.give_back_terminal()
+            leave_now()  # the next run sweeps what was staged
+
+        with on_signals(drain, leave):
+            try:
+                done = await _watched(exporter, report, once=once)
+            except AlumaAsyncError as error:
+                if isinstance(error, CredentialsRefused) or not report.tally.listed:
+                    raise
+                report.say("error", "RunFailed", "\n".join(error_lines(error)))
+                return LEFT_BEHIND
+    if summary:
+        report.finish(done, config.destination().path.absolute())
+    return DONE if stopped.is_set() or not once or done.everything_exported else LEFT_BEHIND
+
+
+async def _watched(exporter: Exporter, report: Report, *, once: bool) -> Summary:
+    """Run, and show how it goes meanwhile."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(report.watch)
+        outcome: Summary | AlumaAsyncError
+        try:
+            outcome = await (exporter.run_until_drained() if once else exporter.run())
+        except AlumaAsyncError as error:  # raised below, outside of the group that would wrap it
+            outcome = error
+        group.cancel_scope.cancel()
+    if isinstance(outcome, AlumaAsyncError):
+        raise outcome
+    return outcome

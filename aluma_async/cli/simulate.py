@@ -1,0 +1,104 @@
+"""``simulate``: serve the simulated Aluma on a port until a signal, then tell what it has seen."""
+
+import os
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import click
+
+from aluma_async.cli.exits import DONE
+from aluma_async.cli.signals import on_signals
+from aluma_async.config.table import nearest
+
+# The simulated Aluma brings aiohttp, which takes its time, and --help does not need it.
+if TYPE_CHECKING:
+    from aluma_async.testing import FaultPlan, SimulatedAluma
+
+PROFILES = ("mixed", "small", "bulk")
+FRAMINGS = ("length", "chunked", "unframed")
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any that is free.")
+@click.option("--tasks", type=click.IntRange(0), default=100, show_default=True, help="Tasks that wait for export.")
+@click.option("--seed", type=int, default=0, show_default=True, help="The same seed makes the same tasks and faults.")
+@click.option("--profile", type=click.Choice(PROFILES), default="mixed", show_default=True, help="Kind of files.")
+@click.option(
+    "--fault", multiple=True, metavar="KIND=RATE", help="Let requests go wrong, say drop-after=0.01; repeatable."
+)
+@click.option("--latency", "latency_seconds", type=click.FloatRange(0), default=0, help="Seconds until a reply.")
+@click.option("--max-at-once", type=click.IntRange(0), default=0, help="429 to more requests at once.")
+@click.option("--list-cap", type=click.IntRange(0), default=0, help="Longest listing.")
+@click.option("--claim-timeout", "claim_timeout_seconds", type=float, default=1800, show_default=True, help="Seconds.")
+@click.option("--token-lifetime", "token_seconds", type=float, default=86400, show_default=True, help="Seconds.")
+@click.option("--framing", type=click.Choice(FRAMINGS), default="length", show_default=True, help="How files end.")
+def simulate(
+    host: str, port: int, tasks: int, seed: int, profile: Any, fault: tuple[str, ...], **behaviour: Any
+) -> int:
+    """Serve a simulated Aluma, with faults to choose."""
+    from aluma_async.testing import Behaviour, SimulatedAluma
+
+    faults = _fault_plan(fault, seed)
+
+    async def run() -> None:
+        known = Behaviour(**behaviour)
+        aluma = SimulatedAluma(tasks, seed=seed, profile=profile, behaviour=known, now=anyio.current_time)
+        await _serve(aluma, faults, host, port)
+
+    anyio.run(run)
+    return DONE
+
+
+async def _serve(aluma: "SimulatedAluma", faults: "FaultPlan", host: str, port: int) -> None:
+    from aluma_async.testing import serve
+
+    ended = anyio.Event()
+    async with AsyncExitStack() as stack:
+        stack.enter_context(on_signals(ended.set))
+        try:
+            base_url = await stack.enter_async_context(serve(aluma, faults, host=host, port=port))
+        except OSError as error:
+            raise click.BadParameter(f"{host}:{port}: {error.strerror}", param_hint="--host, --port") from None
+        click.echo(_invitation(aluma, base_url))
+        await ended.wait()
+    click.echo(_ledger(aluma))
+
+
+def _fault_plan(given: tuple[str, ...], seed: int) -> "FaultPlan":
+    from aluma_async.testing import Fault, FaultPlan
+
+    rates: dict[Fault, float] = {}
+    kinds = {fault.value: fault for fault in Fault}
+    for text in given:
+        kind, _, rate = text.partition("=")
+        if kind not in kinds:
+            raise click.BadParameter(f"there is no fault {kind!r}. {nearest(kind, kinds)}", param_hint="--fault")
+        try:
+            rates[kinds[kind]] = float(rate)
+        except ValueError:
+            raise click.BadParameter(f"{text!r} is not like {kind}=0.01", param_hint="--fault") from None
+    return FaultPlan(rates, seed=seed)
+
+
+def _invitation(aluma: "SimulatedAluma", base_url: str) -> str:
+    assign = '$env:{}="{}"' if os.name == "nt" else "export {}={}"
+    variables = (("ALUMA_CLIENT_ID", aluma.client_id), ("ALUMA_CLIENT_SECRET", aluma.client_secret))
+    return "\n".join(
+        [
+            f"Simulated Aluma at {base_url} (what it sees: {base_url}/simulated)",
+            f"client id      {aluma.client_id}",
+            f"client secret  {aluma.client_secret}",
+            "In another shell:",
+            f"  {'; '.join(assign.format(*variable) for variable in variables)}",
+            f"  aluma-async --once -o out --base-url {base_url}",
+            "Ctrl-C ends it.",
+        ]
+    )
+
+
+def _ledger(aluma: "SimulatedAluma") -> str:
+    parts = (("Tasks", aluma.ledger()), ("Requests", aluma.counts))
+    lines = [f"{title}: {', '.join(f'{count:,} {what}' for what, count in counts.items())}" for title, counts in parts]
+    return "\n".join([*lines, f"At once: {aluma.in_flight_peak} at most"])
