@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from aluma_async.models import ExportFile
 from aluma_async.policy.naming import OWN_FOLDER, collision_key, owner_suffix, plan, safe_path, with_suffix
 
-nasty = st.sampled_from(
-    ["..", ".", "", "/", "\\", "C:", "\\\\srv\\x", "~", "con", "NUL.txt", "COM¹", "a:b", "x" * 300, "é" * 200, "a. ", " ",
-     "\0", "\n", "\u202e", "\ud800", ".aluma-async", ".ALUMA-ASYNC", "clock$", "🎉" * 80 + ".pdf", "a" * 400 + ".pdf"]
-)  # fmt: skip
+NASTY = ["..", ".", "", "/", "\\", "C:", "\\\\srv\\x", "~", "con", "NUL.txt", "COM¹", "a:b", "a. ", " ", "\0", "\n"]
+LONG = ["x" * 300, "é" * 200, "🎉" * 80 + ".pdf", "a" * 400 + ".pdf"]
+nasty = st.sampled_from([*NASTY, *LONG, "\u202e", "\ud800", ".aluma-async", ".ALUMA-ASYNC", "clock$"])
 text = st.lists(st.text(max_size=8) | nasty, max_size=4).map("".join) | st.lists(nasty, max_size=5).map("/".join)
 
 
@@ -29,9 +28,10 @@ def test_a_path_is_inside_the_root_and_legal_on_every_system(folder, filename):
     for part in parts:
         assert part not in ("", ".", "..")
         assert len(part.encode()) <= 255
-        assert (not set(part) & set('<>:"/\\|?*') and part.isprintable()) or part.isspace() is False
+        assert not set(part) & set('<>:"/\\|?*')
         assert not any(ord(c) < 32 for c in part)
-        assert not part.endswith((".", " ")) and not part.startswith(" ")
+        assert not part.endswith((".", " "))
+        assert not part.startswith(" ")
         if sys.version_info >= (3, 13):
             assert not ntpath.isreserved(part)
 

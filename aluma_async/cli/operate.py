@@ -106,7 +106,7 @@ def _part(label: str, codes: list[int]) -> Iterator[None]:
         yield
     except AlumaAsyncError as error:
         codes.append(exit_code(error))
-        click.echo(f"FAIL  {label}: {' '.join(error_lines(error))}")
+        click.echo(f"FAIL  {label}: " + "\n      ".join(error_lines(error)))
     else:
         click.echo(f"ok    {label}")
 

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -91,7 +90,7 @@ def load_config(options: Mapping[str, Any]) -> Config:
         overrides["destinations"]["default"] = {"type": "folder", "path": options["output"]}
     if options.get("verbose") or options.get("quiet"):
         overrides["service"]["log_level"] = "debug" if options["verbose"] else "warning"
-    return Config.load(Path(options["config"]) if options.get("config") else None, overrides)
+    return Config.load(options.get("config"), overrides)
 
 
 def _given(value: object) -> bool:

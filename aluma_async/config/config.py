@@ -44,9 +44,9 @@ class Config(Struct, frozen=True, kw_only=True):
     service: ServiceConfig = ServiceConfig()
 
     @classmethod
-    def load(cls, path: Path | None = None, overrides: Overrides | None = None) -> Self:
+    def load(cls, path: str | Path | None = None, overrides: Overrides | None = None) -> Self:
         """Read a file; without ``path`` the one that is found in the usual places, or none. Raises ``ConfigError``."""
-        path = path or find_config_file(os.environ)
+        path = Path(path) if path else find_config_file(os.environ)
         if path is None:
             return cls.from_toml("", "defaults", overrides)
         try:

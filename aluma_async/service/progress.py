@@ -54,7 +54,7 @@ def draw(tally: Tally) -> RenderableType:
     head.add_column(ratio=1)
     head.add_column(justify="right", no_wrap=True)
     head.add_row(
-        ProgressBar(total=max(tally.known, 1), completed=tally.exported),
+        ProgressBar(total=max(tally.known, 1), completed=tally.exported, complete_style="cyan"),
         f"{tally.exported:,} of {counted(tally.known, 'task')}" if tally.listed else "listing what waits",
     )
     pace = f"{rates.tasks:.1f} tasks/s, {size(rates.bytes)}/s"

@@ -11,7 +11,7 @@ from msgspec import structs
 from aluma_async.config import ServiceConfig
 from aluma_async.events import Event
 from aluma_async.models import Summary
-from aluma_async.service.logs import Log
+from aluma_async.service.logs import Level, Log
 from aluma_async.service.summary import closing_lines, progress_line
 from aluma_async.service.tally import Tally
 
@@ -52,17 +52,20 @@ class Report:
         elif self._mode == "lines":
             await self._write_lines()
 
-    def say(self, level: str, kind: str, text: str, **fields: object) -> None:
-        """Say something whatever the level of the log; ``fields`` are for a log in JSON."""
+    def say(self, level: Level, kind: str, text: str) -> None:
+        """Say something whatever the level of the log."""
         if self._text:
             _to_stderr(f"{text}\n")
         else:
-            self.log.write(level, kind, text, **fields)
+            self.log.write(level, kind, text)
 
     def finish(self, summary: Summary, into: Path) -> None:
         """Tell what the run did, and where the files are."""
         lines = closing_lines(summary, into)
-        self.say("info", "RunSummary", "\n".join(lines), folder=str(into), **structs.asdict(summary))
+        if self._text:
+            _to_stderr("\n".join(lines) + "\n")
+        else:
+            self.log.write("info", "RunSummary", lines[0], folder=str(into), **structs.asdict(summary))
 
     def give_back_terminal(self) -> None:
         """Take the panel away at once, wherever the run is."""
