@@ -27,7 +27,7 @@ class QueueListed(Event, frozen=True):
 
 
 class ListingFailed(Event, frozen=True):
-    """A listing ended with an error; it is made again after a while."""
+    """A listing ended with an error, or Aluma could not be asked for what it held; it is made again after a while."""
 
     error: AlumaAsyncError
     retry_in: float

@@ -1,10 +1,12 @@
 """The client against the simulated Aluma, over HTTP on an in-memory wire, in virtual time."""
 
+import random
+
 import anyio
 import pytest
 from aiohttp import web
 
-from aluma_async import AlumaClient, Credentials, events
+from aluma_async import AlumaClient, Credentials, Exporter, events
 from aluma_async.exceptions import (
     Ambiguous,
     BadReply,
@@ -16,7 +18,8 @@ from aluma_async.exceptions import (
     Unavailable,
 )
 from aluma_async.models import ExportTask
-from aluma_async.testing import Fault, FaultPlan, check_task_source, run_virtual
+from aluma_async.pipeline.throttle import Throttle
+from aluma_async.testing import Fault, FaultPlan, MemoryDestination, check_task_source, run_virtual
 from tests.stack import BASE_URL, app_session, client_of, simulated
 
 
@@ -311,5 +314,19 @@ def test_no_error_shows_the_token_or_the_secret():
                             chain = chain.__cause__
                         assert "Bearer" not in shown
                         assert aluma.client_secret not in shown
+
+    run_virtual(main)
+
+
+def test_requests_in_flight_never_exceed_the_limit_measured_at_the_server():
+    """Far more workers than permits, tokens and downloads included."""
+
+    async def main():
+        aluma = simulated(60, "mixed", latency_seconds=0.05)
+        throttle = Throttle(5, uniform=random.Random(0).uniform, on_event=lambda _: None)
+        async with client_of(aluma, permits=throttle) as client:
+            summary = await Exporter(client, MemoryDestination(), workers=40).run_until_drained()
+        assert summary.exported == 60
+        assert aluma.in_flight_peak == 5
 
     run_virtual(main)

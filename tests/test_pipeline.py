@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from aluma_async import Exporter, Patience, Retry, events
-from aluma_async.exceptions import DestinationError, DestinationUnavailable, SourceError
+from aluma_async.exceptions import DestinationError, DestinationUnavailable, SourceError, Unreachable
 from aluma_async.models import ExportFile, ExportSpec
 from aluma_async.testing import Fault, FaultPlan, MemoryDestination, SimulatedSource, check_task_source, run_virtual
 from tests.stack import simulated
@@ -356,6 +356,35 @@ def test_a_listing_that_fails_later_is_made_again():
             assert world.count(events.ListingFailed) == 1
             world.exporter.stop()
         assert world.aluma.counts["list"] > 3
+
+    run_virtual(main)
+
+
+class Away(SimulatedSource):
+    """Aluma cannot be reached for two hours, from the tenth Start on."""
+
+    async def start(self, task):
+        if self._aluma.counts["start"] >= 10 and anyio.current_time() < 7200:
+            raise Unreachable("nobody there")
+        return await super().start(task)
+
+
+def test_while_aluma_is_away_the_backlog_is_not_churned_through_and_no_task_is_blamed():
+    async def main():
+        world = World(500, source=Away, profile="small", latency_seconds=0.1, exporter={"workers": 4})
+        with pytest.raises(Unreachable):
+            await world.exporter.run_until_drained()
+        assert world.count(events.RequestRetried) <= 4 * 4
+        world.check()
+
+        world = World(500, source=Away, profile="small", latency_seconds=0.1, exporter={"workers": 4})
+        async with anyio.create_task_group() as group:
+            group.start_soon(world.exporter.run)
+            await anyio.sleep(7200 + 120)
+            world.exporter.stop()
+        assert world.aluma.ledger() == {"completed": 500}, "it goes on by itself"
+        assert not world.count(events.TaskCancelled)
+        assert world.aluma.counts["list"] < 150
 
     run_virtual(main)
 

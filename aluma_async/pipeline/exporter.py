@@ -149,8 +149,10 @@ class Exporter:
                 try:
                     self._desk.moved()
                     self._exporting += 1
-                    if not self._stopped:
+                    if not (self._stopped or self._producer.trouble):
                         settled = await self._worker.export(task)
+                except SourceError as error:
+                    self._producer.trouble = error
                 finally:
                     self._exporting -= 1
                     self._desk.release(task.id, settled=settled)

@@ -37,6 +37,8 @@ class Producer:
         self._uniform = uniform
         self._on_event = on_event
         self._exported = False
+        self.trouble: SourceError | None = None
+        """Why Aluma cannot be asked for tasks; until a listing succeeds, what is queued is not worth a try."""
 
     def exported(self) -> None:
         """Take note that a task was exported: there may be more to list."""
@@ -50,6 +52,7 @@ class Producer:
                 return listed.held_back
             await self._feed(backlog)
             await self._desk.until(lambda: not len(self._desk))
+            self._raise_trouble()
 
     async def run(self) -> None:
         """Feed until cancelled. Raises ``SourceError`` if the first listing fails; later ones are made again."""
@@ -58,6 +61,10 @@ class Producer:
             self._exported = False
             try:
                 backlog, _ = await self._list()
+                begun = True
+                await self._feed(backlog)
+                await self._desk.until(self._low_water)
+                self._raise_trouble()
             except SourceError as error:
                 if not begun:
                     raise
@@ -66,14 +73,15 @@ class Producer:
                 self._on_event(ListingFailed(error, delay))
                 await anyio.sleep(delay)
                 continue
-            begun = True
-            await self._feed(backlog)
-            await self._desk.until(self._low_water)
             if self._exported:
                 idle = 0
             else:
                 idle += 1
                 await anyio.sleep(self._polling.delay(idle, self._uniform))
+
+    def _raise_trouble(self) -> None:
+        if self.trouble:
+            raise self.trouble
 
     def _low_water(self) -> bool:
         queue = self._queue.statistics()
@@ -92,12 +100,15 @@ class Producer:
                 held_back += len(cooling)
                 dates = [task.created_at for task in tasks if task.created_at is not None]
                 oldest = min(filter(None, (oldest, *dates)), default=None)
+        self.trouble = None
         event = QueueListed(listed, admitted, held_back, oldest)
         self._on_event(event)
         return backlog, event
 
     async def _feed(self, backlog: Backlog) -> None:
         for task in backlog.drain():
+            if self.trouble:
+                break
             # Looked at again: a listing may hold a task twice, and much may have happened since.
             if not self._desk.has(task.id) and not await self._cooldown.holds(task.id):
                 self._desk.take(task.id)

@@ -53,7 +53,10 @@ class Worker:
         self._on_event = on_event
 
     async def export(self, task: ExportTask) -> bool:
-        """Export a task; return whether Aluma will not offer it again. Raises nothing but cancellation."""
+        """Export a task; return whether Aluma will not offer it again.
+
+        Raises ``SourceError`` if Aluma could not be asked for it at all, and nothing else but cancellation.
+        """
         claim: Claim | None = None
         try:
             begun = anyio.current_time()
@@ -93,6 +96,8 @@ class Worker:
             case Verdict.LOST:
                 self._on_event(ClaimLost(task, error))
                 return True
+            case Verdict.AWAY:
+                raise error
             case Verdict.FAIL:
                 return await self._fail(task, claim, error)
             case Verdict.CANCEL:

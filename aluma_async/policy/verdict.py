@@ -2,7 +2,15 @@
 
 from enum import Enum, auto
 
-from aluma_async.exceptions import AlumaAsyncError, Ambiguous, BadReply, BadSpecification, Refused
+from aluma_async.exceptions import (
+    AlumaAsyncError,
+    Ambiguous,
+    BadReply,
+    BadSpecification,
+    CredentialsRefused,
+    Refused,
+    Unavailable,
+)
 from aluma_async.models import ExportSpec
 
 
@@ -13,6 +21,8 @@ class Verdict(Enum):
     """Somebody else has it."""
     LOST = auto()
     """We had it, and the claim ended without us."""
+    AWAY = auto()
+    """Aluma could not be asked for it, which says nothing of the task."""
     HOLD = auto()
     """We never had it, so there is nothing to give back; it cools down."""
     CANCEL = auto()
@@ -21,6 +31,7 @@ class Verdict(Enum):
     """It can never be exported."""
 
 
+_AWAY = (Unavailable, CredentialsRefused)
 _CLAIMED_BUT_UNREADABLE = (Ambiguous, BadReply, BadSpecification)
 
 
@@ -32,7 +43,7 @@ def verdict(error: AlumaAsyncError, *, claimed: bool, attempt: int) -> Verdict:
     if isinstance(error, Refused):
         return Verdict.LOST if claimed else Verdict.SKIP
     if not claimed and not isinstance(error, _CLAIMED_BUT_UNREADABLE):
-        return Verdict.HOLD
+        return Verdict.AWAY if isinstance(error, _AWAY) else Verdict.HOLD
     if error.fatal_after is not None and attempt >= error.fatal_after:
         return Verdict.FAIL
     return Verdict.CANCEL
