@@ -1,7 +1,6 @@
 """The entry point: the run, its sub-commands, and what becomes of an exception."""
 
 import io
-import os
 import sys
 import traceback
 from functools import partial
@@ -84,9 +83,6 @@ def _run() -> int:
         return exit_code(error)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read a listing has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
     except Exception as error:  # noqa: BLE001 - a defect of ours is told in one line, too
         if options.get("verbose"):
             traceback.print_exc()

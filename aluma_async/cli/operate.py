@@ -1,5 +1,7 @@
 """``check`` and ``list``: look at the configuration and at what waits, and claim nothing."""
 
+import os
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
@@ -24,7 +26,10 @@ from aluma_async.service.text import counted, printable, span
 @click.pass_obj
 def list_waiting(outer: dict[str, Any], /, *, as_json: bool, **inner: Any) -> int:
     """Show what waits: id, project, name, age."""
-    anyio.run(_list, load_config(merged(outer, inner)), as_json)
+    try:
+        anyio.run(_list, load_config(merged(outer, inner)), as_json)
+    except BrokenPipeError:  # whoever reads has seen enough; nor may Python's last flush complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return DONE
 
 

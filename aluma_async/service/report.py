@@ -82,7 +82,7 @@ class Report:
                 await anyio.sleep(_DRAW_SECONDS)
 
     async def _write_lines(self) -> None:
-        last = ""
+        last = progress_line(self.tally, self.tally.rates())
         while True:
             await anyio.sleep(_LINE_SECONDS)
             line = progress_line(self.tally, self.tally.rates())

@@ -1,0 +1,358 @@
+"""The command line as its users meet it: real processes against the simulated Aluma on a port."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections import Counter
+from contextlib import contextmanager
+from typing import get_args
+
+import pytest
+
+from aluma_async.cli.simulate import FRAMINGS, PROFILES
+from aluma_async.testing import SimulatedAluma
+from aluma_async.testing.work import Profile
+
+PROGRAM = [sys.executable, "-m", "aluma_async"]
+CLAIMED, PENDING = "pending:complete_client_action", "pending:start_client_action"
+CANARY = "canary-7d41"
+signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows sends Ctrl-C to a whole console")
+
+
+class Simulator:
+    """A simulated Aluma in a process of its own."""
+
+    def __init__(self, process):
+        self._process = process
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if line.startswith("Ctrl-C"):
+                break
+        self.said = "".join(said)
+        self.base_url = self.said.split()[3]
+
+    def ledger(self):
+        with urllib.request.urlopen(f"{self.base_url}/simulated") as reply:
+            return json.load(reply)
+
+
+@contextmanager
+def simulator(*options):
+    with started("simulate", "--port", "0", *options) as process:
+        yield Simulator(process)
+
+
+@pytest.fixture(scope="module")
+def fifty():
+    """An Aluma with 50 tasks that nobody exports."""
+    with simulator("--tasks", "50", "--profile", "small") as aluma:
+        yield aluma
+        assert aluma.ledger()["tasks"] == {PENDING: 50}
+
+
+@contextmanager
+def started(*arguments, **options):
+    process = subprocess.Popen(
+        [*PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8", **options
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def cli(tmp_path):
+    """Run the program in an empty folder, as a user without any config; no output may hold the secret."""
+
+    def run(*arguments, secret=SimulatedAluma.client_secret, **environ):
+        done = subprocess.run(
+            [*PROGRAM, *map(str, arguments)],
+            cwd=tmp_path,
+            env=environment(tmp_path, secret, environ),
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=60,
+        )
+        assert "Traceback" not in done.stderr
+        assert not secret or secret not in done.stdout + done.stderr
+        return done
+
+    return run
+
+
+def environment(home, secret, more):
+    """Make an environment in which nothing is set up but the credentials."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ALUMA_", "XDG_"))}
+    credentials = {"ALUMA_CLIENT_ID": SimulatedAluma.client_id, "ALUMA_CLIENT_SECRET": secret}
+    return {**kept, "HOME": str(home), "LOCALAPPDATA": str(home), **credentials, **more}
+
+
+def hashes(root):
+    """Hash all exported files."""
+    files = [path for path in root.rglob("*") if path.is_file() and ".aluma-async" not in path.parts]
+    return Counter(hashlib.sha256(path.read_bytes()).hexdigest() for path in files)
+
+
+def expected(tasks, **options):
+    aluma = SimulatedAluma(tasks, now=lambda: 0.0, **options)
+    return Counter(hashlib.sha256(content).hexdigest() for task in aluma.ids() for *_, content in aluma.expected(task))
+
+
+def expect_error(done, code, *says):
+    """An error is one or two lines that say what is wrong, where, and what to do."""
+    assert done.returncode == code, done.stderr
+    assert 1 <= len(done.stderr.splitlines()) <= 2, done.stderr
+    assert all(part in done.stderr for part in says), done.stderr
+
+
+# -- the main job
+
+
+def test_the_demo_exports_verifies_and_can_be_run_again(cli, tmp_path):
+    trees = []
+    for _ in range(2):
+        done = cli("demo", "--tasks", "12")
+        assert done.returncode == 0, done.stderr
+        assert "12 tasks" in done.stderr
+        assert "every byte is as it was there" in done.stderr
+        assert str(tmp_path / "aluma-export") in done.stderr
+        assert done.stdout == ""
+        trees.append(sorted(path for path in tmp_path.rglob("*") if ".aluma-async" not in path.parts))
+        assert hashes(tmp_path / "aluma-export") == expected(12)
+    assert trees[0] == trees[1]
+
+
+def test_once_exports_what_waits_every_byte_right_and_ends(cli, tmp_path):
+    with simulator("--tasks", "50", "--seed", "7", "--latency", "0.01") as aluma:
+        done = cli("--once", "-o", "out", "--base-url", aluma.base_url, "-w", "4")
+        assert done.returncode == 0, done.stderr
+        assert hashes(tmp_path / "out") == expected(50, seed=7)
+        ledger = aluma.ledger()
+        assert ledger["tasks"] == {"completed": 50}
+        assert ledger["in_flight_peak"] <= 8, "twice the workers, if nothing else is said"
+        assert "Exported  50 tasks" in done.stderr
+        again = cli("--once", "-o", "out", "--base-url", aluma.base_url)
+        assert (again.returncode, "Exported  0 tasks" in again.stderr) == (0, True)
+
+
+def test_a_task_that_cannot_be_exported_now_makes_the_run_end_with_1(cli, tmp_path):
+    (tmp_path / "c.toml").write_text('[destinations.x]\ntype = "folder"\npath = "out"\non_conflict = "fail"')
+    codes = []
+    for seed in ("1", "2"):  # other tasks, files of the same names
+        with simulator("--tasks", "3", "--profile", "small", "--seed", seed) as aluma:
+            done = cli("-c", "c.toml", "--once", "--base-url", aluma.base_url)
+            codes.append(done.returncode)
+    assert codes == [0, 1]
+    assert "3 cooling down" in done.stderr
+
+
+def test_environment_goes_before_the_file_and_an_option_before_both(cli, tmp_path, fifty):
+    (tmp_path / "config.toml").write_text('[aluma]\nbase_url = "http://127.0.0.1:9"\nprojects = ["Nobody"]')
+    done = cli("list", ALUMA_ASYNC_BASE_URL=fifty.base_url)
+    assert (done.returncode, done.stdout) == (0, "")
+    done = cli("list", "--project", "ACME Medical Records", ALUMA_ASYNC_BASE_URL=fifty.base_url)
+    assert len(done.stdout.splitlines()) == 13
+    done = cli("list", ALUMA_ASYNC_BASE_URL=fifty.base_url, ALUMA_ASYNC_PROJECT="HR Onboarding,ACME Medical Records")
+    assert len(done.stdout.splitlines()) == 25
+    done = cli("--base-url", fifty.base_url, "list", ALUMA_ASYNC_BASE_URL="http://127.0.0.1:9")
+    assert done.returncode == 0
+
+
+# -- what goes wrong, one clear message and its exit code
+
+
+def test_wrong_credentials(cli, fifty):
+    done = cli("--once", "-o", "out", "--base-url", fifty.base_url, secret=CANARY)
+    expect_error(done, 77, "refused", "ALUMA_CLIENT_SECRET")
+
+
+def test_no_credentials(cli, fifty):
+    done = cli("--once", "-o", "out", "--base-url", fifty.base_url, secret="")
+    expect_error(done, 78, "client secret", "client_secret_file", "systemd")
+
+
+def test_nobody_listens(cli):
+    expect_error(cli("--once", "-o", "out", "--base-url", "http://127.0.0.1:9"), 69, "no connection", "base_url")
+
+
+def test_a_file_is_in_the_way_of_the_folder(cli, tmp_path, fifty):
+    (tmp_path / "out").touch()
+    expect_error(cli("--once", "-o", "out", "--base-url", fifty.base_url), 69, "out", "writable")
+
+
+def test_no_destination(cli, fifty):
+    expect_error(cli("--once", "--base-url", fifty.base_url), 78, "no destination", "-o DIR")
+
+
+def test_a_typo_in_the_config(cli, tmp_path):
+    (tmp_path / "c.toml").write_text("[exporter]\nworkrs = 3")
+    expect_error(cli("-c", "c.toml", "--once"), 78, "c.toml", "'workrs'", "'workers'")
+
+
+def test_a_config_that_is_missing(cli):
+    expect_error(cli("--once", ALUMA_ASYNC_CONFIG="missing.toml"), 78, "missing.toml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["-w", "0"], "--workers"),
+        (["chek"], "check"),
+        (["--nonsense"], "--nonsense"),
+        (["-w", "3", "demo"], "behind its name"),
+        (["simulate", "--fault", "drop-aftr=0.1"], "drop-after"),
+        (["simulate", "--fault", "drop-after"], "drop-after=0.01"),
+    ],
+)
+def test_wrong_usage_is_2_and_says_what_is_right(cli, arguments, says):
+    done = cli(*arguments)
+    assert done.returncode == 2
+    assert says in done.stderr
+
+
+def test_a_port_that_is_taken(cli, fifty):
+    done = cli("simulate", "--port", fifty.base_url.rpartition(":")[2])
+    assert done.returncode == 2
+    assert "--port" in done.stderr
+
+
+# -- signals
+
+
+@contextmanager
+def running(tmp_path, *arguments):
+    """Start a run that logs JSON; yield it and a function that reads on to an event."""
+    env = environment(tmp_path, SimulatedAluma.client_secret, {})
+    with started(*arguments, "-o", "out", "-v", "--log-format", "json", cwd=tmp_path, env=env) as process:
+        yield process, lambda kind: next(line for line in process.stderr if json.loads(line)["event"] == kind)
+
+
+@signals
+def test_ctrl_c_in_the_middle_finishes_what_is_in_hand(tmp_path):
+    with (
+        simulator("--tasks", "500", "--profile", "small", "--latency", "0.05") as aluma,
+        running(tmp_path, "-w", "4", "--base-url", aluma.base_url) as (run, read_to),
+    ):
+        read_to("TaskCompleted")
+        run.send_signal(signal.SIGINT)
+        assert "again to stop now" in read_to("Draining")
+        assert run.wait(timeout=30) == 0
+        tasks = aluma.ledger()["tasks"]
+        assert CLAIMED not in tasks
+        assert 0 < tasks["completed"] < 500
+        completed = expected(tasks["completed"], profile="small")  # oldest first
+        assert hashes(tmp_path / "out").total() == completed.total()
+
+
+@signals
+def test_what_does_not_end_within_the_drain_timeout_is_given_back(tmp_path):
+    endless = ["--max-bytes-per-second", "1000", "--drain-timeout", "0.1"]
+    with (
+        simulator("--tasks", "1", "--profile", "bulk") as aluma,
+        running(tmp_path, *endless, "--base-url", aluma.base_url) as (run, read_to),
+    ):
+        read_to("TaskStarted")
+        run.send_signal(signal.SIGTERM)
+        read_to("Draining")
+        assert run.wait(timeout=30) == 0
+        assert aluma.ledger()["tasks"] == {PENDING: 1}
+
+
+@signals
+def test_a_second_signal_ends_the_run_at_once(tmp_path):
+    endless = ["--max-bytes-per-second", "1000"]
+    with (
+        simulator("--tasks", "1", "--profile", "bulk") as aluma,
+        running(tmp_path, *endless, "--base-url", aluma.base_url) as (run, read_to),
+    ):
+        read_to("TaskStarted")
+        run.send_signal(signal.SIGINT)
+        read_to("Draining")
+        run.send_signal(signal.SIGINT)
+        assert run.wait(timeout=30) == 130
+
+
+@signals
+def test_simulate_tells_its_ledger_when_it_is_ended():
+    with started("simulate", "--port", "0", "--tasks", "3") as process:
+        Simulator(process)
+        process.send_signal(signal.SIGTERM)
+        assert "Tasks: 3 pending:start_client_action" in process.stdout.read()
+        assert process.wait(timeout=30) == 0
+
+
+# -- looking
+
+
+def test_list_shows_what_waits_and_counts_it_on_stderr(cli, fifty):
+    done = cli("list", "--base-url", fifty.base_url)
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 50
+    assert "50 tasks waiting" in done.stderr
+    assert "ACME Medical Records" in done.stdout
+
+
+def test_list_json_is_one_array(cli, fifty):
+    rows = json.loads(cli("--base-url", fifty.base_url, "list", "--json").stdout)
+    assert len(rows) == 50
+    assert set(rows[0]) == {"id", "project_id", "project_name", "name", "created_at", "age_seconds"}
+    nobody = cli("list", "--json", "--base-url", fifty.base_url, "--project", "Nobody")
+    assert json.loads(nobody.stdout) == []
+
+
+def test_a_reader_who_has_seen_enough_of_a_listing_is_no_error(tmp_path):
+    with simulator("--tasks", "20000") as aluma:
+        env = environment(tmp_path, SimulatedAluma.client_secret, {})
+        with started("list", "--base-url", aluma.base_url, env=env) as process:
+            assert process.stdout.readline()
+            process.stdout.close()
+            assert process.wait(timeout=30) == 0
+            assert process.stderr.read() == ""
+
+
+def test_check_tries_everything_and_claims_nothing(cli, tmp_path, fifty):
+    done = cli("check", "-o", "out", "--base-url", fifty.base_url)
+    assert done.returncode == 0, done.stdout
+    assert [line[:4] for line in done.stdout.splitlines()] == ["ok  "] * 5
+    assert (tmp_path / "out").is_dir()
+
+
+def test_check_tells_all_that_is_wrong_and_ends_with_the_first(cli, tmp_path, fifty):
+    (tmp_path / "out").touch()
+    done = cli("-o", "out", "check", "--base-url", fifty.base_url, secret=CANARY)
+    assert done.returncode == 77
+    assert [line[:4] for line in done.stdout.splitlines() if not line.startswith(" ")] == ["ok  "] * 3 + ["FAIL"] * 2
+    (tmp_path / "config.toml").write_text("[exporter]\nworkrs = 3")
+    done = cli("check")
+    assert (done.returncode, "'workers'" in done.stdout) == (78, True)
+
+
+def test_help_and_version(cli):
+    done = cli("--help")
+    assert done.returncode == 0
+    for part in ("--workers", "simulate", "ALUMA_CLIENT_SECRET", "_ALUMA_ASYNC_COMPLETE"):
+        assert part in done.stdout
+    assert cli("-h").stdout == done.stdout
+    assert cli("--version").stdout.startswith("aluma-async ")
+
+
+def test_help_does_not_wait_for_what_it_does_not_need():
+    code = "import sys, aluma_async.cli.main; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "rich" not in modules
+    assert "aluma_async.testing" not in modules
+
+
+def test_simulate_offers_just_what_the_simulation_has(fifty):
+    assert get_args(Profile) == PROFILES
+    assert "length" in FRAMINGS
+    assert SimulatedAluma.client_secret in fifty.said
+    assert f"--base-url {fifty.base_url}" in fifty.said

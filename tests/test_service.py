@@ -1,0 +1,318 @@
+"""What an operator sees: logs, counts, the panel; made of events, and never of content."""
+
+import io
+import json
+import threading
+from pathlib import Path
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from aluma_async import events
+from aluma_async.config import ServiceConfig
+from aluma_async.events import Event
+from aluma_async.exceptions import Unavailable
+from aluma_async.models import ExportFile, ExportTask, Summary
+from aluma_async.service.logs import LEVELS, MESSAGES, Log
+from aluma_async.service.progress import LiveDisplay, draw
+from aluma_async.service.report import Report, choose_mode
+from aluma_async.service.summary import closing_lines, progress_line, time_left
+from aluma_async.service.tally import Tally
+from aluma_async.service.text import printable, size, span
+from aluma_async.testing import run_virtual
+
+NAME, CONTENT = "canary-name.pdf", "canary-content"
+TASK = ExportTask("task-1", name=NAME, project_id="p", project_name="P", created_at=0.0)
+FILE = ExportFile(0, 0, folder="", filename=NAME, source="content", content=CONTENT)
+SAMPLES = {
+    "task": TASK,
+    "file": FILE,
+    "error": Unavailable("it is away"),
+    "summary": Summary(exported=1),
+    "reason": "why",
+    "request": "list tasks",
+    "oldest_created_at": None,
+}
+
+
+def kinds():
+    return [
+        kind
+        for kind in vars(events).values()
+        if isinstance(kind, type) and issubclass(kind, Event) and kind is not Event
+    ]
+
+
+def sample(kind, **fields):
+    """Make an event of a kind; numbers are 1."""
+    return kind(**{name: fields.get(name, SAMPLES.get(name, 1)) for name in kind.__struct_fields__})
+
+
+def logged(*happened, form="text", level="info"):
+    out = io.StringIO()
+    log = Log(out.write, form=form, level=level, wall=lambda: 0.0)
+    for event in happened:
+        log(event)
+    return out.getvalue()
+
+
+class Clock:
+    """Seconds that only pass when a test says so."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+# -- logs
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_every_event_has_its_line_but_those_that_come_with_each_mib(kind):
+    text = logged(sample(kind), level="debug")
+    assert text.count("\n") == (kind is not events.BytesReceived)
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_no_content_is_ever_logged_and_names_only_at_debug(form):
+    everything = [sample(kind) for kind in kinds()]
+    for level in LEVELS:
+        text = logged(*everything, form=form, level=level)
+        assert CONTENT not in text
+        assert (NAME in text) == (level == "debug")
+
+
+def test_a_level_leaves_out_what_is_less_grave():
+    everything = [sample(kind) for kind in kinds()]
+    for level in LEVELS:
+        said = {json.loads(line)["level"] for line in logged(*everything, form="json", level=level).splitlines()}
+        assert said == set(LEVELS[LEVELS.index(level) :])
+
+
+def test_a_line_of_json_holds_the_fields_of_its_event():
+    line = json.loads(logged(sample(events.TaskCancelled, retry_in=2.5), form="json"))
+    assert line == {
+        "time": "1970-01-01T00:00:00.000Z",
+        "level": "warning",
+        "event": "TaskCancelled",
+        "message": "task task-1 given back (1), again in 2.5 s: it is away",
+        "task": "task-1",
+        "error": "it is away",
+        "error_type": "Unavailable",
+        "failures": 1,
+        "retry_in": 2.5,
+    }
+
+
+@given(st.text())
+def test_no_text_from_outside_forges_a_line_or_steers_the_terminal(text):
+    said = logged(sample(events.ListingFailed, error=Unavailable(text)))
+    assert said.endswith("\n")
+    assert said[:-1].isprintable()
+
+
+def test_messages_use_only_levels_that_there_are():
+    assert {level for level, _ in MESSAGES.values()} == set(LEVELS)
+
+
+# -- words
+
+
+@given(st.text(), st.integers(1, 50))
+def test_printable_text_is_printable_and_short(text, limit):
+    shown = printable(text, limit)
+    assert shown.isprintable()
+    assert len(shown) == min(len(text), limit)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (-1, "0 s"),
+        (0, "0 s"),
+        (42.4, "42 s"),
+        (60, "1 min"),
+        (200, "3 min 20 s"),
+        (7500, "2 h 5 min"),
+        (90000, "1 d 1 h"),
+    ],
+)
+def test_durations_have_at_most_two_units(seconds, shown):
+    assert span(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (81_234_567, "81.2 MB"), (5e15, "5000.0 TB")]
+)
+def test_sizes_have_decimal_units(count, shown):
+    assert size(count) == shown
+
+
+# -- counts
+
+
+def tallied(*happened, clock=None):
+    tally = Tally(clock or Clock())
+    for event in happened:
+        tally(event)
+    return tally
+
+
+LISTED = events.QueueListed(10, 8, 2, None)
+
+
+def test_a_task_counts_from_its_listing_to_its_end():
+    tally = tallied(LISTED, sample(events.TaskStarted), events.BytesReceived(TASK, 500))
+    assert (tally.known, tally.waiting, tally.exported, tally.cooling) == (8, 8, 0, 2)
+    assert tally.ages() == [(NAME, 0.0)]
+    tally(events.TaskCompleted(TASK, 3, 700, 1.0))
+    assert (tally.known, tally.waiting, tally.exported, tally.files, tally.bytes) == (8, 7, 1, 3, 700)
+    assert (tally.received, tally.in_hand) == (500, {})
+
+
+@pytest.mark.parametrize(
+    ("kind", "counts"),
+    [
+        (events.TaskCancelled, {"cooling": 3}),
+        (events.TaskFailed, {"failed": 1}),
+        (events.ClaimLost, {"lost": 1}),
+        (events.TaskRefused, {"lost": 1}),
+        (events.TaskReleased, {}),
+    ],
+)
+def test_a_task_that_ends_otherwise_waits_no_more(kind, counts):
+    tally = tallied(LISTED, sample(events.TaskStarted), sample(kind))
+    assert (tally.waiting, tally.in_hand, tally.exported) == (7, {}, 0)
+    assert {name: getattr(tally, name) for name in counts} == counts
+
+
+@given(st.lists(st.sampled_from(kinds())))
+def test_no_course_of_events_brings_the_counts_below_nothing(course):
+    tally = tallied(*map(sample, course))
+    assert min(tally.waiting, tally.known, tally.cooling) >= 0
+    assert tally.known >= tally.exported == course.count(events.TaskCompleted)
+    assert progress_line(tally, tally.rates())
+
+
+def test_a_listing_that_finds_nothing_new_ends_the_waiting():
+    """A listing may name a task twice, and then fewer are settled than were listed."""
+    tally = tallied(LISTED, events.QueueListed(0, 0, 0, None))
+    assert tally.waiting == 0
+
+
+def test_rates_are_those_of_the_last_seconds_and_tell_the_time_left():
+    clock = Clock()
+    tally = tallied(events.QueueListed(400, 400, 0, None), clock=clock)
+    for _ in range(30):
+        clock.now += 1
+        for _ in range(5):
+            tally(sample(events.TaskCompleted))
+            tally(sample(events.BytesReceived, count=100))
+        rates = tally.rates()
+    assert (round(rates.tasks, 6), round(rates.bytes, 6)) == (5, 500)
+    assert time_left(tally, rates) == pytest.approx(50)
+    clock.now += 20
+    tally.rates()
+    clock.now += 20
+    assert tally.rates() == (0, 0)
+    assert time_left(tally, tally.rates()) is None
+
+
+def test_a_pause_counts_down():
+    clock = Clock()
+    tally = tallied(sample(events.RequestsHeldBack, seconds=30), clock=clock)
+    clock.now = 10
+    assert tally.held_back == 20
+    assert "requests held back for 20 s" in progress_line(tally, tally.rates())
+    clock.now = 40
+    assert "held back" not in progress_line(tally, tally.rates())
+
+
+# -- the panel, the lines and the end
+
+
+@pytest.mark.parametrize(
+    ("level", "form", "progress", "terminal", "mode"),
+    [
+        ("info", "text", None, True, "live"),
+        ("info", "text", None, False, "lines"),
+        ("info", "json", None, True, "lines"),
+        ("debug", "text", None, True, "live"),
+        ("warning", "text", None, True, "none"),
+        ("warning", "text", True, True, "live"),
+        ("info", "text", False, True, "none"),
+    ],
+)
+def test_how_progress_is_shown(level, form, progress, terminal, mode):
+    service = ServiceConfig(log_level=level, log_format=form)
+    assert choose_mode(service, progress=progress, terminal=terminal) == mode
+
+
+def test_the_panel_tells_what_goes_on_in_the_width_there_is():
+    hostile = ExportTask("task-2", name="\x1b[2J\nevil" + "x" * 300)
+    tally = tallied(
+        LISTED, events.TaskStarted(hostile, 1), sample(events.TaskStarted), sample(events.TaskFailed, task=hostile)
+    )
+    tally(events.TaskStarted(hostile, 1))
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    console.print(draw(tally))
+    text = console.file.getvalue()
+    for part in ("0 of 7 tasks", f"2 in hand: {NAME}", "?[2J?evil", "2 cooling down, 1 failed"):
+        assert part in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert "\x1b" not in text
+
+
+def test_the_live_display_starts_no_thread_and_leaves_the_terminal_as_it_was():
+    console = Console(file=io.StringIO(), force_terminal=True)
+    before = threading.active_count()
+    with LiveDisplay(tallied(LISTED), console) as display:
+        display.draw()
+        assert threading.active_count() == before
+    hidden, shown = "\x1b[?25l", "\x1b[?25h"
+    text = console.file.getvalue()
+    assert text.count(hidden) == text.count(shown) == 1
+
+
+def test_a_plain_line_comes_now_and_then_and_none_while_nothing_happens(capsys):
+    async def main():
+        report = Report(ServiceConfig(), "lines", Tally(anyio.current_time))
+        with anyio.move_on_after(95):
+            async with anyio.create_task_group() as group:
+                group.start_soon(report.watch)
+                await anyio.sleep(25)
+                report.on_event(LISTED)
+
+    run_virtual(main)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "0 of 8 tasks exported" in line
+    assert "2 cooling down" in line
+
+
+def test_the_end_tells_what_was_done_where_it_is_and_what_is_left():
+    summary = Summary(exported=200, files=540, bytes=81_000_000, seconds=8.0, held_back=3, failed=1)
+    done, left, where = closing_lines(summary, Path("out"))
+    for part in ("200 tasks", "540 files", "81.0 MB", "8.0 s", "25.0 tasks/s", "10.1 MB/s"):
+        assert part in done
+    assert "3 cooling down" in left
+    assert "1 failed" in left
+    assert where.endswith("out")
+    assert len(closing_lines(Summary(exported=1), Path("out"))) == 2
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_what_is_said_comes_out_whatever_the_level(capsys, form):
+    report = Report(ServiceConfig(log_level="error", log_format=form), "none", Tally(Clock()))
+    report.say("warning", "Draining", "draining")
+    report.finish(Summary(exported=2), Path("out"))
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "draining" in said.err
+    assert "2 tasks" in said.err
+    if form == "json":
+        assert [json.loads(line)["event"] for line in said.err.splitlines()] == ["Draining", "RunSummary"]
