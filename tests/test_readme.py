@@ -104,3 +104,15 @@ def test_the_code_runs_as_it_stands(aluma, tmp_path):
         )
         assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "out").glob("*.pdf"))) == 30
+
+
+def test_the_benchmark_runs():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--tasks", "20", "--repeat", "1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 4

@@ -115,11 +115,13 @@ class FolderDelivery:
         self._claim = claim
         self._prefix = prefix
         self._begun: dict[int, Path] = {}
+        self._held: dict[int, bytes] = {}  # small files, written when the task is published: one hop instead of many
         self._staged: set[int] = set()
 
     async def save(self, file: ExportFile, chunks: AsyncIterable[bytes]) -> None:
-        """Stage a file: a small one in one step, a big one a MiB at a time."""
+        """Stage a file: a small one in memory as long as there is room, a big one a MiB at a time."""
         self._staged.discard(file.number)
+        self._held.pop(file.number, None)
         staged = self._begun[file.number] = self._prefix.with_name(f"{self._prefix.name}-{file.number}.part")
         if self._to.crlf and file.source == "content":
             chunks = _crlf(chunks)
@@ -127,8 +129,8 @@ class FolderDelivery:
         size = 0
         try:
             async for block in _blocks(chunks):
-                if stream is None and len(block) < BLOCK:  # the only one
-                    await self._to.hop(disk.write_file, staged, block, sync=self._to.sync)
+                if stream is None and len(block) + sum(map(len, self._held.values())) < BLOCK:
+                    self._held[file.number] = block  # the only one, as only the last is shorter than a whole one
                     continue
                 stream = stream or await self._open(staged)
                 size += await self._write(stream, block)
@@ -159,10 +161,13 @@ class FolderDelivery:
         missing = [file.number for file in self._claim.spec.files if file.number not in self._staged]
         if missing:
             raise DestinationError(f"task {self._claim.task.id}: file {missing[0]} was never saved")
+        for number, block in self._held.items():
+            disk.write_file(self._begun[number], block, sync=sync)
         moves: dict[str, tuple[Path, Parts]] = {}  # by collision key: no two files of a task may end in one place
-        for file, wanted in zip(self._claim.spec.files, plan(self._claim.spec.files), strict=True):
-            parts = self._place(wanted, file, taken=moves.keys())
-            moves[collision_key(parts)] = self._begun[file.number], parts
+        with self._to.owners.transaction():
+            for file, wanted in zip(self._claim.spec.files, plan(self._claim.spec.files), strict=True):
+                parts = self._place(wanted, file, taken=moves.keys())
+                moves[collision_key(parts)] = self._begun[file.number], parts
         touched: dict[Path, None] = {}  # in order: a folder is synced before the one that holds it matters
         for _, parts in moves.values():
             touched.update(dict.fromkeys(disk.make_folders(root, parts[:-1])))
@@ -198,16 +203,15 @@ class FolderDelivery:
 
     def _is_ours(self, parts: Parts, file: ExportFile, taken: Collection[str]) -> bool:
         """Whether a file may go there: where its task wrote before, where nothing is, or the same bytes as nobody's."""
-        key, target, owners = collision_key(parts), self._to.root.joinpath(*parts), self._to.owners
+        key, target = collision_key(parts), self._to.root.joinpath(*parts)
         if key in taken or (target.is_dir() and not target.is_symlink()):
             return False
-        if (
-            not owners.known(key)
-            and os.path.lexists(target)
-            and not disk.same_content(self._begun[file.number], target)
-        ):
-            return False
-        return owners.take(key, self._claim.task.id) == self._claim.task.id
+        owner = self._to.owners.of(key)
+        if owner is None:
+            if os.path.lexists(target) and not disk.same_content(self._begun[file.number], target):
+                return False
+            self._to.owners.take(key, self._claim.task.id)
+        return owner in (None, self._claim.task.id)
 
 
 class _Told:

@@ -6,68 +6,75 @@ lost or damaged, files are told apart by their content, and no export fails for 
 
 import sqlite3
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_SCHEMA = "CREATE TABLE IF NOT EXISTS owner (key TEXT PRIMARY KEY, task TEXT NOT NULL) WITHOUT ROWID"
+_SET_UP = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=NORMAL",  # never damaged by a power loss, and no sync for each task
+    "CREATE TABLE IF NOT EXISTS owner (key TEXT PRIMARY KEY, task TEXT NOT NULL) WITHOUT ROWID",
+)
 
 
 class Owners:
-    """A SQLite file; safe to use from several threads and processes. Writes are not synced: see above."""
+    """A SQLite file, used from many threads and from several processes, one transaction at a time."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
         self._database: sqlite3.Connection | None = None
 
-    def take(self, key: str, task_id: str) -> str:
-        """Reserve a path for a task if nobody has it; return whose it is now."""
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """What is looked up and taken inside belongs together. Raises ``OSError`` if the file cannot be used."""
         with self._lock:
             try:
-                return self._take(key, task_id)
-            except sqlite3.DatabaseError as error:
-                if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
-                    raise OSError(f"{self._path}: {error}") from error
-                self._set_aside()
-                return self._take(key, task_id)
+                try:
+                    self._open().execute("BEGIN IMMEDIATE")
+                except sqlite3.OperationalError:
+                    raise  # busy, full, read-only: nothing is wrong with what it holds
+                except sqlite3.DatabaseError:
+                    self._set_aside()
+                    self._open().execute("BEGIN IMMEDIATE")
+                yield
+                self._open().execute("COMMIT")
+            except sqlite3.Error as error:
+                if not isinstance(error, sqlite3.OperationalError):
+                    self._set_aside()  # damaged further in: the next attempt begins with a new one
+                raise OSError(f"{self._path}: {error}") from error
+            finally:
+                if self._database and self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
 
-    def known(self, key: str) -> bool:
-        """Whether the path is anybody's."""
-        with self._lock, suppress(sqlite3.DatabaseError):
-            return self._open().execute("SELECT 1 FROM owner WHERE key = ?", (key,)).fetchone() is not None
-        return False
+    def of(self, key: str) -> str | None:
+        """Tell whose a path is; None: nobody's. Only inside a transaction."""
+        found = self._open().execute("SELECT task FROM owner WHERE key = ?", (key,)).fetchone()
+        return str(found[0]) if found else None
+
+    def take(self, key: str, task_id: str) -> None:
+        """Give a path that is nobody's to a task. Only inside a transaction."""
+        self._open().execute("INSERT INTO owner VALUES (?, ?)", (key, task_id))
 
     def close(self) -> None:
         """Close the file; it is opened again when needed."""
         with self._lock:
-            if self._database:
-                self._database.close()
-            self._database = None
-
-    def _take(self, key: str, task_id: str) -> str:
-        database = self._open()
-        found = database.execute("SELECT task FROM owner WHERE key = ?", (key,)).fetchone()
-        if found is None:
-            database.execute("INSERT INTO owner VALUES (?, ?) ON CONFLICT DO NOTHING", (key, task_id))
-            found = database.execute("SELECT task FROM owner WHERE key = ?", (key,)).fetchone()
-        return str(found[0])
+            self._close()
 
     def _open(self) -> sqlite3.Connection:
         if self._database is None:
-            database = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
-            try:
-                for statement in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL", _SCHEMA):
-                    database.execute(statement)
-            except BaseException:
-                database.close()
-                raise
-            self._database = database
+            self._database = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
+            for statement in _SET_UP:
+                self._database.execute(statement)
         return self._database
 
-    def _set_aside(self) -> None:
+    def _close(self) -> None:
         if self._database:
             self._database.close()
         self._database = None
+
+    def _set_aside(self) -> None:
+        self._close()
         for ending in ("", "-wal", "-shm"):
             damaged = self._path.with_name(self._path.name + ending)
             with suppress(FileNotFoundError):
