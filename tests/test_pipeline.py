@@ -1,5 +1,6 @@
 """The exporter in virtual time: the simulated Aluma in memory, a destination in memory."""
 
+import json
 import random
 from collections import Counter
 from contextlib import asynccontextmanager
@@ -7,7 +8,7 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-from aluma_async import Exporter, Patience, Retry, events
+from aluma_async import Exporter, FolderDestination, Patience, Retry, events
 from aluma_async.exceptions import DestinationError, DestinationUnavailable, SourceError, Unreachable
 from aluma_async.models import ExportFile, ExportSpec
 from aluma_async.testing import Fault, FaultPlan, MemoryDestination, SimulatedSource, check_task_source, run_virtual
@@ -261,6 +262,28 @@ def test_a_fatal_task_is_failed_only_after_all_it_holds_is_in_the_quarantine():
         expected = [data for _, _, data in world.aluma.expected(bad)]
         assert Counter(expected) <= Counter(saved.values())
         world.check()
+
+    run_virtual(main)
+
+
+def test_the_quarantine_is_a_folder_that_a_person_can_read(tmp_path):
+    """Made when it is needed; below the task's id the files under their names, the specification, and what happened."""
+
+    async def main():
+        folder = FolderDestination(tmp_path / "state" / "quarantine")
+        aluma = simulated(1)
+        exporter = Exporter(Impossible(aluma), MemoryDestination(), quarantine=folder)
+        assert (await exporter.run_until_drained()).failed == 1
+        folder.close()
+        (task_id,) = aluma.ids("failed")
+        saved = tmp_path / "state" / "quarantine" / task_id
+        for _, name, data in aluma.expected(task_id):
+            assert (saved / "files" / name).read_bytes() == data
+        record = json.loads((saved / "quarantine.json").read_text())
+        assert record["task"]["id"] == task_id
+        assert "fax" in record["message"]
+        assert [file["missing"] for file in record["files"]] == ["", "", "unknown source 'fax'"]
+        assert json.loads((saved / "specification.json").read_text())["documents"]
 
     run_virtual(main)
 

@@ -24,6 +24,7 @@ class Quarantine:
 
     async def save(self, claim: Claim, error: AlumaAsyncError) -> None:
         """Save what a task holds. Raises if that cannot be done: then the task must not be failed."""
+        await self._destination.probe()  # it makes what is missing: the first task may come after months
         missing = {file.number: file.problem for file in claim.spec.files if file.problem}
         for file in claim.spec.files:
             if file.source == "url" and not file.problem and (why := await self._missing(claim, file)):
