@@ -21,7 +21,7 @@ def simulated(tasks: int, profile="small", seed: int = 0, **behaviour) -> Simula
 
 @asynccontextmanager
 async def app_session(app: web.Application) -> AsyncIterator[aiohttp.ClientSession]:
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
     await runner.setup()
     try:
         assert runner.server

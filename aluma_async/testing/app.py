@@ -15,6 +15,7 @@ T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _CHUNK = 256 * 1024
+_END = web.RequestKey("end", str)  # how a request's connection is to end: abort or close
 
 
 def simulated_app(aluma: SimulatedAluma, faults: FaultPlan | None = None, prefix: str = "") -> web.Application:
@@ -42,7 +43,9 @@ async def serve(
     aluma: SimulatedAluma, faults: FaultPlan | None = None, *, host: str = "127.0.0.1", port: int = 0, prefix: str = ""
 ) -> AsyncIterator[str]:
     """Serve on a port (0: any that is free); yields the base URL."""
-    runner = web.AppRunner(simulated_app(aluma, faults, prefix), access_log=None, shutdown_timeout=1)
+    runner = web.AppRunner(
+        simulated_app(aluma, faults, prefix), access_log=None, shutdown_timeout=1, handler_cancellation=True
+    )
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)
@@ -97,12 +100,14 @@ class _Face:
                     return _drop(request)
                 if fault is Fault.ERROR_AFTER:
                     return web.Response(status=502, text="Bad gateway")
-                if not response.prepared:  # the request is in flight until its reply has left
+                if not response.prepared and _END not in request:  # the request is in flight until its reply has left
                     await response.prepare(request)
                     await response.write_eof()
                 return response
             finally:
-                aluma.leave()
+                aluma.leave()  # before the client can see the end of the connection and send its next request
+                if request.transport and (end := request.get(_END)):
+                    getattr(request.transport, end)()
 
         return handle
 
@@ -191,8 +196,7 @@ def _throttled(seconds: float) -> web.Response:
 
 def _drop(request: web.Request) -> web.Response:
     """Cut the connection without a word."""
-    if request.transport:
-        request.transport.abort()
+    request[_END] = "abort"
     return web.Response()
 
 
@@ -207,6 +211,5 @@ async def _truncated(request: web.Request, body: bytes, status: int) -> web.Stre
 
 def _cut(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
     """Close the connection in the middle of a body."""
-    if request.transport:
-        request.transport.close()
+    request[_END] = "close"
     return response

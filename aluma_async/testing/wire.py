@@ -91,7 +91,7 @@ class _Transport(asyncio.Transport):
         return self.peer._size  # noqa: SLF001
 
     def _deliver(self) -> None:
-        while self._reading and self._arrived and not self._lost:
+        while self._reading and self._arrived and not self._closing:  # as a socket that is closed reads no more
             data = self._arrived.pop(0)
             self._size -= len(data)
             self._protocol.data_received(data)
