@@ -294,6 +294,26 @@ def test_no_redirect_is_followed(status):
     run_virtual(main)
 
 
+@pytest.mark.parametrize(("status", "error"), [(502, Ambiguous), (429, RateLimited), (409, Refused)])
+def test_the_status_counts_however_long_the_page_that_comes_with_it(status, error):
+    """A proxy's page of 200 KB must not turn an ambiguous Complete into something else."""
+
+    async def main():
+        async def token(_):
+            return web.json_response({"access_token": "t", "expires_in": 60})
+
+        async def page(_):
+            return web.Response(status=status, text="<html>" + "x" * 200_000, content_type="text/html")
+
+        app = web.Application()
+        app.add_routes([web.post("/v1/oauth/token", token), web.route("*", "/{any:.*}", page)])
+        async with app_session(app) as session:
+            with pytest.raises(error):
+                await AlumaClient(session, BASE_URL, Credentials("i", "s")).complete(ExportTask("a"))
+
+    run_virtual(main)
+
+
 def test_no_error_shows_the_token_or_the_secret():
     """All faults, all verbs: neither the text, nor the repr, nor the chain of causes."""
 

@@ -5,46 +5,28 @@ not provably whole raises; a request that changes a task is awaited to its answe
 cancelled; no exception holds a token, a secret or content.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 from urllib.parse import quote
 
 import aiohttp
 import anyio
 from yarl import URL
 
-from aluma_async.aluma import wire
+from aluma_async.aluma import replies, wire
 from aluma_async.aluma.auth import TokenKeeper
 from aluma_async.config import Credentials
 from aluma_async.events import Event, RowSkipped
-from aluma_async.exceptions import (
-    Ambiguous,
-    BadReply,
-    CredentialsRefused,
-    FileMissing,
-    RateLimited,
-    Refused,
-    SourceError,
-    Unavailable,
-    Unreachable,
-)
+from aluma_async.exceptions import BadReply, CredentialsRefused, FileMissing, SourceError
 from aluma_async.models import Claim, ExportFile, ExportTask
 from aluma_async.ports import OnEvent, Permits
 
 LONGEST_REQUEST = 60.0
 """Seconds for any request but a listing and a download; for these, seconds without a byte."""
 
-_LONGEST_SPEC = 64 * 1024 * 1024
-_LONGEST_ERROR = 64 * 1024
-_URL_HINT = "Is base_url right, and is nothing in between (a proxy, a log-in page)?"
-_REACH_HINT = "Check base_url, the network and the proxy."
 _CREDENTIALS_HINT = "Check ALUMA_CLIENT_ID and ALUMA_CLIENT_SECRET, or client_id and client_secret_file."
 _READ = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=LONGEST_REQUEST)
 _CALL = aiohttp.ClientTimeout(total=LONGEST_REQUEST, sock_connect=10)
-
-
-class _Lost(aiohttp.ClientError):
-    """The connection broke after the request may have been sent."""
 
 
 class _Unlimited:
@@ -56,16 +38,6 @@ class _Unlimited:
 
     async def received(self, count: int) -> None:
         pass
-
-
-async def _no_replay(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Keep aiohttp from silently sending a PUT again after a disconnect: it looks at the type of the exception."""
-    try:
-        return await send(request)
-    except aiohttp.ClientConnectorError:
-        raise
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise _Lost(type(error).__name__) from None
 
 
 class AlumaClient:
@@ -116,7 +88,7 @@ class AlumaClient:
         if why := wire.unsafe_url(file.url):
             raise SourceError(f"{what}: {why}")
         async with self._reading(what, file.url, {"Accept-Encoding": "identity"}) as response:
-            _check_download(what, file, response)
+            replies.check_download(what, file, response)
             yield self._pieces(what, response)
 
     async def complete(self, task: ExportTask) -> None:
@@ -136,8 +108,8 @@ class AlumaClient:
         what = f"look up task {task.id}"
         try:
             async with self._reading(what, f"/tasks/{quote(task.id, safe='')}", timeout=_CALL) as response:
-                with _told(what, changes=False):
-                    return wire.state(await _body(response, _LONGEST_ERROR))
+                with replies.told(what, changes=False):
+                    return wire.state(await replies.body(response, replies.LONGEST_ERROR))
         except FileMissing:
             return None
 
@@ -154,7 +126,7 @@ class AlumaClient:
             token = await self._keeper.token()
             # Once a permit is held the answer is awaited: without it nobody would know whose the task is.
             async with self._permits.permit():
-                with anyio.CancelScope(shield=True), _told(what, changes=True):
+                with anyio.CancelScope(shield=True), replies.told(what, changes=True):
                     sent_at = anyio.current_time()
                     async with self._session.put(
                         url,
@@ -162,11 +134,11 @@ class AlumaClient:
                         headers={"Authorization": f"Bearer {token}"},
                         timeout=_CALL,
                         allow_redirects=False,
-                        middlewares=(_no_replay,),
+                        middlewares=(replies.no_replay,),
                     ) as response:
                         if response.status != 401:
-                            await _check(what, response, changes=True)
-                            return sent_at, await _accepted(response, needed=verb == "start")
+                            await replies.check(what, response, changes=True)
+                            return sent_at, await replies.accepted(response, needed=verb == "start")
             self._token_refused(token, chances)
         raise AssertionError  # the second refusal has raised
 
@@ -178,7 +150,7 @@ class AlumaClient:
         for chances in (1, 0):
             token = await self._keeper.token()
             async with self._permits.permit():
-                with _told(what, changes=False):
+                with replies.told(what, changes=False):
                     response = await self._session.get(
                         self._url(path),
                         headers={"Authorization": f"Bearer {token}", **(headers or {})},
@@ -187,8 +159,8 @@ class AlumaClient:
                     )
                 async with response:
                     if response.status != 401:
-                        with _told(what, changes=False):
-                            await _check(what, response, changes=False)
+                        with replies.told(what, changes=False):
+                            await replies.check(what, response, changes=False)
                         yield response
                         return
             self._token_refused(token, chances)
@@ -197,7 +169,7 @@ class AlumaClient:
         """Yield a body as it arrives; raise ``BadReply`` unless it is as long as was said."""
         expected, count = response.content_length, 0
         while True:
-            with _told(what, changes=False):
+            with replies.told(what, changes=False):
                 piece = await response.content.readany()
             if not piece:
                 break
@@ -210,7 +182,7 @@ class AlumaClient:
     async def _fetch_token(self) -> tuple[str, float]:
         what = "get a token"
         async with self._permits.permit():
-            with _told(what, changes=False):
+            with replies.told(what, changes=False):
                 async with self._session.post(
                     self._url("/oauth/token"),
                     json={
@@ -224,8 +196,8 @@ class AlumaClient:
                         raise CredentialsRefused(
                             f"Aluma refused the client id and secret ({response.status})", hint=_CREDENTIALS_HINT
                         )
-                    await _check(what, response, changes=False)
-                    return wire.token(await _body(response, _LONGEST_ERROR))
+                    await replies.check(what, response, changes=False)
+                    return wire.token(await replies.body(response, replies.LONGEST_ERROR))
 
     def _token_refused(self, token: str, chances: int) -> None:
         self._keeper.discard(token)
@@ -235,83 +207,3 @@ class AlumaClient:
     def _url(self, path: str) -> URL:
         # Joined by hand: urljoin would drop the base URL's path. Not encoded again: Aluma's urls are sent as they came.
         return URL(self._base_url + path, encoded=True)
-
-
-@contextmanager
-def _told(what: str, *, changes: bool) -> Iterator[None]:
-    """Turn what aiohttp raises into our own errors; the only place that knows its exceptions.
-
-    ``changes`` says whether the request changes a task. ``from None``: an aiohttp error can show the token.
-    """
-    try:
-        yield
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-        raise Unreachable(f"{what}: no connection ({_reason(error)})", hint=_REACH_HINT) from None
-    except aiohttp.ClientPayloadError:
-        raise (Ambiguous if changes else BadReply)(f"{what}: the reply was cut short") from None
-    except (aiohttp.ClientError, TimeoutError) as error:
-        raise (Ambiguous if changes else Unavailable)(f"{what}: no reply ({_reason(error)})") from None
-
-
-def _reason(error: Exception) -> str:
-    """A short reason without URLs, headers or bodies."""
-    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.strerror:
-        return error.os_error.strerror
-    return str(error) if isinstance(error, _Lost) else type(error).__name__
-
-
-async def _check(what: str, response: aiohttp.ClientResponse, *, changes: bool) -> None:
-    """Raise the error that a reply stands for, or return; the only place that knows status codes (but 401)."""
-    status = response.status
-    if status in (200, 202, 204):
-        if changes and response.content_type == "text/html":
-            raise Ambiguous(f"{what}: a web page came back", hint=_URL_HINT)
-        return
-    if 200 <= status < 400:
-        raise SourceError(f"{what}: unexpected reply {status}", hint=_URL_HINT)
-    reason = wire.problem(await _body(response, _LONGEST_ERROR))
-    said = f"{what}: Aluma answered {status}" + (f" ({reason})" if reason else "")
-    pause = wire.retry_after(response.headers.get("Retry-After"), response.headers.get("Date"))
-    if status == 429:
-        raise RateLimited(said, retry_after=pause)
-    if status == 408 or status >= 500:
-        raise (Ambiguous if changes else Unavailable)(said, retry_after=pause if status == 503 else None)
-    if changes:
-        raise Refused(said)
-    if status in (404, 410):
-        raise FileMissing(said, hint=_URL_HINT)
-    raise SourceError(said, hint=_URL_HINT)
-
-
-async def _body(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """Read a body of at most ``limit`` bytes. Raises ``BadReply`` if there is more."""
-    pieces = []
-    while piece := await response.content.readany():
-        pieces.append(piece)
-        limit -= len(piece)
-        if limit < 0:
-            raise BadReply("a reply is longer than it can sensibly be")
-    return b"".join(pieces)
-
-
-async def _accepted(response: aiohttp.ClientResponse, *, needed: bool) -> bytes:
-    """Read the body of a 2xx; where it is not needed, its absence or its end does not matter."""
-    try:
-        return await _body(response, _LONGEST_SPEC if needed else _LONGEST_ERROR)
-    except (aiohttp.ClientError, TimeoutError, BadReply) as error:
-        if needed:
-            raise BadReply("the reply to a Start was accepted but cut short") from error
-        return b""
-
-
-def _check_download(what: str, file: ExportFile, response: aiohttp.ClientResponse) -> None:
-    """Refuse a reply whose end could not be told from a broken connection, or that is plainly something else."""
-    if response.status != 200:
-        raise BadReply(f"{what}: unexpected reply {response.status}")
-    if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise BadReply(f"{what}: came compressed, though that was not asked for")
-    chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
-    if response.content_length is None and not chunked:
-        raise BadReply(f"{what}: came without a length, so its end could not be told from a broken connection")
-    if response.content_type == "text/html" and not file.filename.lower().endswith((".html", ".htm")):
-        raise BadReply(f"{what}: a web page came instead")

@@ -61,7 +61,6 @@ class Exporter:
         uniform: Uniform = random.uniform,
     ) -> None:
         self.destination = destination
-        self._quarantine = quarantine
         self._workers = workers
         self._drain_timeout = drain_timeout
         self._listener = on_event

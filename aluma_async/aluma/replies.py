@@ -1,0 +1,124 @@
+"""What a reply, or the lack of one, stands for: aiohttp's exceptions and HTTP's status codes become our errors.
+
+It knows no URL, no token and no verb. What reaches a caller holds neither a token nor content.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import aiohttp
+
+from aluma_async.aluma import wire
+from aluma_async.exceptions import (
+    Ambiguous,
+    BadReply,
+    FileMissing,
+    RateLimited,
+    Refused,
+    SourceError,
+    Unavailable,
+    Unreachable,
+)
+from aluma_async.models import ExportFile
+
+LONGEST_ERROR = 64 * 1024
+"""Bytes that are read of a reply that is not expected to hold much."""
+_LONGEST_SPEC = 64 * 1024 * 1024
+_URL_HINT = "Is base_url right, and is nothing in between (a proxy, a log-in page)?"
+_REACH_HINT = "Check base_url, the network and the proxy."
+
+
+class _Lost(aiohttp.ClientError):
+    """The connection broke after the request may have been sent."""
+
+
+async def no_replay(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keep aiohttp from silently sending a PUT again after a disconnect: it looks at the type of the exception."""
+    try:
+        return await send(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise _Lost(type(error).__name__) from None
+
+
+@contextmanager
+def told(what: str, *, changes: bool) -> Iterator[None]:
+    """Turn what aiohttp raises into our own errors; the only place that knows its exceptions.
+
+    ``changes`` says whether the request changes a task. ``from None``: an aiohttp error can show the token.
+    """
+    try:
+        yield
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        raise Unreachable(f"{what}: no connection ({_reason(error)})", hint=_REACH_HINT) from None
+    except aiohttp.ClientPayloadError:
+        raise (Ambiguous if changes else BadReply)(f"{what}: the reply was cut short") from None
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise (Ambiguous if changes else Unavailable)(f"{what}: no reply ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    """A short reason without URLs, headers or bodies."""
+    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.strerror:
+        return error.os_error.strerror
+    return str(error) if isinstance(error, _Lost) else type(error).__name__
+
+
+async def check(what: str, response: aiohttp.ClientResponse, *, changes: bool) -> None:
+    """Raise the error that a reply stands for, or return; the only place that knows status codes (but 401)."""
+    status = response.status
+    if status in (200, 202, 204):
+        if changes and response.content_type == "text/html":
+            raise Ambiguous(f"{what}: a web page came back", hint=_URL_HINT)
+        return
+    if 200 <= status < 400:
+        raise SourceError(f"{what}: unexpected reply {status}", hint=_URL_HINT)
+    reason = ""
+    with suppress(aiohttp.ClientError, TimeoutError, BadReply):  # the status has said what matters
+        reason = wire.problem(await body(response, LONGEST_ERROR))
+    said = f"{what}: Aluma answered {status}" + (f" ({reason})" if reason else "")
+    pause = wire.retry_after(response.headers.get("Retry-After"), response.headers.get("Date"))
+    if status == 429:
+        raise RateLimited(said, retry_after=pause)
+    if status == 408 or status >= 500:
+        raise (Ambiguous if changes else Unavailable)(said, retry_after=pause if status == 503 else None)
+    if changes:
+        raise Refused(said)
+    if status in (404, 410):
+        raise FileMissing(said, hint=_URL_HINT)
+    raise SourceError(said, hint=_URL_HINT)
+
+
+async def body(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """Read a body of at most ``limit`` bytes. Raises ``BadReply`` if there is more."""
+    pieces = []
+    while piece := await response.content.readany():
+        pieces.append(piece)
+        limit -= len(piece)
+        if limit < 0:
+            raise BadReply("a reply is longer than it can sensibly be")
+    return b"".join(pieces)
+
+
+async def accepted(response: aiohttp.ClientResponse, *, needed: bool) -> bytes:
+    """Read the body of a 2xx; where it is not needed, its absence or its end does not matter."""
+    try:
+        return await body(response, _LONGEST_SPEC if needed else LONGEST_ERROR)
+    except (aiohttp.ClientError, TimeoutError, BadReply):
+        if needed:
+            raise BadReply("the reply to a Start was accepted but cut short") from None
+        return b""
+
+
+def check_download(what: str, file: ExportFile, response: aiohttp.ClientResponse) -> None:
+    """Refuse a reply whose end could not be told from a broken connection, or that is plainly something else."""
+    if response.status != 200:
+        raise BadReply(f"{what}: unexpected reply {response.status}")
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise BadReply(f"{what}: came compressed, though that was not asked for")
+    chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
+    if response.content_length is None and not chunked:
+        raise BadReply(f"{what}: came without a length, so its end could not be told from a broken connection")
+    if response.content_type == "text/html" and not file.filename.lower().endswith((".html", ".htm")):
+        raise BadReply(f"{what}: a web page came instead")
