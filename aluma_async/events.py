@@ -7,7 +7,7 @@ listeners show them to the operator at most, and never log them by default.
 from msgspec import Struct
 
 from aluma_async.exceptions import AlumaAsyncError
-from aluma_async.models import ExportFile, ExportTask, Summary
+from aluma_async.models import ExportFile, ExportTask, Hold, Summary
 
 
 class Event(Struct, frozen=True):
@@ -86,8 +86,15 @@ class TaskCancelled(Event, frozen=True):
     retry_in: float
 
 
+class TaskParked(Event, frozen=True):
+    """A task is held back for long: somebody should look at it, and ``aluma-async retry`` releases it."""
+
+    task: ExportTask
+    hold: Hold
+
+
 class TaskReleased(Event, frozen=True):
-    """A claim was given back because the run stops; nothing is wrong with the task."""
+    """A claim was given back because a run stops, or one that crashed had it; nothing is wrong with the task."""
 
     task: ExportTask
 
@@ -113,8 +120,38 @@ class ClaimLost(Event, frozen=True):
     error: AlumaAsyncError
 
 
+class ClaimDeferred(Event, frozen=True):
+    """A task's files are safe, but Complete (or Fail) found no hearing; it is said again until it does."""
+
+    task: ExportTask
+    error: AlumaAsyncError
+
+
+class FailingStopped(Event, frozen=True):
+    """Several tasks in a row were failed for one reason: no more are, until one is exported. They are parked."""
+
+    task: ExportTask
+    error: AlumaAsyncError
+
+
+class ClaimingPaused(Event, frozen=True):
+    """Nothing is claimed for a while, since it could not be saved or written down; it is tried again by itself."""
+
+    error: AlumaAsyncError
+
+
+class ClaimingResumed(Event, frozen=True):
+    """What held back all claims has passed."""
+
+
+class JournalDamaged(Event, frozen=True):
+    """The journal could not be read; it was set aside as ``path``, and a new one was begun."""
+
+    path: str
+
+
 class ClaimAbandoned(Event, frozen=True):
-    """Nothing could be said about a claim any more; Aluma gives the task back after its time-out."""
+    """Nothing could be said about a claim for now; it is tried again later, or Aluma's time-out ends the claim."""
 
     task: ExportTask
     error: AlumaAsyncError

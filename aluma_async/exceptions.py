@@ -16,8 +16,10 @@ it means for the task, ``hint`` what the operator can do::
     │   └── FileMissing            Aluma has no such file                                      fatal after 3
     ├── BadSpecification           what is to be exported cannot be read                       fatal after 3
     │   └── ImpossibleExport       what is to be exported can never be exported                fatal after 1
-    └── DestinationError           this task's files could not be written
-        └── DestinationUnavailable nobody's files can be written just now
+    ├── DestinationError           this task's files could not be written
+    │   └── DestinationUnavailable nobody's files can be written just now
+    └── JournalError               what must not be forgotten cannot be written down
+        └── JournalInUse           another process uses the state folder
 
 No message holds a document's content, a token or a secret.
 """
@@ -112,3 +114,11 @@ class DestinationError(AlumaAsyncError):
 
 class DestinationUnavailable(DestinationError):
     """Nobody's files can be written just now (disk full, read-only, folder away)."""
+
+
+class JournalError(AlumaAsyncError):
+    """What must not be forgotten cannot be written down, so nothing may be claimed."""
+
+
+class JournalInUse(JournalError):
+    """Another process uses the state folder."""

@@ -1,5 +1,6 @@
 """What moves from Aluma to a destination: frozen values, without behaviour that could fail."""
 
+from enum import StrEnum
 from typing import Literal
 
 from msgspec import Struct
@@ -57,6 +58,63 @@ class Claim(Struct, frozen=True):
     spec: ExportSpec
     sent_at: float
     """When Start was sent (the event loop's clock): Aluma's time-out runs from no earlier than this."""
+
+
+class Stamp(Struct, frozen=True):
+    """A moment that a later process can still measure from, even if the machine slept or started anew meanwhile."""
+
+    boot: str
+    """Which start of the machine; seconds of two of them cannot be compared."""
+    boottime: float
+    """Seconds since then, sleep included."""
+    wall: float
+    """Seconds since 1970; only used across two starts, since somebody may set this clock."""
+
+
+class Step(StrEnum):
+    """How far a claim has come, and so what is left to be said about it."""
+
+    STARTED = "started"
+    """Start was sent, or is about to be: Cancel, and again if it was carried out late."""
+    CLAIMED = "claimed"
+    """Start was answered: Cancel."""
+    COMMITTED = "committed"
+    """All its files are durable: Complete."""
+    FAILING = "failing"
+    """All it holds is in the quarantine: Fail."""
+    LOOSE = "loose"
+    """Nobody works on it, and Aluma may count it as ours: Cancel, until that cannot be any more."""
+
+
+class OpenClaim(Struct, frozen=True):
+    """What the journal keeps of a claim about which the last word was not said. Neither content nor names."""
+
+    task_id: str
+    step: Step
+    sent: Stamp
+    """When Start was sent, or a little before."""
+    doubted: Stamp | None = None
+    """When a Start of ours was last lost sight of: Aluma may carry it out for some time after."""
+    files: int = 0
+    bytes: int = 0
+    message: str = ""
+    """What Fail says."""
+
+
+class Hold(Struct, frozen=True):
+    """What the journal keeps of a task that is held back: cooling down, or parked."""
+
+    task_id: str
+    since: Stamp
+    seconds: float
+    failures: int = 0
+    """Failures in a row."""
+    crashes: int = 0
+    """How often a process of ours ended without a word while the task was in hand."""
+    parked: bool = False
+    error: str = ""
+    """The kind of the last error, and its message below."""
+    message: str = ""
 
 
 class Summary(Struct, frozen=True, kw_only=True):

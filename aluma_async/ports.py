@@ -8,13 +8,16 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeAlias
 
 from aluma_async.events import Event
-from aluma_async.models import Claim, ExportFile, ExportTask
+from aluma_async.models import Claim, ExportFile, ExportTask, Hold, OpenClaim, Stamp
 
 OnEvent: TypeAlias = Callable[[Event], None]
 """Told of everything that happens. MUST NOT block; what it raises is swallowed."""
 
 Uniform: TypeAlias = Callable[[float, float], float]
 """Chance, handed in: a number between the two (``random.uniform``)."""
+
+Clock: TypeAlias = Callable[[], Stamp]
+"""What time it is, for what outlives the process; everything else goes by the event loop's clock."""
 
 
 class TaskSource(Protocol):
@@ -109,4 +112,36 @@ class Permits(Protocol):
 
     async def received(self, count: int) -> None:
         """Account for bytes downloaded; waits if there is a limit on bytes per second."""
+        ...
+
+
+class Journal(Protocol):
+    """What must outlive the process: open claims, and tasks that are held back.
+
+    For each task there is at most one record of each kind; a newer one replaces it. MUST hold neither
+    content nor tokens. Every verb but ``note`` and ``forget`` raises ``JournalError``.
+    """
+
+    async def recall(self) -> Sequence[OpenClaim | Hold]:
+        """Return all records. Called once, before all else; MUST refuse a second process until ``close``."""
+        ...
+
+    async def write(self, *records: OpenClaim | Hold) -> None:
+        """Keep records. MUST be durable when it returns, with all that was noted and forgotten before."""
+        ...
+
+    def note(self, record: OpenClaim | Hold) -> None:
+        """Keep a record some time soon; a crash MAY lose it."""
+        ...
+
+    def forget(self, kind: type[OpenClaim] | type[Hold], task_id: str) -> None:
+        """Drop a task's record, if there is one, some time soon; a crash MAY bring it back."""
+        ...
+
+    async def flush(self) -> None:
+        """Make durable what was noted and forgotten."""
+        ...
+
+    async def released(self) -> Sequence[str]:
+        """Ids of the tasks whose hold an operator has lifted since this was last asked."""
         ...

@@ -17,6 +17,7 @@ from aluma_async.destinations.folder import FolderDestination
 from aluma_async.events import Event
 from aluma_async.exceptions import ConfigError
 from aluma_async.pipeline.exporter import Exporter
+from aluma_async.pipeline.sqlite_journal import SqliteJournal
 from aluma_async.pipeline.throttle import Throttle
 from aluma_async.policy.retry import Patience, Retry
 from aluma_async.ports import OnEvent
@@ -76,15 +77,24 @@ async def open_exporter(
                 _folder(into, stack),
                 workers=config.exporter.workers,
                 queue_size=config.queue_size,
-                quarantine=_folder(FolderConfig(path=config.state_folder() / "quarantine"), stack),
+                journal=_journal(config.state_folder(), stack, on_event),
+                quarantine=_folder(FolderConfig(path=config.quarantine_folder()), stack),
                 retry=Retry(retry.attempts, retry.wait_initial_seconds, retry.wait_max_seconds),
                 cooldown=Patience(retry.cooldown_initial_seconds, retry.cooldown_max_seconds),
                 polling=Patience(config.exporter.poll_wait_initial_seconds, config.exporter.poll_wait_max_seconds),
                 park=retry.park_seconds,
+                park_after=retry.park_after,
                 claim_timeout=config.aluma.claim_timeout_seconds,
                 drain_timeout=config.exporter.drain_timeout_seconds,
                 on_event=on_event,
             )
+
+
+def _journal(folder: Path, stack: ExitStack, on_event: OnEvent | None) -> SqliteJournal:
+    executor = stack.enter_context(ThreadPoolExecutor(1, "aluma-async-journal"))
+    journal = SqliteJournal(folder, executor=executor, on_event=on_event)
+    stack.callback(journal.close)
+    return journal
 
 
 def _folder(config: FolderConfig, stack: ExitStack) -> FolderDestination:

@@ -48,7 +48,7 @@ def test_no_clock_no_chance_and_no_print_outside_their_rooms():
     """Time comes from the event loop and chance is handed in, so that runs can be repeated in virtual time."""
     for path in (ROOT / "aluma_async").rglob("*.py"):
         room = path.relative_to(ROOT / "aluma_async").parts[0]
-        if room in ("cli", "service", "testing"):
+        if room in ("cli", "service", "testing") or path.name == "clock.py":
             continue
         text = path.read_text()
         for word in (

@@ -295,7 +295,7 @@ def test_a_fatal_task_that_cannot_be_quarantined_is_parked_and_not_failed():
         summary = await world.exporter.run_until_drained()
         assert (summary.exported, summary.failed, summary.held_back) == (2, 0, 1)
         assert world.count(events.QuarantineFailed) == 1
-        assert [event.retry_in for event in world.told if isinstance(event, events.TaskCancelled)] == [9999]
+        assert [event.hold.seconds for event in world.told if isinstance(event, events.TaskParked)] == [9999]
         world.check()
 
     run_virtual(main)

@@ -14,12 +14,14 @@ from aluma_async.exceptions import (
     DestinationError,
     FileMissing,
     ImpossibleExport,
+    JournalError,
     RateLimited,
     Refused,
     SourceError,
     Unavailable,
     Unreachable,
 )
+from aluma_async.models import Step
 from aluma_async.policy.pacing import Pace
 from aluma_async.policy.retry import Patience, Retry, doubled
 from aluma_async.policy.verdict import Verdict, verdict
@@ -54,23 +56,27 @@ def test_a_pace_is_never_exceeded_in_any_window(rate, pauses):
 
 
 def test_the_verdict_follows_from_what_happened_and_whether_we_had_a_claim():
-    """The whole table: error, had a claim, attempt -> verdict."""
-    table: list[tuple[AlumaAsyncError, bool, int, Verdict]] = [
-        (Refused(""), False, 1, Verdict.SKIP),
-        (Refused(""), True, 1, Verdict.LOST),
-        (Unreachable(""), False, 1, Verdict.AWAY),
-        (RateLimited(""), False, 1, Verdict.AWAY),
-        (CredentialsRefused(""), False, 1, Verdict.AWAY),
-        (SourceError(""), False, 1, Verdict.HOLD),
-        (Ambiguous(""), False, 1, Verdict.CANCEL),
-        (BadReply(""), False, 1, Verdict.CANCEL),
-        (BadSpecification(""), False, 2, Verdict.CANCEL),
-        (BadSpecification(""), False, 3, Verdict.FAIL),
-        (ImpossibleExport(""), True, 1, Verdict.FAIL),
-        (FileMissing(""), True, 2, Verdict.CANCEL),
-        (FileMissing(""), True, 3, Verdict.FAIL),
-        (Unavailable(""), True, 99, Verdict.CANCEL),
-        (DestinationError(""), True, 99, Verdict.CANCEL),
+    """The whole table: error, how far the claim had come, attempt -> verdict."""
+    table: list[tuple[AlumaAsyncError, Step | None, int, Verdict]] = [
+        (Refused(""), None, 1, Verdict.SKIP),
+        (Refused(""), Step.CLAIMED, 1, Verdict.LOST),
+        (Unreachable(""), None, 1, Verdict.AWAY),
+        (RateLimited(""), None, 1, Verdict.AWAY),
+        (CredentialsRefused(""), None, 1, Verdict.AWAY),
+        (SourceError(""), None, 1, Verdict.HOLD),
+        (Ambiguous(""), None, 1, Verdict.CANCEL),
+        (BadReply(""), None, 1, Verdict.CANCEL),
+        (BadSpecification(""), None, 2, Verdict.CANCEL),
+        (BadSpecification(""), None, 3, Verdict.FAIL),
+        (ImpossibleExport(""), Step.CLAIMED, 1, Verdict.FAIL),
+        (FileMissing(""), Step.CLAIMED, 2, Verdict.CANCEL),
+        (FileMissing(""), Step.CLAIMED, 3, Verdict.FAIL),
+        (Unavailable(""), Step.CLAIMED, 99, Verdict.CANCEL),
+        (DestinationError(""), Step.CLAIMED, 99, Verdict.CANCEL),
+        (JournalError(""), None, 1, Verdict.AWAY),
+        (Ambiguous(""), Step.COMMITTED, 1, Verdict.LEAVE),
+        (Unreachable(""), Step.COMMITTED, 1, Verdict.LEAVE),
+        (Refused(""), Step.COMMITTED, 1, Verdict.LOST),
     ]
-    for error, claimed, attempt, expected in table:
-        assert verdict(error, claimed=claimed, attempt=attempt) is expected, (error, claimed, attempt)
+    for error, step, attempt, expected in table:
+        assert verdict(error, step=step, attempt=attempt) is expected, (error, step, attempt)

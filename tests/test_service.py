@@ -15,7 +15,7 @@ from aluma_async import events
 from aluma_async.config import ServiceConfig
 from aluma_async.events import Event
 from aluma_async.exceptions import Unavailable
-from aluma_async.models import ExportFile, ExportTask, Summary
+from aluma_async.models import ExportFile, ExportTask, Hold, Stamp, Summary
 from aluma_async.service.logs import LEVELS, MESSAGES, Log
 from aluma_async.service.progress import LiveDisplay, draw
 from aluma_async.service.report import Report, choose_mode
@@ -34,6 +34,8 @@ SAMPLES = {
     "summary": Summary(exported=1),
     "reason": "why",
     "request": "list tasks",
+    "path": "journal.damaged",
+    "hold": Hold("task-1", Stamp("boot", 0.0, 0.0), 60.0, failures=10, parked=True, error="BadReply", message="why"),
     "oldest_created_at": None,
 }
 

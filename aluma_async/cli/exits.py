@@ -7,6 +7,8 @@ from aluma_async.exceptions import (
     ConfigError,
     CredentialsRefused,
     DestinationError,
+    JournalError,
+    JournalInUse,
     SourceError,
 )
 from aluma_async.service.text import printable
@@ -14,6 +16,7 @@ from aluma_async.service.text import printable
 DONE = 0
 LEFT_BEHIND = 1
 NOT_REACHABLE = 69
+IN_USE = 75
 REFUSED = 77
 MISCONFIGURED = 78
 INTERRUPTED = 130
@@ -21,6 +24,8 @@ INTERRUPTED = 130
 _CODES: tuple[tuple[type[AlumaAsyncError], int], ...] = (
     (CredentialsRefused, REFUSED),
     (ConfigError, MISCONFIGURED),
+    (JournalInUse, IN_USE),
+    (JournalError, NOT_REACHABLE),
     (SourceError, NOT_REACHABLE),
     (DestinationError, NOT_REACHABLE),
 )

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from aluma_async import __version__
 from aluma_async.cli.demo import demo
 from aluma_async.cli.exits import DONE, INTERRUPTED, LEFT_BEHIND, error_lines, exit_code
+from aluma_async.cli.held import retry, status
 from aluma_async.cli.operate import check, list_waiting
 from aluma_async.cli.options import load_config, run_options, shared_options
 from aluma_async.cli.simulate import simulate
@@ -59,7 +60,7 @@ def _refuse_lost_options(context: click.Context) -> None:
                 raise click.UsageError(f"{context.invoked_subcommand} takes its options behind its name", context)
 
 
-for command in (demo, check, list_waiting, simulate):
+for command in (demo, check, list_waiting, status, retry, simulate):
     cli.add_command(command)
 
 

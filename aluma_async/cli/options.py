@@ -27,6 +27,7 @@ _SHARED = (
     click.option("-v", "--verbose", is_flag=True, help="Log everything, names of tasks and files included."),
     click.option("-q", "--quiet", is_flag=True, help="Log warnings and errors only."),
 )
+_STATE = click.option("--state", type=click.Path(), metavar="DIR", help="The folder of journal and quarantine.")
 _RUN = (
     click.option("-w", "--workers", type=click.IntRange(1), metavar="N", help="Tasks at once.  [default: 16]"),
     click.option("--once", is_flag=True, help="Export what is waiting, then exit."),
@@ -45,7 +46,7 @@ _RUN = (
         metavar="SECONDS",
         help="How long claimed tasks may go on after the first signal.  [default: 60]",
     ),
-    click.option("--state", type=click.Path(), metavar="DIR", help="The journal's folder."),
+    _STATE,
     click.option("--progress/--no-progress", default=None, help="Live on a terminal, a line now and then elsewhere."),
 )
 
@@ -73,6 +74,11 @@ def shared_options(command: Command) -> Command:
 def run_options(command: Command) -> Command:
     """Add what only the run understands."""
     return _add(_RUN, command)
+
+
+def state_option(command: Command) -> Command:
+    """Add what those understand that look into the state folder."""
+    return _STATE(command)
 
 
 def merged(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]:

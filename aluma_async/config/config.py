@@ -107,6 +107,10 @@ class Config(Struct, frozen=True, kw_only=True):
         """Tell where the journal lives; the folder may not exist yet."""
         return self.exporter.state or default_state_folder(environ)
 
+    def quarantine_folder(self, environ: Mapping[str, str] = os.environ) -> Path:
+        """Tell where what a task held is kept before it is failed."""
+        return self.state_folder(environ) / "quarantine"
+
     def warnings(self) -> list[str]:
         """Say what is accepted though it is not wise."""
         rules = (

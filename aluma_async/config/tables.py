@@ -87,8 +87,10 @@ class RetryConfig(Table, frozen=True, kw_only=True):
     wait_max_seconds: Seconds = 30
     cooldown_initial_seconds: Seconds = 60
     cooldown_max_seconds: Seconds = 3600
+    park_after: CountOrZero = 10
+    """Failures of one task in a row after which it is parked; 0: never."""
     park_seconds: Seconds = 21600
-    """How long a task rests after a fatal error if what it holds could not be quarantined."""
+    """How long a parked task rests; also one that is fatal and could not be quarantined."""
 
 
 class FolderConfig(Table, frozen=True, kw_only=True, tag_field="type", tag="folder"):

@@ -1,62 +1,138 @@
-"""``Cooldown``: which tasks must not be tried again yet, and how often each has failed.
+"""``Cooldown``: which tasks must not be tried again yet, why, and how often each has failed.
 
-A time-to-live cache, as Aluma's guide advises. It forgets a task some time after its cool-down, so that the
-next failure counts as the first again. It does not survive the process.
+A time-to-live cache, as Aluma's guide advises, with a copy in the journal. It forgets a task some time after
+its cool-down, so that the next failure counts as the first again.
 """
 
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import anyio
 from aiocache import SimpleMemoryCache
+from msgspec.structs import replace
 
+from aluma_async.exceptions import AlumaAsyncError, DestinationUnavailable, JournalError
+from aluma_async.models import Hold
+from aluma_async.policy.lease import elapsed, remaining
 from aluma_async.policy.retry import Patience
-from aluma_async.ports import Uniform
+from aluma_async.ports import Clock, Journal, Uniform
+
+SUSPECT_AFTER = 3
+"""Crashes of ours with a task in hand after which no other such task is tried at the same time."""
+PARK_AFTER_CRASHES = 6
+"""Crashes after which it is parked: in the last half of them it was the only one of its kind."""
 
 
 class Cooldown:
-    """Cool-downs that grow with each failure of a task, after ``patience``."""
+    """Cool-downs that grow with each failure of a task, after ``patience``.
 
-    def __init__(self, patience: Patience, uniform: Uniform) -> None:
+    A task is parked for ``park`` seconds at its ``park_after``-th failure in a row (0: never).
+    """
+
+    def __init__(
+        self, patience: Patience, journal: Journal, *, park: float, park_after: int, clock: Clock, uniform: Uniform
+    ) -> None:
         self._patience = patience
+        self._journal = journal
+        self._park = park
+        self._park_after = park_after
+        self._clock = clock
         self._uniform = uniform
-        # Holds (failures, end of the cool-down) by task id. Its 5 s time-out would make an error of a slow moment.
+        # Holds (hold, end of the cool-down) by task id. Its 5 s time-out would make an error of a slow moment.
         self._cache: Any = SimpleMemoryCache(timeout=None)
         self._ids: set[str] = set()  # what may be in the cache: most tasks never fail, and need not ask
 
+    async def recall(self, holds: Iterable[Hold]) -> None:
+        """Take over what an earlier process left."""
+        now = self._clock()
+        for hold in holds:
+            if elapsed(hold.since, now) > hold.seconds + self._patience.maximum:
+                self._journal.forget(Hold, hold.task_id)
+            else:
+                await self._keep(hold, remaining(hold.since, hold.seconds, now))
+
     async def failures(self, task_id: str) -> int:
         """How often in a row the task has failed."""
-        failures, _ = await self._entry(task_id)
-        return failures
+        return (await self._entry(task_id))[0].failures
 
     async def holds(self, task_id: str) -> bool:
         """Whether the task is to be left alone now."""
-        _, until = await self._entry(task_id)
-        return anyio.current_time() < until
+        return anyio.current_time() < (await self._entry(task_id))[1]
 
-    async def hold(self, task_id: str, at_least: float = 0.0) -> tuple[int, float]:
-        """Count one more failure; return their number and the seconds for which the task is held back from now."""
-        failures = await self.failures(task_id) + 1
-        delay = max(self._patience.delay(failures, self._uniform), at_least)
-        self._ids.add(task_id)
-        entry = (failures, anyio.current_time() + delay)
-        await self._cache.set(task_id, entry, ttl=delay + self._patience.maximum)
-        return failures, delay
+    async def suspects(self, task_id: str) -> int:
+        """How often our process crashed with the task in hand, if that is often enough to suspect it; else 0."""
+        crashes = (await self._entry(task_id))[0].crashes
+        return crashes if crashes >= SUSPECT_AFTER else 0
+
+    async def hold(self, task_id: str, error: AlumaAsyncError, *, park: bool = False) -> Hold:
+        """Hold a task back after an error; ``park``: for long. What is no fault of the task does not count as its."""
+        hold, _ = await self._entry(task_id)
+        blameless = isinstance(error, DestinationUnavailable)
+        failures = max(1, hold.failures + (not blameless))
+        park = park or bool(not blameless and self._park_after and failures >= self._park_after)
+        delay = self._patience.delay(failures, self._uniform)
+        hold = replace(
+            hold,
+            since=self._clock(),
+            seconds=max(delay, self._park) if park else delay,
+            failures=failures,
+            parked=park,
+            error=type(error).__name__,
+            message=str(error),
+        )
+        await self._keep(hold, hold.seconds)
+        with suppress(JournalError):  # held back all the same, as long as this process lives
+            await self._journal.write(hold)
+        return hold
+
+    async def crashed(self, task_ids: Iterable[str]) -> list[Hold]:
+        """Count a crash for each task that was in hand; return those that are parked for it."""
+        counted = []
+        for task_id in task_ids:
+            hold, until = await self._entry(task_id)
+            crashes = hold.crashes + 1
+            park = crashes >= PARK_AFTER_CRASHES
+            message = f"the exporter ended {crashes} times while it was at work on this task"
+            left = max(until - anyio.current_time(), self._park if park else 0.0)
+            told = {"error": "Crash", "message": message} if park else {}
+            hold = replace(
+                hold, since=self._clock(), seconds=max(0.0, left), crashes=crashes, parked=hold.parked or park, **told
+            )
+            await self._keep(hold, hold.seconds)
+            counted.append(hold)
+        await self._journal.write(*counted)
+        return [hold for hold in counted if hold.crashes >= PARK_AFTER_CRASHES]
 
     async def forget(self, task_id: str) -> None:
         """Let the task's failures not count any more."""
         if task_id in self._ids:
             self._ids.discard(task_id)
             await self._cache.delete(task_id)
+            self._journal.forget(Hold, task_id)
+
+    async def lift(self) -> None:
+        """Forget those whose hold an operator has lifted."""
+        with suppress(JournalError):
+            for task_id in await self._journal.released():
+                await self.forget(task_id)
 
     async def clear(self) -> None:
-        """Forget everything, and leave no timer in the event loop."""
-        for task_id in list(self._ids):
-            await self.forget(task_id)
+        """Leave no timer in the event loop; the journal still remembers."""
+        for task_id in self._ids:
+            await self._cache.delete(task_id)
+        self._ids.clear()
 
-    async def _entry(self, task_id: str) -> tuple[int, float]:
-        if task_id not in self._ids:
-            return 0, 0.0
-        entry: tuple[int, float] | None = await self._cache.get(task_id)
-        if entry is None:
-            self._ids.discard(task_id)
-        return entry or (0, 0.0)
+    async def _keep(self, hold: Hold, seconds: float) -> None:
+        self._ids.add(hold.task_id)
+        entry = (hold, anyio.current_time() + seconds)
+        await self._cache.set(hold.task_id, entry, ttl=seconds + self._patience.maximum)
+
+    async def _entry(self, task_id: str) -> tuple[Hold, float]:
+        entry: tuple[Hold, float] | None = None
+        if task_id in self._ids:
+            entry = await self._cache.get(task_id)
+            if entry is None:
+                self._ids.discard(task_id)
+                self._journal.forget(Hold, task_id)
+        return entry or (Hold(task_id, self._clock(), 0.0), 0.0)

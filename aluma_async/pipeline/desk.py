@@ -25,6 +25,10 @@ class Desk:
         """Whether the task is in hand or was settled a moment ago."""
         return task_id in self._in_hand or task_id in self._settled
 
+    def in_hand(self, task_id: str) -> bool:
+        """Whether somebody is at work on a task, or about to be."""
+        return task_id in self._in_hand
+
     def take(self, task_id: str) -> None:
         """Put a task into hand."""
         self._in_hand.add(task_id)

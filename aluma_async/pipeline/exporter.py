@@ -5,6 +5,7 @@ It installs no signal handler, sets up no logging and holds no global state: sev
 
 import random
 from collections import Counter
+from contextlib import suppress
 
 import anyio
 from anyio import CancelScope
@@ -18,26 +19,34 @@ from aluma_async.events import (
     TaskCancelled,
     TaskCompleted,
     TaskFailed,
+    TaskParked,
     TaskRefused,
 )
-from aluma_async.exceptions import SourceError
+from aluma_async.exceptions import AlumaAsyncError, JournalError
 from aluma_async.models import ExportTask, Summary
 from aluma_async.pipeline.carrier import Carrier
+from aluma_async.pipeline.claims import Claims
+from aluma_async.pipeline.clock import system_clock
 from aluma_async.pipeline.cooldown import Cooldown
 from aluma_async.pipeline.desk import Desk
+from aluma_async.pipeline.journal import MemoryJournal
+from aluma_async.pipeline.ledger import Ledger
 from aluma_async.pipeline.producer import Producer
 from aluma_async.pipeline.quarantine import Quarantine
+from aluma_async.pipeline.recovery import Recovery
 from aluma_async.pipeline.resilient import Resilient
-from aluma_async.pipeline.worker import Worker
+from aluma_async.pipeline.worker import GIVE_BACK_SECONDS, Worker
 from aluma_async.policy.retry import Patience, Retry
-from aluma_async.ports import Destination, OnEvent, TaskSource, Uniform
+from aluma_async.ports import Clock, Destination, Journal, OnEvent, TaskSource, Uniform
 
 
 class Exporter:
     """Exports what waits at ``source`` into ``destination``, ``workers`` tasks at once.
 
-    ``queue_size`` tasks wait unclaimed (0: twice the workers). ``quarantine`` takes what a task holds
-    before it is failed; without one no task is ever failed, but parked for ``park`` seconds.
+    ``queue_size`` tasks wait unclaimed (0: twice the workers). ``journal`` remembers what must outlive the
+    process; without one Aluma's time-out ends what a crash left open. ``quarantine`` takes what a task holds
+    before it is failed; without one no task is ever failed, but parked for ``park`` seconds, as is one that
+    failed ``park_after`` times in a row (0: never).
     ``cooldown`` is the wait before a task that failed is tried again, ``polling`` the wait between
     listings that bring nothing. ``claim_timeout`` is Aluma's (seconds), ``drain_timeout`` how long tasks in hand
     may go on after ``stop()``. An exporter runs once.
@@ -50,17 +59,21 @@ class Exporter:
         *,
         workers: int = 16,
         queue_size: int = 0,
+        journal: Journal | None = None,
         quarantine: Destination | None = None,
         retry: Retry = Retry(),  # noqa: B008 - frozen
         cooldown: Patience = Patience(60, 3600),  # noqa: B008
         polling: Patience = Patience(2, 60),  # noqa: B008
         park: float = 21600,
+        park_after: int = 10,
         claim_timeout: float = 1800,
         drain_timeout: float = 60,
         on_event: OnEvent | None = None,
+        clock: Clock = system_clock,
         uniform: Uniform = random.uniform,
     ) -> None:
         self.destination = destination
+        self._journal = journal or MemoryJournal()
         self._workers = workers
         self._drain_timeout = drain_timeout
         self._listener = on_event
@@ -70,18 +83,24 @@ class Exporter:
         self._stopped = False
         self._exporting = 0
         self._desk = Desk()
-        self._cooldown = Cooldown(cooldown, uniform)
+        self._ledger = Ledger(self._journal, clock, claim_timeout)
+        self._cooldown = Cooldown(
+            cooldown, self._journal, park=park, park_after=park_after, clock=clock, uniform=uniform
+        )
         self._send, self._receive = anyio.create_memory_object_stream[ExportTask](queue_size or 2 * workers)
-        resilient = Resilient(source, retry, uniform=uniform, on_event=self._tell)
+        resilient = Resilient(Claims(source, self._ledger), retry, uniform=uniform, on_event=self._tell)
         carrier = Carrier(resilient, on_event=self._tell)
+        self._recovery = Recovery(
+            resilient, self._ledger, self._journal, self._desk, self._cooldown, on_event=self._tell
+        )
         self._worker = Worker(
             resilient,
             destination,
             carrier,
+            self._ledger,
             self._cooldown,
             Quarantine(resilient, quarantine, carrier) if quarantine else None,
             claim_timeout=claim_timeout,
-            park=park,
             on_event=self._tell,
         )
         self._producer = Producer(
@@ -89,17 +108,21 @@ class Exporter:
             self._send,
             self._desk,
             self._cooldown,
+            probe=destination.probe,
             polling=polling,
             uniform=uniform,
             on_event=self._tell,
         )
 
     async def run(self) -> Summary:
-        """Export until ``stop()``. Raises ``SourceError`` or ``DestinationUnavailable`` if it cannot begin."""
+        """Export until ``stop()``. Raises ``SourceError``, ``DestinationError`` ``JournalError`` if it cannot begin."""
         return await self._run(until_drained=False)
 
     async def run_until_drained(self) -> Summary:
-        """Export until nothing waits any more but what is cooling down. Raises as ``run`` does."""
+        """Export until nothing waits any more but what is held back.
+
+        Raises as ``run`` does, and where Aluma or the destination cannot be used any more.
+        """
         return await self._run(until_drained=True)
 
     def stop(self) -> None:
@@ -115,11 +138,13 @@ class Exporter:
     async def _run(self, *, until_drained: bool) -> Summary:
         begun = anyio.current_time()
         held_back = 0
-        broken: SourceError | None = None
+        broken: AlumaAsyncError | None = None
         with self._receive, self._send:
             await self.destination.probe()
+            await self._recovery.recall()
             async with anyio.create_task_group() as outer:
                 outer.start_soon(self._limit_drain, outer.cancel_scope)
+                outer.start_soon(self._recovery.run)
                 async with anyio.create_task_group() as group:
                     for _ in range(self._workers):
                         group.start_soon(self._work, self._receive.clone())
@@ -130,11 +155,13 @@ class Exporter:
                                 held_back = await self._producer.run_until_drained()
                             else:
                                 await self._producer.run()
-                        except SourceError as error:  # those in hand are finished first
+                        except AlumaAsyncError as error:  # those in hand are finished first
                             broken = error
                     self._send.close()
                 outer.cancel_scope.cancel()
+            await self._recovery.finish(GIVE_BACK_SECONDS)
         await self._cooldown.clear()
+        await self._flush()
         if broken:
             raise broken
         summary = self._summary(anyio.current_time() - begun, held_back)
@@ -150,11 +177,18 @@ class Exporter:
                     self._exporting += 1
                     if not (self._stopped or self._producer.trouble):
                         settled = await self._worker.export(task)
-                except SourceError as error:
+                except AlumaAsyncError as error:
                     self._producer.trouble = error
                 finally:
                     self._exporting -= 1
                     self._desk.release(task.id, settled=settled)
+                    self._recovery.adopt(task.id)
+                if not len(self._desk):  # nothing follows that would write along what was noted
+                    await self._flush()
+
+    async def _flush(self) -> None:
+        with suppress(JournalError):
+            await self._journal.flush()
 
     async def _end_listing(self, listing: CancelScope) -> None:
         await self._stop.wait()
@@ -185,7 +219,7 @@ class Exporter:
             files=self._files,
             bytes=self._bytes,
             failed=self._counts[TaskFailed],
-            cancelled=self._counts[TaskCancelled],
+            cancelled=self._counts[TaskCancelled] + self._counts[TaskParked],
             lost=self._counts[TaskRefused] + self._counts[ClaimLost],
             held_back=held_back,
             seconds=seconds,

@@ -1,12 +1,13 @@
 """``Producer``: lists what waits and feeds it into the queue, unclaimed; decides when to list again."""
 
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 import anyio
 from anyio.streams.memory import MemoryObjectSendStream
 
-from aluma_async.events import ListingFailed, QueueListed
-from aluma_async.exceptions import SourceError
+from aluma_async.events import ClaimingPaused, ClaimingResumed, ListingFailed, QueueListed
+from aluma_async.exceptions import AlumaAsyncError, DestinationError, JournalError, SourceError
 from aluma_async.models import ExportTask
 from aluma_async.pipeline.backlog import Backlog
 from aluma_async.pipeline.cooldown import Cooldown
@@ -25,11 +26,13 @@ class Producer:
         desk: Desk,
         cooldown: Cooldown,
         *,
+        probe: Callable[[], Awaitable[None]],
         polling: Patience,
         uniform: Uniform,
         on_event: OnEvent,
     ) -> None:
         self._source = source
+        self._probe = probe
         self._queue = queue
         self._desk = desk
         self._cooldown = cooldown
@@ -37,18 +40,25 @@ class Producer:
         self._uniform = uniform
         self._on_event = on_event
         self._exported = False
-        self.trouble: SourceError | None = None
-        """Why Aluma cannot be asked for tasks; until a listing succeeds, what is queued is not worth a try."""
+        self._paused = False
+        self._suspect = ""
+        self._suspects_wait = False
+        self.trouble: AlumaAsyncError | None = None
+        """What concerns all tasks; until it has passed, what is queued is not worth a try."""
 
     def exported(self) -> None:
-        """Take note that a task was exported: there may be more to list."""
+        """Take note that a task was exported: there may be more to list, and nothing is in the way any more."""
         self._exported = True
+        if self._paused:
+            self._paused = False
+            self._on_event(ClaimingResumed())
 
     async def run_until_drained(self) -> int:
-        """Feed until a listing holds nothing new; return how many tasks were cooling down. Raises ``SourceError``."""
+        """Feed until a listing holds nothing new; return how many tasks were held back. Raises what is in the way."""
         while True:
+            busy = len(self._desk)  # a task that is in hand while we list may be back a moment later
             backlog, listed = await self._list()
-            if not listed.admitted:
+            if not (listed.admitted or busy):
                 return listed.held_back
             await self._feed(backlog)
             await self._desk.until(lambda: not len(self._desk))
@@ -58,30 +68,43 @@ class Producer:
         """Feed until cancelled. Raises ``SourceError`` if the first listing fails; later ones are made again."""
         idle, begun = 0, False
         while True:
-            self._exported = False
             try:
+                await self._ready()
                 backlog, _ = await self._list()
                 begun = True
                 await self._feed(backlog)
                 await self._desk.until(self._low_water)
                 self._raise_trouble()
-            except SourceError as error:
+            except (SourceError, DestinationError, JournalError) as error:
                 if not begun:
                     raise
                 idle += 1
                 delay = self._polling.delay(idle, self._uniform)
-                self._on_event(ListingFailed(error, delay))
+                if isinstance(error, SourceError):
+                    self._on_event(ListingFailed(error, delay))
+                elif not self._paused:
+                    self._paused = True
+                    self._on_event(ClaimingPaused(error))
                 await anyio.sleep(delay)
                 continue
             if self._exported:
-                idle = 0
+                self._exported, idle = False, 0
             else:
                 idle += 1
-                await anyio.sleep(self._polling.delay(idle, self._uniform))
+                with anyio.move_on_after(self._polling.delay(idle, self._uniform)):
+                    await self._desk.until(self._next_suspect)
+
+    async def _ready(self) -> None:
+        """See whether files can be saved again, if they could not. Raises ``DestinationUnavailable``."""
+        if isinstance(self.trouble, DestinationError):
+            await self._probe()
 
     def _raise_trouble(self) -> None:
         if self.trouble:
             raise self.trouble
+
+    def _next_suspect(self) -> bool:
+        return self._suspects_wait and not self._desk.in_hand(self._suspect)
 
     def _low_water(self) -> bool:
         queue = self._queue.statistics()
@@ -90,16 +113,34 @@ class Producer:
     async def _list(self) -> tuple[Backlog, QueueListed]:
         backlog, listed, admitted, held_back = Backlog(), 0, 0, 0
         oldest: float | None = None
+        suspects: list[tuple[int, ExportTask]] = []
+        await self._cooldown.lift()
         async with aclosing(self._source.list_pending()) as pages:  # type: ignore[type-var]
             async for tasks in pages:
-                cooling = {task.id for task in tasks if await self._cooldown.holds(task.id)}
-                new = [task for task in tasks if task.id not in cooling and not self._desk.has(task.id)]
+                new = []
+                for task in tasks:
+                    if await self._cooldown.holds(task.id):
+                        held_back += 1
+                    elif self._desk.has(task.id):
+                        pass
+                    elif crashes := await self._cooldown.suspects(task.id):
+                        suspects.append((crashes, task))
+                    else:
+                        new.append(task)
                 backlog.add(new)
                 listed += len(tasks)
                 admitted += len(new)
-                held_back += len(cooling)
                 dates = [task.created_at for task in tasks if task.created_at is not None]
                 oldest = min(filter(None, (oldest, *dates)), default=None)
+        if suspects and not self._desk.in_hand(self._suspect):
+            # A crash must say which of them it was: one at a time, and first the one that is suspected least.
+            first = min(suspects, key=lambda suspect: suspect[0])
+            suspects.remove(first)
+            self._suspect = first[1].id
+            backlog.add([first[1]])
+            admitted += 1
+        self._suspects_wait = bool(suspects)
+        held_back += len(suspects)
         self.trouble = None
         event = QueueListed(listed, admitted, held_back, oldest)
         self._on_event(event)
@@ -113,3 +154,5 @@ class Producer:
             if not self._desk.has(task.id) and not await self._cooldown.holds(task.id):
                 self._desk.take(task.id)
                 await self._queue.send(task)
+                if self._paused:  # one task shows whether it goes again; a whole queue would fail with it
+                    await self._desk.until(lambda: not len(self._desk))

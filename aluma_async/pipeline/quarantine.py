@@ -13,6 +13,9 @@ from aluma_async.pipeline.carrier import Carrier
 from aluma_async.pipeline.resilient import Resilient
 from aluma_async.ports import Destination
 
+RECORD = "quarantine.json"
+"""The file that says what happened; written with the others, below the task's id."""
+
 
 class Quarantine:
     """Saves a task below a folder that bears its id, with a record of what happened in ``quarantine.json``."""
@@ -59,7 +62,7 @@ def _record(claim: Claim, error: AlumaAsyncError, missing: dict[int, str]) -> Cl
     ]
     texts = {
         "specification.json": spec.received.decode(errors="replace"),
-        "quarantine.json": msgspec.json.format(msgspec.json.encode(record)).decode(),
+        RECORD: msgspec.json.format(msgspec.json.encode(record)).decode(),
     }
     notes = [
         ExportFile(len(spec.files) + i, 0, task.id, name, "content", text)

@@ -4,27 +4,39 @@ import anyio
 
 from aluma_async.events import (
     ClaimAbandoned,
+    ClaimDeferred,
     ClaimLost,
+    Event,
+    FailingStopped,
     QuarantineFailed,
     TaskCancelled,
     TaskCompleted,
     TaskFailed,
+    TaskParked,
     TaskRefused,
-    TaskReleased,
     TaskStarted,
 )
-from aluma_async.exceptions import AlumaAsyncError, DestinationError, ImpossibleExport, Refused, SourceError
-from aluma_async.models import Claim, ExportTask
+from aluma_async.exceptions import (
+    AlumaAsyncError,
+    DestinationError,
+    DestinationUnavailable,
+    ImpossibleExport,
+    Refused,
+    SourceError,
+)
+from aluma_async.models import Claim, ExportTask, Step
 from aluma_async.pipeline.carrier import Carrier
 from aluma_async.pipeline.cooldown import Cooldown
+from aluma_async.pipeline.last_word import last_word
+from aluma_async.pipeline.ledger import Ledger
 from aluma_async.pipeline.quarantine import Quarantine
+from aluma_async.policy.breaker import Breaker
+from aluma_async.policy.lease import CLAIM_SHARE
 from aluma_async.policy.verdict import Verdict, flaw, verdict
 from aluma_async.ports import Destination, OnEvent, TaskSource
 
-CLAIM_SHARE = 5 / 6
-"""The share of Aluma's time-out after which we give a claim back ourselves: 25 of 30 minutes."""
 GIVE_BACK_SECONDS = 30.0
-"""How long a claim may take to be given back before it is left to Aluma's time-out."""
+"""How long a last word about a claim may take while we are being stopped, before it is left to a later run."""
 _LONGEST_MESSAGE = 1000
 
 
@@ -36,26 +48,28 @@ class Worker:
         source: TaskSource,
         destination: Destination,
         carrier: Carrier,
+        ledger: Ledger,
         cooldown: Cooldown,
         quarantine: Quarantine | None,
         *,
         claim_timeout: float,
-        park: float,
         on_event: OnEvent,
     ) -> None:
         self._source = source
         self._destination = destination
         self._carrier = carrier
+        self._ledger = ledger
         self._cooldown = cooldown
         self._quarantine = quarantine
+        self._breaker = Breaker()
         self._claim_seconds = claim_timeout * CLAIM_SHARE
-        self._park = park
         self._on_event = on_event
 
     async def export(self, task: ExportTask) -> bool:
         """Export a task; return whether Aluma will not offer it again.
 
-        Raises ``SourceError`` if Aluma could not be asked for it at all, and nothing else but cancellation.
+        Raises ``SourceError`` or ``JournalError`` if it could not be claimed at all, ``DestinationUnavailable``
+        if nobody's files can be saved: whatever it is, it concerns all tasks. Nothing else but cancellation.
         """
         claim: Claim | None = None
         try:
@@ -63,16 +77,18 @@ class Worker:
             claim = await self._source.start(task)
             self._on_event(TaskStarted(task, len(claim.spec.files)))
             size = await self._deliver(claim)
+            with anyio.CancelScope(shield=True):  # from here on Complete is the only right word
+                await self._ledger.committed(task.id, len(claim.spec.files), size)
             await self._source.complete(task)
         except AlumaAsyncError as error:
             return await self._give_up(task, claim, error)
         except Exception as error:  # noqa: BLE001 - a defect of ours or of a plug-in must not take other tasks along
             return await self._give_up(task, claim, AlumaAsyncError(f"unexpected {type(error).__name__}"))
         except BaseException:  # cancelled: Start is whole, so without a claim there is nothing to give back
-            if claim and await self._cancel(task):
-                self._on_event(TaskReleased(task))
+            await self._stopped(task)
             raise
         await self._cooldown.forget(task.id)
+        self._breaker.exported()
         self._on_event(TaskCompleted(task, len(claim.spec.files), size, anyio.current_time() - begun))
         return True
 
@@ -89,7 +105,9 @@ class Worker:
 
     async def _give_up(self, task: ExportTask, claim: Claim | None, error: AlumaAsyncError) -> bool:
         attempt = await self._cooldown.failures(task.id) + 1
-        match verdict(error, claimed=claim is not None, attempt=attempt):
+        open_claim = self._ledger.get(task.id)
+        step = open_claim.step if open_claim and claim else Step.CLAIMED if claim else None
+        match verdict(error, step=step, attempt=attempt):
             case Verdict.SKIP:
                 self._on_event(TaskRefused(task, error))
                 return True
@@ -98,51 +116,77 @@ class Worker:
                 return True
             case Verdict.AWAY:
                 raise error
+            case Verdict.LEAVE:
+                self._on_event(ClaimDeferred(task, error))
             case Verdict.FAIL:
                 return await self._fail(task, claim, error)
             case Verdict.CANCEL:
                 await self._cool_down(task, error, give_back=True)
             case Verdict.HOLD:
                 await self._cool_down(task, error, give_back=False)
+        if isinstance(error, DestinationUnavailable):
+            raise error
         return False
 
     async def _fail(self, task: ExportTask, claim: Claim | None, error: AlumaAsyncError) -> bool:
         """Save what the task holds, then fail it; where that cannot be done, give it back and park it."""
+        reason, message = type(error).__name__, str(error)[:_LONGEST_MESSAGE]
         try:
             if claim is None or self._quarantine is None:
                 raise error
+            if not self._breaker.lets(reason):
+                raise error
             await self._quarantine.save(claim, error)
-            await self._source.fail(task, str(error)[:_LONGEST_MESSAGE])
+            with anyio.CancelScope(shield=True):  # from here on Fail is the only right word
+                await self._ledger.failing(task.id, message)
+            await self._source.fail(task, message)
+        except Refused as why:
+            self._on_event(ClaimLost(task, why))
+            return True
         except AlumaAsyncError as why:
-            self._on_event(QuarantineFailed(task, why))
-            await self._cool_down(task, error, give_back=True, at_least=self._park)
+            if (open_claim := self._ledger.get(task.id)) and open_claim.step is Step.FAILING:
+                self._on_event(ClaimDeferred(task, why))
+                return False
+            if why is not error:
+                self._on_event(QuarantineFailed(task, why))
+            await self._cool_down(task, error, give_back=True, park=True)
             return False
         except BaseException:
-            await self._cancel(task)
+            await self._stopped(task)
             raise
+        if self._breaker.failed(reason):
+            self._on_event(FailingStopped(task, error))
         await self._cooldown.forget(task.id)
         self._on_event(TaskFailed(task, error))
         return True
 
     async def _cool_down(
-        self, task: ExportTask, error: AlumaAsyncError, *, give_back: bool, at_least: float = 0.0
+        self, task: ExportTask, error: AlumaAsyncError, *, give_back: bool, park: bool = False
     ) -> None:
         # Held back first: a task that is given back is offered again at once.
-        failures, delay = await self._cooldown.hold(task.id, at_least)
+        hold = await self._cooldown.hold(task.id, error, park=park)
         if give_back:
-            await self._cancel(task)
-        self._on_event(TaskCancelled(task, error, failures, delay))
+            await self._let_go(task)
+        if hold.parked:
+            self._on_event(TaskParked(task, hold))
+        else:
+            self._on_event(TaskCancelled(task, error, hold.failures, hold.seconds))
 
-    async def _cancel(self, task: ExportTask) -> bool:
-        """Give a claim back, even when cancelled ourselves; return whether Aluma took it."""
+    async def _stopped(self, task: ExportTask) -> None:
+        """Let go of a claim because the run stops."""
+        if event := await self._let_go(task):
+            self._on_event(event)
+
+    async def _let_go(self, task: ExportTask) -> Event | None:
+        """Say the last word about a claim, even when cancelled ourselves; what found no hearing is said later."""
+        claim = self._ledger.get(task.id)
+        if claim is None:
+            return None
+        error = SourceError(f"task {task.id}: no answer in time")
         with anyio.CancelScope(shield=True), anyio.move_on_after(GIVE_BACK_SECONDS):
             try:
-                await self._source.cancel(task)
-            except Refused:
-                return False  # it was not ours, or not any more: nothing is left to give back
-            except SourceError as error:
-                self._on_event(ClaimAbandoned(task, error))
-                return False
-            return True
-        self._on_event(ClaimAbandoned(task, SourceError(f"cancel task {task.id}: no answer in time")))
-        return False
+                return await last_word(self._source, task, claim)
+            except SourceError as why:
+                error = why
+        self._on_event(ClaimAbandoned(task, error))
+        return None

@@ -1,4 +1,4 @@
-"""What an error means for a task: the one place that decides between skip, hold back, cancel and fail."""
+"""What an error means for a task: the one place that decides between skip, hold back, cancel, fail and leave."""
 
 from enum import Enum, auto
 
@@ -8,10 +8,11 @@ from aluma_async.exceptions import (
     BadReply,
     BadSpecification,
     CredentialsRefused,
+    JournalError,
     Refused,
     Unavailable,
 )
-from aluma_async.models import ExportSpec
+from aluma_async.models import ExportSpec, Step
 
 
 class Verdict(Enum):
@@ -22,26 +23,31 @@ class Verdict(Enum):
     LOST = auto()
     """We had it, and the claim ended without us."""
     AWAY = auto()
-    """Aluma could not be asked for it, which says nothing of the task."""
+    """Aluma could not be asked for it, or that could not be written down, which says nothing of the task."""
     HOLD = auto()
     """We never had it, so there is nothing to give back; it cools down."""
     CANCEL = auto()
     """We have it or may have it: give it back; it cools down."""
     FAIL = auto()
     """It can never be exported."""
+    LEAVE = auto()
+    """All that is left is a last word that may have been heard: nothing else may be said, and that again later."""
 
 
-_AWAY = (Unavailable, CredentialsRefused)
+_AWAY = (Unavailable, CredentialsRefused, JournalError)
 _CLAIMED_BUT_UNREADABLE = (Ambiguous, BadReply, BadSpecification)
 
 
-def verdict(error: AlumaAsyncError, *, claimed: bool, attempt: int) -> Verdict:
+def verdict(error: AlumaAsyncError, *, step: Step | None, attempt: int) -> Verdict:
     """Judge the error that ended the ``attempt``-th attempt (from 1) at a task.
 
-    ``claimed`` says whether Start had been answered with a specification.
+    ``step`` says how far its claim had come; None or ``STARTED``: Start was not answered with a specification.
     """
+    claimed = step not in (None, Step.STARTED)
     if isinstance(error, Refused):
         return Verdict.LOST if claimed else Verdict.SKIP
+    if step in (Step.COMMITTED, Step.FAILING):
+        return Verdict.LEAVE
     if not claimed and not isinstance(error, _CLAIMED_BUT_UNREADABLE):
         return Verdict.AWAY if isinstance(error, _AWAY) else Verdict.HOLD
     if error.fatal_after is not None and attempt >= error.fatal_after:

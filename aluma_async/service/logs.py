@@ -15,7 +15,7 @@ from msgspec import structs
 from aluma_async import events
 from aluma_async.events import Event
 from aluma_async.exceptions import AlumaAsyncError
-from aluma_async.models import ExportFile, ExportTask, Summary
+from aluma_async.models import ExportFile, ExportTask, Hold, Summary
 from aluma_async.service.text import printable
 
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
@@ -30,11 +30,17 @@ MESSAGES: Mapping[type[Event], tuple[Level, str]] = {
     events.FileSaved: ("debug", "task {task}: file {file} staged, {size} bytes"),
     events.TaskCompleted: ("info", "task {task} exported: {files} files, {bytes} bytes in {seconds:.2f} s"),
     events.TaskCancelled: ("warning", "task {task} given back ({failures}), again in {retry_in:.1f} s: {error}"),
-    events.TaskReleased: ("info", "task {task} given back: the run stops"),
+    events.TaskParked: ("error", "task {task} is parked for {seconds:.0f} s after {failures} failures: {error}"),
+    events.TaskReleased: ("info", "task {task} given back, nothing is wrong with it"),
     events.TaskFailed: ("error", "task {task} failed, what it holds is in the quarantine: {error}"),
     events.QuarantineFailed: ("error", "task {task} is parked, the quarantine could not take it: {error}"),
     events.ClaimLost: ("warning", "task {task}: the claim had ended without us: {error}"),
-    events.ClaimAbandoned: ("warning", "task {task}: left to Aluma's time-out: {error}"),
+    events.ClaimDeferred: ("warning", "task {task} is saved, but Aluma could not be told yet: {error}"),
+    events.ClaimAbandoned: ("warning", "task {task} could not be given back yet: {error}"),
+    events.FailingStopped: ("error", "task {task} was one of several failed in a row, no more are for now: {error}"),
+    events.ClaimingPaused: ("error", "nothing is claimed for now: {error}"),
+    events.ClaimingResumed: ("warning", "claiming again"),
+    events.JournalDamaged: ("error", "the journal was damaged, it is now {path}; a new one was begun"),
     events.RequestRetried: ("debug", "{request}: again in {delay:.1f} s: {error}"),
     events.RequestsHeldBack: ("warning", "Aluma asked for a pause: no request for {seconds:.1f} s"),
     events.DrainStarted: ("debug", "draining, {in_hand} tasks queued or in hand"),
@@ -93,5 +99,8 @@ def _fields(event: Event, *, names: bool) -> Iterator[tuple[str, object]]:
                 yield "error_type", type(error).__name__
             case Summary() as summary:
                 yield from structs.asdict(summary).items()
+            case Hold() as hold:
+                yield from (("seconds", hold.seconds), ("failures", hold.failures), ("crashes", hold.crashes))
+                yield from (("error", hold.message), ("error_type", hold.error))
             case value:
                 yield field, value

@@ -100,9 +100,12 @@ class Tally:
         self.files += event.files
         self.bytes += event.bytes
 
-    def _cancelled(self, event: events.TaskCancelled) -> None:
+    def _cancelled(self, event: events.TaskCancelled | events.TaskParked) -> None:
         self._settled(event)
         self.cooling += 1
+
+    def _deferred(self, event: events.ClaimDeferred) -> None:
+        self.in_hand.pop(event.task.id, None)
 
     def _failed(self, event: events.TaskFailed) -> None:
         self._settled(event)
@@ -125,6 +128,8 @@ class Tally:
         events.BytesReceived: _received,
         events.TaskCompleted: _completed,
         events.TaskCancelled: _cancelled,
+        events.TaskParked: _cancelled,
+        events.ClaimDeferred: _deferred,
         events.TaskFailed: _failed,
         events.TaskRefused: _lost,
         events.ClaimLost: _lost,

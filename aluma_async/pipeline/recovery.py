@@ -1,0 +1,132 @@
+"""``Recovery``: says the last word about claims that nobody works on.
+
+Those of a process that crashed, those whose Complete, Fail or Cancel found no hearing, and those that a Start
+may still make without our seeing it. It runs beside the workers and holds nothing up but the tasks it speaks of.
+"""
+
+import anyio
+from anyio.abc import TaskGroup
+
+from aluma_async.events import ClaimAbandoned, TaskParked
+from aluma_async.exceptions import SourceError
+from aluma_async.models import ExportTask, Hold, OpenClaim, Step
+from aluma_async.pipeline.cooldown import Cooldown
+from aluma_async.pipeline.desk import Desk
+from aluma_async.pipeline.last_word import last_word
+from aluma_async.pipeline.ledger import Ledger
+from aluma_async.policy.retry import doubled
+from aluma_async.ports import Journal, OnEvent, TaskSource
+
+COOLDOWN_SECONDS = 2.0
+"""How long a task that was given back after a crash is left alone; it did nothing wrong."""
+_WAIT_INITIAL = 5.0
+_WAIT_MAX = 600.0
+_WAIT_SPEAKING_MAX = 60.0  # where files are saved and only Complete is missing
+
+
+class Recovery:
+    """Works from the ledger. ``source`` repeats what may be repeated."""
+
+    def __init__(
+        self, source: TaskSource, ledger: Ledger, journal: Journal, desk: Desk, cooldown: Cooldown, *, on_event: OnEvent
+    ) -> None:
+        self._source = source
+        self._ledger = ledger
+        self._journal = journal
+        self._desk = desk
+        self._cooldown = cooldown
+        self._on_event = on_event
+        self._due: dict[str, tuple[float, int]] = {}  # when, and how often it was tried
+        self._changed = anyio.Event()
+
+    async def recall(self) -> None:
+        """Take over what an earlier process left. Raises ``JournalError``."""
+        records = await self._journal.recall()
+        await self._cooldown.recall(record for record in records if isinstance(record, Hold))
+        broken = self._ledger.recall([record for record in records if isinstance(record, OpenClaim)])
+        for hold in await self._cooldown.crashed(claim.task_id for claim in broken):
+            self._on_event(TaskParked(ExportTask(hold.task_id), hold))
+        for claim in self._ledger:
+            self._desk.take(claim.task_id)  # until it was spoken of once, nobody may claim it
+
+    async def run(self) -> None:
+        """Speak of each claim once, and then of those that are left, ever more rarely, until cancelled."""
+        async with anyio.create_task_group() as group:
+            for claim in self._ledger:
+                if self._desk.has(claim.task_id) and claim.task_id not in self._due:
+                    group.start_soon(self._first, claim)
+            while True:
+                now = anyio.current_time()
+                for task_id, (at, tries) in list(self._due.items()):
+                    if at <= now:
+                        del self._due[task_id]
+                        self._again(task_id, tries, group)
+                self._changed = anyio.Event()
+                with anyio.move_on_at(min((at for at, _ in self._due.values()), default=float("inf"))):
+                    await self._changed.wait()
+
+    def adopt(self, task_id: str, tries: int = 0) -> None:
+        """Look after a task that was in hand, if there is anything left to say about it."""
+        self._ledger.loosen(task_id)
+        claim = self._ledger.get(task_id)
+        if claim is None:
+            return
+        wait = doubled(_WAIT_INITIAL, _WAIT_MAX if claim.step is Step.LOOSE else _WAIT_SPEAKING_MAX, tries + 1)
+        worth = self._ledger.worth(claim)
+        if worth <= 1:
+            self._ledger.settle(task_id, gone=True)
+            return
+        self._due[task_id] = anyio.current_time() + min(wait, worth - 1), tries
+        self._changed.set()
+
+    async def finish(self, within: float) -> None:
+        """Try once more to say what is left to be said, before the run ends."""
+        with anyio.CancelScope(shield=True), anyio.move_on_after(within):
+            async with anyio.create_task_group() as group:
+                for claim in self._ledger:
+                    if claim.step is not Step.LOOSE:
+                        group.start_soon(self._speak, claim)
+
+    async def _first(self, claim: OpenClaim) -> None:
+        """Speak of a claim that an earlier process left, and let the task rest for a moment."""
+        settled = False
+        try:
+            settled = await self._speak(claim)
+            if not settled:
+                await anyio.sleep(COOLDOWN_SECONDS)
+        finally:
+            self._desk.release(claim.task_id, settled=settled)
+        self.adopt(claim.task_id)
+
+    def _again(self, task_id: str, tries: int, group: TaskGroup) -> None:
+        claim = self._ledger.get(task_id)
+        if claim is None:
+            return
+        if self._desk.has(task_id):  # a worker has it: whatever comes of that, it is adopted again
+            return
+        self._desk.take(task_id)  # decided and taken in one step: nobody claims it while we cancel it
+        group.start_soon(self._later, claim, tries)
+
+    async def _later(self, claim: OpenClaim, tries: int) -> None:
+        settled = False
+        try:
+            settled = await self._speak(claim)
+        finally:
+            self._desk.release(claim.task_id, settled=settled)
+        self.adopt(claim.task_id, tries + 1)
+
+    async def _speak(self, claim: OpenClaim) -> bool:
+        """Say what is left to be said; return whether Aluma will not offer the task again."""
+        task = ExportTask(claim.task_id)
+        try:
+            event = await last_word(self._source, task, claim)
+        except SourceError as error:
+            if self._ledger.worth(claim) <= 1:
+                self._on_event(ClaimAbandoned(task, error))
+            return False
+        if event:
+            self._on_event(event)
+        if claim.step is Step.LOOSE:
+            return False
+        await self._cooldown.forget(task.id)  # heard now or, where it is refused, before
+        return True

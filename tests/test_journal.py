@@ -1,0 +1,307 @@
+"""The journal on disk, and what an exporter does with what an earlier one left in it."""
+
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from aluma_async import Exporter, MemoryJournal, events
+from aluma_async.exceptions import JournalError, JournalInUse
+from aluma_async.models import Hold, OpenClaim, Stamp, Step
+from aluma_async.pipeline import sqlite_journal
+from aluma_async.pipeline.sqlite_journal import SqliteJournal
+from aluma_async.policy.lease import GRACE_SECONDS
+from aluma_async.testing import Fault, FaultPlan, MemoryDestination, SimulatedSource, run_virtual
+from tests.stack import simulated
+
+NOW = Stamp("boot", 100.0, 1_000_000.0)
+
+
+def claim(task_id, step=Step.STARTED, **fields):
+    return OpenClaim(task_id, step, fields.pop("sent", NOW), **fields)
+
+
+@contextmanager
+def opened(folder, on_event=None):
+    with ThreadPoolExecutor(1) as executor:
+        journal = SqliteJournal(folder, executor=executor, on_event=on_event)
+        try:
+            yield journal
+        finally:
+            journal.close()
+
+
+def recalled(folder, on_event=None):
+    with opened(folder, on_event) as journal:
+        return list(anyio.run(journal.recall))
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_what_is_written_is_there_for_the_next_process_and_what_is_forgotten_is_not(kind, tmp_path):
+    async def main():
+        memory = MemoryJournal()
+
+        @contextmanager
+        def a_process():
+            if kind == "memory":
+                yield memory
+            else:
+                with opened(tmp_path) as journal:
+                    yield journal
+
+        hold = Hold("a", NOW, 60.0, failures=2, error="BadReply", message="why")
+        with a_process() as journal:
+            assert await journal.recall() == []
+            await journal.write(claim("a"), claim("b"), hold)
+            await journal.write(claim("a", Step.COMMITTED, files=2, bytes=3))
+            journal.forget(OpenClaim, "b")
+            journal.note(claim("c"))
+            await journal.flush()
+        with a_process() as journal:
+            found = await journal.recall()
+            assert sorted(map(str, found)) == sorted(
+                map(str, [claim("a", Step.COMMITTED, files=2, bytes=3), claim("c"), hold])
+            )
+
+    anyio.run(main)
+
+
+def test_many_writes_at_once_share_their_syncs(tmp_path):
+    async def main():
+        with opened(tmp_path) as journal:
+            await journal.recall()
+            applied = []
+            journal._apply, apply = lambda changes: applied.append(len(changes)) or apply(changes), journal._apply
+            async with anyio.create_task_group() as group:
+                for number in range(100):
+                    group.start_soon(journal.write, claim(str(number)))
+            assert sum(applied) == 100
+            assert len(applied) <= 3
+
+    anyio.run(main)
+    assert len(recalled(tmp_path)) == 100
+
+
+def test_a_second_process_is_refused_and_the_first_goes_on(tmp_path):
+    with opened(tmp_path) as first:
+        anyio.run(first.recall)
+        with pytest.raises(JournalInUse, match="another exporter uses it"):
+            recalled(tmp_path)
+        anyio.run(first.write, claim("a"))
+    assert len(recalled(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("harm", ["noise", "empty", "cut", "foreign", "folder-of-wal"])
+def test_a_damaged_journal_is_set_aside_and_reported_and_a_new_one_begun(harm, tmp_path):
+    with opened(tmp_path) as journal:
+        anyio.run(journal.recall)
+        anyio.run(journal.write, *[claim(str(number)) for number in range(500)])
+    path = tmp_path / sqlite_journal.FILE_NAME
+    match harm:
+        case "noise":
+            path.write_bytes(random.Random(0).randbytes(path.stat().st_size))
+        case "empty":
+            path.write_bytes(b"")
+        case "cut":
+            path.write_bytes(path.read_bytes()[:10_000])
+        case "foreign":
+            database = sqlite3.connect(path)
+            database.execute("UPDATE record SET value = 'nonsense'")
+            database.commit()
+            database.close()
+        case "folder-of-wal":
+            path.write_bytes(path.read_bytes()[:4096] + b"\0" * 8192)
+    told = []
+    assert recalled(tmp_path, told.append) == []
+    if harm != "empty":  # an empty file is a new one to SQLite
+        assert [type(event) for event in told] == [events.JournalDamaged]
+        assert Path(told[0].path).exists()
+    assert recalled(tmp_path, told.append) == []
+    assert len(told) == (harm != "empty")
+
+
+def test_a_journal_that_is_damaged_under_way_is_made_anew_from_what_is_known(tmp_path):
+    told = []
+    with opened(tmp_path, told.append) as journal:
+        anyio.run(journal.recall)
+        anyio.run(journal.write, claim("a"))
+        journal._disconnect()  # as if its pages had to be read again
+        (tmp_path / sqlite_journal.FILE_NAME).write_bytes(b"no database at all" * 1000)
+        anyio.run(journal.write, claim("b"))
+    assert [type(event) for event in told] == [events.JournalDamaged]
+    assert {record.task_id for record in recalled(tmp_path)} == {"a", "b"}
+
+
+def test_a_state_folder_that_cannot_be_used_says_which_and_what_to_do(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JournalError, match="file") as caught:
+        recalled(tmp_path / "file" / "state")
+    assert "--state" in caught.value.hint
+
+
+def test_nobody_else_may_read_the_journal(tmp_path):
+    if os.name != "posix":
+        pytest.skip("file modes are POSIX's")
+    recalled(tmp_path / "state")
+    assert (tmp_path / "state").stat().st_mode & 0o077 == 0
+    assert (tmp_path / "state" / sqlite_journal.FILE_NAME).stat().st_mode & 0o077 == 0
+
+
+def test_a_lock_ends_with_its_process_however_that_ends(tmp_path):
+    code = (
+        "import anyio, os, pathlib\n"
+        "from aluma_async.pipeline.sqlite_journal import SqliteJournal\n"
+        f"anyio.run(SqliteJournal(pathlib.Path({str(tmp_path)!r})).recall)\n"
+        "os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 9
+    assert recalled(tmp_path) == []
+
+
+# -- what the next exporter makes of it
+
+
+class Crashed:
+    """An Aluma with claims of a process that is gone, and the exporter that comes after it."""
+
+    def __init__(self, tasks=5, *, journal=None, faults=None, exporter=None, **behaviour):
+        self.aluma = simulated(tasks, **behaviour)
+        self.journal = journal or MemoryJournal()
+        self.told: list[tuple[float, events.Event]] = []
+        self.destination = MemoryDestination()
+        self.source = SimulatedSource(self.aluma, faults)
+        self.settings = exporter or {}
+
+    def clock(self):
+        return Stamp("sim", anyio.current_time(), 1e9 + anyio.current_time())
+
+    def next(self):
+        return Exporter(
+            self.source,
+            self.destination,
+            journal=self.journal,
+            clock=self.clock,
+            on_event=lambda event: self.told.append((anyio.current_time(), event)),
+            uniform=random.Random(0).uniform,
+            **self.settings,
+        )
+
+    def when(self, kind):
+        return [at for at, event in self.told if isinstance(event, kind)]
+
+
+def test_claims_of_a_crashed_process_are_given_back_within_seconds_and_exported():
+    async def main():
+        world = Crashed(5)
+        for task_id in world.aluma.ids():
+            world.aluma.start(task_id)
+            await world.journal.write(claim(task_id, sent=world.clock()))
+        summary = await world.next().run_until_drained()
+        assert summary.exported == 5
+        assert max(world.when(events.TaskReleased)) < 5
+        assert summary.seconds < 10
+        assert not world.aluma.counts["requeued"]
+
+    run_virtual(main)
+
+
+def test_what_was_committed_is_completed_and_not_exported_again():
+    async def main():
+        world = Crashed(1)
+        (task_id,) = world.aluma.ids()
+        world.aluma.start(task_id)
+        await world.journal.write(claim(task_id, Step.COMMITTED, sent=world.clock(), files=2, bytes=20))
+        summary = await world.next().run_until_drained()
+        assert (summary.exported, summary.files, summary.bytes) == (1, 2, 20)
+        assert world.aluma.counts["start"] == world.aluma.counts["complete"] == 1
+        assert not world.destination.tasks
+
+    run_virtual(main)
+
+
+def test_a_claim_whose_time_is_over_is_not_spoken_of():
+    """Somebody else may have the task by now, and the words would be about that claim."""
+
+    async def main():
+        world = Crashed(1, claim_timeout_seconds=1800)
+        (task_id,) = world.aluma.ids()
+        world.aluma.start(task_id)
+        await world.journal.write(claim(task_id, Step.COMMITTED, sent=world.clock()))
+        await anyio.sleep(1801)
+        world.aluma.start(task_id)  # somebody else
+        await world.next().run_until_drained()
+        assert world.aluma.counts["complete"] == world.aluma.counts["cancel"] == 0
+        assert world.aluma.ledger() == {"pending:complete_client_action": 1}
+
+    run_virtual(main)
+
+
+def test_a_start_that_is_carried_out_late_is_given_back_in_seconds_or_minutes_not_by_time_out():
+    """Start times out, Cancel is refused, and then the Start is carried out."""
+
+    async def main():
+        for late in (3, 40, 200, 600):
+            faults = FaultPlan()
+            faults.plan("start", [Fault.DROP_BEFORE])
+            world = Crashed(1, faults=faults, exporter={"park_after": 0})
+            exporter = world.next()
+            async with anyio.create_task_group() as group:
+                group.start_soon(exporter.run)
+                while not world.when(events.TaskCancelled):  # noqa: ASYNC110
+                    await anyio.sleep(0.1)
+                world.destination.unavailable = True  # so that it is not simply exported meanwhile
+                await anyio.sleep(late)
+                (task_id,) = world.aluma.ids()
+                if world.aluma.ledger().get("pending:start_client_action"):
+                    world.aluma.start(task_id)
+                await anyio.sleep(GRACE_SECONDS)
+                world.destination.unavailable = False
+                await anyio.sleep(3600)
+                exporter.stop()
+            assert world.aluma.ledger() == {"completed": 1}, late
+            assert not world.aluma.counts["requeued"], late
+
+    run_virtual(main)
+
+
+def test_cool_downs_and_failures_survive_a_restart():
+    async def main():
+        faults = FaultPlan()
+        faults.plan("file", [Fault.DROP_BEFORE] * 5)
+        world = Crashed(1, faults=faults)
+        first = await world.next().run_until_drained()
+        assert first.held_back == 1
+        second = await world.next().run_until_drained()
+        assert (second.held_back, second.exported) == (1, 0), "still cooling down"
+        await anyio.sleep(100)
+        third = await world.next().run_until_drained()
+        assert third.exported == 1
+        assert not await world.journal.recall()
+
+    run_virtual(main)
+
+
+def test_a_parked_task_rests_until_an_operator_releases_it():
+    async def main():
+        faults = FaultPlan()
+        faults.plan("file", [Fault.DROP_BEFORE] * 10)
+        world = Crashed(1, faults=faults, exporter={"park_after": 2, "park": 99_999})
+        exporter = world.next()
+        async with anyio.create_task_group() as group:
+            group.start_soon(exporter.run)
+            await anyio.sleep(5000)
+            (parked,) = [event for _, event in world.told if isinstance(event, events.TaskParked)]
+            assert (parked.hold.failures, parked.hold.seconds) == (2, 99_999)
+            world.journal.release(parked.task.id)
+            await anyio.sleep(100)
+            assert world.aluma.ledger() == {"completed": 1}
+            exporter.stop()
+
+    run_virtual(main)
