@@ -81,10 +81,15 @@ class Cooldown:
             error=type(error).__name__,
             message=str(error),
         )
+        await self.renew(hold)
+        return hold
+
+    async def renew(self, hold: Hold) -> None:
+        """Let a hold begin anew, now."""
+        hold = replace(hold, since=self._clock())
         await self._keep(hold, hold.seconds)
         with suppress(JournalError):  # held back all the same, as long as this process lives
             await self._journal.write(hold)
-        return hold
 
     async def crashed(self, task_ids: Iterable[str]) -> list[Hold]:
         """Count a crash for each task that was in hand; return those that are parked for it."""
@@ -101,7 +106,8 @@ class Cooldown:
             )
             await self._keep(hold, hold.seconds)
             counted.append(hold)
-        await self._journal.write(*counted)
+        with suppress(JournalError):  # what is open has to be spoken of all the same
+            await self._journal.write(*counted)
         return [hold for hold in counted if hold.crashes >= PARK_AFTER_CRASHES]
 
     async def forget(self, task_id: str) -> None:

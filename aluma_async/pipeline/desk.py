@@ -23,7 +23,7 @@ class Desk:
 
     def has(self, task_id: str) -> bool:
         """Whether the task is in hand or was settled a moment ago."""
-        return task_id in self._in_hand or task_id in self._settled
+        return task_id in self._in_hand or anyio.current_time() < self._settled.get(task_id, 0.0)
 
     def in_hand(self, task_id: str) -> bool:
         """Whether somebody is at work on a task, or about to be."""

@@ -107,6 +107,7 @@ class Exporter:
             resilient,
             self._send,
             self._desk,
+            self._ledger,
             self._cooldown,
             probe=destination.probe,
             polling=polling,
@@ -140,8 +141,12 @@ class Exporter:
         held_back = 0
         broken: AlumaAsyncError | None = None
         with self._receive, self._send:
-            await self.destination.probe()
             await self._recovery.recall()
+            try:
+                await self.destination.probe()
+            except AlumaAsyncError:
+                await self._recovery.finish(GIVE_BACK_SECONDS)  # what is open can be given back all the same
+                raise
             async with anyio.create_task_group() as outer:
                 outer.start_soon(self._limit_drain, outer.cancel_scope)
                 outer.start_soon(self._recovery.run)

@@ -95,6 +95,11 @@ class Ledger:
             del self._claims[task_id]
             self._journal.forget(OpenClaim, task_id)
 
+    def holds(self, task_id: str) -> bool:
+        """Whether Aluma may count a task as claimed by us now, so that it must not be started, whatever is listed."""
+        claim = self._claims.get(task_id)
+        return bool(claim and elapsed(claim.sent, self._clock()) < self._timeout)
+
     def standing(self, task_id: str) -> Standing:
         """Judge by its age whose a claim is; one that is not known is over."""
         claim = self._claims.get(task_id)

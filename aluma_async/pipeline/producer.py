@@ -12,6 +12,7 @@ from aluma_async.models import ExportTask
 from aluma_async.pipeline.backlog import Backlog
 from aluma_async.pipeline.cooldown import Cooldown
 from aluma_async.pipeline.desk import Desk
+from aluma_async.pipeline.ledger import Ledger
 from aluma_async.policy.retry import Patience
 from aluma_async.ports import OnEvent, TaskSource, Uniform
 
@@ -24,6 +25,7 @@ class Producer:
         source: TaskSource,
         queue: MemoryObjectSendStream[ExportTask],
         desk: Desk,
+        ledger: Ledger,
         cooldown: Cooldown,
         *,
         probe: Callable[[], Awaitable[None]],
@@ -35,6 +37,7 @@ class Producer:
         self._probe = probe
         self._queue = queue
         self._desk = desk
+        self._ledger = ledger
         self._cooldown = cooldown
         self._polling = polling
         self._uniform = uniform
@@ -119,10 +122,10 @@ class Producer:
             async for tasks in pages:
                 new = []
                 for task in tasks:
-                    if await self._cooldown.holds(task.id):
-                        held_back += 1
-                    elif self._desk.has(task.id):
+                    if self._desk.has(task.id):
                         pass
+                    elif self._ledger.holds(task.id) or await self._cooldown.holds(task.id):
+                        held_back += 1
                     elif crashes := await self._cooldown.suspects(task.id):
                         suspects.append((crashes, task))
                     else:
@@ -151,7 +154,8 @@ class Producer:
             if self.trouble:
                 break
             # Looked at again: a listing may hold a task twice, and much may have happened since.
-            if not self._desk.has(task.id) and not await self._cooldown.holds(task.id):
+            held = self._desk.has(task.id) or self._ledger.holds(task.id)
+            if not held and not await self._cooldown.holds(task.id):
                 self._desk.take(task.id)
                 await self._queue.send(task)
                 if self._paused:  # one task shows whether it goes again; a whole queue would fail with it

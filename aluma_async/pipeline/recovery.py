@@ -19,9 +19,11 @@ from aluma_async.ports import Journal, OnEvent, TaskSource
 
 COOLDOWN_SECONDS = 2.0
 """How long a task that was given back after a crash is left alone; it did nothing wrong."""
+_LAST_SECONDS = 2.0  # the last word is said this little before nothing is worth saying any more
+_CLOCK_STEP = 0.01  # a timer that comes a hair early must not make a busy loop of the wait
 _WAIT_INITIAL = 5.0
 _WAIT_MAX = 600.0
-_WAIT_SPEAKING_MAX = 60.0  # where files are saved and only Complete is missing
+_UNHEARD_TRIES = 3  # a word that found no hearing is said again within a minute
 
 
 class Recovery:
@@ -54,9 +56,9 @@ class Recovery:
         async with anyio.create_task_group() as group:
             for claim in self._ledger:
                 if self._desk.has(claim.task_id) and claim.task_id not in self._due:
-                    group.start_soon(self._first, claim)
+                    group.start_soon(self._speak, claim, 0, COOLDOWN_SECONDS)
             while True:
-                now = anyio.current_time()
+                now = anyio.current_time() + _CLOCK_STEP
                 for task_id, (at, tries) in list(self._due.items()):
                     if at <= now:
                         del self._due[task_id]
@@ -71,12 +73,12 @@ class Recovery:
         claim = self._ledger.get(task_id)
         if claim is None:
             return
-        wait = doubled(_WAIT_INITIAL, _WAIT_MAX if claim.step is Step.LOOSE else _WAIT_SPEAKING_MAX, tries + 1)
+        wait = doubled(_WAIT_INITIAL, _WAIT_MAX, tries + 1)
         worth = self._ledger.worth(claim)
-        if worth <= 1:
+        if worth < _LAST_SECONDS:
             self._ledger.settle(task_id, gone=True)
             return
-        self._due[task_id] = anyio.current_time() + min(wait, worth - 1), tries
+        self._due[task_id] = anyio.current_time() + min(wait, worth - _LAST_SECONDS / 2), tries
         self._changed.set()
 
     async def finish(self, within: float) -> None:
@@ -84,49 +86,40 @@ class Recovery:
         with anyio.CancelScope(shield=True), anyio.move_on_after(within):
             async with anyio.create_task_group() as group:
                 for claim in self._ledger:
-                    if claim.step is not Step.LOOSE:
-                        group.start_soon(self._speak, claim)
-
-    async def _first(self, claim: OpenClaim) -> None:
-        """Speak of a claim that an earlier process left, and let the task rest for a moment."""
-        settled = False
-        try:
-            settled = await self._speak(claim)
-            if not settled:
-                await anyio.sleep(COOLDOWN_SECONDS)
-        finally:
-            self._desk.release(claim.task_id, settled=settled)
-        self.adopt(claim.task_id)
+                    group.start_soon(self._say, claim)
 
     def _again(self, task_id: str, tries: int, group: TaskGroup) -> None:
         claim = self._ledger.get(task_id)
-        if claim is None:
-            return
-        if self._desk.has(task_id):  # a worker has it: whatever comes of that, it is adopted again
-            return
-        self._desk.take(task_id)  # decided and taken in one step: nobody claims it while we cancel it
-        group.start_soon(self._later, claim, tries)
+        if claim and not self._desk.in_hand(task_id):  # or a worker has it: when that is over it is adopted again
+            self._desk.take(task_id)  # decided and taken in one step: nobody claims it while we cancel it
+            group.start_soon(self._speak, claim, tries, 0.0)
 
-    async def _later(self, claim: OpenClaim, tries: int) -> None:
+    async def _speak(self, claim: OpenClaim, tries: int, rest: float) -> None:
+        """Say what is left of a claim that is on the desk; if it is given back the task rests there for a while."""
         settled = False
         try:
-            settled = await self._speak(claim)
+            heard = await self._say(claim)
+            if not heard:
+                tries = min(tries, _UNHEARD_TRIES)
+            elif claim.step is Step.LOOSE:
+                await anyio.sleep(rest)
+            else:
+                settled = True
         finally:
             self._desk.release(claim.task_id, settled=settled)
         self.adopt(claim.task_id, tries + 1)
 
-    async def _speak(self, claim: OpenClaim) -> bool:
-        """Say what is left to be said; return whether Aluma will not offer the task again."""
+    async def _say(self, claim: OpenClaim) -> bool:
+        """Say it; return whether it was heard: now or, where it is refused, before."""
         task = ExportTask(claim.task_id)
         try:
             event = await last_word(self._source, task, claim)
         except SourceError as error:
-            if self._ledger.worth(claim) <= 1:
+            if self._ledger.worth(claim) < _LAST_SECONDS:
                 self._on_event(ClaimAbandoned(task, error))
             return False
         if event:
             self._on_event(event)
-        if claim.step is Step.LOOSE:
-            return False
-        await self._cooldown.forget(task.id)  # heard now or, where it is refused, before
+        if claim.step is not Step.LOOSE:
+            await self._cooldown.forget(task.id)
         return True

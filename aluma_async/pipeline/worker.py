@@ -1,5 +1,9 @@
 """``Worker``: takes one task through start -> save -> commit -> complete, and out again if that goes wrong."""
 
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
+
 import anyio
 
 from aluma_async.events import (
@@ -34,6 +38,8 @@ from aluma_async.policy.breaker import Breaker
 from aluma_async.policy.lease import CLAIM_SHARE
 from aluma_async.policy.verdict import Verdict, flaw, verdict
 from aluma_async.ports import Destination, OnEvent, TaskSource
+
+T = TypeVar("T")
 
 GIVE_BACK_SECONDS = 30.0
 """How long a last word about a claim may take while we are being stopped, before it is left to a later run."""
@@ -96,8 +102,12 @@ class Worker:
         """Bring all files of a claim to the destination while it is surely ours; return their bytes."""
         if why := flaw(claim.spec):
             raise ImpossibleExport(why)
+        return await self._in_time(claim, partial(self._carrier.carry, claim, self._destination))
+
+    async def _in_time(self, claim: Claim, step: Callable[[], Awaitable[T]]) -> T:
+        """Do something as long as the claim is surely ours. Raises ``DestinationError`` if that is not enough."""
         with anyio.move_on_at(claim.sent_at + self._claim_seconds):
-            return await self._carrier.carry(claim, self._destination)
+            return await step()
         raise DestinationError(
             f"not saved within {self._claim_seconds:.0f} s, after which Aluma may give the task to somebody else",
             hint="Fewer workers, or a longer claim_timeout_seconds if Aluma's is longer.",
@@ -136,7 +146,7 @@ class Worker:
                 raise error
             if not self._breaker.lets(reason):
                 raise error
-            await self._quarantine.save(claim, error)
+            await self._in_time(claim, partial(self._quarantine.save, claim, error))
             with anyio.CancelScope(shield=True):  # from here on Fail is the only right word
                 await self._ledger.failing(task.id, message)
             await self._source.fail(task, message)
@@ -163,10 +173,12 @@ class Worker:
     async def _cool_down(
         self, task: ExportTask, error: AlumaAsyncError, *, give_back: bool, park: bool = False
     ) -> None:
-        # Held back first: a task that is given back is offered again at once.
+        # Held back first, so that no crash makes a hot loop of it; and again from when it was given back, since a
+        # Cancel that was lost sight of must not come in after the next Start.
         hold = await self._cooldown.hold(task.id, error, park=park)
         if give_back:
             await self._let_go(task)
+            await self._cooldown.renew(hold)
         if hold.parked:
             self._on_event(TaskParked(task, hold))
         else:

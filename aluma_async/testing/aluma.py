@@ -38,6 +38,8 @@ class Behaviour(Struct, frozen=True, kw_only=True):
     """What a 429 asks for; 0: it does not say."""
     latency_seconds: float = 0.0
     """From the arrival of a request to its reply."""
+    impossible_tasks: tuple[int, ...] = ()
+    """Numbers of the tasks whose specification asks, at its end, for a source that there is not."""
     bad_row: bool = True
     """Whether the listing holds a row that no client can read and a date that does not exist, as the guide's does."""
 
@@ -195,6 +197,9 @@ class SimulatedAluma:
             }
             for document in self.work.documents(self._task(task_id).number)
         ]
+        if self._task(task_id).number in self.behaviour.impossible_tasks:
+            fax = {"folder": "", "filename": "fax", "source": "fax", "content": None, "url": None}
+            documents.append({"files": [fax]})
         return msgspec.json.encode({"documents": documents})
 
     def expected(self, task_id: str) -> list[tuple[str, str, bytes]]:

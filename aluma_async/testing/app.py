@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 import msgspec
@@ -84,6 +84,11 @@ class _Face:
                         return web.Response(text="<html>please log in</html>", content_type="text/html")
                     case Fault.HANG:
                         await asyncio.sleep(3600)
+                    case Fault.LATE:
+                        self._carry_out_late(request, verb)
+                        await asyncio.sleep(3600)
+                    case Fault.SLOW:
+                        await asyncio.sleep(self._faults.seconds(Fault.SLOW))
                     case Fault.UNAUTHORISED:
                         aluma.revoke_tokens()
                 if verb != "token" and not aluma.accepts(
@@ -110,6 +115,16 @@ class _Face:
                     getattr(request.transport, end)()
 
         return handle
+
+    def _carry_out_late(self, request: web.Request, verb: str) -> None:
+        act = {"start": self._aluma.start, "complete": self._aluma.complete, "cancel": self._aluma.cancel}.get(verb)
+
+        def carry_out() -> None:
+            with suppress(Conflict, Unknown):
+                act(request.match_info["id"])  # type: ignore[misc]
+
+        if act:
+            asyncio.get_running_loop().call_later(self._faults.seconds(Fault.LATE), carry_out)
 
     async def token(self, request: web.Request, _: Fault | None) -> web.StreamResponse:
         try:

@@ -27,6 +27,10 @@ class Fault(StrEnum):
     """200 with a web page."""
     HANG = "hang"
     """No reply until the client gives up; not carried out."""
+    LATE = "late"
+    """No reply until the client gives up; carried out after that."""
+    SLOW = "slow"
+    """Carried out, and the reply takes its time."""
 
 
 class FaultPlan:
@@ -38,6 +42,7 @@ class FaultPlan:
 
     def __init__(self, rates: Mapping[Fault, float] | None = None, *, seed: int = 0, burst: float = 0.2) -> None:
         self._rates = dict(rates or {})
+        self._seconds = random.Random(f"{seed}/seconds")
         self._chance = random.Random(seed)
         self._burst = burst
         self._last: Fault | None = None
@@ -46,6 +51,16 @@ class FaultPlan:
     def plan(self, verb: str, faults: Iterable[Fault | None]) -> None:
         """Let the next requests of a verb meet just these faults (None: none), before chance decides again."""
         self._planned[verb].extend(faults)
+
+    def end(self) -> None:
+        """Let nothing go wrong any more."""
+        self._rates.clear()
+        self._planned.clear()
+        self._last = None
+
+    def seconds(self, kind: Fault) -> float:
+        """How long something takes: a reply (``SLOW``), or until a request is carried out after all (``LATE``)."""
+        return self._seconds.choice((1.0, 10.0, 40.0) if kind is Fault.SLOW else (65.0, 100.0, 260.0, 800.0))
 
     def left(self, verb: str) -> int:
         """How many of the planned faults of a verb have not happened yet."""

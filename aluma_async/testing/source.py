@@ -1,22 +1,36 @@
-"""``SimulatedSource``: the simulated Aluma as a ``TaskSource`` in memory, with the faults as errors."""
+"""``SimulatedSource``: the simulated Aluma as a ``TaskSource`` in memory, with the faults as errors.
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+A request that has left is carried out even if the one who sent it is killed.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 import anyio
 
 from aluma_async.aluma import wire
-from aluma_async.exceptions import Ambiguous, BadReply, FileMissing, RateLimited, Refused, Unavailable
+from aluma_async.exceptions import (
+    Ambiguous,
+    BadReply,
+    CredentialsRefused,
+    FileMissing,
+    RateLimited,
+    Refused,
+    Unavailable,
+    Unreachable,
+)
 from aluma_async.models import Claim, ExportFile, ExportTask
 from aluma_async.testing.aluma import Conflict, SimulatedAluma, Unknown
 from aluma_async.testing.faults import Fault, FaultPlan
+from aluma_async.testing.virtual_time import NOBODY
 
 T = TypeVar("T")
 
-_NOT_DONE = {Fault.DROP_BEFORE, Fault.ERROR_BEFORE, Fault.HANG, Fault.HTML}
-_DONE = {Fault.DROP_AFTER, Fault.ERROR_AFTER}
-_HANG_SECONDS = 60.0
+_NOT_DONE = {Fault.DROP_BEFORE, Fault.ERROR_BEFORE, Fault.HANG, Fault.HTML, Fault.LATE}
+_NO_REPLY = {Fault.DROP_AFTER, Fault.ERROR_AFTER}
+_GIVE_UP_SECONDS = 60.0
 
 
 class SimulatedSource:
@@ -28,28 +42,20 @@ class SimulatedSource:
 
     async def list_pending(self) -> AsyncIterator[Sequence[ExportTask]]:
         """List, 100 rows at a time."""
-        fault = await self._arrive("list")
-        self._raise_before(fault, changes=False)
+        fault, rows = await self._ask("list", lambda: b",".join(self._aluma.list_pending()), changes=False)
         decoder = wire.ListingDecoder(lambda _: None)
-        decoder.feed(b'{"tasks":[' + b",".join(self._aluma.list_pending()))
-        decoder.feed(b"]}")
+        decoder.feed(b'{"tasks":[' + rows + b"]}")
         tasks = decoder.close()
         for start in range(0, len(tasks), 100):
             yield tasks[start : start + 100]
-            if fault in _DONE or fault is Fault.TRUNCATE:
+            if fault is Fault.TRUNCATE:
                 raise Unavailable("list tasks: connection lost")
 
     async def start(self, task: ExportTask) -> Claim:
         """Claim a task."""
         with anyio.CancelScope(shield=True):
-            fault = await self._arrive("start")
             sent_at = anyio.current_time()
-            self._raise_before(fault, changes=True)
-            try:
-                body = self._aluma.start(task.id)
-            except (Conflict, Unknown):
-                raise Refused(f"start task {task.id}: refused") from None
-            self._raise_after(fault)
+            fault, body = await self._change("start", task, lambda: self._aluma.start(task.id))
             if fault is Fault.TRUNCATE:
                 raise BadReply(f"start task {task.id}: cut short")
             return Claim(task, wire.export_spec(body), sent_at)
@@ -58,63 +64,99 @@ class SimulatedSource:
     @asynccontextmanager
     async def open_file(self, claim: Claim, file: ExportFile) -> AsyncIterator[AsyncIterator[bytes]]:
         """Open a download."""
-        fault = await self._arrive("file")
-        self._raise_before(fault, changes=False)
         _, _, collection, _, name = file.url.split("/")
         try:
-            body = self._aluma.file(collection, name)
+            fault, body = await self._ask("file", lambda: self._aluma.file(collection, name), changes=False)
         except Unknown:
             raise FileMissing(f"file {file.number} of task {claim.task.id} is not there") from None
-        yield _pieces(body, cut=fault in _DONE or fault is Fault.TRUNCATE)
+        yield _pieces(body, cut=fault is Fault.TRUNCATE)
 
     async def complete(self, task: ExportTask) -> None:
         """Complete."""
-        await self._change("complete", task)
+        with anyio.CancelScope(shield=True):
+            await self._change("complete", task, lambda: self._aluma.complete(task.id))
 
     async def cancel(self, task: ExportTask) -> None:
         """Cancel."""
-        await self._change("cancel", task)
+        with anyio.CancelScope(shield=True):
+            await self._change("cancel", task, lambda: self._aluma.cancel(task.id))
 
     async def fail(self, task: ExportTask, message: str) -> None:
         """Fail."""
-        await self._change("fail", task, message)
+        with anyio.CancelScope(shield=True):
+            await self._change("fail", task, lambda: self._aluma.fail(task.id, message))
 
     async def state(self, task: ExportTask) -> str | None:
         """Look up a task's state."""
-        self._raise_before(await self._arrive("get"), changes=False)
         try:
-            return wire.state(self._aluma.get(task.id))
+            _, row = await self._ask("get", lambda: self._aluma.get(task.id), changes=False)
         except Unknown:
             return None
+        return wire.state(row)
 
-    async def _change(self, verb: str, task: ExportTask, *said: str) -> None:
-        with anyio.CancelScope(shield=True):
-            fault = await self._arrive(verb)
-            self._raise_before(fault, changes=True)
-            try:
-                getattr(self._aluma, verb)(task.id, *said)
-            except (Conflict, Unknown):
-                raise Refused(f"{verb} task {task.id}: refused") from None
-            self._raise_after(fault)
+    async def _change(self, verb: str, task: ExportTask, act: Callable[[], T]) -> tuple[Fault | None, T]:
+        try:
+            return await self._ask(verb, act, changes=True)
+        except (Conflict, Unknown):
+            raise Refused(f"{verb} task {task.id}: refused") from None
 
-    async def _arrive(self, verb: str) -> Fault | None:
+    async def _ask(self, verb: str, act: Callable[[], T], *, changes: bool) -> tuple[Fault | None, T]:
+        """Send a request: what goes wrong with it, and what it brought. Raises what a client would."""
         self._aluma.arrive()
         try:
             fault = self._faults.next(verb)
-            await anyio.sleep(_HANG_SECONDS if fault is Fault.HANG else self._aluma.behaviour.latency_seconds)
-            return fault
+            latency = self._aluma.behaviour.latency_seconds
+            if fault is Fault.LATE and changes:
+                asyncio.get_running_loop().call_later(self._faults.seconds(fault), _quietly, act, context=NOBODY)
+            if fault in _NOT_DONE or fault in (Fault.THROTTLE, Fault.UNAUTHORISED):
+                await anyio.sleep(_GIVE_UP_SECONDS if fault in (Fault.HANG, Fault.LATE) else latency)
+                raise _refusal(fault, changes=changes)
+            result = await self._carry_out(act, latency)
+            if fault is Fault.SLOW:
+                await anyio.sleep(self._faults.seconds(fault))
+            if fault in _NO_REPLY:
+                raise (Ambiguous if changes else Unavailable)(f"no reply ({fault})")
+            return fault, result
         finally:
             self._aluma.leave()
 
-    def _raise_before(self, fault: Fault | None, *, changes: bool) -> None:
-        if fault is Fault.THROTTLE:
-            raise RateLimited("too many requests", retry_after=1.0)
-        if fault in _NOT_DONE:
-            raise (Ambiguous if changes else Unavailable)(f"no reply ({fault})")
+    async def _carry_out(self, act: Callable[[], T], latency: float) -> T:
+        """Half the latency there, half back."""
+        if not latency:
+            return act()
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
 
-    def _raise_after(self, fault: Fault | None) -> None:
-        if fault in _DONE:
-            raise Ambiguous(f"no reply ({fault})")
+        def arrived() -> None:
+            try:
+                result = act()
+            except (Conflict, Unknown) as error:
+                if not done.done():
+                    done.set_exception(error)
+            else:
+                if not done.done():
+                    done.set_result(result)
+
+        loop.call_later(latency / 2, arrived, context=NOBODY)
+        result = await done
+        await anyio.sleep(latency / 2)
+        return result
+
+
+def _refusal(fault: Fault | None, *, changes: bool) -> Exception:
+    match fault:
+        case Fault.THROTTLE:
+            return RateLimited("too many requests", retry_after=1.0)
+        case Fault.UNAUTHORISED:
+            return CredentialsRefused("no token is good")
+        case Fault.DROP_BEFORE if not changes:
+            return Unreachable("no connection")
+    return (Ambiguous if changes else Unavailable)(f"no reply ({fault})")
+
+
+def _quietly(act: Callable[[], object]) -> None:
+    with suppress(Conflict, Unknown):
+        act()
 
 
 async def _pieces(body: bytes, *, cut: bool) -> AsyncIterator[bytes]:

@@ -1,18 +1,29 @@
 """Virtual time: an event loop whose clock jumps to the next timer, so that hours pass in moments.
 
-Executor calls run at once, in the loop's own thread. No socket works. Trap: aiohttp's pool of idle
-connections reads ``time.monotonic``, which stands still here.
+Executor calls run at once, in the loop's own thread. No socket works. The same program does the same things in
+the same order each time. A ``Process`` can be killed: nothing that it began runs any more, as after SIGKILL.
+Trap: aiohttp's pool of idle connections reads ``time.monotonic``, which stands still here.
 """
 
 import asyncio
+import contextvars
+import heapq
 import selectors
+import sys
+import warnings
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
+from itertools import count
 from typing import Any, TypeVar
+
+from anyio._backends import _asyncio as anyio_backend
 
 T = TypeVar("T")
 
 LIVELOCK_STEPS = 50_000
 """Steps of the loop without time moving after which something spins."""
+
+_OWNER: contextvars.ContextVar["Process | None"] = contextvars.ContextVar("owner", default=None)
 
 
 class SleepForeverError(RuntimeError):
@@ -23,23 +34,41 @@ class LivelockError(RuntimeError):
     """The program goes on and on, and no time passes."""
 
 
-class _Selector(selectors.BaseSelector):
-    """Instead of waiting it moves the clock."""
+class Process:
+    """What would be a process of its own: a coroutine, and all that it begins."""
 
     def __init__(self) -> None:
-        self.now = 0.0
-        self._steps = 0
+        self.alive = True
+        self.ended = asyncio.Event()
+        """Set when its main coroutine has ended, or it was killed."""
+        self.tasks: list[asyncio.Task[Any]] = []
+        """All it began: the loop holds tasks weakly, and one that is dead must not be taken apart before the end."""
+
+    def begin(self, main: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        """Start it in the running virtual loop."""
+        context = contextvars.copy_context()
+        context.run(_OWNER.set, self)
+        loop = asyncio.get_running_loop()
+        if isinstance(loop, VirtualTimeLoop):
+            loop.processes.append(self)
+        task = loop.create_task(main, context=context)
+        task.add_done_callback(lambda _: self.ended.set())
+        return task
+
+    def kill(self) -> None:
+        """End it between two steps of the loop: no handler, no ``finally`` and no shield of it runs any more."""
+        self.alive = False
+        self.ended.set()
+
+
+class _NoFiles(selectors.BaseSelector):
+    """What asyncio's base class wants to have; nothing is ever ready."""
+
+    def __init__(self) -> None:
         self._keys: dict[int, selectors.SelectorKey] = {}
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:
-            raise SleepForeverError("nothing is scheduled, and nothing can happen any more")
-        if timeout > 0:
-            self.now += timeout
-            self._steps = 0
-        self._steps += 1
-        if self._steps > LIVELOCK_STEPS:
-            raise LivelockError(f"{LIVELOCK_STEPS} steps at {self.now:.6f} s")
+        del timeout
         return []
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
@@ -54,16 +83,92 @@ class _Selector(selectors.BaseSelector):
         return self._keys
 
 
+class _Task(asyncio.Task[T]):
+    """Hashed by number: tasks in a set come out in the same order in each run, as addresses would not let them."""
+
+    owner: Process | None = None
+    number: int
+
+    def __hash__(self) -> int:
+        try:
+            return self.number
+        except AttributeError:
+            self.number = self.get_loop().next_number()  # type: ignore[attr-defined]
+            return self.number
+
+
+def _make_task(loop: Any, coro: Any, **options: Any) -> _Task[Any]:
+    task = _Task(coro, loop=loop, **options)
+    context = options.get("context")
+    owner = context.get(_OWNER) if context else _OWNER.get()
+    if owner:
+        task.owner = owner
+        owner.tasks.append(task)
+    return task
+
+
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """A loop that begins at 0 seconds."""
 
+    _ready: deque[asyncio.Handle]  # of asyncio's base class: what runs in the next step,
+    _scheduled: list[asyncio.TimerHandle]  # and what has its time, as a heap
+
     def __init__(self) -> None:
-        self._virtual = _Selector()
-        super().__init__(self._virtual)
+        self.now = 0.0
+        self.steps = 0
+        """Steps made so far."""
+        self.processes: list[Process] = []
+        self._moved_at = 0
+        self._alarms: dict[int, Callable[[], None]] = {}
+        self.next_number = count().__next__
+        super().__init__(_NoFiles())
+        self.asyncgens: Any = self._asyncgens  # type: ignore[attr-defined]
+        self.set_task_factory(_make_task)
+
+    def at_step(self, number: int, act: Callable[[], None]) -> None:
+        """Do something just before a step, counted from the loop's beginning."""
+        self._alarms[number] = act
 
     def time(self) -> float:
         """The virtual time in seconds."""
-        return self._virtual.now
+        return self.now
+
+    def _run_once(self) -> None:
+        """Make a step: all that is ready, or else the clock moves to the next that has its time."""
+        self.steps += 1
+        if self._alarms and (alarm := self._alarms.pop(self.steps, None)):
+            alarm()
+        ready, scheduled = self._ready, self._scheduled
+        while scheduled and scheduled[0].cancelled():
+            heapq.heappop(scheduled)
+        if not ready:
+            if not scheduled:
+                raise SleepForeverError("nothing is scheduled, and nothing can happen any more")
+            if scheduled[0].when() > self.now:
+                self.now = scheduled[0].when()
+                self._moved_at = self.steps
+        if self.steps - self._moved_at > LIVELOCK_STEPS:
+            raise LivelockError(f"{LIVELOCK_STEPS} steps at {self.now:.6f} s")
+        while scheduled and scheduled[0].when() <= self.now:
+            ready.append(heapq.heappop(scheduled))
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle.cancelled():
+                handle._run()  # noqa: SLF001 - a handle has no other way to be run
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Any, *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        """Schedule a step, unless the process that wants it is dead."""
+        handle = _Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_at(
+        self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Schedule a step for later; it is left out if its process is dead by then."""
+        return super().call_at(when, _if_alive, callback, args, context=context)
 
     def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override]
         """Run a blocking call now; its result comes with the next step of the loop."""
@@ -83,7 +188,77 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return future
 
 
+class _Handle(asyncio.Handle):
+    _context: contextvars.Context
+
+    def _run(self) -> None:
+        owner = self._context.get(_OWNER)
+        if owner is None or owner.alive:
+            super()._run()
+
+
+def _if_alive(callback: Any, args: Any) -> None:
+    owner = _OWNER.get()
+    if owner is None or owner.alive:
+        callback(*args)
+
+
+NOBODY = contextvars.Context()
+"""A context that belongs to no process: what is scheduled in it happens whoever is killed."""
+
+
 def run_virtual(main: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
     """Run a coroutine function to its end in virtual time. Raises ``SleepForeverError``, ``LivelockError``."""
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        return runner.run(main(*args))
+    scope = anyio_backend.CancelScope
+    before = scope.__hash__
+    scope.__hash__ = lambda _: 0  # type: ignore[assignment,method-assign]  # as for tasks; there are few
+    loop = VirtualTimeLoop()
+    try:
+        return loop.run_until_complete(main(*args))
+    finally:
+        _end(loop)
+        scope.__hash__ = before  # type: ignore[method-assign]
+
+
+def _end(loop: VirtualTimeLoop) -> None:
+    """Cancel what is left, and take the tasks of dead processes apart, which nothing may wake any more."""
+    left = asyncio.all_tasks(loop)
+    dead = {task for task in left if isinstance(task, _Task) and task.owner and not task.owner.alive}
+    try:
+        for task in left - dead:
+            task.cancel()
+        if left - dead:
+            loop.run_until_complete(asyncio.gather(*(left - dead), return_exceptions=True))
+        if dead:
+            left.clear()
+            _bury(loop, dead)
+        else:
+            loop.run_until_complete(loop.shutdown_asyncgens())
+    finally:
+        loop.close()
+
+
+def _bury(loop: VirtualTimeLoop, dead: set[_Task[Any]]) -> None:
+    """Close coroutines whose handlers have nobody any more to hear what they raise."""
+    loop.asyncgens.clear()
+    for process in loop.processes:
+        process.tasks.clear()
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    asyncio._set_running_loop(loop)  # noqa: SLF001 - handlers ask for it
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            while dead:
+                task = dead.pop()
+                task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - dead on purpose
+                coroutine = task.get_coro()
+                for _ in range(50):  # a handler that awaits once more does not end at the first time
+                    try:
+                        coroutine.close()
+                    except BaseException:  # noqa: BLE001, S112
+                        continue
+                    break
+            del task, coroutine
+    finally:
+        sys.unraisablehook = hook
+        asyncio._set_running_loop(None)  # noqa: SLF001

@@ -7,12 +7,16 @@ that readers open. Names repeat and misbehave now and then, as those of real pro
 import base64
 import json
 import random
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
 
-Profile: TypeAlias = Literal["mixed", "small", "bulk"]
-"""``mixed``: as in real projects; ``small``: one 20 KB PDF and 0.5 KB CSV; ``bulk``: one PDF of 64 MiB."""
+Profile: TypeAlias = Literal["mixed", "small", "bulk", "tiny"]
+"""``mixed``: as in real projects; ``small``: one 20 KB PDF and 0.5 KB CSV; ``bulk``: one PDF of 64 MiB.
+
+``tiny``: a few bytes under the same names, no real PDF; for simulations that run by the thousand.
+"""
 
 PROJECTS = (
     ("ZbfzIZorTFOV60GX58YUuQ", "ACME Medical Records"),
@@ -40,8 +44,11 @@ class Work:
     def __init__(self, seed: int = 0, profile: Profile = "mixed") -> None:
         self._seed = seed
         self._profile = profile
-        # Scans look like noise: slices of this make images of any size at the speed of a copy.
-        self._noise = random.Random(seed).randbytes(4 * 1024 * 1024)
+
+    @cached_property
+    def _noise(self) -> bytes:
+        """Scans look like noise: slices of this make images of any size at the speed of a copy."""
+        return random.Random(self._seed).randbytes(4 * 1024 * 1024)
 
     def task_id(self, number: int) -> str:
         """22 characters of URL-safe base64, as Aluma's; some begin with a dash."""
@@ -58,6 +65,10 @@ class Work:
     def documents(self, number: int) -> list[list[WorkFile]]:
         """The files of each document of a task."""
         chance = self._random(number, "work")
+        if self._profile == "tiny":
+            pdfs = range(chance.choice((0, 1, 1, 2)))
+            files = [WorkFile("", f"{number}-{n}.pdf", None, 8, number * 10 + n) for n in pdfs]
+            return [[WorkFile("", f"{number}.csv", f"a,b\n{chance.random()},", 0, 0), *files]]
         if self._profile != "mixed":
             size = 20 * 1024 if self._profile == "small" else 64 * 1024 * 1024
             text = _csv(chance, 500)
@@ -68,6 +79,8 @@ class Work:
 
     def pdf(self, file: WorkFile) -> bytes:
         """The bytes of a PDF of just ``file.size`` bytes."""
+        if self._profile == "tiny":
+            return b"%%PDF-1.4 %d of %d" % (file.seed, self._seed)
         start = file.seed % (1024 * 1024)
         return _pdf(file.filename, file.size, memoryview(self._noise)[start:])
 

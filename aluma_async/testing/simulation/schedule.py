@@ -1,0 +1,264 @@
+"""One schedule: from a seed, exporters, an Aluma of some kind, and what goes wrong and when; run in virtual time.
+
+The exporters are the shipped pipeline; Aluma, destination and journal are in memory. After a time of faults and
+crashes nothing goes wrong any more, and then every task has to end in bounded time.
+"""
+
+import asyncio
+import random
+from collections.abc import Mapping
+from itertools import pairwise
+
+import anyio
+from msgspec import Struct
+
+from aluma_async.models import Stamp
+from aluma_async.pipeline.exporter import Exporter
+from aluma_async.policy.retry import Patience, Retry
+from aluma_async.testing.aluma import Behaviour
+from aluma_async.testing.faults import Fault, FaultPlan
+from aluma_async.testing.memory import MemoryDestination
+from aluma_async.testing.simulation.oracles import (
+    PROMPT_SECONDS,
+    Instance,
+    Troubles,
+    WatchedAluma,
+    WatchedDestination,
+    WatchedSource,
+    Witness,
+)
+from aluma_async.testing.source import SimulatedSource
+from aluma_async.testing.virtual_time import Process, VirtualTimeLoop, run_virtual
+
+CLAIM_TIMEOUT = 1800.0
+PATIENCE_SECONDS = 4 * 3600.0
+"""After the faults have ended every task has to end within this: a few of the longest waits."""
+_EPOCH = 1.7e9
+
+
+class Outcome(Struct, frozen=True):
+    """What a schedule showed."""
+
+    seed: int
+    violations: list[str]
+    digest: str
+    seconds: float
+    """Virtual."""
+    steps: int
+    counts: dict[str, int]
+    story: list[str] = []
+
+
+class Plan(Struct, frozen=True):
+    """What a schedule holds; ``plan`` makes one from a seed."""
+
+    seed: int
+    tasks: int
+    instances: int
+    workers: int
+    faulty_seconds: float
+    behaviour: Behaviour
+    rates: Mapping[Fault, float] = {}
+    burst: float = 0.0
+    broken: float = 0.0
+    slow: float = 0.0
+    away: tuple[tuple[float, float], ...] = ()
+    kills: tuple[tuple[int, int, float], ...] = ()
+    """Exporter, point at which it is killed counted from its start (0: by time), seconds; in order."""
+    kill_step: int = 0
+    """Step of the loop at which exporter 0 is killed; 0: none."""
+    sleeps: tuple[tuple[float, float], ...] = ()
+    """When the machine sleeps, and for how long: the loop's clock stands still meanwhile, Aluma's does not."""
+    journal_broken: tuple[tuple[int, float, float], ...] = ()
+    attempts: int = 5
+    cooldown: float = 60.0
+
+
+def plan(seed: int) -> Plan:
+    """Choose what happens."""
+    chance = random.Random(f"schedule/{seed}")
+    instances = chance.choice((1, 1, 1, 2, 3))
+    tasks = chance.choice((1, 2, 3, 5, 8))
+    faulty = chance.choice((60.0, 400.0, 2000.0))
+    harsh = chance.choice((0.0, 0.02, 0.1, 0.3))
+    kinds = [fault for fault in Fault if chance.random() < 0.5]
+    kills = sorted(
+        (chance.uniform(0, faulty), chance.randrange(instances), chance.choice((0, chance.randrange(1, 60))))
+        for _ in range(chance.choice((0, 0, 1, 2, 5)))
+    )
+    return Plan(
+        seed=seed,
+        tasks=tasks,
+        instances=instances,
+        workers=chance.choice((1, 2, 4)),
+        faulty_seconds=faulty,
+        behaviour=Behaviour(
+            conflict_status=409,
+            repeated_complete_accepted=chance.random() < 0.3,
+            list_stale_seconds=chance.choice((0, 0, 5)),
+            list_cap=chance.choice((0, 0, 3)),
+            claim_timeout_seconds=CLAIM_TIMEOUT,
+            latency_seconds=chance.choice((0.0, 0.05, 0.5)),
+            impossible_tasks=tuple(n for n in range(tasks) if chance.random() < 0.06)[:2],
+            bad_row=chance.random() < 0.3,
+        ),
+        rates={fault: harsh * chance.random() for fault in kinds} if harsh else {},
+        burst=chance.random() * 0.7,
+        broken=chance.choice((0, 0, 0.05, 0.3)),
+        slow=chance.choice((0, 0, 0.1)),
+        away=_windows(chance, faulty) if chance.random() < 0.2 else (),
+        kills=tuple((instance, point, at) for at, instance, point in kills),
+        sleeps=_windows(chance, faulty) if chance.random() < 0.05 else (),
+        journal_broken=tuple((i, begin, end) for i in range(instances) for begin, end in _windows(chance, faulty))
+        if chance.random() < 0.1
+        else (),
+        attempts=chance.choice((1, 3, 5)),
+        cooldown=chance.choice((60.0, 200.0)),
+    )
+
+
+def run_schedule(what: Plan | int, *, tell: bool = False) -> Outcome:
+    """Run one; ``tell`` keeps a line for each thing that happened."""
+    chosen = plan(what) if isinstance(what, int) else what
+    return run_virtual(_Schedule(chosen, tell=tell).run)
+
+
+class _Schedule:
+    def __init__(self, chosen: Plan, *, tell: bool) -> None:
+        self._plan = chosen
+        self._witness = Witness()
+        self._witness.story = [] if tell else None
+        self._slept = 0.0
+        self._over = asyncio.Event()
+
+    async def run(self) -> Outcome:
+        chosen, witness = self._plan, self._witness
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        self._store, self._quarantine = MemoryDestination(), MemoryDestination()
+        self._aluma = WatchedAluma(
+            chosen.tasks, seed=chosen.seed, profile="tiny", behaviour=chosen.behaviour, now=self._now
+        )
+        self._aluma.witness, self._aluma.destination, self._aluma.quarantine = witness, self._store, self._quarantine
+        self._faults = FaultPlan(chosen.rates, seed=chosen.seed, burst=chosen.burst)
+        self._troubles = Troubles(random.Random(f"troubles/{chosen.seed}"), chosen.broken, chosen.slow, chosen.away)
+        instances = [Instance(n, witness, self.clock, CLAIM_TIMEOUT) for n in range(chosen.instances)]
+        for number, begin, end in chosen.journal_broken:
+            loop.call_at(begin, setattr, instances[number], "journal_broken_until", end)
+        for at, seconds in chosen.sleeps:
+            loop.call_at(at, self._sleep_machine, seconds)
+        if chosen.kill_step:
+            loop.at_step(chosen.kill_step, lambda: instances[0].process.kill())
+        async with anyio.create_task_group() as group:
+            for instance in instances:
+                group.start_soon(self._live, instance)
+            await self._until_all_is_done(chosen.faulty_seconds)
+        self._judge()
+        return Outcome(
+            chosen.seed,
+            list(witness.violations),
+            witness.digest,
+            loop.time(),
+            loop.steps,
+            dict(witness.counts),
+            list(witness.story or ()),
+        )
+
+    def clock(self) -> Stamp:
+        now = anyio.current_time() + self._slept
+        return Stamp("simulated", now, _EPOCH + now)
+
+    def _now(self) -> float:
+        return anyio.current_time() + self._slept
+
+    def _sleep_machine(self, seconds: float) -> None:
+        self._slept += seconds
+
+    async def _until_all_is_done(self, faulty: float) -> None:
+        """Let things go wrong for some time, and then go well until every task has ended, or for far too long."""
+        await anyio.sleep(faulty)
+        self._faults.end()
+        self._troubles.end()
+        deadline = anyio.current_time() + PATIENCE_SECONDS
+        while not self._all_ended() and anyio.current_time() < deadline:  # noqa: ASYNC110 - Aluma tells nobody
+            await anyio.sleep(20)
+        self._witness.demand(self._all_ended(), f"tasks are left: {self._aluma.ledger()}")
+        self._over.set()
+
+    def _all_ended(self) -> bool:
+        return set(self._aluma.ledger()) <= {"completed", "failed"}
+
+    async def _live(self, instance: Instance) -> None:
+        """Run an exporter; when it is killed, run the next one on what it left."""
+        loop = asyncio.get_running_loop()
+        kills = iter([(point, at) for number, point, at in self._plan.kills if number == instance.number])
+        while not self._over.is_set():
+            instance.process, instance.points, instance.kill_at_point = Process(), 0, 0
+            instance.begun()
+            process, exporter = instance.process, self._exporter(instance)
+            done = process.begin(self._run(exporter, instance))
+            loop.call_later(PROMPT_SECONDS + 0.1, instance.tick)
+            if kill := next(kills, None):
+                instance.kill_at_point = kill[0]
+                if not kill[0]:
+                    loop.call_at(kill[1], process.kill)
+            await self._any(process.ended)
+            if not process.alive:
+                instance.killed()
+                self._witness.counts["kills"] += 1
+                await anyio.sleep(random.Random(f"{self._plan.seed}/{instance.points}").choice((0.0, 3.0, 100.0)))
+            elif self._over.is_set() and not done.done():
+                instance.kill_at_point = 0
+                exporter.stop()
+                await asyncio.wait([done])
+                self._witness.demand(not exporter.in_hand, "something is in hand after the end")
+
+    async def _any(self, ended: asyncio.Event) -> None:
+        """Wait until a process has ended, or the schedule is over."""
+        waits = [asyncio.ensure_future(event.wait()) for event in (ended, self._over)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+
+    async def _run(self, exporter: Exporter, instance: Instance) -> None:
+        """As a service manager would: an exporter that cannot begin is begun again."""
+        try:
+            await exporter.run()
+        except Exception as error:  # noqa: BLE001 - an exporter may find Aluma away; a defect shows in the trace
+            self._witness.saw(f"{instance.number} ended: {type(error).__name__}: {error}")
+            self._witness.demand(
+                type(error).__module__.startswith("aluma_async"), f"{type(error).__name__}: {error} came out of run()"
+            )
+            await anyio.sleep(5)
+
+    def _exporter(self, instance: Instance) -> Exporter:
+        chosen = self._plan
+        chance = random.Random(f"{chosen.seed}/{instance.number}/{anyio.current_time()}")
+        return Exporter(
+            WatchedSource(SimulatedSource(self._aluma, self._faults), instance),
+            WatchedDestination(self._store, instance, self._troubles),
+            quarantine=WatchedDestination(self._quarantine, instance, self._troubles),
+            journal=instance.journal,
+            workers=chosen.workers,
+            retry=Retry(chosen.attempts),
+            cooldown=Patience(chosen.cooldown, 600),
+            polling=Patience(2, 60),
+            park=600,
+            claim_timeout=CLAIM_TIMEOUT,
+            on_event=instance.on_event,
+            clock=self.clock,
+            uniform=chance.uniform,
+        )
+
+    def _judge(self) -> None:
+        aluma, demand = self._aluma, self._witness.demand
+        bad = [aluma.ids()[number] for number in self._plan.behaviour.impossible_tasks]
+        failed = aluma.ids("failed")
+        demand(set(failed) == set(bad), f"failed are {failed}, and should be {bad}")
+        if self._plan.instances == 1 and not self._plan.sleeps:
+            demand(not aluma.counts["requeued"], f"{aluma.counts['requeued']} claims were left to Aluma's time-out")
+
+
+def _windows(chance: random.Random, until: float) -> tuple[tuple[float, float], ...]:
+    marks = sorted(chance.uniform(0, until) for _ in range(4))
+    return tuple(pairwise(marks))[::2]
