@@ -93,6 +93,8 @@ class OpenClaim(Struct, frozen=True):
     step: Step
     sent: Stamp
     """When Start was sent, or a little before."""
+    unheard: bool = False
+    """Whether the last word was sent, and its answer lost: if it is refused next time, it was heard."""
     doubted: Stamp | None = None
     """When a Start of ours was last lost sight of: Aluma may carry it out for some time after."""
     files: int = 0

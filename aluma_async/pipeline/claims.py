@@ -75,4 +75,7 @@ class Claims:
         except Refused:
             self._ledger.settle(task.id)
             raise
+        except Ambiguous:
+            self._ledger.unheard(task.id)
+            raise
         self._ledger.settle(task.id, gone=deletes)

@@ -8,16 +8,18 @@ from aluma_async.ports import TaskSource
 
 async def last_word(source: TaskSource, task: ExportTask, claim: OpenClaim) -> Event | None:
     """Say it; return what came of it, None if the claim was not ours (any more). Raises ``SourceError``."""
+    event: Event
     try:
         match claim.step:
             case Step.COMMITTED:
+                event = TaskCompleted(task, claim.files, claim.bytes, 0.0)
                 await source.complete(task)
-                return TaskCompleted(task, claim.files, claim.bytes, 0.0)
             case Step.FAILING:
+                event = TaskFailed(task, SourceError(claim.message))
                 await source.fail(task, claim.message)
-                return TaskFailed(task, SourceError(claim.message))
             case _:
+                event = TaskReleased(task)
                 await source.cancel(task)
-                return TaskReleased(task)
     except Refused:
-        return None
+        return event if claim.unheard else None
+    return event

@@ -52,7 +52,7 @@ class Ledger:
         """Write down that Start is about to be sent. Raises ``JournalError``: then it must not be."""
         earlier = self._claims.get(task_id)
         doubted = earlier.doubted if earlier else None
-        self._claims[task_id] = OpenClaim(task_id, Step.STARTED, self._clock(), doubted)
+        self._claims[task_id] = OpenClaim(task_id, Step.STARTED, self._clock(), doubted=doubted)
         try:
             await self._journal.write(self._claims[task_id])
         except BaseException:
@@ -69,6 +69,11 @@ class Ledger:
     def doubt(self, task_id: str) -> None:
         """Take note that a Start was lost sight of."""
         self._keep(replace(self._claims[task_id], doubted=self._clock()))
+
+    def unheard(self, task_id: str) -> None:
+        """Take note that a last word was sent, and nobody knows whether it was heard."""
+        if claim := self._claims.get(task_id):
+            self._keep(replace(claim, unheard=True))
 
     async def committed(self, task_id: str, files: int, size: int) -> None:
         """Write down that all files are durable, so that Complete is all that is left."""
@@ -90,7 +95,7 @@ class Ledger:
         if claim is None:
             return
         if claim.doubted and not gone and elapsed(claim.doubted, self._clock()) < GRACE_SECONDS:
-            self._keep(replace(claim, step=Step.LOOSE, sent=_NEVER))
+            self._keep(replace(claim, step=Step.LOOSE, sent=_NEVER, unheard=False))
         else:
             del self._claims[task_id]
             self._journal.forget(OpenClaim, task_id)

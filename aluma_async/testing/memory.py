@@ -16,6 +16,10 @@ class MemoryDestination:
         self.unavailable = False
         """Set to let it refuse everything."""
 
+    def contents(self, task_id: str) -> list[bytes]:
+        """The bytes of each file of a task."""
+        return list(self.tasks.get(task_id, {}).values())
+
     async def probe(self) -> None:
         """Refuse if ``unavailable``."""
         if self.unavailable:

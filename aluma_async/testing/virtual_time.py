@@ -7,6 +7,7 @@ Trap: aiohttp's pool of idle connections reads ``time.monotonic``, which stands 
 
 import asyncio
 import contextvars
+import gc
 import heapq
 import selectors
 import sys
@@ -54,6 +55,11 @@ class Process:
         task = loop.create_task(main, context=context)
         task.add_done_callback(lambda _: self.ended.set())
         return task
+
+    @property
+    def killed(self) -> bool:
+        """Whether it was ended, instead of having come to its end."""
+        return not self.alive
 
     def kill(self) -> None:
         """End it between two steps of the loop: no handler, no ``finally`` and no shield of it runs any more."""
@@ -133,6 +139,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """The virtual time in seconds."""
         return self.now
 
+    def forget(self) -> None:
+        """Drop all that is scheduled."""
+        self._ready.clear()
+        self._scheduled.clear()
+
     def _run_once(self) -> None:
         """Make a step: all that is ready, or else the clock moves to the next that has its time."""
         self.steps += 1
@@ -164,7 +175,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._ready.append(handle)
         return handle
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         """Schedule a step for later; it is left out if its process is dead by then."""
@@ -222,43 +233,53 @@ def run_virtual(main: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T
 
 def _end(loop: VirtualTimeLoop) -> None:
     """Cancel what is left, and take the tasks of dead processes apart, which nothing may wake any more."""
-    left = asyncio.all_tasks(loop)
-    dead = {task for task in left if isinstance(task, _Task) and task.owner and not task.owner.alive}
+    tasks = asyncio.all_tasks(loop)
+    alive = [task for task in tasks if not (isinstance(task, _Task) and task.owner and task.owner.killed)]
+    some_are_dead = len(alive) < len(tasks)
+    del tasks
     try:
-        for task in left - dead:
+        for task in alive:
             task.cancel()
-        if left - dead:
-            loop.run_until_complete(asyncio.gather(*(left - dead), return_exceptions=True))
-        if dead:
-            left.clear()
-            _bury(loop, dead)
+        if alive:
+            loop.run_until_complete(asyncio.gather(*alive, return_exceptions=True))
+        if some_are_dead:
+            _bury(loop)
         else:
             loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         loop.close()
 
 
-def _bury(loop: VirtualTimeLoop, dead: set[_Task[Any]]) -> None:
+def _bury(loop: VirtualTimeLoop) -> None:
     """Close coroutines whose handlers have nobody any more to hear what they raise."""
     loop.asyncgens.clear()
-    for process in loop.processes:
-        process.tasks.clear()
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     asyncio._set_running_loop(loop)  # noqa: SLF001 - handlers ask for it
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            while dead:
-                task = dead.pop()
-                task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - dead on purpose
-                coroutine = task.get_coro()
-                for _ in range(50):  # a handler that awaits once more does not end at the first time
-                    try:
-                        coroutine.close()
-                    except BaseException:  # noqa: BLE001, S112
-                        continue
-                    break
-            del task, coroutine
+            buried: set[asyncio.Task[Any]] = set()
+            while left := asyncio.all_tasks(loop) - buried:  # to take one apart may begin another
+                for task in left:
+                    _take_apart(task)
+                buried |= left
+            for process in loop.processes:
+                process.tasks.clear()
+            loop.forget()
+            task = left = buried = None  # type: ignore[assignment]
+            if gc.isenabled():
+                gc.collect()  # what hangs in circles is taken apart now, too, while nobody hears it
     finally:
         sys.unraisablehook = hook
         asyncio._set_running_loop(None)  # noqa: SLF001
+
+
+def _take_apart(task: asyncio.Task[Any]) -> None:
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - dead on purpose
+    coroutine = task.get_coro()
+    for _ in range(50):  # a handler that awaits once more does not end at the first time
+        try:
+            coroutine.close()
+        except BaseException:  # noqa: BLE001, S112
+            continue
+        break

@@ -4,6 +4,7 @@ It needs nothing of the event loop but ``call_soon``, so it works in virtual tim
 """
 
 import asyncio
+import contextvars
 from typing import Any, cast
 
 import aiohttp
@@ -19,14 +20,26 @@ class MemoryConnector(aiohttp.BaseConnector):
     def __init__(self, server: web.Server, *, limit: int = 0) -> None:
         super().__init__(limit=limit)
         self._server = server
+        self._ends: list[_Transport] = []
 
     async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> ResponseHandler:  # noqa: ARG002
-        client, server = self._factory(), self._server()
-        near, far = _Transport(client), _Transport(server)
+        client = self._factory()
+        # The server's end belongs to nobody here: if the client's process is killed, it goes on.
+        outside = contextvars.Context()
+        server = outside.run(self._server)
+        near, far = _Transport(client, contextvars.copy_context()), _Transport(server, outside)
         near.peer, far.peer = far, near
-        server.connection_made(far)
+        self._ends.append(far)
+        outside.run(server.connection_made, far)
         client.connection_made(near)
         return client
+
+    def cut(self) -> None:
+        """Close all connections as the system does when the client's process is killed, without a word to it."""
+        self._closed = True
+        self._conns.clear()
+        for far in self._ends:
+            far.context.run(far.peer_closed)
 
 
 class _Transport(asyncio.Transport):
@@ -34,8 +47,9 @@ class _Transport(asyncio.Transport):
 
     peer: "_Transport"
 
-    def __init__(self, protocol: asyncio.Protocol) -> None:
+    def __init__(self, protocol: asyncio.Protocol, context: contextvars.Context) -> None:
         super().__init__({"peername": ("memory", 0), "sockname": ("memory", 0)})
+        self.context = context
         self._loop = asyncio.get_running_loop()
         self._protocol = protocol
         self._arrived: list[bytes] = []
@@ -49,7 +63,7 @@ class _Transport(asyncio.Transport):
         peer = self.peer
         peer._arrived.append(bytes(data))  # noqa: SLF001
         peer._size += len(data)  # noqa: SLF001
-        self._loop.call_soon(peer._deliver)  # noqa: SLF001
+        self._loop.call_soon(peer._deliver, context=peer.context)  # noqa: SLF001
         if peer._size > _HIGH_WATER and not self._told_to_pause:  # noqa: SLF001
             self._told_to_pause = True
             self._protocol.pause_writing()
@@ -57,16 +71,16 @@ class _Transport(asyncio.Transport):
     def close(self) -> None:
         if not self._closing:
             self._closing = True
-            self._loop.call_soon(self._lose, None)
-            self._loop.call_soon(self.peer._peer_closed)  # noqa: SLF001
+            self._loop.call_soon(self._lose, None, context=self.context)
+            self._loop.call_soon(self.peer.peer_closed, context=self.peer.context)
 
     def abort(self) -> None:
         if not self._lost:
             self._closing = True
             self._arrived.clear()
             self.peer._arrived.clear()  # noqa: SLF001
-            self._loop.call_soon(self._lose, None)
-            self._loop.call_soon(self.peer._lose, ConnectionResetError("aborted"))  # noqa: SLF001
+            self._loop.call_soon(self._lose, None, context=self.context)
+            self._loop.call_soon(self.peer._lose, ConnectionResetError("aborted"), context=self.peer.context)  # noqa: SLF001
 
     def is_closing(self) -> bool:
         return self._closing
@@ -76,7 +90,7 @@ class _Transport(asyncio.Transport):
 
     def resume_reading(self) -> None:
         self._reading = True
-        self._loop.call_soon(self._deliver)
+        self._loop.call_soon(self._deliver, context=self.context)
 
     def is_reading(self) -> bool:
         return self._reading
@@ -102,7 +116,7 @@ class _Transport(asyncio.Transport):
         if self._peer_done and not self._arrived:
             self._lose(None)
 
-    def _peer_closed(self) -> None:
+    def peer_closed(self) -> None:
         self._peer_done = True
         self._deliver()
 

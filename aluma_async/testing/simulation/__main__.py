@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
+from aluma_async.testing.simulation.full import FullSchedule
 from aluma_async.testing.simulation.many import run_many
-from aluma_async.testing.simulation.schedule import run_schedule
+from aluma_async.testing.simulation.schedule import Schedule, plan
+from aluma_async.testing.virtual_time import run_virtual
 
 
 @click.command()
@@ -19,7 +21,7 @@ from aluma_async.testing.simulation.schedule import run_schedule
 def main(*, seed: int, count: int, full: bool, jobs: int | None, tell: bool) -> None:
     """Try exporters under faults and crashes from seeds; exit 1 if a rule was broken."""
     if tell:
-        outcome = run_schedule(seed, tell=True)
+        outcome = run_virtual((FullSchedule if full else Schedule)(plan(seed), tell=True).run)
         for line in (*outcome.story, *outcome.violations):
             click.echo(line)
         raise SystemExit(bool(outcome.violations))
@@ -49,4 +51,5 @@ def _commit() -> str:
     return done.stdout.strip()
 
 
-main()
+if __name__ == "__main__":
+    main()

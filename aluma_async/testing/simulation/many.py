@@ -2,13 +2,16 @@
 
 import gc
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 from msgspec import Struct
 
-from aluma_async.testing.simulation.schedule import run_schedule
+from aluma_async.testing.simulation.full import FullSchedule
+from aluma_async.testing.simulation.schedule import Plan, Schedule, plan
+from aluma_async.testing.virtual_time import run_virtual
 
 _PORTION = 50
 
@@ -17,31 +20,34 @@ class Result(Struct, frozen=True):
     """What some schedules showed."""
 
     schedules: int
-    broken: list[tuple[int, list[str]]]
-    """Seeds that broke rules, and which."""
-    seconds: float
-    """Virtual."""
+    broken: list[tuple[Plan | int, list[str]]]
+    """Plans or seeds that broke rules, and which."""
+    kills: int
 
 
-def run_many(seeds: Sequence[int], *, full: bool = False, jobs: int | None = None) -> Iterator[Result]:
-    """Run the schedules of these seeds; results come a portion at a time, in the order of the seeds."""
-    portions = [seeds[start : start + _PORTION] for start in range(0, len(seeds), _PORTION)]
+def run_many(wanted: Sequence[Plan | int], *, full: bool = False, jobs: int | None = None) -> Iterator[Result]:
+    """Run the schedules of these plans or seeds; results come a portion at a time, in their order."""
+    portions = [wanted[start : start + _PORTION] for start in range(0, len(wanted), _PORTION)]
     with ProcessPoolExecutor(jobs or os.cpu_count(), mp_context=get_context("spawn")) as pool:
         yield from pool.map(_portion, portions, [full] * len(portions))
 
 
-def _portion(seeds: Sequence[int], full: bool) -> Result:
-    broken, virtual = [], 0.0
+def _portion(wanted: Sequence[Plan | int], full: bool) -> Result:
+    broken, kills = [], 0
+    sys.unraisablehook = lambda _: (
+        None
+    )  # what the dead raise when they are taken apart; this process is for nothing else
     gc.disable()  # each schedule leaves circles behind, and looking for them after every few steps costs a sixth
-    for number, seed in enumerate(seeds):
+    for number, each in enumerate(wanted):
         if not number % 25:
             gc.collect()
         try:
-            outcome = run_schedule(seed)
+            chosen = plan(each) if isinstance(each, int) else each
+            outcome = run_virtual((FullSchedule if full else Schedule)(chosen).run)
         except Exception as error:  # noqa: BLE001 - a deadlock or a livelock is a broken rule, too
-            broken.append((seed, [f"{type(error).__name__}: {error}"]))
+            broken.append((each, [f"{type(error).__name__}: {error}"]))
             continue
-        virtual += outcome.seconds
+        kills += outcome.counts.get("kills", 0)
         if outcome.violations:
-            broken.append((seed, outcome.violations))
-    return Result(len(seeds), broken, virtual)
+            broken.append((each, outcome.violations))
+    return Result(len(wanted), broken, kills)

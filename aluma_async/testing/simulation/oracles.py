@@ -6,8 +6,9 @@ Each exporter is an ``Instance``; it outlives its processes, as a machine with a
 import hashlib
 import random
 from collections import Counter
-from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import anyio
 
@@ -24,10 +25,9 @@ from aluma_async.exceptions import (
 from aluma_async.models import Claim, ExportFile, ExportTask, OpenClaim, Step
 from aluma_async.pipeline.journal import MemoryJournal, Record
 from aluma_async.policy.lease import CLAIM_SHARE, GRACE_SECONDS, elapsed
-from aluma_async.ports import Clock
+from aluma_async.ports import Clock, Permits, TaskSource
 from aluma_async.testing.aluma import SimulatedAluma
 from aluma_async.testing.memory import MemoryDelivery, MemoryDestination
-from aluma_async.testing.source import SimulatedSource
 from aluma_async.testing.virtual_time import Process
 
 PROMPT_SECONDS = 5.0
@@ -70,26 +70,26 @@ class WatchedAluma(SimulatedAluma):
     """Looks at the destinations at the very moment when it would delete a task."""
 
     witness: Witness
-    destination: MemoryDestination
-    quarantine: MemoryDestination
+    saved: Callable[[str], Iterable[bytes]]
+    """What is safe of a task at the destination."""
+    quarantined: Callable[[str], Iterable[bytes]]
 
     def complete(self, task_id: str) -> None:
         """Complete."""
         done = self.counts["complete"]
         super().complete(task_id)
         if self.counts["complete"] > done:
-            self.witness.demand(self._all_in(self.destination, task_id), f"{task_id} completed, and not all is safe")
+            self.witness.demand(self._all_in(self.saved, task_id), f"{task_id} completed, and not all is safe")
 
     def fail(self, task_id: str, message: str) -> None:
         """Fail."""
         super().fail(task_id, message)
         bad = self.ids().index(task_id) in self.behaviour.impossible_tasks
         self.witness.demand(bad, f"{task_id} failed, and nothing was wrong with it")
-        self.witness.demand(self._all_in(self.quarantine, task_id), f"{task_id} failed, and not all is in quarantine")
+        self.witness.demand(self._all_in(self.quarantined, task_id), f"{task_id} failed, and not all is in quarantine")
 
-    def _all_in(self, destination: MemoryDestination, task_id: str) -> bool:
-        expected = Counter(data for _, _, data in self.expected(task_id))
-        return not expected - Counter(destination.tasks.get(task_id, {}).values())
+    def _all_in(self, safe: Callable[[str], Iterable[bytes]], task_id: str) -> bool:
+        return not Counter(data for _, _, data in self.expected(task_id)) - Counter(safe(task_id))
 
 
 class Instance:
@@ -98,7 +98,7 @@ class Instance:
     def __init__(self, number: int, witness: Witness, clock: Clock, claim_timeout: float) -> None:
         self.number = number
         self.witness = witness
-        self.journal = WatchedJournal(self)
+        self.journal: WatchedJournal | Any = WatchedJournal(self)
         self.process = Process()
         self.points = 0
         self.kill_at_point = 0
@@ -200,9 +200,9 @@ class Instance:
 
 
 class WatchedSource:
-    """A ``TaskSource`` around the simulated one."""
+    """A ``TaskSource`` around another."""
 
-    def __init__(self, source: SimulatedSource, instance: Instance) -> None:
+    def __init__(self, source: TaskSource, instance: Instance) -> None:
         self._source = source
         self._instance = instance
 
@@ -247,6 +247,36 @@ class WatchedSource:
             return await self._source.state(task)
 
 
+class WatchedPermits:
+    """``Permits`` around others: never too many at once, and none before the end of a pause that Aluma asked for."""
+
+    def __init__(self, permits: Permits, limit: int, witness: Witness) -> None:
+        self._permits = permits
+        self._limit = limit
+        self._witness = witness
+        self._held = 0
+        self._closed_until = 0.0
+
+    @asynccontextmanager
+    async def permit(self) -> AsyncIterator[None]:
+        async with self._permits.permit():
+            self._held += 1
+            self._witness.demand(self._held <= self._limit, f"{self._held} requests at once, {self._limit} are allowed")
+            in_pause = anyio.current_time() < self._closed_until - 1e-6
+            self._witness.demand(not in_pause, f"a request left before {self._closed_until:.3f}, as Aluma had asked")
+            try:
+                yield
+            except SourceError as error:
+                if error.retry_after:
+                    self._closed_until = max(self._closed_until, anyio.current_time() + error.retry_after)
+                raise
+            finally:
+                self._held -= 1
+
+    async def received(self, count: int) -> None:
+        await self._permits.received(count)
+
+
 class WatchedJournal(MemoryJournal):
     """A memory journal that can be out of order, and in which a crash may fall before and after each write."""
 
@@ -262,7 +292,7 @@ class WatchedJournal(MemoryJournal):
         await super().flush()
         await self._instance.point()
 
-    def durable(self) -> list[Record]:
+    def durable(self) -> Sequence[Record]:
         """What a next process would find."""
         return list(self._durable.values())
 
@@ -277,8 +307,7 @@ class WatchedDestination:
 
     async def probe(self) -> None:
         await self._instance.point()
-        if self._troubles.away():
-            raise DestinationUnavailable("the disk is full")
+        self._troubles.check()
 
     @asynccontextmanager
     async def open(self, claim: Claim) -> AsyncIterator["WatchedDelivery"]:
@@ -318,15 +347,15 @@ class Troubles:
         self._broken = self._slow = 0.0
         self._away = ()
 
-    def away(self) -> bool:
-        """Whether nobody's files can be saved now."""
-        return any(begin <= anyio.current_time() < end for begin, end in self._away)
+    def check(self) -> None:
+        """Raise if nobody's files can be saved now."""
+        if any(begin <= anyio.current_time() < end for begin, end in self._away):
+            raise DestinationUnavailable("the disk is full")
 
     async def meet(self) -> None:
         """Let one step take its time, and go wrong."""
         if self._slow and self._chance.random() < self._slow:
             await anyio.sleep(self._chance.choice((1, 20, 400, 1600)))
-        if self.away():
-            raise DestinationUnavailable("the disk is full")
+        self.check()
         if self._broken and self._chance.random() < self._broken:
             raise DestinationError("a file could not be written")

@@ -1,0 +1,284 @@
+"""The proof: exporters under faults and crashes, from seeds, in virtual time. All rules hold after every schedule."""
+
+import os
+import subprocess
+import sys
+
+import anyio
+import msgspec
+import pytest
+
+from aluma_async.models import ExportSpec, Step
+from aluma_async.pipeline import recovery
+from aluma_async.pipeline.claims import Claims
+from aluma_async.pipeline.cooldown import Cooldown
+from aluma_async.pipeline.desk import Desk
+from aluma_async.pipeline.journal import MemoryJournal
+from aluma_async.pipeline.ledger import Ledger
+from aluma_async.pipeline.quarantine import Quarantine
+from aluma_async.pipeline.resilient import Resilient
+from aluma_async.pipeline.throttle import Throttle
+from aluma_async.pipeline.worker import Worker
+from aluma_async.policy import verdict
+from aluma_async.testing import run_virtual
+from aluma_async.testing.aluma import Behaviour
+from aluma_async.testing.simulation import Plan, plan, run_schedule
+from aluma_async.testing.simulation.full import FullSchedule
+from aluma_async.testing.simulation.many import run_many
+from aluma_async.testing.simulation.schedule import Schedule
+
+
+@pytest.mark.parametrize(("full", "count"), [(False, 10_000), (True, 1_000)], ids=["ports", "full-stack"])
+def test_whatever_goes_wrong_no_rule_is_broken(full, count):
+    results = list(run_many(range(count), full=full))
+    assert sum(result.schedules for result in results) == count
+    assert [seed for result in results for seed in result.broken] == []
+
+
+def digests():
+    return [run_schedule(seed).digest for seed in range(50)]
+
+
+def test_the_same_seed_is_the_same_story_in_another_process_with_other_hashes():
+    told = []
+    for seed in ("1", "2"):
+        code = "from tests.test_simulation import digests; print(*digests())"
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        told.append(done.stdout.split())
+    assert told[0] == told[1] == digests()
+    assert len(set(told[0])) > 40
+
+
+SMALL = Plan(
+    seed=1,
+    tasks=3,
+    instances=1,
+    workers=2,
+    faulty_seconds=20.0,
+    behaviour=Behaviour(latency_seconds=0.05, impossible_tasks=(1,)),
+)
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["ports", "full-stack"])
+def test_a_crash_at_any_step_of_the_loop_loses_nothing(full):
+    steps = run_virtual((FullSchedule if full else Schedule)(SMALL).run).steps
+    plans = [msgspec.structs.replace(SMALL, kill_step=step) for step in range(1, steps)]
+    results = list(run_many(plans, full=full))
+    assert not [broken for result in results for broken in result.broken]
+    assert sum(result.kills for result in results) > 0.9 * steps, "nearly every step is in the life of an exporter"
+
+
+def test_a_crash_at_each_point_of_each_of_two_lives_loses_nothing():
+    lives = [((0, first, 0.0), (0, second, 0.0)) for first in range(1, 40) for second in range(1, 30, 2)]
+    results = list(run_many([msgspec.structs.replace(SMALL, kills=kills) for kills in lives]))
+    assert not [broken for result in results for broken in result.broken]
+
+
+# -- mutants: bugs that are planted in the shipped code. A simulation that does not see them proves nothing.
+
+
+def blind_restart(patch):
+    """Start is repeated though nobody knows whether it was carried out."""
+
+    async def start(self, task):
+        return await self.repeat("start", lambda: self._source.start(task))
+
+    async def repeat(self, request, step):
+        for _ in range(3):
+            try:
+                return await step()
+            except verdict.Ambiguous as error:
+                last = error
+        raise last
+
+    patch.setattr(Resilient, "start", lambda self, task: repeat(self, "start", lambda: self._source.start(task)))
+    del start
+
+
+def no_cool_down(patch):
+    async def never(self, task_id):
+        return False
+
+    patch.setattr(Cooldown, "holds", never)
+
+
+def cool_downs_are_forgotten_in_a_crash(patch):
+    async def recall(self, holds):
+        list(holds)
+
+    patch.setattr(Cooldown, "recall", recall)
+
+
+def retry_after_is_ignored(patch):
+    patch.setattr(Throttle, "_note", lambda self, error: None)
+
+
+def no_limit_on_requests(patch):
+    init = Throttle.__init__
+    patch.setattr(Throttle, "__init__", lambda self, limit, **more: init(self, 10_000, **more))
+
+
+def a_slow_task_goes_on_past_its_time(patch):
+    patch.setattr(Worker, "_in_time", lambda self, claim, step: step())
+
+
+def a_refused_complete_is_taken_for_a_loss(patch):
+    async def settle(self, request, step):
+        for _ in range(5):
+            try:
+                return await step()
+            except verdict.Ambiguous:
+                await anyio.sleep(1)
+        return None
+
+    patch.setattr(Resilient, "_settle", settle)
+
+
+def nobody_knows_what_is_in_hand(patch):
+    patch.setattr(Desk, "has", lambda self, task_id: False)
+    patch.setattr(Desk, "in_hand", lambda self, task_id: False)
+
+
+def a_settled_task_is_never_looked_at_again(patch):
+    patch.setattr(Desk, "has", lambda self, task_id: task_id in self._in_hand or task_id in self._settled)
+
+
+def no_journal(patch):
+    async def recall(self):
+        return []
+
+    patch.setattr(MemoryJournal, "recall", recall)
+
+
+def the_intent_is_written_after_start(patch):
+    async def intend(self, task_id):
+        earlier = self._claims.get(task_id)
+        self._claims[task_id] = lease_claim(task_id, Step.STARTED, self._clock(), doubted=earlier and earlier.doubted)
+        self._journal.note(self._claims[task_id])
+
+    from aluma_async.models import OpenClaim as lease_claim  # noqa: N813
+
+    patch.setattr(Ledger, "intend", intend)
+
+
+def no_grace(patch):
+    patch.setattr("aluma_async.pipeline.ledger.GRACE_SECONDS", 0.0)
+
+
+def nobody_looks_after_loose_ends(patch):
+    patch.setattr(recovery.Recovery, "adopt", lambda self, task_id, tries=0: None)
+
+
+def a_stale_listing_is_believed(patch):
+    patch.setattr(Ledger, "holds", lambda self, task_id: False)
+
+
+def complete_before_the_files_are_safe(patch):
+    deliver = Worker._deliver
+
+    async def hasty(self, claim):
+        await self._source.complete(claim.task)
+        return await deliver(self, claim)
+
+    patch.setattr(Worker, "_deliver", hasty)
+
+
+def an_unheard_complete_is_cancelled(patch):
+    judge = verdict.verdict
+
+    def wrong(error, *, step, attempt):
+        return judge(error, step=Step.CLAIMED if step is Step.COMMITTED else step, attempt=attempt)
+
+    patch.setattr("aluma_async.pipeline.worker.verdict", wrong)
+    patch.setattr(Ledger, "committed", Ledger_noop)
+
+
+async def Ledger_noop(self, *_):  # noqa: N802
+    pass
+
+
+def fail_without_a_quarantine(patch):
+    async def save(self, claim, error):
+        pass
+
+    patch.setattr(Quarantine, "save", save)
+
+
+def a_transient_error_is_fatal(patch):
+    judge = verdict.verdict
+
+    def wrong(error, *, step, attempt):
+        found = judge(error, step=step, attempt=attempt)
+        return verdict.Verdict.FAIL if found is verdict.Verdict.CANCEL and step is Step.CLAIMED else found
+
+    patch.setattr("aluma_async.pipeline.worker.verdict", wrong)
+
+
+def what_is_not_ours_is_cancelled(patch):
+    async def say(self, task, request, *, deletes):
+        await request()
+        self._ledger.settle(task.id, gone=deletes)
+
+    patch.setattr(Claims, "_say", say)
+
+
+def a_file_is_forgotten(patch):
+    from aluma_async.pipeline.carrier import Carrier
+
+    carry = Carrier.carry
+
+    def less(self, claim, destination):
+        spec = ExportSpec(claim.spec.files[:-1] or claim.spec.files, claim.spec.received)
+        return carry(self, msgspec.structs.replace(claim, spec=spec), destination)
+
+    patch.setattr(Carrier, "carry", less)
+
+
+PLANTED = {
+    Schedule: (
+        blind_restart,
+        no_cool_down,
+        cool_downs_are_forgotten_in_a_crash,
+        a_slow_task_goes_on_past_its_time,
+        a_refused_complete_is_taken_for_a_loss,
+        nobody_knows_what_is_in_hand,
+        a_settled_task_is_never_looked_at_again,
+        no_journal,
+        the_intent_is_written_after_start,
+        no_grace,
+        nobody_looks_after_loose_ends,
+        a_stale_listing_is_believed,
+        complete_before_the_files_are_safe,
+        an_unheard_complete_is_cancelled,
+        fail_without_a_quarantine,
+        a_transient_error_is_fatal,
+        what_is_not_ours_is_cancelled,
+        a_file_is_forgotten,
+    ),
+    FullSchedule: (retry_after_is_ignored, no_limit_on_requests),
+}
+SEEDS = 1500
+"""A planted bug has to be seen within so many schedules."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "plant"),
+    [(kind, plant) for kind, plants in PLANTED.items() for plant in plants],
+    ids=lambda value: value.__name__ if value.__name__ not in ("Schedule", "FullSchedule") else "",
+)
+def test_a_planted_bug_is_seen(kind, plant, monkeypatch):
+    plant(monkeypatch)
+    for seed in range(SEEDS):
+        try:
+            if run_virtual(kind(plan(seed)).run).violations:
+                return
+        except RuntimeError:  # a deadlock or a livelock
+            return
+    pytest.fail(f"{plant.__name__} was not seen in {SEEDS} schedules")
