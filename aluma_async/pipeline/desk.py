@@ -14,6 +14,7 @@ class Desk:
 
     def __init__(self) -> None:
         self._in_hand: set[str] = set()
+        self._at_work: set[str] = set()
         self._settled: dict[str, float] = {}
         self._moved = anyio.Event()
 
@@ -29,6 +30,14 @@ class Desk:
         """Whether somebody is at work on a task, or about to be."""
         return task_id in self._in_hand
 
+    def at_work(self, task_id: str) -> bool:
+        """Whether a worker has begun with a task, so that it may be claimed."""
+        return task_id in self._at_work
+
+    def begin(self, task_id: str) -> None:
+        """Take note that a worker begins with a task that is in hand."""
+        self._at_work.add(task_id)
+
     def take(self, task_id: str) -> None:
         """Put a task into hand."""
         self._in_hand.add(task_id)
@@ -36,6 +45,7 @@ class Desk:
     def release(self, task_id: str, *, settled: bool) -> None:
         """Take a task out of hand; ``settled``: Aluma will not offer it again."""
         self._in_hand.discard(task_id)
+        self._at_work.discard(task_id)
         now = anyio.current_time()
         if settled:
             self._settled[task_id] = now + SETTLED_SECONDS

@@ -180,7 +180,8 @@ class Exporter:
                 try:
                     self._desk.moved()
                     self._exporting += 1
-                    if not (self._stopped or self._producer.trouble):
+                    if not (self._stopped or self._producer.trouble or self._recovery.speaks_of(task.id)):
+                        self._desk.begin(task.id)
                         settled = await self._worker.export(task)
                 except AlumaAsyncError as error:
                     self._producer.trouble = error

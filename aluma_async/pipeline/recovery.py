@@ -39,6 +39,7 @@ class Recovery:
         self._cooldown = cooldown
         self._on_event = on_event
         self._due: dict[str, tuple[float, int]] = {}  # when, and how often it was tried
+        self._speaking: set[str] = set()
         self._changed = anyio.Event()
 
     async def recall(self) -> None:
@@ -90,12 +91,17 @@ class Recovery:
 
     def _again(self, task_id: str, tries: int, group: TaskGroup) -> None:
         claim = self._ledger.get(task_id)
-        if claim and not self._desk.in_hand(task_id):  # or a worker has it: when that is over it is adopted again
-            self._desk.take(task_id)  # decided and taken in one step: nobody claims it while we cancel it
+        # Where somebody is at it already, it is adopted again when that is over.
+        if claim and not (self._desk.at_work(task_id) or task_id in self._speaking):
+            self._speaking.add(task_id)  # decided and noted in one step: nobody claims it while we cancel it
             group.start_soon(self._speak, claim, tries, 0.0)
 
+    def speaks_of(self, task_id: str) -> bool:
+        """Whether something is being said about a task, so that it must not be claimed now."""
+        return task_id in self._speaking
+
     async def _speak(self, claim: OpenClaim, tries: int, rest: float) -> None:
-        """Say what is left of a claim that is on the desk; if it is given back the task rests there for a while."""
+        """Say what is left of a claim; a task that is on the desk for it rests there for ``rest`` seconds."""
         settled = False
         try:
             heard = await self._say(claim)
@@ -106,7 +112,9 @@ class Recovery:
             else:
                 settled = True
         finally:
-            self._desk.release(claim.task_id, settled=settled)
+            if settled or claim.task_id not in self._speaking:
+                self._desk.release(claim.task_id, settled=settled)
+            self._speaking.discard(claim.task_id)
         self.adopt(claim.task_id, tries + 1)
 
     async def _say(self, claim: OpenClaim) -> bool:

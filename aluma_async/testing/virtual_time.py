@@ -259,7 +259,7 @@ def _bury(loop: VirtualTimeLoop) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             buried: set[asyncio.Task[Any]] = set()
-            while left := asyncio.all_tasks(loop) - buried:  # to take one apart may begin another
+            while (left := asyncio.all_tasks(loop) - buried) and len(buried) < 10_000:  # one may begin another
                 for task in left:
                     _take_apart(task)
                 buried |= left

@@ -290,7 +290,8 @@ class Schedule:
             demand(not aluma.counts["requeued"], f"{aluma.counts['requeued']} claims were left to Aluma's time-out")
             if not self._plan.kills and not self._plan.kill_step:
                 told, done = self._witness.counts["TaskCompleted"], len(aluma.ids("completed"))
-                demand(told == done, f"{told} tasks were told to be exported, and {done} are")
+                # More may be told: a Cancel of ours that comes late makes a lost Complete look like one that was heard.
+                demand(told >= done, f"{told} tasks were told to be exported, and {done} are")
 
 
 def _windows(chance: random.Random, until: float) -> tuple[tuple[float, float], ...]:
