@@ -15,6 +15,8 @@ from aluma_async.models import Claim, OpenClaim, Stamp, Step
 from aluma_async.policy.lease import GRACE_SECONDS, Standing, elapsed, standing
 from aluma_async.ports import Clock, Journal
 
+UNHEARD_SECONDS = 600.0
+"""How long after its grace a claim in doubt is tried to be given back, if that found no hearing until then."""
 _AT_WORK = (Step.STARTED, Step.CLAIMED)
 _NEVER = Stamp("", 0.0, 0.0)  # when a claim was sent of which nothing is left but a doubt
 
@@ -94,7 +96,7 @@ class Ledger:
         claim = self._claims.get(task_id)
         if claim is None:
             return
-        if claim.doubted and not gone and elapsed(claim.doubted, self._clock()) < GRACE_SECONDS:
+        if not gone and self.grace(claim) > 0:
             self._keep(replace(claim, step=Step.LOOSE, sent=_NEVER, unheard=False))
         else:
             del self._claims[task_id]
@@ -117,8 +119,11 @@ class Ledger:
     def worth(self, claim: OpenClaim) -> float:
         """For how many seconds from now Aluma may count a claim as ours, so that a word about it is worth saying."""
         now = self._clock()
-        doubt = GRACE_SECONDS - elapsed(claim.doubted, now) if claim.doubted else 0.0
-        return max(self._timeout - elapsed(claim.sent, now), doubt)
+        return max(self._timeout - elapsed(claim.sent, now), self.grace(claim) + UNHEARD_SECONDS)
+
+    def grace(self, claim: OpenClaim) -> float:
+        """For how many seconds from now a Start that was lost sight of may still be carried out; below 0: no more."""
+        return GRACE_SECONDS - elapsed(claim.doubted, self._clock()) if claim.doubted else float("-inf")
 
     async def _advance(self, task_id: str, step: Step, *, files: int = 0, bytes: int = 0, message: str = "") -> None:  # noqa: A002
         claim = self._claims.get(task_id)

@@ -79,7 +79,10 @@ class Recovery:
         if worth < _LAST_SECONDS:
             self._ledger.settle(task_id, gone=True)
             return
-        self._due[task_id] = anyio.current_time() + min(wait, worth - _LAST_SECONDS / 2), tries
+        # What is heard after the grace settles it; what is not is tried a little longer.
+        grace = self._ledger.grace(claim)
+        wait = min(wait, grace + _LAST_SECONDS if grace > 0 else worth - _LAST_SECONDS / 2)
+        self._due[task_id] = anyio.current_time() + wait, tries
         self._changed.set()
 
     async def finish(self, within: float) -> None:

@@ -24,6 +24,7 @@ from aluma_async.exceptions import (
 )
 from aluma_async.models import Claim, ExportFile, ExportTask, OpenClaim, Step
 from aluma_async.pipeline.journal import MemoryJournal, Record
+from aluma_async.pipeline.ledger import UNHEARD_SECONDS
 from aluma_async.policy.lease import CLAIM_SHARE, GRACE_SECONDS, elapsed
 from aluma_async.ports import Clock, Permits, TaskSource
 from aluma_async.testing.aluma import SimulatedAluma
@@ -32,7 +33,7 @@ from aluma_async.testing.virtual_time import Process
 
 PROMPT_SECONDS = 5.0
 """After a restart each claim of the last process is spoken of within this."""
-_SLACK = 120.0  # a request that begins inside a limit may end outside of it
+_SLACK = UNHEARD_SECONDS + 120.0  # a request that begins inside a limit may end outside of it
 
 
 class Violation(AssertionError):
@@ -109,6 +110,7 @@ class Instance:
         self._not_before: dict[str, float] = {}
         self._open: set[str] = set()
         self._doubt: dict[str, float] = {}
+        self._lost_starts: set[str] = set()
         self._owed: dict[str, float] = {}
 
     async def point(self) -> None:
@@ -124,6 +126,7 @@ class Instance:
             if verb == "start":
                 self._doubt[task_id] = float("inf")  # until the next process begins, which starts its grace
         self._under_way.clear()
+        self._lost_starts.clear()
         self._owed.clear()
 
     def begun(self) -> None:
@@ -175,8 +178,10 @@ class Instance:
                 any(r.task_id == task_id for r in self.journal.durable() if isinstance(r, OpenClaim)),
                 f"{who} without a durable intent",
             )
+            demand(task_id not in self._lost_starts, f"{who} again, blindly")
             self._open.add(task_id)
         elif verb != "get":
+            self._lost_starts.discard(task_id)
             ours = task_id in self._open or now <= self._doubt.get(task_id, 0.0)
             demand(ours, f"{who} of what is not ours")
         self._under_way[task_id] = verb
@@ -187,6 +192,7 @@ class Instance:
             outcome = type(error).__name__
             if isinstance(error, Ambiguous) and verb == "start":
                 self._doubt[task_id] = anyio.current_time() + GRACE_SECONDS + _SLACK
+                self._lost_starts.add(task_id)
             surely_not = isinstance(error, SourceError) and not isinstance(error, Ambiguous | BadReply)
             if isinstance(error, Refused) or (verb == "start" and surely_not):
                 self._open.discard(task_id)
