@@ -4,6 +4,7 @@ It lets a task replace its own files and keeps it from another's. It is a help, 
 lost or damaged, files are told apart by their content, and no export fails for it.
 """
 
+import errno
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,13 @@ _SET_UP = (
     "PRAGMA synchronous=NORMAL",  # never damaged by a power loss, and no sync for each task
     "CREATE TABLE IF NOT EXISTS owner (key TEXT PRIMARY KEY, task TEXT NOT NULL) WITHOUT ROWID",
 )
+# What concerns all tasks has to be told apart from what concerns one: a full disk from a file that is busy.
+_ERRNOS = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_READONLY: errno.EROFS,
+    sqlite3.SQLITE_IOERR: errno.EIO,
+    sqlite3.SQLITE_CANTOPEN: errno.EIO,
+}
 
 
 class Owners:
@@ -42,7 +50,8 @@ class Owners:
             except sqlite3.Error as error:
                 if not isinstance(error, sqlite3.OperationalError):
                     self._set_aside()  # damaged further in: the next attempt begins with a new one
-                raise OSError(f"{self._path}: {error}") from error
+                code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the details
+                raise OSError(_ERRNOS.get(code, errno.EAGAIN), f"{self._path.name}: {error}") from error
             finally:
                 if self._database and self._database.in_transaction:
                     self._database.execute("ROLLBACK")

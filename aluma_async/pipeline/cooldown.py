@@ -23,6 +23,8 @@ SUSPECT_AFTER = 3
 PARK_AFTER_CRASHES = 6
 """Crashes after which it is parked: in the last half of them it was the only one of its kind."""
 
+_SHORTEST_MEMORY = 3600.0  # after its cool-down a task's failures and crashes still count for at least so long
+
 
 class Cooldown:
     """Cool-downs that grow with each failure of a task, after ``patience``.
@@ -34,6 +36,7 @@ class Cooldown:
         self, patience: Patience, journal: Journal, *, park: float, park_after: int, clock: Clock, uniform: Uniform
     ) -> None:
         self._patience = patience
+        self._memory = max(patience.maximum, _SHORTEST_MEMORY)
         self._journal = journal
         self._park = park
         self._park_after = park_after
@@ -47,7 +50,7 @@ class Cooldown:
         """Take over what an earlier process left."""
         now = self._clock()
         for hold in holds:
-            if elapsed(hold.since, now) > hold.seconds + self._patience.maximum:
+            if elapsed(hold.since, now) > hold.seconds + self._memory:
                 self._journal.forget(Hold, hold.task_id)
             else:
                 await self._keep(hold, remaining(hold.since, hold.seconds, now))
@@ -132,7 +135,7 @@ class Cooldown:
     async def _keep(self, hold: Hold, seconds: float) -> None:
         self._ids.add(hold.task_id)
         entry = (hold, anyio.current_time() + seconds)
-        await self._cache.set(hold.task_id, entry, ttl=seconds + self._patience.maximum)
+        await self._cache.set(hold.task_id, entry, ttl=seconds + self._memory)
 
     async def _entry(self, task_id: str) -> tuple[Hold, float]:
         entry: tuple[Hold, float] | None = None

@@ -43,7 +43,7 @@ class Producer:
         self._uniform = uniform
         self._on_event = on_event
         self._exported = False
-        self._paused = False
+        self._trials = 0  # so many tasks go one by one, after a time in which none could be saved
         self._suspect = ""
         self._suspects_wait = False
         self.trouble: AlumaAsyncError | None = None
@@ -52,9 +52,10 @@ class Producer:
     def exported(self) -> None:
         """Take note that a task was exported: there may be more to list, and nothing is in the way any more."""
         self._exported = True
-        if self._paused:
-            self._paused = False
-            self._on_event(ClaimingResumed())
+        if self._trials:
+            self._trials -= 1
+            if not self._trials:
+                self._on_event(ClaimingResumed())
 
     async def run_until_drained(self) -> int:
         """Feed until a listing holds nothing new; return how many tasks were held back. Raises what is in the way."""
@@ -85,9 +86,10 @@ class Producer:
                 delay = self._polling.delay(idle, self._uniform)
                 if isinstance(error, SourceError):
                     self._on_event(ListingFailed(error, delay))
-                elif not self._paused:
-                    self._paused = True
-                    self._on_event(ClaimingPaused(error))
+                else:
+                    if not self._trials:
+                        self._on_event(ClaimingPaused(error))
+                    self._trials = int(self._queue.statistics().max_buffer_size)
                 await anyio.sleep(delay)
                 continue
             if self._exported:
@@ -158,5 +160,5 @@ class Producer:
             if not held and not await self._cooldown.holds(task.id):
                 self._desk.take(task.id)
                 await self._queue.send(task)
-                if self._paused:  # one task shows whether it goes again; a whole queue would fail with it
+                if self._trials:  # one task shows whether it goes again; a whole queue would fail with it
                     await self._desk.until(lambda: not len(self._desk))

@@ -125,21 +125,22 @@ class SimulatedSource:
         if not latency:
             return act()
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[T] = loop.create_future()
+        done: asyncio.Future[T | Conflict | Unknown] = loop.create_future()
 
         def arrived() -> None:
+            result: T | Conflict | Unknown
             try:
                 result = act()
             except (Conflict, Unknown) as error:
-                if not done.done():
-                    done.set_exception(error)
-            else:
-                if not done.done():
-                    done.set_result(result)
+                result = error
+            if not done.done():
+                done.set_result(result)
 
         loop.call_later(latency / 2, arrived, context=NOBODY)
         result = await done
         await anyio.sleep(latency / 2)
+        if isinstance(result, Conflict | Unknown):
+            raise result
         return result
 
 

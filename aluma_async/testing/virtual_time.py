@@ -276,6 +276,7 @@ def _bury(loop: VirtualTimeLoop) -> None:
 
 def _take_apart(task: asyncio.Task[Any]) -> None:
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - dead on purpose
+    anyio_backend._task_states.pop(task, None)  # noqa: SLF001 - it keeps the task alive through its scopes
     coroutine = task.get_coro()
     for _ in range(50):  # a handler that awaits once more does not end at the first time
         try:
