@@ -1,5 +1,6 @@
 """The journal on disk, and what an exporter does with what an earlier one left in it."""
 
+import json
 import os
 import random
 import sqlite3
@@ -16,6 +17,7 @@ from aluma_async import Exporter, MemoryJournal, events
 from aluma_async.exceptions import JournalError, JournalInUse
 from aluma_async.models import Hold, OpenClaim, Stamp, Step
 from aluma_async.pipeline import sqlite_journal
+from aluma_async.pipeline.clock import system_clock
 from aluma_async.pipeline.sqlite_journal import SqliteJournal
 from aluma_async.policy.lease import GRACE_SECONDS
 from aluma_async.testing import Fault, FaultPlan, MemoryDestination, SimulatedSource, run_virtual
@@ -305,3 +307,31 @@ def test_a_parked_task_rests_until_an_operator_releases_it():
             exporter.stop()
 
     run_virtual(main)
+
+
+def test_status_shows_what_is_held_and_retry_releases_it_also_beside_a_running_exporter(tmp_path):
+    def program(*arguments):
+        state = [] if "--" in arguments else ["--state", str(tmp_path)]
+        command = [sys.executable, "-m", "aluma_async", *arguments, *state]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    now = system_clock()
+    with opened(tmp_path) as journal:
+        anyio.run(journal.recall)
+        parked = Hold("-parked", now, 9999.0, failures=10, parked=True, error="BadReply", message="cut short")
+        cooling = Hold("cooling", now, 600.0, failures=1, error="DestinationError", message="why")
+        anyio.run(journal.write, parked, cooling, claim("open", sent=now))
+        told = json.loads(program("status", "--json").stdout)
+        assert [row["task"] for row in told["in_hand"]] == ["open"]
+        assert [row["task"] for row in told["cooling_down"]] == ["cooling"]
+        assert [(row["task"], row["message"]) for row in told["parked"]] == [("-parked", "cut short")]
+        assert "cut short" in program("status").stdout
+        assert program("retry").returncode == 2
+        done = program("retry", "--state", str(tmp_path), "--", "-parked")
+        assert (done.returncode, done.stdout) == (0, "released 1 task\n"), done.stderr
+        assert program("retry", "unknown").returncode == 1
+        assert anyio.run(journal.released) == ["-parked"]
+        assert program("retry", "--all").stdout == "released 1 task\n"
+    told = json.loads(program("status", "--json").stdout)
+    assert not told["parked"]
+    assert not told["cooling_down"]
