@@ -206,7 +206,7 @@ class Schedule:
             loop.call_later(PROMPT_SECONDS + 0.1, instance.tick)
             if kill := next(kills, None):
                 instance.kill_at_point = kill[0]
-                if not kill[0]:
+                if not kill[0] and kill[1] > loop.time():  # or it fell into a time in which nothing ran
                     loop.call_at(kill[1], process.kill)
             await self._any(process.ended)
             if self._over.is_set() and not process.ended.is_set():
