@@ -15,7 +15,7 @@ from aluma_async.config.table import nearest
 if TYPE_CHECKING:
     from aluma_async.testing import FaultPlan, SimulatedAluma
 
-PROFILES = ("mixed", "small", "bulk")
+PROFILES = ("mixed", "small", "bulk", "tiny")
 FRAMINGS = ("length", "chunked", "unframed")
 
 
