@@ -72,13 +72,14 @@ async def open_exporter(
     into, retry = config.destination(), config.retry
     async with open_client(config, credentials, on_event=on_event) as client:
         with ExitStack() as stack:
+            mounts = config.state_folder() / "mounts"
             yield Exporter(
                 client,
-                _folder(into, stack),
+                _folder(into, mounts, stack),
                 workers=config.exporter.workers,
                 queue_size=config.queue_size,
                 journal=_journal(config.state_folder(), stack, on_event),
-                quarantine=_folder(FolderConfig(path=config.quarantine_folder()), stack),
+                quarantine=_folder(FolderConfig(path=config.quarantine_folder()), mounts, stack),
                 retry=Retry(retry.attempts, retry.wait_initial_seconds, retry.wait_max_seconds),
                 cooldown=Patience(retry.cooldown_initial_seconds, retry.cooldown_max_seconds),
                 polling=Patience(config.exporter.poll_wait_initial_seconds, config.exporter.poll_wait_max_seconds),
@@ -97,7 +98,7 @@ def _journal(folder: Path, stack: ExitStack, on_event: OnEvent | None) -> Sqlite
     return journal
 
 
-def _folder(config: FolderConfig, stack: ExitStack) -> FolderDestination:
+def _folder(config: FolderConfig, mounts: Path, stack: ExitStack) -> FolderDestination:
     executor = stack.enter_context(ThreadPoolExecutor(FILE_THREADS, "aluma-async-files"))
     destination = FolderDestination(
         config.path,
@@ -105,6 +106,7 @@ def _folder(config: FolderConfig, stack: ExitStack) -> FolderDestination:
         on_conflict=config.on_conflict,
         durability=config.durability,
         executor=executor,
+        mounts=mounts,
     )
     stack.callback(destination.close)
     return destination

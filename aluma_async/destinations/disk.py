@@ -1,9 +1,13 @@
-"""The raw steps on a disk: plain, blocking functions, each one hop for a thread. They know nothing of tasks."""
+"""The raw steps on a disk: plain, blocking functions on a name in an open folder. They know nothing of tasks.
+
+A folder is a descriptor, opened in the one above it and never through a link: what is swapped for a link
+meanwhile leads nowhere else.
+"""
 
 import errno
 import os
-from filecmp import cmp
-from pathlib import Path
+import stat
+from contextlib import closing, suppress
 
 FILE_MODE = 0o640
 FOLDER_MODE = 0o750
@@ -15,60 +19,104 @@ _UNAVAILABLE = (
     "ENOSPC EDQUOT EROFS EACCES EPERM EIO ESTALE EMFILE ENFILE ENOMEM ENODEV ENXIO ENOTCONN EHOSTDOWN ETIMEDOUT"
 )
 UNAVAILABLE = {getattr(errno, name) for name in _UNAVAILABLE.split() if hasattr(errno, name)}
+_COMPARED = 256 * 1024
 
 
-def write_file(path: Path, data: bytes, *, sync: bool) -> None:
-    """Write a new file, whole; one that is there already is replaced, for a download that begins anew."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), FILE_MODE)
+def create(folder: int, name: str) -> int:
+    """Open a new file for writing; one that is there already is emptied, for a download that begins anew."""
+    return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, FILE_MODE, dir_fd=folder)
+
+
+def write_file(folder: int, name: str, data: bytes, *, sync: bool) -> int:
+    """Write a new file, whole; return its inode."""
+    fd = create(folder, name)
     try:
         view = memoryview(data)
         while view:
             view = view[os.write(fd, view) :]
-        if sync:
-            os.fsync(fd)
+        return finish_file(fd, len(data), sync=sync)
     finally:
         os.close(fd)
 
 
-def sync_file(fd: int, expected: int, *, sync: bool) -> None:
-    """Check that a file is as long as what was written to it, and make it durable."""
-    if (size := os.fstat(fd).st_size) != expected:
-        raise OSError(errno.EIO, f"{expected} bytes were written, but the file has {size}")
+def finish_file(fd: int, expected: int, *, sync: bool) -> int:
+    """Check that a file is as long as what was written to it, and make it durable; return its inode."""
+    found = os.fstat(fd)
+    if found.st_size != expected:
+        raise OSError(errno.EIO, f"{expected} bytes were written, but the file has {found.st_size}")
     if sync:
         os.fsync(fd)
+    return found.st_ino
 
 
-def make_folders(root: Path, parts: tuple[str, ...]) -> list[Path]:
-    """Make folders below the root, following no link; return those in which an entry was made."""
-    folder, touched = root, []
-    for part in parts:
-        parent, folder = folder, folder / part
-        try:
-            os.mkdir(folder, FOLDER_MODE)  # noqa: PTH102 - no Path in the hot path
-            touched.append(parent)
-        except FileExistsError:
-            if folder.is_symlink() or not folder.is_dir():
-                raise OSError(errno.ENOTDIR, "not a folder of ours, but a link or a file", str(folder)) from None
-    return touched
+def open_folder(name: str | os.PathLike[str], *, inside: int | None = None) -> int:
+    """Open a folder; inside another one it must be no link."""
+    no_link = 0 if inside is None else os.O_NOFOLLOW
+    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | no_link, dir_fd=inside)
 
 
-def same_content(one: Path, other: Path) -> bool:
-    """Whether two files hold the same bytes; False if one is no plain file."""
+def look(folder: int, name: str) -> os.stat_result | None:
+    """What stands under a name, not what it links to; None if nothing does."""
     try:
-        return not other.is_symlink() and other.is_file() and cmp(one, other, shallow=False)
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def rename(source: int, name: str, folder: int, final: str, *, inode: int) -> None:
+    """Give a file of the folder ``source`` its final name; whatever had it is replaced."""
+    try:
+        os.replace(name, final, src_dir_fd=source, dst_dir_fd=folder)
+    except OSError:
+        # A share may lose the answer to what it has done, and then refuse the repetition.
+        there = look(folder, final)
+        if there is None or (there.st_ino, there.st_dev) != (inode, os.fstat(source).st_dev):
+            raise
+
+
+def remove(folder: int, name: str) -> None:
+    """Remove a file, if it is there."""
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
+
+
+def same_content(one: tuple[int, str], other: tuple[int, str]) -> bool:
+    """Whether two files (folder, name) hold the same bytes; False if one is no plain file."""
+    try:
+        with closing(_Reader(*one)) as a, closing(_Reader(*other)) as b:
+            if a.size != b.size:
+                return False
+            while block := a.read():
+                if block != b.read():
+                    return False
+            return True
     except OSError:
         return False
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a folder's entries durable, where the system knows how (Windows does not)."""
-    if os.name != "posix":
-        return
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+class _Reader:
+    """A plain file, read block by block."""
+
+    def __init__(self, folder: int, name: str) -> None:
+        # What is no plain file (a pipe, say) must not keep us waiting.
+        self._fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+        found = os.fstat(self._fd)
+        self.size = found.st_size
+        if not stat.S_ISREG(found.st_mode):
+            self.close()
+            raise OSError(errno.EINVAL, "no plain file")
+
+    def read(self) -> bytes:
+        return os.read(self._fd, _COMPARED)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def sync_folder(folder: int) -> None:
+    """Make a folder's entries durable, where the file system knows how."""
     try:
-        os.fsync(fd)
+        os.fsync(folder)
     except OSError as error:
         if error.errno not in _NO_FOLDER_SYNC:
             raise
-    finally:
-        os.close(fd)

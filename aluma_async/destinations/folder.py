@@ -7,13 +7,14 @@ the same folder. It does not delete what a task delivered once and does not deli
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection
+import stat
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Literal, ParamSpec, TypeVar
+from typing import Literal, NamedTuple, ParamSpec, TypeVar
 
 import aiofiles
 import anyio
@@ -21,15 +22,20 @@ from aiofiles.threadpool.binary import AsyncFileIO
 
 from aluma_async.destinations import disk
 from aluma_async.destinations.owners import Owners
+from aluma_async.destinations.root import Root, Tree
 from aluma_async.exceptions import DestinationError, DestinationUnavailable
 from aluma_async.models import Claim, ExportFile
-from aluma_async.policy.naming import OWN_FOLDER, Parts, collision_key, owner_suffix, plan, with_suffix
+from aluma_async.policy.naming import Parts, collision_key, owner_suffix, plan, with_suffix
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 BLOCK = 1024 * 1024
 """Bytes that are collected before they are written; a file of at most this is written in one step."""
+_MOST_HELD = 64 * 1024 * 1024
+"""Bytes of small files of all tasks that wait in memory to be written."""
+_HOPS = 8
+"""Batches that are published at once where each waits for the disk: a file system merges their syncs."""
 
 
 class FolderDestination:
@@ -38,6 +44,8 @@ class FolderDestination:
     ``newline="crlf"`` turns the line ends of texts (not of downloads). ``on_conflict`` says what becomes
     of a file whose name another task's file has. ``durability="rename"`` leaves out the syncing: a
     power loss may then cost files that Aluma has already deleted. Blocking steps run on ``executor``.
+    ``mounts`` is a folder elsewhere that outlives the process: with it, a share that is not mounted is
+    told from a new folder even at the start.
     """
 
     def __init__(
@@ -48,17 +56,22 @@ class FolderDestination:
         on_conflict: Literal["keep-both", "overwrite", "fail"] = "keep-both",
         durability: Literal["full", "rename"] = "full",
         executor: Executor | None = None,
+        mounts: Path | None = None,
     ) -> None:
         self.root = Path(path)
+        self.place = Root(self.root, mounts)
         self.crlf = newline == "crlf"
         self.on_conflict = on_conflict
         self.sync = durability == "full"
         self.executor = executor
-        self.owners = Owners(self.root / OWN_FOLDER / "owners.sqlite3")
-        # Whose staging folders these are: a later run on this host may sweep those of a process that is gone.
-        self._staging = self.root / OWN_FOLDER / "staging"
+        self.owners = Owners(self.place.own / "owners.sqlite3")
+        self.held = 0
+        """Bytes that wait in memory."""
+        # Whose staged files these are: a later run on this host may sweep those of a process that is gone.
         self._prefix = f"{socket.gethostname().split('.')[0]}-{os.getpid()}"
         self._numbers = count(1)
+        self._waiting: list[FolderDelivery] = []
+        self._turns = anyio.Semaphore(_HOPS if self.sync else 1)
 
     async def probe(self) -> None:
         """Make what is missing, sweep what crashed runs left, and write a file to see whether that goes."""
@@ -67,13 +80,15 @@ class FolderDestination:
     @asynccontextmanager
     async def open(self, claim: Claim) -> AsyncIterator["FolderDelivery"]:
         """Begin to deliver a claim's files."""
-        delivery = FolderDelivery(self, claim, self._staging / f"{self._prefix}-{id(self):x}-{next(self._numbers)}")
+        delivery = FolderDelivery(self, claim, f"{self._prefix}-{id(self):x}-{next(self._numbers)}")
         try:
             yield delivery
-            await self.hop(delivery.publish)
+            await self._publish(delivery)
         except BaseException:
             await self.hop(delivery.discard)
             raise
+        finally:
+            delivery.release()
 
     def close(self) -> None:
         """Close the record of owners."""
@@ -88,18 +103,59 @@ class FolderDestination:
             return await asyncio.get_running_loop().run_in_executor(self.executor, partial(step, *args, **kwargs))
         raise AssertionError  # a shielded scope swallows nothing
 
-    def told(self) -> "_Told":
+    @contextmanager
+    def told(self) -> Iterator[None]:
         """The one place where the errors of the operating system become ours."""
-        return _Told(self.root)
+        try:
+            yield
+        except OSError as error:
+            why = error.strerror or str(error)
+            if error.errno in disk.UNAVAILABLE or not self.place.is_there():
+                raise DestinationUnavailable(
+                    f"folder {self.root}: {why}", hint="Is it there, writable, and is there space left?"
+                ) from error
+            raise DestinationError(f"folder {self.root}: {why}") from error
+
+    async def _publish(self, delivery: "FolderDelivery") -> None:
+        """Publish a delivery, together with all others that wait by then: one step in a thread for many."""
+        self._waiting.append(delivery)
+        with anyio.CancelScope(shield=True):
+            async with self._turns:
+                batch, self._waiting = self._waiting, []
+                try:
+                    if batch:
+                        await asyncio.get_running_loop().run_in_executor(self.executor, self._publish_all, batch)
+                finally:
+                    for one in batch:
+                        one.ended.set()
+            await delivery.ended.wait()  # another may have taken it along
+        if not delivery.published:
+            with self.told():
+                raise delivery.error or DestinationError(f"folder {self.root}: the files were not published")
+
+    def _publish_all(self, batch: Sequence["FolderDelivery"]) -> None:
+        """Blocking. What goes wrong with one of them is that one's error; with what they share, everybody's."""
+        try:
+            with self.place.open(sync=self.sync) as tree:
+                _each(batch, lambda delivery: delivery.write(tree))
+                with self.owners.transaction():
+                    _each(batch, lambda delivery: delivery.find_places(tree))
+                _each(batch, lambda delivery: delivery.give_names(tree))
+        except Exception as error:  # noqa: BLE001 - raised where it is awaited
+            for delivery in batch:
+                delivery.error = delivery.error or error
+        for delivery in batch:
+            delivery.published = delivery.error is None
 
     def _probe(self) -> None:
-        self._staging.mkdir(parents=True, exist_ok=True, mode=disk.FOLDER_MODE)
-        for left in self._staging.iterdir():
-            if self._is_orphan(left.name):
-                left.unlink(missing_ok=True)
-        trial = self._staging / f"{self._prefix}-{id(self):x}.probe"
-        disk.write_file(trial, b"aluma-async was here", sync=self.sync)
-        trial.unlink()
+        self.place.make()
+        with self.place.open(sync=False) as tree:
+            for name in os.listdir(tree.staging):  # noqa: PTH208 - Path knows no descriptors
+                if self._is_orphan(name):
+                    disk.remove(tree.staging, name)
+            trial = f"{self._prefix}-{id(self):x}.probe"
+            disk.write_file(tree.staging, trial, b"aluma-async was here", sync=self.sync)
+            disk.remove(tree.staging, trial)
 
     def _is_orphan(self, name: str) -> bool:
         host = self._prefix.rpartition("-")[0] + "-"
@@ -110,42 +166,105 @@ class FolderDestination:
 class FolderDelivery:
     """The files of one claim: staged below ``.aluma-async``, then renamed together."""
 
-    def __init__(self, destination: FolderDestination, claim: Claim, prefix: Path) -> None:
+    def __init__(self, destination: FolderDestination, claim: Claim, prefix: str) -> None:
+        self.ended = anyio.Event()
+        self.published = False
+        self.error: Exception | None = None
         self._to = destination
         self._claim = claim
         self._prefix = prefix
-        self._begun: dict[int, Path] = {}
-        self._held: dict[int, bytes] = {}  # small files, written when the task is published: one hop instead of many
-        self._staged: set[int] = set()
+        self._begun: set[int] = set()
+        self._held: dict[int, bytes] = {}  # small files, written when the task is published: one step instead of many
+        self._staged: dict[int, int] = {}  # by number: the inode
+        self._places: dict[str, _Place] = {}  # by collision key: no two files of a task may end in one place
 
     async def save(self, file: ExportFile, chunks: AsyncIterable[bytes]) -> None:
         """Stage a file: a small one in memory as long as there is room, a big one a MiB at a time."""
-        self._staged.discard(file.number)
-        self._held.pop(file.number, None)
-        staged = self._begun[file.number] = self._prefix.with_name(f"{self._prefix.name}-{file.number}.part")
+        self._let_go(file.number)
+        self._begun.discard(file.number)
         if self._to.crlf and file.source == "content":
             chunks = _crlf(chunks)
         stream: AsyncFileIO | None = None
         size = 0
         try:
             async for block in _blocks(chunks):
-                if stream is None and len(block) + sum(map(len, self._held.values())) < BLOCK:
+                if stream is None and len(block) < BLOCK and len(block) + self._to.held < _MOST_HELD:
                     self._held[file.number] = block  # the only one, as only the last is shorter than a whole one
+                    self._to.held += len(block)
                     continue
-                stream = stream or await self._open(staged)
+                stream = stream or await self._open(file)
                 size += await self._write(stream, block)
                 del block  # many big files at once: none keeps more than it collects
             if stream is not None:
-                await self._to.hop(disk.sync_file, stream.fileno(), size, sync=self._to.sync)
+                self._staged[file.number] = await self._to.hop(
+                    disk.finish_file, stream.fileno(), size, sync=self._to.sync
+                )
         finally:
             if stream is not None:
                 with anyio.CancelScope(shield=True), self._to.told():
                     await stream.close()
-        self._staged.add(file.number)
 
-    async def _open(self, staged: Path) -> AsyncFileIO:
+    def write(self, tree: Tree) -> None:
+        """Write what waits in memory; blocking, as are all that follow."""
+        for file in self._claim.spec.files:
+            if (block := self._held.get(file.number)) is not None:
+                self._begun.add(file.number)
+                self._staged[file.number] = disk.write_file(
+                    tree.staging, self._name(file.number), block, sync=self._to.sync
+                )
+            elif file.number not in self._staged:
+                raise DestinationError(f"task {self._claim.task.id}: file {file.number} was never saved")
+
+    def find_places(self, tree: Tree) -> None:
+        """Find the path that each file may be given, and let no other task have it."""
+        for file, wanted in zip(self._claim.spec.files, plan(self._claim.spec.files), strict=True):
+            parts, new = self._place(tree, wanted, file)
+            self._places[collision_key(parts)] = _Place(file.number, parts, new)
+            tree.rest()
+        tree.planned.update(place.parts for place in self._places.values())
+
+    def give_names(self, tree: Tree) -> None:
+        """Give all files their final names, or none a new one."""
+        done: list[_Place] = []
+        try:
+            for place in self._places.values():
+                folder, final = place.parts[:-1], place.parts[-1]
+                inode = self._staged[place.number]
+                disk.rename(tree.staging, self._name(place.number), tree.enter(folder), final, inode=inode)
+                tree.changed(folder)
+                done.append(place)
+                tree.rest()
+        except OSError:
+            for place in done:
+                if place.new:
+                    disk.remove(tree.enter(place.parts[:-1]), place.parts[-1])
+            raise
+
+    def discard(self) -> None:
+        """Remove what was staged."""
+        if self._begun:
+            with suppress(OSError, DestinationError), self._to.place.open(sync=False) as tree:
+                for number in self._begun:
+                    disk.remove(tree.staging, self._name(number))
+
+    def release(self) -> None:
+        """Give back the room in memory."""
+        for number in list(self._held):
+            self._let_go(number)
+
+    def _let_go(self, number: int) -> None:
+        self._staged.pop(number, None)
+        self._to.held -= len(self._held.pop(number, b""))
+
+    def _name(self, number: int) -> str:
+        return f"{self._prefix}-{number}.part"
+
+    async def _open(self, file: ExportFile) -> AsyncFileIO:
+        self._begun.add(file.number)
         with anyio.CancelScope(shield=True), self._to.told():
-            return await aiofiles.open(staged, "wb", buffering=0, executor=self._to.executor)
+            return await aiofiles.open(
+                self._name(file.number), "wb", buffering=0, opener=self._to.place.create, executor=self._to.executor
+            )
         raise AssertionError  # a shielded scope swallows nothing
 
     async def _write(self, stream: AsyncFileIO, block: bytes) -> int:
@@ -155,89 +274,72 @@ class FolderDelivery:
                 rest = rest[await stream.write(rest) :]
         return len(block)
 
-    def publish(self) -> None:
-        """Give all files their final names; blocking, in one step."""
-        root, sync = self._to.root, self._to.sync
-        missing = [file.number for file in self._claim.spec.files if file.number not in self._staged]
-        if missing:
-            raise DestinationError(f"task {self._claim.task.id}: file {missing[0]} was never saved")
-        for number, block in self._held.items():
-            disk.write_file(self._begun[number], block, sync=sync)
-        moves: dict[str, tuple[Path, Parts]] = {}  # by collision key: no two files of a task may end in one place
-        with self._to.owners.transaction():
-            for file, wanted in zip(self._claim.spec.files, plan(self._claim.spec.files), strict=True):
-                parts = self._place(wanted, file, taken=moves.keys())
-                moves[collision_key(parts)] = self._begun[file.number], parts
-        touched: dict[Path, None] = {}  # in order: a folder is synced before the one that holds it matters
-        for _, parts in moves.values():
-            touched.update(dict.fromkeys(disk.make_folders(root, parts[:-1])))
-        for staged, parts in moves.values():
-            target = root.joinpath(*parts)
-            os.replace(staged, target)  # noqa: PTH105 - no Path in the hot path
-            touched[target.parent] = None
-        if sync:
-            for folder in touched:
-                disk.sync_folder(folder)
+    def _place(self, tree: Tree, wanted: Parts, file: ExportFile) -> tuple[Parts, bool]:
+        """Find the path that a file may be given; also whether nothing is there yet."""
+        folder: Parts = ()
+        for part in wanted[:-1]:
+            for (name,) in self._candidates((part,), file):
+                try:
+                    tree.enter((*folder, name))
+                except FileExistsError:  # a file has the folder's name
+                    continue
+                folder = (*folder, name)
+                break
+        for parts in self._candidates((*folder, wanted[-1]), file):
+            there = disk.look(tree.enter(folder), parts[-1])
+            if self._is_ours(tree, parts, file, there):
+                return parts, there is None
+        raise AssertionError  # the candidates do not end
 
-    def discard(self) -> None:
-        """Remove what was staged; blocking."""
-        for staged in self._begun.values():
-            staged.unlink(missing_ok=True)
-
-    def _place(self, wanted: Parts, file: ExportFile, taken: Collection[str]) -> Parts:
-        """Find the path that a file may be given."""
-        task_id = self._claim.task.id
-        if self._to.on_conflict == "overwrite" or self._is_ours(wanted, file, taken):
-            return wanted
+    def _candidates(self, wanted: Parts, file: ExportFile) -> Iterator[Parts]:
+        """The paths that a file, or its folder, may be given, the best first."""
+        yield wanted
         if self._to.on_conflict == "fail":
             raise DestinationError(
-                f"task {task_id}: another task's file has the name of file {file.number}",
+                f"task {self._claim.task.id}: the name of file {file.number} belongs to another",
                 hint='on_conflict = "keep-both" keeps both.',
             )
-        suffix = owner_suffix(task_id)
+        suffix = owner_suffix(self._claim.task.id)
         for number in count(1):
-            parts = with_suffix(wanted, suffix if number == 1 else f"{suffix}~{number}")
-            if self._is_ours(parts, file, taken):
-                return parts
-        raise AssertionError  # count() does not end
+            yield with_suffix(wanted, suffix if number == 1 else f"{suffix}~{number}")
 
-    def _is_ours(self, parts: Parts, file: ExportFile, taken: Collection[str]) -> bool:
+    def _is_ours(self, tree: Tree, parts: Parts, file: ExportFile, there: os.stat_result | None) -> bool:
         """Whether a file may go there: where its task wrote before, where nothing is, or the same bytes as nobody's."""
-        key, target = collision_key(parts), self._to.root.joinpath(*parts)
-        if key in taken or (target.is_dir() and not target.is_symlink()):
+        key = collision_key(parts)
+        if key in self._places or (there and stat.S_ISDIR(there.st_mode)):
             return False
+        if self._to.on_conflict == "overwrite":
+            return True
         owner = self._to.owners.of(key)
         if owner is None:
-            if os.path.lexists(target) and not disk.same_content(self._begun[file.number], target):
+            target = (tree.enter(parts[:-1]), parts[-1])
+            if there and not disk.same_content((tree.staging, self._name(file.number)), target):
                 return False
             self._to.owners.take(key, self._claim.task.id)
         return owner in (None, self._claim.task.id)
 
 
-class _Told:
-    """Turns an ``OSError`` inside the block into a ``DestinationError``."""
+class _Place(NamedTuple):
+    """Where a file goes."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    number: int
+    parts: Parts
+    new: bool
+    """Whether nothing was there."""
 
-    def __enter__(self) -> None:
-        pass
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, OSError):
-            return
-        why = error.strerror or str(error)
-        if error.errno in disk.UNAVAILABLE or not (self._root / OWN_FOLDER).is_dir():
-            raise DestinationUnavailable(
-                f"folder {self._root}: {why}", hint="Is it there, writable, and is there space left?"
-            ) from error
-        raise DestinationError(f"folder {self._root}: {why}") from error
+def _each(batch: Sequence[FolderDelivery], step: Callable[[FolderDelivery], None]) -> None:
+    """Take a step with all of a batch to which nothing has happened yet."""
+    for delivery in batch:
+        if not delivery.error:
+            try:
+                step(delivery)
+            except (OSError, DestinationError) as error:
+                delivery.error = error
 
 
 def _alive(pid: int) -> bool:
     """Whether a process runs on this machine; unsure means yes."""
-    if os.name != "posix":
-        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

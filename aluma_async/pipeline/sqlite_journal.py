@@ -5,9 +5,9 @@ goes into the next, so that many workers share the price. What cannot be read is
 """
 
 import asyncio
+import fcntl
 import os
 import sqlite3
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import closing, contextmanager, suppress
@@ -247,14 +247,7 @@ def _locked(path: Path) -> int:
     """Lock a file for the life of the process; the system unlocks it however that ends. Returns its descriptor."""
     fd = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(fd)
         raise JournalInUse(
