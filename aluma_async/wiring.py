@@ -12,6 +12,7 @@ from pathlib import Path
 import aiohttp
 
 from aluma_async.aluma.client import AlumaClient
+from aluma_async.aluma.downloads import DownloadLimits, PublicResolver
 from aluma_async.config import Config, Credentials, FolderConfig
 from aluma_async.destinations.folder import FolderDestination
 from aluma_async.events import Event
@@ -42,8 +43,16 @@ async def open_client(
         uniform=random.uniform,
         on_event=tell,
     )
+    downloads = DownloadLimits(
+        hosts=config.aluma.download_hosts,
+        max_bytes=config.limits.max_file_bytes,
+        min_bytes_per_second=config.limits.min_bytes_per_second,
+    )
     connector = aiohttp.TCPConnector(
-        limit=config.max_at_once, keepalive_timeout=_KEEP_ALIVE_SECONDS, ssl=_tls(config.aluma.ca_file)
+        limit=config.max_at_once,
+        keepalive_timeout=_KEEP_ALIVE_SECONDS,
+        ssl=_tls(config.aluma.ca_file),
+        resolver=PublicResolver(aiohttp.DefaultResolver(), config.aluma.download_hosts),
     )
     async with aiohttp.ClientSession(
         connector=connector,
@@ -57,6 +66,7 @@ async def open_client(
             config.aluma.base_url,
             credentials,
             projects=config.aluma.projects,
+            downloads=downloads,
             permits=throttle,
             on_event=tell,
         )

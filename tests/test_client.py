@@ -204,7 +204,7 @@ def test_a_download_is_whole_or_raises():
 
     async def main():
         for framing in ("length", "chunked"):
-            aluma, faults = simulated(1, framing=framing), FaultPlan()
+            aluma, faults = simulated(1, framing=framing, resumable=False), FaultPlan()
             faults.plan("file", [None, Fault.TRUNCATE, Fault.HTML])
             async with client_of(aluma, faults) as client:
                 claim = await client.start(ExportTask(aluma.ids()[0]))

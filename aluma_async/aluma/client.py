@@ -1,12 +1,14 @@
 """``AlumaClient``: a ``TaskSource`` that speaks HTTP. One request a call; it never repeats one, but for a stale token.
 
-It promises: the token is sent to the API's own origin only; no redirect is followed; a download that is
-not provably whole raises; a request that changes a task is awaited to its answer even if the caller is
-cancelled; no exception holds a token, a secret or content.
+It promises: the token is sent to the API's own origin only; no redirect is followed, but that of a download to
+where one may be; a download that is not provably whole raises; a request that changes a task is awaited to its
+answer even if the caller is cancelled; no exception holds a token, a secret or content.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
+from types import MappingProxyType
 from urllib.parse import quote
 
 import aiohttp
@@ -15,9 +17,10 @@ from yarl import URL
 
 from aluma_async.aluma import replies, wire
 from aluma_async.aluma.auth import TokenKeeper
+from aluma_async.aluma.downloads import MOST_REDIRECTS, REDIRECTS, Download, DownloadLimits, redirected
 from aluma_async.config import Credentials
 from aluma_async.events import Event, RowSkipped
-from aluma_async.exceptions import BadReply, CredentialsRefused, FileMissing, SourceError
+from aluma_async.exceptions import CredentialsRefused, FileMissing, SourceError
 from aluma_async.models import Claim, ExportFile, ExportTask
 from aluma_async.ports import OnEvent, Permits
 
@@ -54,6 +57,7 @@ class AlumaClient:
         credentials: Credentials,
         *,
         projects: Collection[str] = (),
+        downloads: DownloadLimits = DownloadLimits(),  # noqa: B008 - frozen
         permits: Permits | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
@@ -61,6 +65,7 @@ class AlumaClient:
         self._base_url = base_url.rstrip("/")
         self._credentials = credentials
         self._projects = frozenset(projects)
+        self._downloads = downloads
         self._permits: Permits = permits or _Unlimited()
         self._on_event: Callable[[Event], None] = on_event or (lambda _: None)
         self._keeper = TokenKeeper(self._fetch_token)
@@ -70,7 +75,8 @@ class AlumaClient:
         decoder = wire.ListingDecoder(lambda reason: self._on_event(RowSkipped(reason)))
         path = f"/tasks?state={wire.PENDING}&client_action=export"
         async with self._reading("list tasks", path) as response:
-            async for piece in self._pieces("list tasks", response):
+            while piece := await replies.piece("list tasks", response):
+                await self._permits.received(len(piece))
                 if tasks := self._wanted(decoder.feed(piece)):
                     yield tasks
         if tasks := self._wanted(decoder.close()):
@@ -87,9 +93,9 @@ class AlumaClient:
         what = f"download file {file.number} of task {claim.task.id}"
         if why := wire.unsafe_url(file.url):
             raise SourceError(f"{what}: {why}")
-        async with self._reading(what, file.url, {"Accept-Encoding": "identity"}) as response:
-            replies.check_download(what, file, response)
-            yield self._pieces(what, response)
+        fetch = partial(self._reading, what, file.url, redirects=MOST_REDIRECTS)
+        async with Download(what, file, fetch, self._permits, self._downloads).open() as pieces:
+            yield pieces
 
     async def complete(self, task: ExportTask) -> None:
         """Say that a task is exported."""
@@ -144,40 +150,37 @@ class AlumaClient:
 
     @asynccontextmanager
     async def _reading(
-        self, what: str, path: str, headers: dict[str, str] | None = None, timeout: aiohttp.ClientTimeout = _READ
+        self,
+        what: str,
+        path: str,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        *,
+        timeout: aiohttp.ClientTimeout = _READ,
+        redirects: int = 0,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a GET; its permit is held until the block is left."""
-        for chances in (1, 0):
-            token = await self._keeper.token()
+        url, api, chances = self._url(path), URL(self._base_url), 1
+        while True:
+            token = await self._keeper.token() if url.origin() == api.origin() else None
+            authorization = {"Authorization": f"Bearer {token}"} if token else {}
             async with self._permits.permit():
                 with replies.told(what, changes=False):
                     response = await self._session.get(
-                        self._url(path),
-                        headers={"Authorization": f"Bearer {token}", **(headers or {})},
-                        timeout=timeout,
-                        allow_redirects=False,
+                        url, headers={**authorization, **headers}, timeout=timeout, allow_redirects=False
                     )
                 async with response:
-                    if response.status != 401:
+                    if redirects and response.status in REDIRECTS:
+                        location = response.headers.get("Location", "")
+                        url = redirected(what, url, location, api, self._downloads.hosts)
+                        redirects -= 1
+                        continue
+                    if response.status != 401 or token is None:
                         with replies.told(what, changes=False):
                             await replies.check(what, response, changes=False)
                         yield response
                         return
             self._token_refused(token, chances)
-
-    async def _pieces(self, what: str, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        """Yield a body as it arrives; raise ``BadReply`` unless it is as long as was said."""
-        expected, count = response.content_length, 0
-        while True:
-            with replies.told(what, changes=False):
-                piece = await response.content.readany()
-            if not piece:
-                break
-            count += len(piece)
-            await self._permits.received(len(piece))
-            yield piece
-        if expected is not None and "Content-Encoding" not in response.headers and count != expected:
-            raise BadReply(f"{what}: {count} bytes came, {expected} were announced")
+            chances -= 1
 
     async def _fetch_token(self) -> tuple[str, float]:
         what = "get a token"

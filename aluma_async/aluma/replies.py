@@ -3,6 +3,7 @@
 It knows no URL, no token and no verb. What reaches a caller holds neither a token nor content.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -25,6 +26,7 @@ LONGEST_ERROR = 64 * 1024
 """Bytes that are read of a reply that is not expected to hold much."""
 _LONGEST_SPEC = 64 * 1024 * 1024
 _URL_HINT = "Is base_url right, and is nothing in between (a proxy, a log-in page)?"
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18})")
 _REACH_HINT = "Check base_url, the network and the proxy."
 
 
@@ -68,6 +70,8 @@ def _reason(error: Exception) -> str:
 async def check(what: str, response: aiohttp.ClientResponse, *, changes: bool) -> None:
     """Raise the error that a reply stands for, or return; the only place that knows status codes (but 401)."""
     status = response.status
+    if status == 206 and "Range" in response.request_info.headers:
+        return
     if status in (200, 202, 204):
         if changes and response.content_type == "text/html":
             raise Ambiguous(f"{what}: a web page came back", hint=_URL_HINT)
@@ -101,6 +105,13 @@ async def body(response: aiohttp.ClientResponse, limit: int) -> bytes:
     return b"".join(pieces)
 
 
+async def piece(what: str, response: aiohttp.ClientResponse) -> bytes:
+    """Read what has arrived of a body; empty at its end."""
+    with told(what, changes=False):
+        return await response.content.readany()
+    raise AssertionError  # told swallows nothing
+
+
 async def accepted(response: aiohttp.ClientResponse, *, needed: bool) -> bytes:
     """Read the body of a 2xx; where it is not needed, its absence or its end does not matter."""
     try:
@@ -115,10 +126,25 @@ def check_download(what: str, file: ExportFile, response: aiohttp.ClientResponse
     """Refuse a reply whose end could not be told from a broken connection, or that is plainly something else."""
     if response.status != 200:
         raise BadReply(f"{what}: unexpected reply {response.status}")
+    _check_framing(what, response)
+    if response.content_type == "text/html" and not file.filename.lower().endswith((".html", ".htm")):
+        raise BadReply(f"{what}: a web page came instead")
+
+
+def check_resumption(what: str, response: aiohttp.ClientResponse, begin: int, size: int | None) -> int:
+    """Refuse a reply that is not what was missing from byte ``begin`` on; return the size of the whole file."""
+    if response.status != 206:
+        raise BadReply(f"{what}: broke off, and the file is another one by now")
+    _check_framing(what, response)
+    found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    if not found or int(found[1]) != begin or size not in (None, int(found[2])):
+        raise BadReply(f"{what}: broke off, and what came next was not what was missing")
+    return int(found[2])
+
+
+def _check_framing(what: str, response: aiohttp.ClientResponse) -> None:
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise BadReply(f"{what}: came compressed, though that was not asked for")
     chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
     if response.content_length is None and not chunked:
         raise BadReply(f"{what}: came without a length, so its end could not be told from a broken connection")
-    if response.content_type == "text/html" and not file.filename.lower().endswith((".html", ".htm")):
-        raise BadReply(f"{what}: a web page came instead")

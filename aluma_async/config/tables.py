@@ -25,6 +25,8 @@ class AlumaConfig(Table, frozen=True, kw_only=True):
     """How long Aluma waits for Complete before it gives the task to somebody else."""
     projects: tuple[str, ...] = ()
     """Ids or names; empty: all."""
+    download_hosts: tuple[str, ...] = ()
+    """Hosts besides the API's to which Aluma may redirect a download; they get no token."""
     allow_insecure: bool = False
     ca_file: Path | None = None
     proxy: str = ""
@@ -72,6 +74,10 @@ class LimitsConfig(Table, frozen=True, kw_only=True):
     """Requests started; 0: no limit."""
     max_bytes_per_second: Rate = 0
     """Bytes downloaded; 0: no limit."""
+    min_bytes_per_second: Rate = 1000
+    """Of one download, over a minute of waiting for it; less, and it is begun anew. 0: however slow."""
+    max_file_bytes: Rate = 0
+    """Of one file; 0: no limit."""
 
 
 class RetryConfig(Table, frozen=True, kw_only=True):

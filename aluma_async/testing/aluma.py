@@ -32,6 +32,8 @@ class Behaviour(Struct, frozen=True, kw_only=True):
     token_seconds: float = 86400.0
     framing: str = "length"
     """How a file's body ends: length, chunked or unframed."""
+    resumable: bool = True
+    """Whether a file has an ETag, and a part of it can be asked for."""
     max_at_once: int = 0
     """Requests at once before 429; 0: no limit."""
     retry_after_seconds: float = 1.0

@@ -1,6 +1,7 @@
 """The simulated Aluma over HTTP: an aiohttp application, and a server for it on a loopback port."""
 
 import asyncio
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
@@ -176,18 +177,28 @@ class _Face:
 
     async def file(self, request: web.Request, fault: Fault | None) -> web.StreamResponse:
         body = self._aluma.file(request.match_info["collection"], request.match_info["file"])
-        if fault is Fault.TRUNCATE:
-            return await _truncated(request, body, 200)
         response = web.StreamResponse(headers={"Content-Type": "application/pdf"})
-        if self._aluma.behaviour.framing == "length":
-            response.content_length = len(body)
+        begin = 0
+        if self._aluma.behaviour.resumable:
+            response.headers["ETag"] = f'"{zlib.crc32(body):x}"'
+            asked = request.http_range.start
+            if asked is not None and request.headers.get("If-Range") == response.headers["ETag"]:
+                begin = asked
+                response.set_status(206)
+                response.headers["Content-Range"] = f"bytes {begin}-{len(body) - 1}/{len(body)}"
+        view = memoryview(body)[begin:]
+        if self._aluma.behaviour.framing == "length" or fault is Fault.TRUNCATE:
+            response.content_length = len(view)
         elif self._aluma.behaviour.framing == "chunked":
             response.enable_chunked_encoding()
         else:
             response.force_close()
             response._length_check = False  # noqa: SLF001 - aiohttp has no public way to leave the framing out
         await response.prepare(request)
-        view = memoryview(body)
+        if fault is Fault.TRUNCATE:
+            await response.write(view[: len(view) // 2])
+            await asyncio.sleep(0.01)  # aiohttp's client drops what has not been read when the end comes
+            return _cut(request, response)
         for start in range(0, len(view), _CHUNK):
             await response.write(view[start : start + _CHUNK])
         await response.write_eof()

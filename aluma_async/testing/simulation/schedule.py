@@ -104,6 +104,7 @@ def plan(seed: int) -> Plan:
             latency_seconds=chance.choice((0.0, 0.05, 0.5)),
             impossible_tasks=tuple(n for n in range(tasks) if chance.random() < 0.06)[:2],
             bad_row=chance.random() < 0.3,
+            resumable=seed % 2 == 0,
         ),
         rates={fault: harsh * chance.random() for fault in kinds} if harsh else {},
         burst=chance.random() * 0.7,
