@@ -171,6 +171,12 @@ class RequestsHeldBack(Event, frozen=True):
     seconds: float
 
 
+class LimitChanged(Event, frozen=True):
+    """So many requests may be in flight at once from now on, as Aluma was found to take them."""
+
+    limit: int
+
+
 class DrainStarted(Event, frozen=True):
     """No new task is claimed; those in hand are finished."""
 

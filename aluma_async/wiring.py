@@ -38,6 +38,7 @@ async def open_client(
     tell: Callable[[Event], None] = on_event or (lambda _: None)
     throttle = Throttle(
         config.max_at_once,
+        adaptive=config.limits.adaptive,
         max_per_second=config.limits.max_per_second,
         max_bytes_per_second=config.limits.max_bytes_per_second,
         uniform=random.uniform,

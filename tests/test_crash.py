@@ -80,7 +80,7 @@ def test_twenty_kills_and_all_is_exported_within_ten_seconds_of_the_last_start(t
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0
         assert not aluma.ledger()["requests"].get("requeued")
-    for path in (tmp_path / "state").iterdir():
+    for path in (path for path in (tmp_path / "state").rglob("*") if path.is_file()):
         kept = path.read_bytes()
         for canary in (b"simulated-secret", b"Bearer", b"PatientName", b"%PDF", b".pdf"):
             assert canary not in kept, f"{path} holds {canary!r}"

@@ -36,7 +36,7 @@ class _Unlimited:
     """Permits without a limit, for a client that is used alone."""
 
     @asynccontextmanager
-    async def permit(self) -> AsyncIterator[None]:
+    async def permit(self, *, urgent: bool = False) -> AsyncIterator[None]:  # noqa: ARG002 - the port has it
         yield
 
     async def received(self, count: int) -> None:
@@ -131,7 +131,7 @@ class AlumaClient:
         for chances in (1, 0):
             token = await self._keeper.token()
             # Once a permit is held the answer is awaited: without it nobody would know whose the task is.
-            async with self._permits.permit():
+            async with self._permits.permit(urgent=verb != "start"):
                 with anyio.CancelScope(shield=True), replies.told(what, changes=True):
                     sent_at = anyio.current_time()
                     async with self._session.put(
@@ -184,7 +184,7 @@ class AlumaClient:
 
     async def _fetch_token(self) -> tuple[str, float]:
         what = "get a token"
-        async with self._permits.permit():
+        async with self._permits.permit(urgent=True):
             with replies.told(what, changes=False):
                 async with self._session.post(
                     self._url("/oauth/token"),

@@ -70,6 +70,8 @@ class LimitsConfig(Table, frozen=True, kw_only=True):
 
     max_at_once: CountOrZero = 0
     """Requests in flight; 0: twice the workers."""
+    adaptive: bool = True
+    """Whether to find out how many of them Aluma takes."""
     max_per_second: Rate = 0
     """Requests started; 0: no limit."""
     max_bytes_per_second: Rate = 0

@@ -1,12 +1,14 @@
 """``Throttle``: one limit, one rate and one pause for all requests of an exporter."""
 
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
 
-from aluma_async.events import RequestsHeldBack
-from aluma_async.exceptions import RateLimited, SourceError
+from aluma_async.events import LimitChanged, RequestsHeldBack
+from aluma_async.exceptions import Ambiguous, RateLimited, SourceError, Unavailable, Unreachable
+from aluma_async.policy.adaptive import AdaptiveLimit
 from aluma_async.policy.pacing import Pace
 from aluma_async.policy.retry import doubled
 from aluma_async.ports import OnEvent, Uniform
@@ -20,21 +22,28 @@ _SHORTEST_SLEEP = 0.01  # a clock's resolution must not turn a wait into a busy 
 class Throttle:
     """Hands out permits (``ports.Permits``): at most ``max_at_once``, at most ``max_per_second``, none in a pause.
 
-    0 means no limit for the rates (requests a second; bytes a second). Permits are given in the order asked for.
+    ``adaptive``: also at most as many at once as Aluma is found to take. 0 means no limit for the rates
+    (requests a second; bytes a second). Permits are given in the order asked for, urgent ones first.
     """
 
     def __init__(
         self,
         max_at_once: int,
         *,
+        adaptive: bool = False,
         max_per_second: float = 0,
         max_bytes_per_second: float = 0,
         uniform: Uniform,
         on_event: OnEvent,
     ) -> None:
-        self._permits = anyio.CapacityLimiter(max_at_once)
+        self.in_flight = 0
+        """How many permits are held now."""
+        self._most = max_at_once
+        self._adaptive = AdaptiveLimit(max_at_once) if adaptive else None
         self._pace = Pace(max_per_second) if max_per_second else None
         self._bytes = Pace(max_bytes_per_second, burst=max_bytes_per_second) if max_bytes_per_second else None
+        self._urgent: deque[anyio.Event] = deque()
+        self._waiting: deque[anyio.Event] = deque()
         self._turn = anyio.Lock()
         self._open_at = 0.0
         self._refusals = 0
@@ -42,30 +51,39 @@ class Throttle:
         self._on_event = on_event
 
     @property
-    def in_flight(self) -> int:
-        """How many permits are held now."""
-        return self._permits.borrowed_tokens
+    def limit(self) -> int:
+        """How many may be held now."""
+        return self._adaptive.value if self._adaptive else self._most
 
     @asynccontextmanager
-    async def permit(self) -> AsyncIterator[None]:
+    async def permit(self, *, urgent: bool = False) -> AsyncIterator[None]:
         """Wait for the right to send one request, and hold it until its answer has been read."""
-        holder = object()
-        await self._permits.acquire_on_behalf_of(holder)
+        if self.in_flight < self.limit and not self._urgent and (urgent or not self._waiting):
+            self.in_flight += 1
+        else:
+            await self._queue(self._urgent if urgent else self._waiting)
         try:
             # Only the first in line sleeps; the others wait for their turn, so that none is overtaken.
             if self._turn.locked() or self._wait() > 0:
                 async with self._turn:
                     while (wait := self._wait()) > 0:  # noqa: ASYNC110 - a pause may grow while it is slept
                         await anyio.sleep(max(wait, _SHORTEST_SLEEP))
+            sent_at = anyio.current_time()
             if self._pace:
-                self._pace.take(anyio.current_time())
-            yield
+                self._pace.take(sent_at)
+            try:
+                yield
+            except SourceError as error:
+                self._note(error, sent_at)
+                raise
             self._refusals = 0
-        except SourceError as error:
-            self._note(error)
-            raise
+            if self._adaptive:
+                before = self._adaptive.value
+                self._adaptive.answered(sent_at, anyio.current_time(), in_flight=self.in_flight, timed=urgent)
+                self._tell(before)
         finally:
-            self._permits.release_on_behalf_of(holder)
+            self.in_flight -= 1
+            self._hand_on()
 
     async def received(self, count: int) -> None:
         """Account for bytes downloaded; waits if they came faster than allowed."""
@@ -74,14 +92,40 @@ class Throttle:
             if (wait := self._bytes.wait(anyio.current_time())) > 0:
                 await anyio.sleep(wait)
 
+    async def _queue(self, line: deque[anyio.Event]) -> None:
+        """Wait in a line; the permit is ours when this returns."""
+        turn = anyio.Event()
+        line.append(turn)
+        try:
+            await turn.wait()
+        except BaseException:
+            if turn.is_set():  # it was given to us when we had given up
+                self.in_flight -= 1
+                self._hand_on()
+            else:
+                line.remove(turn)
+            raise
+
+    def _hand_on(self) -> None:
+        """Give permits that are free to those who wait."""
+        while self.in_flight < self.limit and (line := self._urgent or self._waiting):
+            self.in_flight += 1
+            line.popleft().set()
+
     def _wait(self) -> float:
         """Seconds until the next request may leave."""
         now = anyio.current_time()
         return max(self._open_at - now, self._pace.wait(now) if self._pace else 0.0)
 
-    def _note(self, error: SourceError) -> None:
-        """Begin a pause if the error asks for one."""
+    def _note(self, error: SourceError, sent_at: float) -> None:
+        """Begin a pause if the error asks for one, and lower the limit if there were too many."""
         now = anyio.current_time()
+        # What never connected, or was answered in any other way, says nothing of how many are too many.
+        too_many = isinstance(error, Unavailable | Ambiguous) and not isinstance(error, Unreachable)
+        if self._adaptive and too_many:
+            before = self._adaptive.value
+            self._adaptive.refused(sent_at, now)
+            self._tell(before)
         pause = error.retry_after
         if pause is None and isinstance(error, RateLimited) and now >= self._open_at:
             # Those refused in the same moment count as one, or sixteen workers would cause the longest pause at once.
@@ -94,3 +138,7 @@ class Throttle:
         if until > self._open_at:
             self._open_at = until
             self._on_event(RequestsHeldBack(pause))
+
+    def _tell(self, before: int) -> None:
+        if self.limit != before:
+            self._on_event(LimitChanged(self.limit))

@@ -43,6 +43,7 @@ MESSAGES: Mapping[type[Event], tuple[Level, str]] = {
     events.JournalDamaged: ("error", "the journal was damaged, it is now {path}; a new one was begun"),
     events.RequestRetried: ("debug", "{request}: again in {delay:.1f} s: {error}"),
     events.RequestsHeldBack: ("warning", "Aluma asked for a pause: no request for {seconds:.1f} s"),
+    events.LimitChanged: ("debug", "at most {limit} requests at once, as Aluma takes them"),
     events.DrainStarted: ("debug", "draining, {in_hand} tasks queued or in hand"),
     events.RunEnded: ("debug", "the run is over: {exported} tasks exported"),
 }

@@ -61,6 +61,7 @@ def draw(tally: Tally) -> RenderableType:
     lines = [
         f"{counted(tally.files, 'file')}, {size(tally.bytes)}   {pace}   {f'{span(left)} left' if left else ''}",
         f"{len(tally.in_hand)} in hand{_oldest(tally.ages())}",
+        *([f"at most {tally.limit} requests at once, as Aluma takes them"] if tally.limit else []),
     ]
     body: list[RenderableType] = [head, *(Text(line, no_wrap=True, overflow="ellipsis") for line in lines)]
     if trouble := troubles(tally):

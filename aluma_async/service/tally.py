@@ -42,6 +42,8 @@ class Tally:
         self.received = 0
         """Bytes that came in, for whatever became of their task."""
         self.failed = self.lost = 0
+        self.limit = 0
+        """Requests in flight at most, where that was found out; 0: not yet."""
         self.cooling = 0
         """Tasks that cool down."""
         self.waiting = 0
@@ -122,6 +124,9 @@ class Tally:
     def _paused(self, event: events.RequestsHeldBack) -> None:
         self._resume_at = self._clock() + event.seconds
 
+    def _limited(self, event: events.LimitChanged) -> None:
+        self.limit = event.limit
+
     _NOTES: ClassVar[Mapping[type[Event], Callable[[Any, Any], None]]] = {
         events.QueueListed: _listed,
         events.TaskStarted: _started,
@@ -135,4 +140,5 @@ class Tally:
         events.ClaimLost: _lost,
         events.TaskReleased: _settled,
         events.RequestsHeldBack: _paused,
+        events.LimitChanged: _limited,
     }

@@ -58,7 +58,12 @@ class FullSchedule(Schedule):
         instance.journal = journal
         connector = self._wires[instance.number] = MemoryConnector(server)
         settings = self._settings(instance)
-        throttle = Throttle(_REQUESTS_AT_ONCE, uniform=settings["uniform"], on_event=instance.on_event)
+        throttle = Throttle(
+            _REQUESTS_AT_ONCE,
+            adaptive=self._plan.seed % 3 > 0,
+            uniform=settings["uniform"],
+            on_event=instance.on_event,
+        )
         folders = [FolderDestination(self._folder / name) for name in ("out", "quarantine")]
         try:
             async with aiohttp.ClientSession(connector=connector) as session:

@@ -264,8 +264,8 @@ class WatchedPermits:
         self._closed_until = 0.0
 
     @asynccontextmanager
-    async def permit(self) -> AsyncIterator[None]:
-        async with self._permits.permit():
+    async def permit(self, *, urgent: bool = False) -> AsyncIterator[None]:
+        async with self._permits.permit(urgent=urgent):
             self._held += 1
             self._witness.demand(self._held <= self._limit, f"{self._held} requests at once, {self._limit} are allowed")
             in_pause = anyio.current_time() < self._closed_until - 1e-6

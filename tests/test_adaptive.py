@@ -1,0 +1,136 @@
+"""The adaptive limit finds what Aluma takes, follows it when it moves, and lets no Complete starve."""
+
+import random
+
+import anyio
+import pytest
+
+from aluma_async.exceptions import RateLimited, Unavailable
+from aluma_async.pipeline.throttle import Throttle
+from aluma_async.policy.adaptive import AdaptiveLimit
+from aluma_async.testing import run_virtual
+
+ROUND_TRIP = 0.05
+
+
+class Api:
+    """Answers in ``ROUND_TRIP``; refuses what is more than ``limit`` at once, or lets it wait in line."""
+
+    def __init__(self, limit, *, queues=False):
+        self.limit, self.queues = limit, queues
+        self.served, self.now = 0, 0
+        self.room = anyio.Condition()
+
+    async def request(self):
+        self.now += 1
+        try:
+            if not self.queues and self.now > self.limit:
+                await anyio.sleep(ROUND_TRIP / 2)
+                raise RateLimited("", retry_after=1.0)
+            await anyio.sleep(ROUND_TRIP * max(1.0, self.now / self.limit if self.queues else 1.0))
+            self.served += 1
+        finally:
+            self.now -= 1
+
+
+async def load(api, gate, seconds, workers=150):
+    """Send as much as is let through; return requests served a second."""
+    before = api.served
+
+    async def work():
+        while True:
+            try:
+                async with gate.permit(urgent=True):
+                    await api.request()
+            except RateLimited:
+                pass
+
+    with anyio.move_on_after(seconds):
+        async with anyio.create_task_group() as group:
+            for _ in range(workers):
+                group.start_soon(work)
+    return (api.served - before) / seconds
+
+
+def throttle(most, *, adaptive, seed=0):
+    return Throttle(most, adaptive=adaptive, uniform=random.Random(seed).uniform, on_event=lambda _: None)
+
+
+@pytest.mark.parametrize("limits", [(4, 16, 64), (64, 16, 4), (1, 30, 1), (20, 120, 7)])
+def test_within_thirty_seconds_it_is_within_a_tenth_of_the_best_fixed_limit_wherever_that_moves(limits):
+    async def main():
+        gate, api = throttle(256, adaptive=True), Api(0)
+        for api.limit in limits:
+            await load(api, gate, 30)
+            found = await load(api, gate, 60)
+            best = await load(api, throttle(api.limit, adaptive=False), 10)
+            assert found >= 0.9 * best, f"{found:.0f} of {best:.0f} requests a second at a limit of {api.limit}"
+
+    run_virtual(main)
+
+
+def test_where_nothing_is_refused_it_finds_the_point_from_which_more_only_waits_longer():
+    async def main():
+        gate, api = throttle(256, adaptive=True), Api(10, queues=True)
+        await load(api, gate, 30)
+        assert await load(api, gate, 60) >= 0.9 * 10 / ROUND_TRIP
+        assert gate.limit < 80, "with 256 at once a round trip would take 26 times as long"
+
+    run_virtual(main)
+
+
+def test_it_stays_between_one_and_the_most_that_is_allowed():
+    limit = AdaptiveLimit(8)
+    for number in range(100):
+        limit.answered(number, number + 0.1, in_flight=limit.value, timed=True)
+        assert limit.value <= 8
+    for number in range(100, 200):
+        limit.refused(number, number + 0.1)
+    assert limit.value == 1
+
+
+def test_those_refused_together_count_as_one():
+    limit = AdaptiveLimit(100, first=50)
+    for _ in range(30):
+        limit.refused(0.0, 0.1)
+    assert limit.value == 40
+
+
+def test_what_was_not_held_back_by_the_limit_does_not_raise_it():
+    limit = AdaptiveLimit(100, first=10)
+    for number in range(100):
+        limit.answered(number, number + 0.1, in_flight=3, timed=True)
+    assert limit.value == 10
+
+
+@pytest.mark.parametrize("error", [RateLimited("", retry_after=1.0), Unavailable("no reply")])
+def test_what_ends_something_goes_before_all_that_begins_something(error):
+    """However low the limit falls: a Complete that waits behind hundreds of Starts would lose its claim."""
+
+    async def main():
+        gate = throttle(4, adaptive=True)
+        waited = []
+
+        async def starts():
+            while True:
+                try:
+                    async with gate.permit():
+                        await anyio.sleep(0.5)
+                        if random.Random(anyio.current_time()).random() < 0.5:
+                            raise error
+                except (RateLimited, Unavailable):
+                    pass
+
+        async with anyio.create_task_group() as group:
+            for _ in range(500):
+                group.start_soon(starts)
+            for _ in range(100):
+                await anyio.sleep(1)
+                asked = anyio.current_time()
+                async with gate.permit(urgent=True):
+                    waited.append(anyio.current_time() - asked)
+            group.cancel_scope.cancel()
+        assert max(waited) < 5
+        assert gate.in_flight == 0
+
+    run_virtual(main)
