@@ -26,6 +26,7 @@ from aluma_async.destinations.root import Root, Tree
 from aluma_async.exceptions import DestinationError, DestinationUnavailable
 from aluma_async.models import Claim, ExportFile
 from aluma_async.policy.naming import Parts, collision_key, owner_suffix, plan, with_suffix
+from aluma_async.rounds import Rounds
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -71,7 +72,7 @@ class FolderDestination:
         self._prefix = f"{socket.gethostname().split('.')[0]}-{os.getpid()}"
         self._numbers = count(1)
         self._waiting: list[FolderDelivery] = []
-        self._turns = anyio.Semaphore(_HOPS if self.sync else 1)
+        self._rounds = Rounds(self._publish_waiting, at_once=_HOPS if self.sync else 1)
 
     async def probe(self) -> None:
         """Make what is missing, sweep what crashed runs left, and write a file to see whether that goes."""
@@ -119,19 +120,14 @@ class FolderDestination:
     async def _publish(self, delivery: "FolderDelivery") -> None:
         """Publish a delivery, together with all others that wait by then: one step in a thread for many."""
         self._waiting.append(delivery)
-        with anyio.CancelScope(shield=True):
-            async with self._turns:
-                batch, self._waiting = self._waiting, []
-                try:
-                    if batch:
-                        await asyncio.get_running_loop().run_in_executor(self.executor, self._publish_all, batch)
-                finally:
-                    for one in batch:
-                        one.ended.set()
-            await delivery.ended.wait()  # another may have taken it along
+        await self._rounds.join()
         if not delivery.published:
             with self.told():
                 raise delivery.error or DestinationError(f"folder {self.root}: the files were not published")
+
+    async def _publish_waiting(self) -> None:
+        batch, self._waiting = self._waiting, []
+        await asyncio.get_running_loop().run_in_executor(self.executor, self._publish_all, batch)
 
     def _publish_all(self, batch: Sequence["FolderDelivery"]) -> None:
         """Blocking. What goes wrong with one of them is that one's error; with what they share, everybody's."""
@@ -167,7 +163,6 @@ class FolderDelivery:
     """The files of one claim: staged below ``.aluma-async``, then renamed together."""
 
     def __init__(self, destination: FolderDestination, claim: Claim, prefix: str) -> None:
-        self.ended = anyio.Event()
         self.published = False
         self.error: Exception | None = None
         self._to = destination

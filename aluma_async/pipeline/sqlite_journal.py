@@ -8,14 +8,13 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import closing, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
-import anyio
 import msgspec
 
 from aluma_async.events import JournalDamaged
@@ -23,6 +22,7 @@ from aluma_async.exceptions import JournalError, JournalInUse
 from aluma_async.models import Hold, OpenClaim
 from aluma_async.pipeline.journal import Change, Key, Record, change
 from aluma_async.ports import OnEvent
+from aluma_async.rounds import Rounds
 
 T = TypeVar("T")
 
@@ -34,6 +34,14 @@ _SET_UP = (
     "PRAGMA synchronous=FULL",
     "CREATE TABLE IF NOT EXISTS record (kind TEXT, task TEXT, value TEXT, PRIMARY KEY (kind, task)) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS released (task TEXT PRIMARY KEY) WITHOUT ROWID",
+)
+_KEEP = (
+    "INSERT OR REPLACE INTO record SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'),"
+    " json_extract(value, '$[2]') FROM json_each(?)"
+)
+_DROP = (
+    "DELETE FROM record WHERE (kind, task) IN"
+    " (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"
 )
 _HINT = "Is there space, and may this user write there? --state names another folder."
 
@@ -51,7 +59,7 @@ class SqliteJournal:
         # All that is in the file: if it is damaged under way, a new one is made of this.
         self._kept: dict[Key, Record] = {}
         self._waiting: list[Change] = []
-        self._turn = anyio.Lock()
+        self._rounds = Rounds(self._write)
 
     async def recall(self) -> Sequence[Record]:
         """Take the folder for this process, and read what an earlier one left. Raises ``JournalInUse``."""
@@ -74,17 +82,18 @@ class SqliteJournal:
         self._waiting.append(((kind, task_id), None))
 
     async def flush(self) -> None:
-        """Write what waits, unless another has written it meanwhile."""
-        with anyio.CancelScope(shield=True):  # half of a write is nobody's: the next one would not know of it
-            async with self._turn:
-                changes, self._waiting = self._waiting, []
-                if not changes:
-                    return
-                try:
-                    damaged = await self._hop(lambda: self._apply(changes))
-                except JournalError:
-                    self._waiting = changes + self._waiting
-                    raise
+        """Write what waits, together with all that waits by the time the file is free."""
+        await self._rounds.join()
+
+    async def _write(self) -> None:
+        changes, self._waiting = self._waiting, []
+        if not changes:
+            return
+        try:
+            damaged = await self._hop(lambda: self._apply(changes))
+        except JournalError:
+            self._waiting = changes + self._waiting
+            raise
         if damaged:
             self._on_event(JournalDamaged(str(damaged)))
 
@@ -126,10 +135,7 @@ class SqliteJournal:
                 self._kept[key] = record
         try:
             with _told(self._path):
-                database = self._connect()
-                with _transaction(database):
-                    for (kind, task_id), record in changes:
-                        _put(database, kind, task_id, record)
+                _put(self._connect(), dict(changes))
                 return None
         except _Damaged:
             return self._renew()
@@ -143,10 +149,7 @@ class SqliteJournal:
             self._path.rename(aside)
             for ending in ("-wal", "-shm"):
                 self._path.with_name(FILE_NAME + ending).unlink(missing_ok=True)
-            database = self._connect()
-            with _transaction(database):
-                for (kind, task_id), record in self._kept.items():
-                    _put(database, kind, task_id, record)
+            _put(self._connect(), self._kept)
         return aside
 
     def _take_released(self) -> list[str]:
@@ -235,12 +238,19 @@ def _transaction(database: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _put(database: sqlite3.Connection, kind: type[Record], task_id: str, record: Record | None) -> None:
-    if record is None:
-        database.execute("DELETE FROM record WHERE kind = ? AND task = ?", (_NAMES[kind], task_id))
-    else:
-        value = msgspec.json.encode(record).decode()
-        database.execute("INSERT OR REPLACE INTO record VALUES (?, ?, ?)", (_NAMES[kind], task_id, value))
+def _put(database: sqlite3.Connection, changes: Mapping[Key, Record | None]) -> None:
+    """Write changes in one transaction, and in few statements: each hands the interpreter's lock on and back."""
+    kept = [(_NAMES[kind], task, _text(record)) for (kind, task), record in changes.items() if record is not None]
+    dropped = [(_NAMES[kind], task) for (kind, task), record in changes.items() if record is None]
+    with _transaction(database):
+        if kept:
+            database.execute(_KEEP, (_text(kept),))
+        if dropped:
+            database.execute(_DROP, (_text(dropped),))
+
+
+def _text(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _locked(path: Path) -> int:

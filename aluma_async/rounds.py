@@ -1,0 +1,44 @@
+"""``Rounds``: one run of a dear step (a sync, a hop into a thread) for all who wait for it, not one for each."""
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+
+
+class Rounds:
+    """Runs ``step`` for whoever asks; those who ask before a run has begun share it. ``at_once`` runs overlap."""
+
+    def __init__(self, step: Callable[[], Awaitable[None]], *, at_once: int = 1) -> None:
+        self._step = step
+        self._turns = anyio.Semaphore(at_once, fast_acquire=True)
+        self._next: _Round | None = None
+
+    async def join(self) -> None:
+        """Return when a run that began after this call has ended; raise what it raised. Not to be cancelled."""
+        coming = self._next
+        with anyio.CancelScope(shield=True):
+            if coming:
+                await coming.ended.wait()
+            else:
+                coming = self._next = _Round()
+                await self._lead(coming)
+        if coming and coming.error:
+            raise coming.error
+
+    async def _lead(self, coming: "_Round") -> None:
+        try:
+            async with self._turns:
+                self._next = None  # from here on it is too late to join
+                await self._step()
+        except Exception as error:  # noqa: BLE001 - raised to all who joined
+            coming.error = error
+        finally:
+            coming.ended.set()
+
+
+class _Round:
+    """A run to come."""
+
+    def __init__(self) -> None:
+        self.ended = anyio.Event()
+        self.error: Exception | None = None
