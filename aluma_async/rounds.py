@@ -4,6 +4,10 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
+GATHER_SECONDS = 0.001
+"""How long a run waits for others to join once the last one was shared: a hop into a thread costs a tenth of that,
+and the loop gets through what a handful of workers do in that time."""
+
 
 class Rounds:
     """Runs ``step`` for whoever asks; those who ask before a run has begun share it. ``at_once`` runs overlap."""
@@ -12,12 +16,14 @@ class Rounds:
         self._step = step
         self._turns = anyio.Semaphore(at_once, fast_acquire=True)
         self._next: _Round | None = None
+        self._crowded = False
 
     async def join(self) -> None:
         """Return when a run that began after this call has ended; raise what it raised. Not to be cancelled."""
         coming = self._next
         with anyio.CancelScope(shield=True):
             if coming:
+                coming.joined += 1
                 await coming.ended.wait()
             else:
                 coming = self._next = _Round()
@@ -27,8 +33,11 @@ class Rounds:
 
     async def _lead(self, coming: "_Round") -> None:
         try:
+            if self._crowded:
+                await anyio.sleep(GATHER_SECONDS)
             async with self._turns:
                 self._next = None  # from here on it is too late to join
+                self._crowded = coming.joined > 1
                 await self._step()
         except Exception as error:  # noqa: BLE001 - raised to all who joined
             coming.error = error
@@ -40,5 +49,6 @@ class _Round:
     """A run to come."""
 
     def __init__(self) -> None:
+        self.joined = 1
         self.ended = anyio.Event()
         self.error: Exception | None = None

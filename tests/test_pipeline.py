@@ -94,13 +94,49 @@ def test_no_worker_waits_for_the_slowest_task_of_a_batch():
     run_virtual(main)
 
 
-def test_workers_are_the_limit_of_tasks_at_once_and_all_of_them_work():
+def test_workers_are_the_limit_of_tasks_that_are_saved_at_once_and_none_waits_for_a_complete():
+    class Counting(MemoryDestination):
+        now = peak = 0
+
+        @asynccontextmanager
+        async def open(self, claim):
+            self.now += 1
+            self.peak = max(self.peak, self.now)
+            async with super().open(claim) as delivery:
+                yield delivery
+            self.now -= 1
+
     async def main():
         world = World(100, profile="small", latency_seconds=0.1, exporter={"workers": 7})
+        world.exporter._worker._destination = counting = Counting()
         summary = await world.exporter.run_until_drained()
-        assert world.aluma.in_flight_peak == 7
-        ideal = 100 / 7 * 3 * 0.1
-        assert ideal <= summary.seconds < ideal * 1.1
+        assert counting.peak == 7
+        assert world.aluma.in_flight_peak <= 2 * 7, "claims are limited, too"
+        ideal = 100 / 7 * 2 * 0.1
+        assert ideal <= summary.seconds < ideal * 1.2
+
+    run_virtual(main)
+
+
+def test_a_complete_that_takes_long_holds_up_only_so_many_claims():
+    class SlowComplete(SimulatedSource):
+        open = peak = 0
+
+        async def start(self, task):
+            self.open += 1
+            type(self).peak = max(self.peak, self.open)
+            return await super().start(task)
+
+        async def complete(self, task):
+            await anyio.sleep(20)
+            await super().complete(task)
+            self.open -= 1
+
+    async def main():
+        world = World(40, source=SlowComplete, profile="small", exporter={"workers": 3})
+        await world.exporter.run_until_drained()
+        assert SlowComplete.peak == 6
+        world.check()
 
     run_virtual(main)
 

@@ -6,7 +6,7 @@ answer even if the caller is cancelled; no exception holds a token, a secret or 
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from types import MappingProxyType
 from urllib.parse import quote
@@ -87,15 +87,13 @@ class AlumaClient:
         sent_at, body = await self._change("start", task)
         return Claim(task, wire.export_spec(body), sent_at)
 
-    @asynccontextmanager
-    async def open_file(self, claim: Claim, file: ExportFile) -> AsyncIterator[AsyncIterator[bytes]]:
+    def open_file(self, claim: Claim, file: ExportFile) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """Open a download; its bytes come as they arrive."""
         what = f"download file {file.number} of task {claim.task.id}"
         if why := wire.unsafe_url(file.url):
             raise SourceError(f"{what}: {why}")
         fetch = partial(self._reading, what, file.url, redirects=MOST_REDIRECTS)
-        async with Download(what, file, fetch, self._permits, self._downloads).open() as pieces:
-            yield pieces
+        return Download(what, file, fetch, self._permits, self._downloads)
 
     async def complete(self, task: ExportTask) -> None:
         """Say that a task is exported."""

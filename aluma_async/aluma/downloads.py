@@ -7,7 +7,7 @@ the API's own origin only; another host has to be named in the settings, and may
 import ipaddress
 import socket
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import TypeAlias
 
 import aiohttp
@@ -54,46 +54,38 @@ class Download:
         self._count = 0
         self._size: int | None = None
         self._version = ""
+        self._pace = _Slowest(limits.min_bytes_per_second)
 
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def __aenter__(self) -> AsyncIterator[bytes]:
         """Send the request; its bytes come as they arrive."""
-        async with self._connection:
-            self._response = await self._open({"Accept-Encoding": "identity"})
+        self._response = await self._open({"Accept-Encoding": "identity"})
+        try:
             replies.check_download(self._what, self._file, self._response)
-            self._size = self._response.content_length
-            etag = self._response.headers.get("ETag", "")
-            self._version = "" if etag.startswith("W/") else etag  # a weak one does not promise the same bytes
-            yield self._pieces()
+        except BaseException:
+            await self._connection.aclose()
+            raise
+        self._size = self._response.content_length
+        etag = self._response.headers.get("ETag", "")
+        self._version = "" if etag.startswith("W/") else etag  # a weak one does not promise the same bytes
+        return self._pieces()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._connection.aclose()
 
     async def _pieces(self) -> AsyncIterator[bytes]:
         resumptions, begun_at = 0, -1
         while True:
             try:
-                async for piece in self._read():
-                    yield piece
-                break
+                piece = await self._piece()
             except (BadReply, Unavailable):
                 resumptions += 1
                 if not self._version or self._count == begun_at or resumptions > _MOST_RESUMPTIONS:
                     raise
-            begun_at = self._count
-            await self._resume()
-        if self._size is not None and self._count != self._size:
-            raise BadReply(f"{self._what}: {self._count} bytes came, {self._size} were announced")
-
-    async def _read(self) -> AsyncIterator[bytes]:
-        """What comes over one connection."""
-        pace = _Slowest(self._limits.min_bytes_per_second)
-        while True:
-            asked = anyio.current_time()
-            if not (piece := await replies.piece(self._what, self._response)):
-                return
-            if not pace.lets(anyio.current_time() - asked, len(piece)):
-                raise Unavailable(
-                    f"{self._what}: slower than {self._limits.min_bytes_per_second:.0f} bytes a second",
-                    hint="limits.min_bytes_per_second says what is too slow.",
-                )
+                begun_at = self._count
+                await self._resume()
+                continue
+            if not piece:
+                break
             self._count += len(piece)
             if 0 < self._limits.max_bytes < max(self._count, self._size or 0):
                 raise SourceError(
@@ -102,6 +94,19 @@ class Download:
                 )
             await self._permits.received(len(piece))
             yield piece
+        if self._size is not None and self._count != self._size:
+            raise BadReply(f"{self._what}: {self._count} bytes came, {self._size} were announced")
+
+    async def _piece(self) -> bytes:
+        """What has arrived; empty at the end. Raises ``Unavailable`` if it comes too slowly."""
+        asked = anyio.current_time()
+        piece = await replies.piece(self._what, self._response)
+        if piece and not self._pace.lets(anyio.current_time() - asked, len(piece)):
+            raise Unavailable(
+                f"{self._what}: slower than {self._limits.min_bytes_per_second:.0f} bytes a second",
+                hint="limits.min_bytes_per_second says what is too slow.",
+            )
+        return piece
 
     async def _resume(self) -> None:
         """Ask for what is missing. Raises ``BadReply`` if the file is another one by now."""

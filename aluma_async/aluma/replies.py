@@ -4,8 +4,7 @@ It knows no URL, no token and no verb. What reaches a caller holds neither a tok
 """
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import aiohttp
 
@@ -44,20 +43,31 @@ async def no_replay(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerT
         raise _Lost(type(error).__name__) from None
 
 
-@contextmanager
-def told(what: str, *, changes: bool) -> Iterator[None]:
+class told:  # noqa: N801 - used like a function; a generator would cost more than all that it does
     """Turn what aiohttp raises into our own errors; the only place that knows its exceptions.
 
     ``changes`` says whether the request changes a task. ``from None``: an aiohttp error can show the token.
     """
-    try:
-        yield
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-        raise Unreachable(f"{what}: no connection ({_reason(error)})", hint=_REACH_HINT) from None
-    except aiohttp.ClientPayloadError:
-        raise (Ambiguous if changes else BadReply)(f"{what}: the reply was cut short") from None
-    except (aiohttp.ClientError, TimeoutError) as error:
-        raise (Ambiguous if changes else Unavailable)(f"{what}: no reply ({_reason(error)})") from None
+
+    __slots__ = ("_changes", "_what")
+
+    def __init__(self, what: str, *, changes: bool) -> None:
+        self._what = what
+        self._changes = changes
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            return
+        what, changes = self._what, self._changes
+        if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+            raise Unreachable(f"{what}: no connection ({_reason(error)})", hint=_REACH_HINT) from None
+        if isinstance(error, aiohttp.ClientPayloadError):
+            raise (Ambiguous if changes else BadReply)(f"{what}: the reply was cut short") from None
+        if isinstance(error, aiohttp.ClientError | TimeoutError):
+            raise (Ambiguous if changes else Unavailable)(f"{what}: no reply ({_reason(error)})") from None
 
 
 def _reason(error: Exception) -> str:
@@ -109,7 +119,6 @@ async def piece(what: str, response: aiohttp.ClientResponse) -> bytes:
     """Read what has arrived of a body; empty at its end."""
     with told(what, changes=False):
         return await response.content.readany()
-    raise AssertionError  # told swallows nothing
 
 
 async def accepted(response: aiohttp.ClientResponse, *, needed: bool) -> bytes:

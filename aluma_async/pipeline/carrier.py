@@ -51,14 +51,18 @@ class Carrier:
             )
 
     async def _save(self, claim: Claim, file: ExportFile, delivery: Delivery) -> int:
-        meter = _Meter(claim, self._on_event)
         if file.source == "content":
-            await delivery.save(file, meter.over(_once(file.content.encode())))
+            data = file.content.encode()
+            await delivery.save(file, _once(data))
+            size = len(data)
+            self._on_event(BytesReceived(claim.task, size))
         else:
+            meter = _Meter(claim, self._on_event)
             async with self._source.open_file(claim, file) as chunks:
                 await delivery.save(file, meter.over(chunks))
-        self._on_event(FileSaved(claim.task, file, meter.total))
-        return meter.total
+            size = meter.total
+        self._on_event(FileSaved(claim.task, file, size))
+        return size
 
 
 class _Meter:

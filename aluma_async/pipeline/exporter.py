@@ -39,9 +39,12 @@ from aluma_async.pipeline.worker import GIVE_BACK_SECONDS, Worker
 from aluma_async.policy.retry import Patience, Retry
 from aluma_async.ports import Clock, Destination, Journal, OnEvent, TaskSource, Uniform
 
+CLAIMS_A_WORKER = 2
+"""Claims in hand at most for each that is being saved: a slot is not idle while a Complete is under way."""
+
 
 class Exporter:
-    """Exports what waits at ``source`` into ``destination``, ``workers`` tasks at once.
+    """Exports what waits at ``source`` into ``destination``, ``workers`` tasks at once (and as many being completed).
 
     ``queue_size`` tasks wait unclaimed (0: twice the workers). ``journal`` remembers what must outlive the
     process; without one Aluma's time-out ends what a crash left open. ``quarantine`` takes what a task holds
@@ -100,6 +103,8 @@ class Exporter:
             self._ledger,
             self._cooldown,
             Quarantine(resilient, quarantine, carrier) if quarantine else None,
+            anyio.Semaphore(workers, fast_acquire=True),
+            self._may_begin,
             claim_timeout=claim_timeout,
             on_event=self._tell,
         )
@@ -151,7 +156,7 @@ class Exporter:
                 outer.start_soon(self._limit_drain, outer.cancel_scope)
                 outer.start_soon(self._recovery.run)
                 async with anyio.create_task_group() as group:
-                    for _ in range(self._workers):
+                    for _ in range(CLAIMS_A_WORKER * self._workers):
                         group.start_soon(self._work, self._receive.clone())
                     with anyio.CancelScope() as listing:
                         outer.start_soon(self._end_listing, listing)
@@ -180,9 +185,7 @@ class Exporter:
                 try:
                     self._desk.moved()
                     self._exporting += 1
-                    if not (self._stopped or self._producer.trouble or self._recovery.speaks_of(task.id)):
-                        self._desk.begin(task.id)
-                        settled = await self._worker.export(task)
+                    settled = await self._worker.export(task)
                 except AlumaAsyncError as error:
                     self._producer.trouble = error
                 finally:
@@ -191,6 +194,13 @@ class Exporter:
                     self._recovery.adopt(task.id)
                 if not len(self._desk):  # nothing follows that would write along what was noted
                     await self._flush()
+
+    def _may_begin(self, task_id: str) -> bool:
+        """Decide at the last moment whether a task may be claimed."""
+        if self._stopped or self._producer.trouble or self._recovery.speaks_of(task_id):
+            return False
+        self._desk.begin(task_id)
+        return True
 
     async def _flush(self) -> None:
         with suppress(JournalError):

@@ -1,8 +1,7 @@
 """``Throttle``: one limit, one rate and one pause for all requests of an exporter."""
 
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
 
 import anyio
 
@@ -55,35 +54,9 @@ class Throttle:
         """How many may be held now."""
         return self._adaptive.value if self._adaptive else self._most
 
-    @asynccontextmanager
-    async def permit(self, *, urgent: bool = False) -> AsyncIterator[None]:
+    def permit(self, *, urgent: bool = False) -> "_Permit":
         """Wait for the right to send one request, and hold it until its answer has been read."""
-        if self.in_flight < self.limit and not self._urgent and (urgent or not self._waiting):
-            self.in_flight += 1
-        else:
-            await self._queue(self._urgent if urgent else self._waiting)
-        try:
-            # Only the first in line sleeps; the others wait for their turn, so that none is overtaken.
-            if self._turn.locked() or self._wait() > 0:
-                async with self._turn:
-                    while (wait := self._wait()) > 0:  # noqa: ASYNC110 - a pause may grow while it is slept
-                        await anyio.sleep(max(wait, _SHORTEST_SLEEP))
-            sent_at = anyio.current_time()
-            if self._pace:
-                self._pace.take(sent_at)
-            try:
-                yield
-            except SourceError as error:
-                self._note(error, sent_at)
-                raise
-            self._refusals = 0
-            if self._adaptive:
-                before = self._adaptive.value
-                self._adaptive.answered(sent_at, anyio.current_time(), in_flight=self.in_flight, timed=urgent)
-                self._tell(before)
-        finally:
-            self.in_flight -= 1
-            self._hand_on()
+        return _Permit(self, urgent=urgent)
 
     async def received(self, count: int) -> None:
         """Account for bytes downloaded; waits if they came faster than allowed."""
@@ -91,6 +64,39 @@ class Throttle:
             self._bytes.take(anyio.current_time(), count)
             if (wait := self._bytes.wait(anyio.current_time())) > 0:
                 await anyio.sleep(wait)
+
+    async def acquire(self, *, urgent: bool) -> float:
+        """Wait until a request may leave; return that moment."""
+        if self.in_flight < self.limit and not self._urgent and (urgent or not self._waiting):
+            self.in_flight += 1
+        else:
+            await self._queue(self._urgent if urgent else self._waiting)
+        now = anyio.current_time()
+        try:
+            # Only the first in line sleeps; the others wait for their turn, so that none is overtaken.
+            if self._turn.locked() or self._wait(now) > 0:
+                async with self._turn:
+                    while (wait := self._wait(anyio.current_time())) > 0:  # noqa: ASYNC110 - a pause may grow
+                        await anyio.sleep(max(wait, _SHORTEST_SLEEP))
+                now = anyio.current_time()
+            if self._pace:
+                self._pace.take(now)
+        except BaseException:
+            self._release()
+            raise
+        return now
+
+    def answered(self, sent_at: float, error: BaseException | None, *, urgent: bool) -> None:
+        """Take the permit back, and note what came of the request."""
+        if isinstance(error, SourceError):
+            self._note(error, sent_at)
+        elif error is None:
+            self._refusals = 0
+            if self._adaptive:
+                before = self._adaptive.value
+                self._adaptive.answered(sent_at, anyio.current_time(), in_flight=self.in_flight, timed=urgent)
+                self._tell(before)
+        self._release()
 
     async def _queue(self, line: deque[anyio.Event]) -> None:
         """Wait in a line; the permit is ours when this returns."""
@@ -100,11 +106,14 @@ class Throttle:
             await turn.wait()
         except BaseException:
             if turn.is_set():  # it was given to us when we had given up
-                self.in_flight -= 1
-                self._hand_on()
+                self._release()
             else:
                 line.remove(turn)
             raise
+
+    def _release(self) -> None:
+        self.in_flight -= 1
+        self._hand_on()
 
     def _hand_on(self) -> None:
         """Give permits that are free to those who wait."""
@@ -112,9 +121,8 @@ class Throttle:
             self.in_flight += 1
             line.popleft().set()
 
-    def _wait(self) -> float:
+    def _wait(self, now: float) -> float:
         """Seconds until the next request may leave."""
-        now = anyio.current_time()
         return max(self._open_at - now, self._pace.wait(now) if self._pace else 0.0)
 
     def _note(self, error: SourceError, sent_at: float) -> None:
@@ -142,3 +150,21 @@ class Throttle:
     def _tell(self, before: int) -> None:
         if self.limit != before:
             self._on_event(LimitChanged(self.limit))
+
+
+class _Permit:
+    """One permit: wanted, held, given back. A class, as a generator would cost more than all that it does."""
+
+    __slots__ = ("_sent_at", "_throttle", "_urgent")
+
+    def __init__(self, throttle: Throttle, *, urgent: bool) -> None:
+        self._throttle = throttle
+        self._urgent = urgent
+
+    async def __aenter__(self) -> None:
+        self._sent_at = await self._throttle.acquire(urgent=self._urgent)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._throttle.answered(self._sent_at, error, urgent=self._urgent)

@@ -57,6 +57,8 @@ class Worker:
         ledger: Ledger,
         cooldown: Cooldown,
         quarantine: Quarantine | None,
+        slots: anyio.Semaphore,
+        may_begin: Callable[[str], bool],
         *,
         claim_timeout: float,
         on_event: OnEvent,
@@ -67,6 +69,8 @@ class Worker:
         self._ledger = ledger
         self._cooldown = cooldown
         self._quarantine = quarantine
+        self._slots = slots
+        self._may_begin = may_begin
         self._breaker = Breaker()
         self._claim_seconds = claim_timeout * CLAIM_SHARE
         self._on_event = on_event
@@ -79,10 +83,13 @@ class Worker:
         """
         claim: Claim | None = None
         try:
-            begun = anyio.current_time()
-            claim = await self._source.start(task)
-            self._on_event(TaskStarted(task, len(claim.spec.files)))
-            size = await self._deliver(claim)
+            async with self._slots:  # given back before Complete, which needs no disk: the next may begin meanwhile
+                if not self._may_begin(task.id):
+                    return False
+                begun = anyio.current_time()
+                claim = await self._source.start(task)
+                self._on_event(TaskStarted(task, len(claim.spec.files)))
+                size = await self._deliver(claim)
             with anyio.CancelScope(shield=True):  # from here on Complete is the only right word
                 await self._ledger.committed(task.id, len(claim.spec.files), size)
             await self._source.complete(task)
