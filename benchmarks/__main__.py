@@ -1,124 +1,90 @@
-"""Small tasks: the exporter beside the bare floor of its HTTP library, interleaved in one run.
+"""Measures the exporter beside what else one would use, interleaved in one run, on this machine.
 
-``python -m benchmarks [--tasks N] [--repeat N]``. A task is Start, one download of 20 KB, a text of 0.5 KB and
-Complete. The floor makes the same requests with aiohttp and throws the bytes away: no journal, no disk, no checks.
-The server is the simulated Aluma in a process of its own; it is a Python program and the slowest part
-of most runs, so read the CPU column, and the ratios rather than the rates.
+Read the ratios rather than the rates, and the CPU rather than the time: the server is a Python program on the same cores.
 """
 
 import argparse
-import asyncio
-import json
-import resource
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import aiohttp
+import msgspec
 
-from aluma_async import Config, Credentials, open_exporter
-from aluma_async.config import AlumaConfig, ExporterConfig, FolderConfig
-from aluma_async.wiring import open_client
-
-WORKERS = 16
-CREDENTIALS = Credentials("simulated-client", "simulated-secret")
-
-
-async def floor(base_url: str, folder: Path) -> None:
-    """The requests alone, by workers that share a list."""
-    async with open_client(_config(base_url, folder), CREDENTIALS) as client:
-        ids = iter([task.id async for tasks in client.list_pending() for task in tasks])
-        token = await client._keeper.token()  # noqa: SLF001 - the same token, so that none is measured
-    headers = {"Authorization": f"Bearer {token}"}
-    timeout = aiohttp.ClientTimeout(total=None, sock_read=60)
-    connector = aiohttp.TCPConnector(limit=2 * WORKERS)
-    async with aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector) as session:
-
-        async def work() -> None:
-            for task_id in ids:
-                task = f"{base_url}/tasks/{task_id}"
-                async with session.put(f"{task}/start_client_action?action=export") as response:
-                    spec = json.loads(await response.read())
-                for document in spec["documents"]:
-                    for file in document["files"]:
-                        if file["url"]:
-                            async with session.get(base_url + file["url"]) as response:
-                                await response.read()
-                async with session.put(f"{task}/complete_client_action?action=export") as response:
-                    await response.read()
-
-        await asyncio.gather(*(work() for _ in range(WORKERS)))
-
-
-def exporter(durability: str) -> Callable[[str, Path], Awaitable[None]]:
-    """The whole product."""
-
-    async def run(base_url: str, folder: Path) -> None:
-        async with open_exporter(_config(base_url, folder, durability), CREDENTIALS) as exporting:
-            await exporting.run_until_drained()
-
-    return run
-
-
-CONTENDERS: dict[str, Callable[[str, Path], Awaitable[None]]] = {
-    "aiohttp, no disk": floor,
-    "aluma-async, rename": exporter("rename"),
-    "aluma-async, full": exporter("full"),
-}
-
-
-def _config(base_url: str, folder: Path, durability: str = "full") -> Config:
-    return Config(
-        aluma=AlumaConfig(base_url=base_url),
-        exporter=ExporterConfig(workers=WORKERS, state=folder / "state"),
-        destinations={"default": FolderConfig(path=folder / "out", durability=durability)},  # type: ignore[arg-type]
-    )
-
-
-def measure(name: str, tasks: int, folder: Path) -> tuple[float, float]:
-    """Run one contender against a fresh server; return tasks a second and CPU milliseconds a task."""
-    command = [sys.executable, "-m", "aluma_async", "simulate", "--port", "0", "--tasks", str(tasks)]
-    with subprocess.Popen([*command, "--profile", "small"], stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout
-        base_url = next(word for word in server.stdout.readline().split() if word.startswith("http://"))
-        before, begun = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-        asyncio.run(_run(name, base_url, folder))
-        after, seconds = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter() - begun
-        server.kill()
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return tasks / seconds, 1000 * cpu / tasks
-
-
-async def _run(name: str, base_url: str, folder: Path) -> None:
-    await CONTENDERS[name](base_url, folder)
+from benchmarks import plot
+from benchmarks.scenarios import SHM, Result, run, scenarios, spread
 
 
 def main() -> None:
-    """Measure and print a table."""
     arguments = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    arguments.add_argument("--tasks", type=int, default=1500)
-    arguments.add_argument("--repeat", type=int, default=5)
-    arguments.add_argument("--folder", type=Path, help="where to write (default: a temporary folder)")
+    arguments.add_argument("command", nargs="?", choices=["run", "compare"], default="run")
+    arguments.add_argument("revision", nargs="?", help="for compare: a revision to run beside this tree")
+    arguments.add_argument("--quick", action="store_true", help="fewer tasks and fewer scenarios, under two minutes")
+    arguments.add_argument("--tiny", action="store_true", help="only to see that everything runs")
+    arguments.add_argument("--only", default="", help="scenarios whose name holds this")
+    arguments.add_argument("--repeat", type=int, default=0, help="runs of each (default: 5, with --quick 3)")
+    arguments.add_argument("--folder", type=Path, help="for what is to go to a disk (default: a temporary folder)")
+    arguments.add_argument("--json", type=Path, help="write all figures there")
+    arguments.add_argument("--plot", type=Path, help="draw them there (.png, .svg); needs matplotlib")
     options = arguments.parse_args()
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in CONTENDERS}
-    with tempfile.TemporaryDirectory(dir=options.folder) as root:
-        for turn in range(options.repeat):
-            for number, name in enumerate(CONTENDERS):
-                # Nothing is deleted between runs: ext4 steps over every inode that was freed a moment ago.
-                folder = Path(root) / f"{turn}-{number}"
-                folder.mkdir()
-                found[name].append(measure(name, options.tasks, folder))
-    base = [statistics.median(column) for column in zip(*found["aiohttp, no disk"], strict=True)]
-    print(f"{'':22}{'tasks/s':>9}{'ratio':>7}  {'(min-max)':14}{'CPU ms/task':>12}{'ratio':>7}")
-    for name, runs in found.items():
-        rates, cpus = zip(*runs, strict=True)
-        rate, cpu = statistics.median(rates), statistics.median(cpus)
-        spread = f"({min(rates) / base[0]:.2f}-{max(rates) / base[0]:.2f})"
-        print(f"{name:22}{rate:9.0f}{rate / base[0]:7.2f}  {spread:14}{cpu:12.3f}{cpu / base[1]:7.2f}")
+    if options.command == "compare":
+        if not options.revision:
+            arguments.error("compare needs a revision")
+        compare(options.revision, only=options.only or "small", repeat=options.repeat or 3)
+        return
+    results = measured(options)
+    print(table(results))
+    if options.json:
+        options.json.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
+    if options.plot:
+        plot.draw(results, options.plot)
+
+
+def measured(options: argparse.Namespace) -> list[Result]:
+    repeat = options.repeat or (1 if options.tiny else 3 if options.quick else 5)
+    results: list[Result] = []
+    for scenario in scenarios(quick=options.quick, tiny=options.tiny):
+        if options.only in scenario.name:
+            memory = SHM if SHM.is_dir() else None
+            with tempfile.TemporaryDirectory(dir=options.folder if scenario.on_disk else memory) as folder:
+                results += run(scenario, Path(folder), repeat, tell)
+    return results
+
+
+def tell(line: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
+    elif "skipped" in line:
+        print(line, file=sys.stderr)
+
+
+def table(results: list[Result]) -> str:
+    """As it is printed: a line for each contender."""
+    lines = [f"{'':26}{'':22}{'value':>10} {'':8}{'ratio':>7}  {'(spread)':12}{'CPU ms/task':>12}{'ratio':>7}"]
+    for result in results:
+        lines.append(
+            f"{result.scenario:26}{result.contender:22}{result.value:10.1f} {result.unit.lstrip('-'):8}"
+            f"{result.ratio:7.2f}  {spread(result.ratios):12}{sum(result.cpus) / len(result.cpus):12.3f}"
+            f"{result.cpu_ratio:7.2f}"
+        )
+    return "\n".join(lines)
+
+
+def compare(revision: str, *, only: str, repeat: int) -> None:
+    """Run another revision of ourselves and this tree in turn; the same benchmarks, those of this tree."""
+    here = Path(__file__).parent.parent
+    with tempfile.TemporaryDirectory() as folder:
+        other = Path(folder) / "other"
+        subprocess.run(["git", "worktree", "add", "--detach", "-q", str(other), revision], cwd=here, check=True)
+        try:
+            for turn in range(repeat):
+                for name, tree in ((revision, other), ("this tree", here)):
+                    command = [sys.executable, "-m", "benchmarks", "--quick", "--only", only, "--repeat", "1"]
+                    path = {"PYTHONPATH": f"{tree}:{here}", "PATH": "/usr/bin:/bin"}
+                    done = subprocess.run(command, cwd=folder, env=path, check=True, capture_output=True, text=True)
+                    print(f"== {name}, {turn + 1} of {repeat}\n{done.stdout}")
+        finally:
+            subprocess.run(["git", "worktree", "remove", "--force", str(other)], cwd=here, check=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,248 @@
+"""Those who are measured: ourselves, the bare floor, and what else one would use. Each exports all that waits.
+
+A contender is called with the API's base URL, a folder that is its own, and how much at once. ``python -m
+benchmarks.contenders NAME URL FOLDER AT_ONCE`` runs one and prints its time, CPU and memory as JSON.
+"""
+
+import asyncio
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+Run = Callable[[str, Path, int], None]
+
+
+class Contender(NamedTuple):
+    run: Run
+    needs: str = ""
+    """A module or a program without which it is skipped."""
+
+    def is_there(self) -> bool:
+        return not self.needs or bool(find_spec(self.needs) or program(self.needs))
+
+
+def program(name: str) -> str | None:
+    """A program on the path, or beside this Python, where wheels put theirs."""
+    return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+
+
+def ours(durability: str) -> Run:
+    """The whole product: journal, throttle, events, path safety, all on."""
+
+    def run(url: str, folder: Path, at_once: int) -> None:
+        from aluma_async import Config, Credentials, open_exporter
+        from aluma_async.config import AlumaConfig, ExporterConfig, FolderConfig
+
+        config = Config(
+            aluma=AlumaConfig(base_url=url),
+            exporter=ExporterConfig(workers=at_once, state=folder / "state"),
+            destinations={"default": FolderConfig(path=folder / "out", durability=durability)},  # type: ignore[arg-type]
+        )
+
+        async def export() -> None:
+            async with open_exporter(config, Credentials("id", "secret")) as exporter:
+                summary = await exporter.run_until_drained()
+            assert summary.everything_exported
+
+        asyncio.run(export())
+
+    return run
+
+
+def floor(url: str, folder: Path, at_once: int) -> None:
+    """The same requests with bare aiohttp; what comes is thrown away."""
+    asyncio.run(_with_aiohttp(url, folder, at_once, disk=False))
+
+
+def naive(url: str, folder: Path, at_once: int) -> None:
+    """aiohttp and aiofiles as their manuals show them."""
+    asyncio.run(_with_aiohttp(url, folder, at_once, disk=True))
+
+
+async def _with_aiohttp(url: str, folder: Path, at_once: int, *, disk: bool) -> None:
+    import aiofiles
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(total=None, sock_read=60)
+    connector = aiohttp.TCPConnector(limit=2 * at_once)
+    async with aiohttp.ClientSession(
+        headers={"Authorization": "Bearer token"}, timeout=timeout, connector=connector
+    ) as session:
+        async with session.get(f"{url}/tasks") as response:
+            ids = iter([task["id"] for task in json.loads(await response.read())["tasks"]])
+
+        async def save(file: dict[str, str]) -> None:
+            if not disk:
+                if file["url"]:
+                    async with session.get(url + file["url"]) as response:
+                        while await response.content.readany():
+                            pass
+                return
+            async with aiofiles.open(folder / file["filename"], "wb") as stream:
+                if file["url"]:
+                    async with session.get(url + file["url"]) as response:
+                        async for chunk in response.content.iter_chunked(64 * 1024):
+                            await stream.write(chunk)
+                else:
+                    await stream.write(file["content"].encode())
+
+        async def work() -> None:
+            for task_id in ids:
+                async with session.put(f"{url}/tasks/{task_id}/start_client_action?action=export") as response:
+                    spec = json.loads(await response.read())
+                for document in spec["documents"]:
+                    for file in document["files"]:
+                        await save(file)
+                async with session.put(f"{url}/tasks/{task_id}/complete_client_action?action=export") as response:
+                    await response.read()
+
+        await asyncio.gather(*(work() for _ in range(at_once)))
+
+
+def guide(url: str, folder: Path, at_once: int) -> None:
+    """The guide typed in with requests, one task after the other, or in threads if ``at_once`` is more than 1."""
+    import requests
+
+    def export(task_ids: list[str]) -> None:
+        with requests.Session() as session:
+            session.headers["Authorization"] = "Bearer token"
+            for task_id in task_ids:
+                spec = session.put(f"{url}/tasks/{task_id}/start_client_action?action=export").json()
+                for document in spec["documents"]:
+                    for file in document["files"]:
+                        data = session.get(url + file["url"]).content if file["url"] else file["content"].encode()
+                        (folder / file["filename"]).write_bytes(data)
+                session.put(f"{url}/tasks/{task_id}/complete_client_action?action=export")
+
+    ids = [task["id"] for task in requests.get(f"{url}/tasks").json()["tasks"]]
+    with ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(export, (ids[i::at_once] for i in range(at_once))))
+
+
+def one_by_one(url: str, folder: Path, at_once: int) -> None:
+    """``guide``, one task after the other."""
+    del at_once
+    guide(url, folder, 1)
+
+
+def with_httpx(url: str, folder: Path, at_once: int) -> None:
+    """httpx's AsyncClient, files written in the loop."""
+    import httpx
+
+    async def run() -> None:
+        limits = httpx.Limits(max_connections=2 * at_once)
+        async with httpx.AsyncClient(headers={"Authorization": "Bearer token"}, limits=limits, timeout=60) as client:
+            ids = iter([task["id"] for task in (await client.get(f"{url}/tasks")).json()["tasks"]])
+
+            async def work() -> None:
+                for task_id in ids:
+                    spec = (await client.put(f"{url}/tasks/{task_id}/start_client_action?action=export")).json()
+                    for document in spec["documents"]:
+                        for file in document["files"]:
+                            with (folder / file["filename"]).open("wb") as stream:  # noqa: ASYNC230
+                                if not file["url"]:
+                                    stream.write(file["content"].encode())
+                                    continue
+                                async with client.stream("GET", url + file["url"]) as response:
+                                    async for chunk in response.aiter_bytes():
+                                        stream.write(chunk)
+                    await client.put(f"{url}/tasks/{task_id}/complete_client_action?action=export")
+
+            await asyncio.gather(*(work() for _ in range(at_once)))
+
+    asyncio.run(run())
+
+
+def downloader(*command: str) -> Run:
+    """A program that downloads a list of URLs; it claims nothing."""
+
+    def run(url: str, folder: Path, at_once: int) -> None:
+        count = int(os.environ["BENCHMARK_TASKS"])
+        urls = [f"{url}/file_collections/c/files/task{number:018}" for number in range(count)]
+        listing = folder / "urls"
+        if command[0] == "curl":
+            listing.write_text("".join(f'url="{u}"\noutput="{folder}/{n}.pdf"\n' for n, u in enumerate(urls)))
+        else:
+            listing.write_text("".join(f"{u}\n out={n}.pdf\n" for n, u in enumerate(urls)))
+        found = program(command[0])
+        assert found
+        filled = (part.format(listing=listing, folder=folder, at_once=at_once, url=url) for part in command[1:])
+        subprocess.run([found, *filled], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    return run
+
+
+def listed(url: str, folder: Path, at_once: int) -> None:
+    """List what waits with our client, and keep the ids."""
+    del folder, at_once
+    from aluma_async import Config, Credentials
+    from aluma_async.config import AlumaConfig
+    from aluma_async.wiring import open_client
+
+    async def run() -> None:
+        async with open_client(Config(aluma=AlumaConfig(base_url=url)), Credentials("id", "secret")) as client:
+            ids = [task.id async for tasks in client.list_pending() for task in tasks]
+        print(len(ids), file=sys.stderr)
+
+    asyncio.run(run())
+
+
+CONTENDERS = {
+    "floor": Contender(floor),
+    "aluma-async": Contender(ours("full"), "aluma_async"),
+    "aluma-async, rename": Contender(ours("rename"), "aluma_async"),
+    "aiohttp + aiofiles": Contender(naive),
+    "requests": Contender(one_by_one, "requests"),
+    "requests, threads": Contender(guide, "requests"),
+    "httpx": Contender(with_httpx, "httpx"),
+    "curl -Z": Contender(
+        downloader("curl", "-sS", "-Z", "--parallel-max", "{at_once}", "--config", "{listing}"), "curl"
+    ),
+    "aria2c": Contender(
+        downloader("aria2c", "-q", "-j{at_once}", "-x1", "--file-allocation=none", "-d{folder}", "-i{listing}"),
+        "aria2c",
+    ),
+    "rclone": Contender(
+        downloader(
+            "rclone", "copy", "--http-url={url}/rclone", ":http:", "{folder}", "--transfers={at_once}", "--no-traverse"
+        ),
+        "rclone",
+    ),
+    "listing": Contender(listed, "aluma_async"),
+}
+"""By name. ``floor`` writes nothing; what downloads only is compared on files alone."""
+
+
+def measure(name: str, url: str, folder: Path, at_once: int) -> dict[str, float]:
+    """Run one here; seconds, CPU seconds (children included), and the most memory (MB) beyond that of the start."""
+    idle = _memory()
+    before, begun = _cpu(), time.perf_counter()
+    CONTENDERS[name].run(url, folder, at_once)
+    seconds, cpu = time.perf_counter() - begun, _cpu() - before
+    return {"seconds": seconds, "cpu": cpu, "memory": _memory(), "idle": idle}
+
+
+def _cpu() -> float:
+    used = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+def _memory() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+if __name__ == "__main__":
+    name, url, folder, at_once = sys.argv[1:]
+    if find_spec(CONTENDERS[name].needs or "aiohttp"):
+        import_module(CONTENDERS[name].needs or "aiohttp")  # what it costs to import is not measured
+    print(json.dumps(measure(name, url, Path(folder), int(at_once))))

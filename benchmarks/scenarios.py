@@ -1,0 +1,209 @@
+"""What is measured: each scenario runs its contenders in turn, several times, and gives ratios to the first."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from benchmarks.contenders import CONTENDERS
+from benchmarks.server import Load
+
+SHM = Path("/dev/shm")
+Value = Callable[[dict[str, float], Load], float]
+
+
+class Scenario(Struct, frozen=True, kw_only=True):
+    name: str
+    unit: str
+    """What a run is worth, more is better, unless it begins with a dash."""
+    value: Value
+    contenders: tuple[str, ...]
+    """The others are told in relation to the first; of a contender that is alone the value counts."""
+    load: Load
+    at_once: int = 16
+    on_disk: bool = False
+    ideal: float = 0.0
+    """What the value is told in relation to, where no contender is."""
+
+
+class Result(Struct, frozen=True, kw_only=True):
+    scenario: str
+    contender: str
+    unit: str
+    values: list[float]
+    ratios: list[float]
+    """To the first contender's median, or the ideal."""
+    cpus: list[float]
+    """Milliseconds of CPU a task."""
+    cpu_ratio: float
+
+    @property
+    def value(self) -> float:
+        return statistics.median(self.values)
+
+    @property
+    def ratio(self) -> float:
+        return statistics.median(self.ratios)
+
+
+def rate(found: dict[str, float], load: Load) -> float:
+    return load.tasks / found["seconds"]
+
+
+def megabytes(found: dict[str, float], load: Load) -> float:
+    return load.tasks * load.size / 1e6 / found["seconds"]
+
+
+def memory(found: dict[str, float], load: Load) -> float:
+    return found["memory"]
+
+
+def above_idle(found: dict[str, float], load: Load) -> float:
+    return found["memory"] - found["idle"]
+
+
+def elapsed(found: dict[str, float], load: Load) -> float:
+    return found["seconds"]
+
+
+def scenarios(*, quick: bool, tiny: bool) -> Iterator[Scenario]:
+    """All of them; ``quick`` under two minutes, ``tiny`` only shows that they run."""
+    few = 20 if tiny else 400 if quick else 1500
+    everybody = ("floor", "aluma-async, rename", "aiohttp + aiofiles", "requests", "requests, threads", "httpx")
+    load = Load(tasks=few, folder="")
+    yield Scenario(name="small, tmpfs", unit="tasks/s", value=rate, contenders=everybody, load=load)
+    yield Scenario(
+        name="small, disk",
+        unit="tasks/s",
+        value=rate,
+        contenders=("floor", "aluma-async", "aluma-async, rename"),
+        load=load,
+        on_disk=True,
+    )
+    bulk = Load(tasks=2 if tiny else 16, size=(2 if tiny else 64) << 20, folder="")
+    downloaders = ("curl -Z", "aluma-async, rename", "aria2c", "rclone")
+    yield Scenario(name="bulk, 8 at once", unit="MB/s", value=megabytes, contenders=downloaders, load=bulk, at_once=8)
+    for latency in (0.05,) if quick or tiny else (0.02, 0.05, 0.1):
+        for at_once in (16,) if tiny else (16, 256) if quick else (16, 64, 256, 1024):
+            count = at_once * (2 if tiny else 12 if at_once > 100 else 40)
+            yield Scenario(
+                name=f"{latency * 1000:.0f} ms, {at_once} workers",
+                unit="tasks/s",
+                value=rate,
+                contenders=("aluma-async, rename",),
+                load=Load(tasks=count, latency=latency, folder=""),
+                at_once=at_once,
+                ideal=at_once / (3 * latency),
+            )
+    if not quick or tiny:
+        heavy = Load(tasks=10 if tiny else 200, heavy_tail=1, latency=0.02, folder="")
+        yield Scenario(
+            name="stragglers",
+            unit="-s",
+            value=elapsed,
+            contenders=("aluma-async, rename",),
+            load=heavy,
+            ideal=ideal_makespan(heavy, 16),
+        )
+    for count in (1000,) if tiny else (100_000,) if quick else (10_000, 100_000, 1_000_000):
+        yield Scenario(
+            name=f"memory, {count:,} listed",
+            unit="-MB",
+            value=above_idle,
+            contenders=("listing",),
+            load=Load(tasks=count, folder=""),
+        )
+    yield Scenario(
+        name="memory, 16 files at once",
+        unit="-MB",
+        value=memory,
+        contenders=("aluma-async, rename",),
+        load=bulk,
+    )
+
+
+def ideal_makespan(load: Load, workers: int) -> float:
+    """Seconds that a queue without any cost takes: each worker takes the next task when it has finished one."""
+    free = [load.latency] * workers  # after the listing
+    for delay in load.delays():
+        now = min(free)
+        free[free.index(now)] = now + 3 * load.latency + delay
+    return max(free)
+
+
+def run(scenario: Scenario, folder: Path, repeat: int, tell: Callable[[str], None]) -> list[Result]:
+    """Measure, interleaved: a contender's neighbour in time is another one, not itself."""
+    there = [name for name in scenario.contenders if CONTENDERS[name].is_there()]
+    for name in set(scenario.contenders) - set(there):
+        tell(f"{scenario.name}: {name} is skipped, as it is not installed")
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in there}
+    for turn in range(repeat):
+        for name in there:
+            tell(f"{scenario.name}: {name}, {turn + 1} of {repeat}")
+            # Nothing is deleted between the runs: ext4 steps over every inode that was freed a moment ago.
+            into = folder / f"{len(os.listdir(folder))}"
+            into.mkdir()
+            found[name].append(measure(name, scenario, into))
+    return list(_results(scenario, found))
+
+
+def measure(name: str, scenario: Scenario, folder: Path) -> dict[str, float]:
+    """Run one contender once, in a process of its own, against a server of its own."""
+    with serving(msgspec.structs.replace(scenario.load, folder=str(folder))) as url:
+        environment = {**os.environ, "BENCHMARK_TASKS": str(scenario.load.tasks)}
+        into = folder / "here"
+        into.mkdir()
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.contenders", name, url, str(into), str(scenario.at_once)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    if done.returncode:
+        raise SystemExit(f"{scenario.name}: {name} ended with {done.returncode}\n{done.stderr[-2000:]}")
+    for big in folder.rglob("*"):
+        if big.is_file() and big.stat().st_size > 1 << 20:
+            big.unlink()  # memory is what tmpfs is made of
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+@contextmanager
+def serving(load: Load) -> Iterator[str]:
+    command = [sys.executable, "-m", "benchmarks.server", msgspec.json.encode(load).decode()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.kill()
+
+
+def _results(scenario: Scenario, found: dict[str, list[dict[str, float]]]) -> Iterator[Result]:
+    base = base_cpu = 0.0
+    for name, runs in found.items():
+        values = [scenario.value(one, scenario.load) for one in runs]
+        cpus = [1000 * one["cpu"] / scenario.load.tasks for one in runs]
+        if not base:
+            base, base_cpu = scenario.ideal or statistics.median(values), statistics.median(cpus)
+        yield Result(
+            scenario=scenario.name,
+            contender=name,
+            unit=scenario.unit,
+            values=values,
+            ratios=[value / base for value in values],
+            cpus=cpus,
+            cpu_ratio=statistics.median(cpus) / base_cpu if base_cpu else 0.0,
+        )
+
+
+def spread(values: Sequence[float]) -> str:
+    return f"{min(values):.2f}-{max(values):.2f}"

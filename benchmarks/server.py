@@ -1,0 +1,115 @@
+"""The server under every benchmark: the least that an exporter needs of Aluma's API, and as cheap as Python makes it.
+
+It runs in a process of its own, checks no token, keeps no state but what is left, and sends files with sendfile.
+``python -m benchmarks.server JSON`` prints its base URL.
+"""
+
+import asyncio
+import random
+import sys
+from pathlib import Path
+
+import msgspec
+from aiohttp import web
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """What waits for export."""
+
+    tasks: int
+    size: int = 20 * 1024
+    """Bytes of the one file that each task has besides a text of 500 bytes; 0: no file."""
+    folder: str
+    """Where the file is that all tasks have."""
+    latency: float = 0.0
+    """Seconds before each reply."""
+    heavy_tail: int = 0
+    """Seed for replies to downloads that take 20 ms to 8 s (Pareto); 0: they do not."""
+
+    def task_id(self, number: int) -> str:
+        return f"task{number:018}"
+
+    def delays(self) -> list[float]:
+        """Seconds that the download of each task takes."""
+        chance = random.Random(self.heavy_tail)
+        if not self.heavy_tail:
+            return [0.0] * self.tasks
+        return [min(8.0, 0.02 * chance.paretovariate(1.05)) for _ in range(self.tasks)]
+
+
+def row(load: Load, number: int) -> bytes:
+    task_id = load.task_id(number).encode()
+    return (
+        b'{"id":"%b","name":"%b.pdf","file_collection_id":"hZ7GkxSHSRmk9ibpio_yOQ","project_id":"ZbfzIZorTFOV60GX58YUuQ",'
+        b'"project_name":"ACME Medical Records","created_at":"2024-03-25T16:38:06Z","documents_count":1,'
+        b'"state":"pending:start_client_action","client_action":"export"}' % (task_id, task_id)
+    )
+
+
+def specification(load: Load, task_id: str) -> bytes:
+    files = [{"folder": "", "filename": f"{task_id}.csv", "source": "content", "content": "x,y\n" * 125, "url": None}]
+    if load.size:
+        url = f"/file_collections/c/files/{task_id}"
+        files.append({"folder": "", "filename": f"{task_id}.pdf", "source": "url", "content": None, "url": url})
+    return msgspec.json.encode({"documents": [{"files": files}]})
+
+
+class Api:
+    def __init__(self, load: Load) -> None:
+        self.load = load
+        self.open = dict.fromkeys(map(load.task_id, range(load.tasks)))
+        self.delays = dict(zip(self.open, load.delays(), strict=True))
+        self.path = Path(load.folder) / "file.bin"
+        self.path.write_bytes(random.Random(0).randbytes(min(load.size, 1 << 20)) * max(1, load.size >> 20))
+        self.body = self.path.read_bytes() if load.size <= 256 * 1024 else b""
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        if self.load.latency:
+            await asyncio.sleep(self.load.latency)
+        path = request.path
+        if path.startswith("/file_collections"):
+            if delay := self.delays[path.rpartition("/")[2]]:
+                await asyncio.sleep(delay)
+            return web.Response(body=self.body) if self.body else web.FileResponse(self.path)
+        if path.startswith("/rclone"):  # an index page, as rclone wants to see one
+            if path != "/rclone/":
+                return web.FileResponse(self.path)
+            links = "".join(f'<a href="{task_id}">{task_id}</a>\n' for task_id in self.delays)
+            return web.Response(text=f"<html><body>{links}</body></html>", content_type="text/html")
+        if path == "/oauth/token":
+            return web.json_response({"access_token": "token", "expires_in": 86400})
+        if path == "/tasks":
+            return await self.listing(request)
+        task_id, verb = path.split("/")[2:4]
+        if verb.startswith("start"):
+            body = specification(self.load, task_id)
+            return web.Response(status=202, body=body, content_type="application/json")
+        if verb.startswith("complete"):
+            del self.open[task_id]
+        return web.Response(status=202)
+
+    async def listing(self, request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        piece = bytearray(b'{"tasks":[')
+        for number, task_id in enumerate(list(self.open)):
+            piece += b"," * bool(number) + row(self.load, int(task_id[4:]))
+            if len(piece) > 256 * 1024:
+                await response.write(bytes(piece))
+                piece.clear()
+        await response.write(bytes(piece) + b"]}")
+        await response.write_eof()
+        return response
+
+
+async def main(load: Load) -> None:
+    runner = web.ServerRunner(web.Server(Api(load)))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0, backlog=4096)
+    await site.start()
+    print(f"http://127.0.0.1:{runner.addresses[0][1]}", flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(msgspec.json.decode(sys.argv[1], type=Load)))
