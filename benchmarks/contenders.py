@@ -65,7 +65,7 @@ def floor(url: str, folder: Path, at_once: int) -> None:
 
 
 def naive(url: str, folder: Path, at_once: int) -> None:
-    """aiohttp and aiofiles as their manuals show them."""
+    """Aiohttp and aiofiles as their manuals show them."""
     asyncio.run(_with_aiohttp(url, folder, at_once, disk=True))
 
 
@@ -136,7 +136,7 @@ def one_by_one(url: str, folder: Path, at_once: int) -> None:
 
 
 def with_httpx(url: str, folder: Path, at_once: int) -> None:
-    """httpx's AsyncClient, files written in the loop."""
+    """Httpx's AsyncClient, files written in the loop."""
     import httpx
 
     async def run() -> None:
@@ -149,7 +149,7 @@ def with_httpx(url: str, folder: Path, at_once: int) -> None:
                     spec = (await client.put(f"{url}/tasks/{task_id}/start_client_action?action=export")).json()
                     for document in spec["documents"]:
                         for file in document["files"]:
-                            with (folder / file["filename"]).open("wb") as stream:  # noqa: ASYNC230
+                            with (folder / file["filename"]).open("wb") as stream:
                                 if not file["url"]:
                                     stream.write(file["content"].encode())
                                     continue

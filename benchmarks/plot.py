@@ -10,13 +10,13 @@ def draw(results: list[Result], path: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot as plt
 
     groups: dict[str, list[Result]] = {}
     for result in results:
         groups.setdefault(result.scenario, []).append(result)
     groups = {name: group for name, group in groups.items() if len(group) > 1}
-    figure, axes = pyplot.subplots(
+    figure, axes = plt.subplots(
         len(groups), 1, figsize=(8, sum(0.35 * len(group) + 0.8 for group in groups.values())), squeeze=False
     )
     for axis, (name, group) in zip(axes[:, 0], groups.items(), strict=True):

@@ -61,15 +61,15 @@ def megabytes(found: dict[str, float], load: Load) -> float:
     return load.tasks * load.size / 1e6 / found["seconds"]
 
 
-def memory(found: dict[str, float], load: Load) -> float:
+def memory(found: dict[str, float], _: Load) -> float:
     return found["memory"]
 
 
-def above_idle(found: dict[str, float], load: Load) -> float:
+def above_idle(found: dict[str, float], _: Load) -> float:
     return found["memory"] - found["idle"]
 
 
-def elapsed(found: dict[str, float], load: Load) -> float:
+def elapsed(found: dict[str, float], _: Load) -> float:
     return found["seconds"]
 
 
@@ -148,7 +148,7 @@ def run(scenario: Scenario, folder: Path, repeat: int, tell: Callable[[str], Non
         for name in there:
             tell(f"{scenario.name}: {name}, {turn + 1} of {repeat}")
             # Nothing is deleted between the runs: ext4 steps over every inode that was freed a moment ago.
-            into = folder / f"{len(os.listdir(folder))}"
+            into = folder / f"{len(list(folder.iterdir()))}"
             into.mkdir()
             found[name].append(measure(name, scenario, into))
     return list(_results(scenario, found))
@@ -163,8 +163,7 @@ def measure(name: str, scenario: Scenario, folder: Path) -> dict[str, float]:
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.contenders", name, url, str(into), str(scenario.at_once)],
             env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
             check=False,
         )

@@ -28,15 +28,19 @@ def create(folder: int, name: str) -> int:
 
 
 def write_file(folder: int, name: str, data: bytes, *, sync: bool) -> int:
-    """Write a new file, whole; return its inode."""
+    """Write a new file, whole, and leave it open; ``sync``: let the disk begin with it. Returns its descriptor."""
     fd = create(folder, name)
     try:
         view = memoryview(data)
         while view:
             view = view[os.write(fd, view) :]
-        return finish_file(fd, len(data), sync=sync)
-    finally:
+        if sync and hasattr(os, "posix_fadvise"):
+            # Begins to write without waiting, so that many files are waited for together and not one by one.
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    except BaseException:
         os.close(fd)
+        raise
+    return fd
 
 
 def finish_file(fd: int, expected: int, *, sync: bool) -> int:

@@ -35,7 +35,9 @@ BLOCK = 1024 * 1024
 """Bytes that are collected before they are written; a file of at most this is written in one step."""
 _MOST_HELD = 64 * 1024 * 1024
 """Bytes of small files of all tasks that wait in memory to be written."""
-_HOPS = 8
+_MOST_OPEN = 16
+"""Small files of one task that are written before they are waited for."""
+_HOPS = 4
 """Batches that are published at once where each waits for the disk: a file system merges their syncs."""
 
 
@@ -134,6 +136,7 @@ class FolderDestination:
         try:
             with self.place.open(sync=self.sync) as tree:
                 _each(batch, lambda delivery: delivery.write(tree))
+                _each(batch, FolderDelivery.finish)
                 with self.owners.transaction():
                     _each(batch, lambda delivery: delivery.find_places(tree))
                 _each(batch, lambda delivery: delivery.give_names(tree))
@@ -141,6 +144,7 @@ class FolderDestination:
             for delivery in batch:
                 delivery.error = delivery.error or error
         for delivery in batch:
+            delivery.close()
             delivery.published = delivery.error is None
 
     def _probe(self) -> None:
@@ -150,7 +154,12 @@ class FolderDestination:
                 if self._is_orphan(name):
                     disk.remove(tree.staging, name)
             trial = f"{self._prefix}-{id(self):x}.probe"
-            disk.write_file(tree.staging, trial, b"aluma-async was here", sync=self.sync)
+            data = b"aluma-async was here"
+            fd = disk.write_file(tree.staging, trial, data, sync=self.sync)
+            try:
+                disk.finish_file(fd, len(data), sync=self.sync)
+            finally:
+                os.close(fd)
             disk.remove(tree.staging, trial)
 
     def _is_orphan(self, name: str) -> bool:
@@ -170,6 +179,7 @@ class FolderDelivery:
         self._prefix = prefix
         self._begun: set[int] = set()
         self._held: dict[int, bytes] = {}  # small files, written when the task is published: one step instead of many
+        self._written: dict[int, int] = {}  # by number: the descriptor, as long as it is not durable
         self._staged: dict[int, int] = {}  # by number: the inode
         self._places: dict[str, _Place] = {}  # by collision key: no two files of a task may end in one place
 
@@ -204,11 +214,24 @@ class FolderDelivery:
         for file in self._claim.spec.files:
             if (block := self._held.get(file.number)) is not None:
                 self._begun.add(file.number)
-                self._staged[file.number] = disk.write_file(
+                self._written[file.number] = disk.write_file(
                     tree.staging, self._name(file.number), block, sync=self._to.sync
                 )
+                if len(self._written) >= _MOST_OPEN:
+                    self.finish()
             elif file.number not in self._staged:
                 raise DestinationError(f"task {self._claim.task.id}: file {file.number} was never saved")
+
+    def finish(self) -> None:
+        """Make durable what was written."""
+        for number, fd in self._written.items():
+            self._staged[number] = disk.finish_file(fd, len(self._held[number]), sync=self._to.sync)
+        self.close()
+
+    def close(self) -> None:
+        """Close what was written, durable or not."""
+        while self._written:
+            os.close(self._written.popitem()[1])
 
     def find_places(self, tree: Tree) -> None:
         """Find the path that each file may be given, and let no other task have it."""
