@@ -25,7 +25,7 @@ from aluma_async.ports import OnEvent
 
 FILE_THREADS = 16
 """Threads for blocking file steps: enough for a file system to merge the syncs of many tasks."""
-_READ_BUFFER = 256 * 1024  # a connection holds twice as much before it stops reading
+_READ_BUFFER = 1024 * 1024  # a connection holds twice as much before it stops reading
 _KEEP_ALIVE_SECONDS = 15.0  # shorter than what load balancers grant, so that a PUT meets no closing connection
 
 

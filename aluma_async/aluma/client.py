@@ -157,9 +157,9 @@ class AlumaClient:
         redirects: int = 0,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a GET; its permit is held until the block is left."""
-        url, api, chances = self._url(path), URL(self._base_url), 1
+        url, at_home, chances = self._url(path), True, 1
         while True:
-            token = await self._keeper.token() if url.origin() == api.origin() else None
+            token = await self._keeper.token() if at_home else None
             authorization = {"Authorization": f"Bearer {token}"} if token else {}
             async with self._permits.permit():
                 with replies.told(what, changes=False):
@@ -169,7 +169,9 @@ class AlumaClient:
                 async with response:
                     if redirects and response.status in REDIRECTS:
                         location = response.headers.get("Location", "")
+                        api = URL(self._base_url)
                         url = redirected(what, url, location, api, self._downloads.hosts)
+                        at_home = url.origin() == api.origin()
                         redirects -= 1
                         continue
                     if response.status != 401 or token is None:

@@ -19,6 +19,7 @@ _UNAVAILABLE = (
     "ENOSPC EDQUOT EROFS EACCES EPERM EIO ESTALE EMFILE ENFILE ENOMEM ENODEV ENXIO ENOTCONN EHOSTDOWN ETIMEDOUT"
 )
 UNAVAILABLE = {getattr(errno, name) for name in _UNAVAILABLE.split() if hasattr(errno, name)}
+_MOST_PIECES = 1024  # what Linux takes in one call
 _COMPARED = 256 * 1024
 
 
@@ -41,6 +42,16 @@ def write_file(folder: int, name: str, data: bytes, *, sync: bool) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def write_pieces(fd: int, pieces: list[bytes]) -> None:
+    """Write pieces one after the other, in as few steps as the system takes."""
+    while pieces:
+        written = os.writev(fd, pieces[:_MOST_PIECES])
+        while pieces and written >= len(pieces[0]):
+            written -= len(pieces.pop(0))
+        if written:
+            pieces[0] = pieces[0][written:]
 
 
 def finish_file(fd: int, expected: int, *, sync: bool) -> int:

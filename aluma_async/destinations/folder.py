@@ -102,8 +102,16 @@ class FolderDestination:
 
         It is awaited even if the caller is cancelled: a thread goes on whether or not somebody waits for it.
         """
+        return await self.end(self.begin(step, *args, **kwargs))
+
+    def begin(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "asyncio.Future[T]":
+        """Begin a blocking step in a thread; ``end`` has to follow."""
+        return asyncio.get_running_loop().run_in_executor(self.executor, partial(step, *args, **kwargs))
+
+    async def end(self, begun: "asyncio.Future[T]") -> T:
+        """Wait for a step that was begun, and turn its error into ours."""
         with anyio.CancelScope(shield=True), self.told():
-            return await asyncio.get_running_loop().run_in_executor(self.executor, partial(step, *args, **kwargs))
+            return await begun
         raise AssertionError  # a shielded scope swallows nothing
 
     @contextmanager
@@ -190,21 +198,30 @@ class FolderDelivery:
         if self._to.crlf and file.source == "content":
             chunks = _crlf(chunks)
         stream: AsyncFileIO | None = None
+        writing: asyncio.Future[None] | None = None
         size = 0
         try:
-            async for block in _blocks(chunks):
-                if stream is None and len(block) < BLOCK and len(block) + self._to.held < _MOST_HELD:
-                    self._held[file.number] = block  # the only one, as only the last is shorter than a whole one
-                    self._to.held += len(block)
+            async for block, length in _blocks(chunks):
+                if stream is None and length < BLOCK and length + self._to.held < _MOST_HELD:
+                    self._held[file.number] = b"".join(block)  # the only one: only the last is shorter than a block
+                    self._to.held += length
                     continue
                 stream = stream or await self._open(file)
-                size += await self._write(stream, block)
+                if writing:
+                    await self._to.end(writing)
+                writing = self._to.begin(disk.write_pieces, stream.fileno(), block)  # while the next ones are read
+                size += length
                 del block  # many big files at once: none keeps more than it collects
-            if stream is not None:
+            if stream and writing:
+                await self._to.end(writing)
+                writing = None
                 self._staged[file.number] = await self._to.hop(
                     disk.finish_file, stream.fileno(), size, sync=self._to.sync
                 )
         finally:
+            if writing:
+                with suppress(DestinationError):
+                    await self._to.end(writing)
             if stream is not None:
                 with anyio.CancelScope(shield=True), self._to.told():
                     await stream.close()
@@ -285,13 +302,6 @@ class FolderDelivery:
             )
         raise AssertionError  # a shielded scope swallows nothing
 
-    async def _write(self, stream: AsyncFileIO, block: bytes) -> int:
-        with anyio.CancelScope(shield=True), self._to.told():
-            rest = memoryview(block)
-            while rest:
-                rest = rest[await stream.write(rest) :]
-        return len(block)
-
     def _place(self, tree: Tree, wanted: Parts, file: ExportFile) -> tuple[Parts, bool]:
         """Find the path that a file may be given; also whether nothing is there yet."""
         folder: Parts = ()
@@ -367,19 +377,18 @@ def _alive(pid: int) -> bool:
     return True
 
 
-async def _blocks(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """Collect chunks into blocks of at least ``BLOCK`` bytes; the last one is shorter, and may be empty."""
+async def _blocks(chunks: AsyncIterable[bytes]) -> AsyncIterator[tuple[list[bytes], int]]:
+    """Collect chunks into blocks of at least ``BLOCK`` bytes, with their size; the last is shorter, and may be empty."""
     waiting: list[bytes] = []
     size = 0
     async for chunk in chunks:
         waiting.append(chunk)
         size += len(chunk)
         if size >= BLOCK:
-            block = waiting[0] if len(waiting) == 1 else b"".join(waiting)
-            waiting, size = [], 0
-            yield block
+            block, waiting, length, size = waiting, [], size, 0
+            yield block, length
             del block
-    yield b"".join(waiting)
+    yield waiting, size
 
 
 async def _crlf(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
