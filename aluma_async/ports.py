@@ -73,6 +73,13 @@ class TaskSource(Protocol):
 class Delivery(Protocol):
     """The files of one claim on their way into a destination."""
 
+    def kept(self, file: ExportFile) -> int | None:
+        """Tell the size of a file that an earlier attempt at the very same specification has staged; None: save it.
+
+        MAY always be None. It serves a task that has more to download than a claim lasts.
+        """
+        ...
+
     async def save(self, file: ExportFile, chunks: AsyncIterable[bytes]) -> None:
         """Stage one file.
 

@@ -13,12 +13,13 @@ from pathlib import Path
 import msgspec
 
 from benchmarks import plot
+from benchmarks.profile import profile
 from benchmarks.scenarios import SHM, Result, run, scenarios, spread
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    arguments.add_argument("command", nargs="?", choices=["run", "compare"], default="run")
+    arguments.add_argument("command", nargs="?", choices=["run", "compare", "profile"], default="run")
     arguments.add_argument("revision", nargs="?", help="for compare: a revision to run beside this tree")
     arguments.add_argument("--quick", action="store_true", help="fewer tasks and fewer scenarios, under two minutes")
     arguments.add_argument("--tiny", action="store_true", help="only to see that everything runs")
@@ -28,13 +29,15 @@ def main() -> None:
     arguments.add_argument("--json", type=Path, help="write all figures there")
     arguments.add_argument("--plot", type=Path, help="draw them there (.png, .svg); needs matplotlib")
     options = arguments.parse_args()
+    if options.command == "profile":
+        print(profile())
+        return
     if options.command == "compare":
         if not options.revision:
             arguments.error("compare needs a revision")
         compare(options.revision, only=options.only or "small", repeat=options.repeat or 3)
         return
     results = measured(options)
-    print(table(results))
     if options.json:
         options.json.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
     if options.plot:
@@ -44,11 +47,14 @@ def main() -> None:
 def measured(options: argparse.Namespace) -> list[Result]:
     repeat = options.repeat or (1 if options.tiny else 3 if options.quick else 5)
     results: list[Result] = []
+    print(f"{'':26}{'':22}{'value':>10} {'':8}{'ratio':>7}  {'(spread)':12}{'CPU ms/task':>12}{'ratio':>7}", flush=True)
     for scenario in scenarios(quick=options.quick, tiny=options.tiny):
         if options.only in scenario.name:
             memory = SHM if SHM.is_dir() else None
             with tempfile.TemporaryDirectory(dir=options.folder if scenario.on_disk else memory) as folder:
-                results += run(scenario, Path(folder), repeat, tell)
+                found = run(scenario, Path(folder), repeat, tell)
+            print(table(found), flush=True)
+            results += found
     return results
 
 
@@ -61,7 +67,7 @@ def tell(line: str) -> None:
 
 def table(results: list[Result]) -> str:
     """As it is printed: a line for each contender."""
-    lines = [f"{'':26}{'':22}{'value':>10} {'':8}{'ratio':>7}  {'(spread)':12}{'CPU ms/task':>12}{'ratio':>7}"]
+    lines = []
     for result in results:
         lines.append(
             f"{result.scenario:26}{result.contender:22}{result.value:10.1f} {result.unit.lstrip('-'):8}"

@@ -198,7 +198,7 @@ def _results(scenario: Scenario, found: dict[str, list[dict[str, float]]]) -> It
             contender=name,
             unit=scenario.unit,
             values=values,
-            ratios=[value / base for value in values],
+            ratios=[value / base if base else 1.0 for value in values],
             cpus=cpus,
             cpu_ratio=statistics.median(cpus) / base_cpu if base_cpu else 0.0,
         )

@@ -387,6 +387,91 @@ def test_a_folder_in_whose_place_another_one_appears_is_not_used_until_it_is_bac
     run(main)
 
 
+BIG = random.Random(1).randbytes(2_000_000)
+
+
+async def both(destination, what, *streams):
+    async with destination.open(what) as delivery:
+        for file, stream in zip(what.spec.files, streams, strict=True):
+            await delivery.save(file, stream)
+
+
+async def too_long(destination, what, *data):
+    """Save all files, and run out of time before they are published."""
+    with anyio.CancelScope() as scope:
+        async with destination.open(what) as delivery:
+            for file, body in zip(what.spec.files, data, strict=True):
+                await delivery.save(file, chunks(body))
+            scope.cancel()
+            await anyio.sleep(1)
+
+
+def test_what_a_task_that_ran_out_of_time_had_finished_is_kept_for_its_next_attempt(run):
+    async def main(destination):
+        what, root = claim("t", "a", "b", "small"), destination.root
+        await too_long(destination, what, BIG, BIG[1:], b"small")
+        assert not tree(root)
+        assert not staged(root)
+        async with destination.open(what) as delivery:
+            assert [delivery.kept(file) for file in what.spec.files] == [len(BIG), len(BIG) - 1, None]
+            await delivery.save(what.spec.files[2], chunks(b"small"))
+        assert tree(root) == {"a": BIG, "b": BIG[1:], "small": b"small"}
+        assert not list((root / ".aluma-async" / "kept").iterdir())
+
+    run(main)
+
+
+def test_what_was_kept_serves_the_very_same_specification_only_and_can_be_saved_anew(run):
+    async def main(destination):
+        what = claim("t", "a", "b")
+        await too_long(destination, what, BIG, BIG)
+        changed = Claim(what.task, ExportSpec(what.spec.files, b"another"), 0.0)
+        async with destination.open(changed) as delivery:
+            assert delivery.kept(what.spec.files[0]) is None
+            for file in what.spec.files:
+                await delivery.save(file, chunks(b"new"))
+        assert tree(destination.root) == {"a": b"new", "b": b"new"}
+        async with destination.open(what) as delivery:
+            assert delivery.kept(what.spec.files[0]) == len(BIG)
+            await delivery.save(what.spec.files[0], chunks(b"once more"))
+            assert delivery.kept(what.spec.files[0]) is None
+        assert tree(destination.root) == {"a": b"once more", "b": BIG}
+
+    run(main)
+
+
+def test_what_is_kept_survives_the_process_but_not_for_ever(tmp_path):
+    async def main():
+        first = FolderDestination(tmp_path)
+        await first.probe()
+        await too_long(first, claim("t", "a", "b"), BIG, BIG)
+        second = FolderDestination(tmp_path)
+        await second.probe()
+        assert len(second.kept) == 2
+        for path in (tmp_path / ".aluma-async" / "kept").iterdir():
+            os.utime(path, (0, 0))
+        await second.probe()
+        assert not second.kept
+        assert not list((tmp_path / ".aluma-async" / "kept").iterdir())
+
+    asyncio.run(main())
+
+
+def test_after_an_error_nothing_is_kept(run):
+    async def main(destination):
+        async def breaks_off():
+            yield BIG
+            raise ZeroDivisionError
+
+        what = claim("t", "a", "b")
+        with pytest.raises(ZeroDivisionError):
+            await both(destination, what, chunks(BIG), breaks_off())
+        assert not destination.kept
+        assert not staged(destination.root)
+
+    run(main)
+
+
 class At:
     """Does something just before the n-th step of a kind on the disk, from now on."""
 

@@ -6,6 +6,7 @@ from collections import Counter
 from contextlib import asynccontextmanager
 
 import anyio
+import msgspec
 import pytest
 
 from aluma_async import Exporter, FolderDestination, Patience, Retry, events
@@ -114,6 +115,44 @@ def test_workers_are_the_limit_of_tasks_that_are_saved_at_once_and_none_waits_fo
         assert world.aluma.in_flight_peak <= 2 * 7, "claims are limited, too"
         ideal = 100 / 7 * 2 * 0.1
         assert ideal <= summary.seconds < ideal * 1.2
+
+    run_virtual(main)
+
+
+def test_a_task_with_more_to_download_than_a_claim_lasts_is_finished_in_several_attempts(tmp_path):
+    """Eight files of 900 s each, four at a time; after 1,500 s a claim is given back."""
+
+    class Slow(SimulatedSource):
+        downloads = 0
+
+        async def start(self, task):
+            claim = await super().start(task)
+            files = (ExportFile(number, 0, "", f"{number}.pdf", "url", url="/f") for number in range(8))
+            return msgspec.structs.replace(claim, spec=ExportSpec(tuple(files), b"the same"))
+
+        @asynccontextmanager
+        async def open_file(self, claim, file):
+            async def chunks():
+                await anyio.sleep(900)
+                self.downloads += 1
+                yield bytes([file.number]) * 1_200_000
+
+            yield chunks()
+
+    async def main():
+        aluma, folder = simulated(1), FolderDestination(tmp_path)
+        source = Slow(aluma)
+        exporter = Exporter(source, folder)
+        async with anyio.create_task_group() as group:
+            group.start_soon(exporter.run)
+            await anyio.sleep(3000)
+            exporter.stop()
+        folder.close()
+        assert aluma.ledger() == {"completed": 1}
+        assert source.downloads == 8
+        assert {path.name: path.read_bytes()[-1] for path in tmp_path.glob("*.pdf")} == {
+            f"{number}.pdf": number for number in range(8)
+        }
 
     run_virtual(main)
 

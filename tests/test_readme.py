@@ -1,5 +1,6 @@
 """What the README shows works: its commands as processes, its code as it stands."""
 
+import json
 import os
 import re
 import shlex
@@ -106,13 +107,17 @@ def test_the_code_runs_as_it_stands(aluma, tmp_path):
     assert len(list((tmp_path / "out").glob("*.pdf"))) == 30
 
 
-def test_the_benchmark_runs():
+def test_every_benchmark_runs(tmp_path):
+    figures = tmp_path / "figures.json"
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--tasks", "20", "--repeat", "1"],
+        [sys.executable, "-m", "benchmarks", "--tiny", "--json", figures],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("\n") == 4
+    found = json.loads(figures.read_text())
+    assert {"floor", "aluma-async", "aiohttp + aiofiles", "requests", "httpx"} <= {one["contender"] for one in found}
+    assert {one["scenario"].partition(",")[0] for one in found} == {"small", "bulk", "50 ms", "stragglers", "memory"}
+    assert all(value > 0 for one in found for value in one["values"])

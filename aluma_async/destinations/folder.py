@@ -5,34 +5,33 @@ the same folder. It does not delete what a task delivered once and does not deli
 """
 
 import asyncio
+import hashlib
 import os
 import socket
-import stat
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager, contextmanager, suppress
-from functools import partial
+from functools import cached_property, partial
 from itertools import count
 from pathlib import Path
-from typing import Literal, NamedTuple, ParamSpec, TypeVar
+from typing import Literal, ParamSpec, TypeVar
 
 import aiofiles
 import anyio
 from aiofiles.threadpool.binary import AsyncFileIO
 
 from aluma_async.destinations import disk
+from aluma_async.destinations.blocks import BLOCK, blocks, crlf
 from aluma_async.destinations.owners import Owners
+from aluma_async.destinations.places import OnConflict, Place, Places
 from aluma_async.destinations.root import Root, Tree
 from aluma_async.exceptions import DestinationError, DestinationUnavailable
 from aluma_async.models import Claim, ExportFile
-from aluma_async.policy.naming import Parts, collision_key, owner_suffix, plan, with_suffix
 from aluma_async.rounds import Rounds
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-BLOCK = 1024 * 1024
-"""Bytes that are collected before they are written; a file of at most this is written in one step."""
 _MOST_HELD = 64 * 1024 * 1024
 """Bytes of small files of all tasks that wait in memory to be written."""
 _MOST_OPEN = 16
@@ -56,7 +55,7 @@ class FolderDestination:
         path: str | Path,
         *,
         newline: Literal["keep", "crlf"] = "keep",
-        on_conflict: Literal["keep-both", "overwrite", "fail"] = "keep-both",
+        on_conflict: OnConflict = "keep-both",
         durability: Literal["full", "rename"] = "full",
         executor: Executor | None = None,
         mounts: Path | None = None,
@@ -70,6 +69,8 @@ class FolderDestination:
         self.owners = Owners(self.place.own / "owners.sqlite3")
         self.held = 0
         """Bytes that wait in memory."""
+        self.kept: set[str] = set()
+        """Names of the files that are kept for a later attempt."""
         # Whose staged files these are: a later run on this host may sweep those of a process that is gone.
         self._prefix = f"{socket.gethostname().split('.')[0]}-{os.getpid()}"
         self._numbers = count(1)
@@ -85,10 +86,15 @@ class FolderDestination:
         """Begin to deliver a claim's files."""
         delivery = FolderDelivery(self, claim, f"{self._prefix}-{id(self):x}-{next(self._numbers)}")
         try:
+            if delivery.may_be_kept():
+                await self.hop(delivery.take_back)
             yield delivery
             await self._publish(delivery)
-        except BaseException:
+        except Exception:
             await self.hop(delivery.discard)
+            raise
+        except BaseException:  # out of time, or stopped: nothing is wrong with what was finished
+            await self.hop(delivery.keep)
             raise
         finally:
             delivery.release()
@@ -157,6 +163,7 @@ class FolderDestination:
 
     def _probe(self) -> None:
         self.place.make()
+        self.kept = self.place.kept()
         with self.place.open(sync=False) as tree:
             for name in os.listdir(tree.staging):  # noqa: PTH208 - Path knows no descriptors
                 if self._is_orphan(name):
@@ -189,19 +196,20 @@ class FolderDelivery:
         self._held: dict[int, bytes] = {}  # small files, written when the task is published: one step instead of many
         self._written: dict[int, int] = {}  # by number: the descriptor, as long as it is not durable
         self._staged: dict[int, int] = {}  # by number: the inode
-        self._places: dict[str, _Place] = {}  # by collision key: no two files of a task may end in one place
+        self._kept: dict[int, int] = {}  # by number: the size of what an earlier attempt staged
+        self._places: list[Place] = []
 
     async def save(self, file: ExportFile, chunks: AsyncIterable[bytes]) -> None:
         """Stage a file: a small one in memory as long as there is room, a big one a MiB at a time."""
         self._let_go(file.number)
         self._begun.discard(file.number)
         if self._to.crlf and file.source == "content":
-            chunks = _crlf(chunks)
+            chunks = crlf(chunks)
         stream: AsyncFileIO | None = None
         writing: asyncio.Future[None] | None = None
         size = 0
         try:
-            async for block, length in _blocks(chunks):
+            async for block, length in blocks(chunks):
                 if stream is None and length < BLOCK and length + self._to.held < _MOST_HELD:
                     self._held[file.number] = b"".join(block)  # the only one: only the last is shorter than a block
                     self._to.held += length
@@ -252,20 +260,16 @@ class FolderDelivery:
 
     def find_places(self, tree: Tree) -> None:
         """Find the path that each file may be given, and let no other task have it."""
-        for file, wanted in zip(self._claim.spec.files, plan(self._claim.spec.files), strict=True):
-            parts, new = self._place(tree, wanted, file)
-            self._places[collision_key(parts)] = _Place(file.number, parts, new)
-            tree.rest()
-        tree.planned.update(place.parts for place in self._places.values())
+        places = Places(tree, self._to.owners, self._to.on_conflict, self._claim.task.id)
+        self._places = places.find(self._claim.spec.files, self._name)
 
     def give_names(self, tree: Tree) -> None:
         """Give all files their final names, or none a new one."""
-        done: list[_Place] = []
+        done: list[Place] = []
         try:
-            for place in self._places.values():
+            for place in self._places:
                 folder, final = place.parts[:-1], place.parts[-1]
-                inode = self._staged[place.number]
-                disk.rename(tree.staging, self._name(place.number), tree.enter(folder), final, inode=inode)
+                disk.rename(tree.staging, place.staged, tree.enter(folder), final, inode=self._staged[place.number])
                 tree.changed(folder)
                 done.append(place)
                 tree.rest()
@@ -274,6 +278,34 @@ class FolderDelivery:
                 if place.new:
                     disk.remove(tree.enter(place.parts[:-1]), place.parts[-1])
             raise
+
+    def may_be_kept(self) -> bool:
+        """Whether an earlier attempt may have left files."""
+        return bool(self._to.kept) and any(
+            self._kept_name(file.number) in self._to.kept for file in self._claim.spec.files
+        )
+
+    def kept(self, file: ExportFile) -> int | None:
+        """The size of a file that an earlier attempt at this very specification finished."""
+        return self._kept.get(file.number)
+
+    def take_back(self) -> None:
+        """Stage what an earlier attempt finished."""
+        for file in self._claim.spec.files:
+            name = self._kept_name(file.number)
+            if name in self._to.kept and (found := self._to.place.take_back(name, self._name(file.number))):
+                self._begun.add(file.number)
+                self._staged[file.number], self._kept[file.number] = found.st_ino, found.st_size
+            self._to.kept.discard(name)
+
+    def keep(self) -> None:
+        """Put the big files that are finished aside for a later attempt, and remove the rest."""
+        with suppress(OSError):
+            for number in self._begun & self._staged.keys() - self._held.keys():
+                self._to.place.keep(self._name(number), self._kept_name(number))
+                self._to.kept.add(self._kept_name(number))
+                self._begun.discard(number)
+        self.discard()
 
     def discard(self) -> None:
         """Remove what was staged."""
@@ -289,7 +321,16 @@ class FolderDelivery:
 
     def _let_go(self, number: int) -> None:
         self._staged.pop(number, None)
+        self._kept.pop(number, None)
         self._to.held -= len(self._held.pop(number, b""))
+
+    @cached_property
+    def _digest(self) -> str:
+        """What names the specification: another one may have other files under the same numbers."""
+        return hashlib.sha256(self._claim.task.id.encode() + b"\0" + self._claim.spec.received).hexdigest()[:32]
+
+    def _kept_name(self, number: int) -> str:
+        return f"{self._digest}-{number}"
 
     def _name(self, number: int) -> str:
         return f"{self._prefix}-{number}.part"
@@ -301,59 +342,6 @@ class FolderDelivery:
                 self._name(file.number), "wb", buffering=0, opener=self._to.place.create, executor=self._to.executor
             )
         raise AssertionError  # a shielded scope swallows nothing
-
-    def _place(self, tree: Tree, wanted: Parts, file: ExportFile) -> tuple[Parts, bool]:
-        """Find the path that a file may be given; also whether nothing is there yet."""
-        folder: Parts = ()
-        for part in wanted[:-1]:
-            for (name,) in self._candidates((part,), file):
-                try:
-                    tree.enter((*folder, name))
-                except FileExistsError:  # a file has the folder's name
-                    continue
-                folder = (*folder, name)
-                break
-        for parts in self._candidates((*folder, wanted[-1]), file):
-            there = disk.look(tree.enter(folder), parts[-1])
-            if self._is_ours(tree, parts, file, there):
-                return parts, there is None
-        raise AssertionError  # the candidates do not end
-
-    def _candidates(self, wanted: Parts, file: ExportFile) -> Iterator[Parts]:
-        """The paths that a file, or its folder, may be given, the best first."""
-        yield wanted
-        if self._to.on_conflict == "fail":
-            raise DestinationError(
-                f"task {self._claim.task.id}: the name of file {file.number} belongs to another",
-                hint='on_conflict = "keep-both" keeps both.',
-            )
-        suffix = owner_suffix(self._claim.task.id)
-        for number in count(1):
-            yield with_suffix(wanted, suffix if number == 1 else f"{suffix}~{number}")
-
-    def _is_ours(self, tree: Tree, parts: Parts, file: ExportFile, there: os.stat_result | None) -> bool:
-        """Whether a file may go there: where its task wrote before, where nothing is, or the same bytes as nobody's."""
-        key = collision_key(parts)
-        if key in self._places or (there and stat.S_ISDIR(there.st_mode)):
-            return False
-        if self._to.on_conflict == "overwrite":
-            return True
-        owner = self._to.owners.of(key)
-        if owner is None:
-            target = (tree.enter(parts[:-1]), parts[-1])
-            if there and not disk.same_content((tree.staging, self._name(file.number)), target):
-                return False
-            self._to.owners.take(key, self._claim.task.id)
-        return owner in (None, self._claim.task.id)
-
-
-class _Place(NamedTuple):
-    """Where a file goes."""
-
-    number: int
-    parts: Parts
-    new: bool
-    """Whether nothing was there."""
 
 
 def _each(batch: Sequence[FolderDelivery], step: Callable[[FolderDelivery], None]) -> None:
@@ -375,28 +363,3 @@ def _alive(pid: int) -> bool:
     except OSError:
         return True
     return True
-
-
-async def _blocks(chunks: AsyncIterable[bytes]) -> AsyncIterator[tuple[list[bytes], int]]:
-    """Collect chunks into blocks of at least ``BLOCK`` bytes, with their size; the last is shorter, and may be empty."""
-    waiting: list[bytes] = []
-    size = 0
-    async for chunk in chunks:
-        waiting.append(chunk)
-        size += len(chunk)
-        if size >= BLOCK:
-            block, waiting, length, size = waiting, [], size, 0
-            yield block, length
-            del block
-    yield waiting, size
-
-
-async def _crlf(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    r"""Turn each ``\n`` that has no ``\r`` before it into ``\r\n``."""
-    last = b""
-    async for chunk in chunks:
-        text = (last + chunk).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-        last, body = (b"\r", text[:-1]) if text.endswith(b"\r") else (b"", text)
-        yield body
-    if last:
-        yield last

@@ -18,6 +18,9 @@ from aluma_async.policy.naming import OWN_FOLDER, Parts
 
 _MARK = "root"
 _STAGING = "staging"
+_KEPT = "kept"
+KEPT_SECONDS = 7 * 86400.0
+"""How long a file is kept for a task that ran out of time: a parked task rests for hours, and Aluma's wait is 72 h."""
 _MOST_OPEN = 64
 """Folders that are held open at once."""
 
@@ -116,6 +119,31 @@ class Root:
                 yield tree
             finally:
                 tree.close()
+
+    def keep(self, staged: str, name: str) -> None:
+        """Put a staged file aside for a later attempt."""
+        (self.own / _KEPT).mkdir(exist_ok=True, mode=0o700)
+        (self.staging / staged).replace(self.own / _KEPT / name)
+
+    def take_back(self, name: str, staged: str) -> os.stat_result | None:
+        """Stage a file that was put aside; None if there is none."""
+        with suppress(FileNotFoundError):
+            (self.own / _KEPT / name).replace(self.staging / staged)
+            return (self.staging / staged).lstat()
+        return None
+
+    def kept(self) -> set[str]:
+        """Names of what was put aside, without what was for too long."""
+        mark = self.own / _MARK
+        mark.touch()
+        now, names = mark.stat().st_mtime, set()  # the clock of the file system, as a share has its own
+        with suppress(FileNotFoundError):
+            for path in (self.own / _KEPT).iterdir():
+                if path.lstat().st_mtime < now - KEPT_SECONDS:
+                    path.unlink()
+                else:
+                    names.add(path.name)
+        return names
 
     def create(self, name: str, _: int = 0) -> int:
         """Open a new file in the staging folder for writing; what ``open`` takes for its ``opener``."""

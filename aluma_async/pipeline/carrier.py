@@ -43,6 +43,9 @@ class Carrier:
 
     async def _save_all(self, claim: Claim, queue: Iterator[ExportFile], delivery: Delivery, sizes: list[int]) -> None:
         for file in queue:  # shared: each takes the next that nobody has taken
+            if (size := delivery.kept(file)) is not None:
+                sizes.append(size)
+                continue
             sizes.append(
                 await self._source.repeat(
                     f"download file {file.number} of task {claim.task.id}",

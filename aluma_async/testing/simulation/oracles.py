@@ -333,6 +333,9 @@ class WatchedDelivery:
         self._instance = instance
         self._troubles = troubles
 
+    def kept(self, file: ExportFile) -> int | None:
+        return self._delivery.kept(file)
+
     async def save(self, file: ExportFile, chunks: AsyncIterable[bytes]) -> None:
         await self._instance.point()
         await self._delivery.save(file, chunks)

@@ -1,0 +1,46 @@
+"""Where a task's CPU goes: time in each room of the house and in each library, with the event loop's thread apart."""
+
+import cProfile
+import pstats
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from benchmarks.contenders import CONTENDERS
+from benchmarks.scenarios import SHM, serving
+from benchmarks.server import Load
+
+
+def profile(name: str = "aluma-async, rename", tasks: int = 2000) -> str:
+    """Export small tasks under the profiler; microseconds a task by room. The profiler itself doubles the time."""
+    with (
+        tempfile.TemporaryDirectory(dir=SHM if SHM.is_dir() else None) as folder,
+        serving(Load(tasks=tasks, folder=folder)) as url,
+    ):
+        into = Path(folder) / "here"
+        into.mkdir()
+        profiler = cProfile.Profile(time.thread_time)
+        profiler.runcall(CONTENDERS[name].run, url, into, 16)
+    rooms: Counter[str] = Counter()
+    for (file, _, function), (_, _, own, _, _) in pstats.Stats(profiler).stats.items():  # type: ignore[attr-defined]
+        rooms[_room(file, function)] += own
+    total = sum(rooms.values())
+    lines = [f"{'room':34}{'us/task':>9}{'share':>8}   ({name}; the loop's thread, under the profiler)"]
+    for room, seconds in rooms.most_common(16):
+        lines.append(f"{room:34}{1e6 * seconds / tasks:9.1f}{seconds / total:8.1%}")
+    return "\n".join(lines)
+
+
+def _room(file: str, function: str) -> str:
+    if file == "~":
+        for word in ("send", "recv", "poll"):
+            if f"'{word}' of" in function:
+                return f"the system: {word}"
+        return "Python's built-in functions"
+    parts = Path(file).parts
+    if "site-packages" in parts:
+        return parts[parts.index("site-packages") + 1]
+    if "aluma_async" in parts:
+        return "/".join(parts[parts.index("aluma_async") :][:2]).removesuffix(".py")
+    return "the standard library: " + Path(file).parent.name if "asyncio" in parts else "the standard library"

@@ -1,0 +1,141 @@
+"""A step that is dear serves all who wait for it, and nobody waits for more than two of them."""
+
+import anyio
+import pytest
+
+from aluma_async.rounds import GATHER_SECONDS, Rounds
+from aluma_async.testing import run_virtual
+
+
+class Step:
+    """Takes a second or so, and carries out all that was asked for by its beginning."""
+
+    def __init__(self, error=None, seconds=1.0):
+        self.seconds = seconds
+        self.asked, self.done, self.runs, self.error = [], [], 0, error
+        self.now = self.peak = 0
+
+    async def __call__(self):
+        batch, self.asked = self.asked, []
+        self.runs += 1
+        self.now += 1
+        self.peak = max(self.peak, self.now)
+        await anyio.sleep(self.seconds)
+        self.now -= 1
+        if self.error:
+            raise self.error
+        self.done += batch
+
+
+async def ask(step, rounds, number):
+    begun = anyio.current_time()
+    step.asked.append(number)
+    await rounds.join()
+    assert number in step.done, "what was asked for before is done when it returns"
+    return anyio.current_time() - begun
+
+
+def test_those_who_come_while_one_is_under_way_share_the_next():
+    async def main():
+        step = Step()
+        rounds, waited = Rounds(step), []
+
+        async def one(number):
+            await anyio.sleep(number / 100)
+            waited.append(await ask(step, rounds, number))
+
+        async with anyio.create_task_group() as group:
+            for number in range(50):
+                group.start_soon(one, number)
+        assert step.runs == 2
+        assert max(waited) <= 2 + GATHER_SECONDS
+
+    run_virtual(main)
+
+
+def test_a_worker_that_is_alone_waits_for_nobody():
+    async def main():
+        step = Step()
+        rounds = Rounds(step)
+        for number in range(5):
+            assert await ask(step, rounds, number) == 1
+
+    run_virtual(main)
+
+
+def test_once_they_are_shared_a_moment_is_waited_for_others():
+    async def main():
+        step = Step(seconds=GATHER_SECONDS / 5)
+        rounds = Rounds(step)
+
+        async def often(first):
+            for number in range(10):
+                await ask(step, rounds, (first, number))
+                await anyio.sleep(first * GATHER_SECONDS / 10)
+
+        async with anyio.create_task_group() as group:
+            for first in range(8):
+                group.start_soon(often, first)
+        assert step.runs < 25, "ten for each of eight, that come within a moment of each other"
+
+    run_virtual(main)
+
+
+def test_several_may_overlap_where_that_is_allowed():
+    async def main():
+        step = Step()
+        rounds = Rounds(step, at_once=3)
+
+        async def one(number):
+            await anyio.sleep(number / 10)
+            await ask(step, rounds, number)
+
+        async with anyio.create_task_group() as group:
+            for number in range(20):
+                group.start_soon(one, number)
+        assert step.peak == 3
+
+    run_virtual(main)
+
+
+def test_an_error_is_everybodys_who_shared_it_and_nobody_elses():
+    async def main():
+        step = Step(error=OSError("full"))
+        rounds, failed = Rounds(step), []
+
+        async def one():
+            try:
+                await rounds.join()
+            except OSError:
+                failed.append(anyio.current_time())
+
+        async with anyio.create_task_group() as group:
+            for _ in range(5):
+                group.start_soon(one)
+        assert len(failed) == 5
+        step.error = None
+        await ask(step, rounds, "later")
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_one_who_is_cancelled_leaves_nobody_waiting(who):
+    async def main():
+        step = Step()
+        rounds, done, scopes = Rounds(step), [], [anyio.CancelScope(), anyio.CancelScope()]
+
+        async def one(number):
+            with scopes[number]:
+                await ask(step, rounds, number)
+            done.append(number)
+
+        async with anyio.create_task_group() as group:
+            for number in range(2):
+                group.start_soon(one, number)
+            await anyio.sleep(0.5)
+            scopes[who].cancel()
+        assert sorted(done) == [0, 1]
+        assert sorted(step.done) == [0, 1]
+
+    run_virtual(main)
