@@ -5,6 +5,7 @@ same cores.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -87,7 +88,11 @@ def compare(revision: str, *, only: str, repeat: int) -> None:
             for turn in range(repeat):
                 for name, tree in ((revision, other), ("this tree", here)):
                     command = [sys.executable, "-m", "benchmarks", "--quick", "--only", only, "--repeat", "1"]
-                    path = {"PYTHONPATH": f"{tree}:{here}", "PATH": "/usr/bin:/bin"}
+                    package = Path(folder) / "package" / "aluma_async"  # of that tree, but the benchmarks of this one
+                    package.parent.mkdir(exist_ok=True)
+                    package.unlink(missing_ok=True)
+                    package.symlink_to(tree / "aluma_async")
+                    path = {**os.environ, "PYTHONPATH": f"{package.parent}:{here}"}
                     done = subprocess.run(command, cwd=folder, env=path, check=True, capture_output=True, text=True)
                     print(f"== {name}, {turn + 1} of {repeat}\n{done.stdout}")
         finally:

@@ -225,11 +225,11 @@ CONTENDERS = {
 
 def measure(name: str, url: str, folder: Path, at_once: int) -> dict[str, float]:
     """Run one here; seconds, CPU seconds (children included), and the most memory (MB) beyond that of the start."""
-    idle = _memory()
+    idle = _memory("VmRSS")
     before, begun = _cpu(), time.perf_counter()
     CONTENDERS[name].run(url, folder, at_once)
     seconds, cpu = time.perf_counter() - begun, _cpu() - before
-    return {"seconds": seconds, "cpu": cpu, "memory": _memory(), "idle": idle}
+    return {"seconds": seconds, "cpu": cpu, "memory": _memory("VmHWM"), "idle": idle}
 
 
 def _cpu() -> float:
@@ -237,8 +237,10 @@ def _cpu() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
-def _memory() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+def _memory(what: str) -> float:
+    """MB in use now (VmRSS) or at most so far (VmHWM); what getrusage tells is that of the parent at first."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition(f"{what}:")[2].split()[0]) * 1024 / 1e6
 
 
 if __name__ == "__main__":

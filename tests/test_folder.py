@@ -494,3 +494,13 @@ def _audited(event, _):
 
 
 sys.addaudithook(_audited)  # there is no way to remove one
+
+
+def test_what_is_missing_below_the_mark_is_made_again(run):
+    async def main(destination):
+        shutil.rmtree(destination.place.staging)
+        await destination.probe()
+        await deliver(destination, claim("t", "a"), b"1")
+        assert tree(destination.root) == {"a": b"1"}
+
+    run(main)

@@ -92,17 +92,26 @@ class Root:
         self.staging = self.own / _STAGING
         # What it was mounted on when it was last in use.
         self._note = mounts and mounts / hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:16]
-        self._known = False
+        self._mounted_on = ""
 
     def make(self) -> None:
         """Make what is missing. Raises ``DestinationUnavailable`` if another folder has taken its place."""
         if not self.is_there():
-            self._check_place()
-            self.staging.mkdir(parents=True, exist_ok=True, mode=0o700)  # what is not whole yet is nobody's to read
+            if self._mounted_on and self.path.exists():
+                raise self._replaced()
+            self._check_mount()
+            new = [folder for folder in (self.own, *self.own.parents) if not folder.exists()]
+            self.own.mkdir(parents=True, exist_ok=True)
             (self.own / _MARK).touch(disk.FILE_MODE)
-        if not self._known:
-            self._remember()
-        self._known = True
+            for folder in new:
+                with _opened(folder.parent) as parent:
+                    disk.sync_folder(parent)  # files that are durable in a folder that is not are lost
+        self.staging.mkdir(exist_ok=True, mode=0o700)  # what is not whole yet is nobody's to read
+        if not self._mounted_on:
+            self._mounted_on = str(_mount_point(self.path))
+            if self._note:
+                self._note.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self._note.write_text(self._mounted_on)
 
     def is_there(self) -> bool:
         """Whether the folder is the one that was made."""
@@ -150,26 +159,22 @@ class Root:
         with _opened(self.path) as root, _opened(OWN_FOLDER, root) as own, _opened(_STAGING, own) as staging:
             return disk.create(staging, name)
 
-    def _check_place(self) -> None:
-        if self._known and self.path.exists():
-            raise self._replaced()
+    def _check_mount(self) -> None:
+        """Tell a share that is not mounted from a folder that was deleted on purpose."""
+        was, now = self._mounted_on, str(_mount_point(self.path))
         with suppress(FileNotFoundError):
-            if self._note and (was := self._note.read_text()) != (now := str(_mount_point(self.path))):
-                raise DestinationUnavailable(
-                    f"folder {self.path}: it was on what is mounted at {was}, and is on {now} now",
-                    hint=f"Mount it. If it has moved on purpose, remove {self._note}.",
-                )
+            was = was or (self._note.read_text() if self._note else "")
+        if was and was != now:
+            raise DestinationUnavailable(
+                f"folder {self.path}: it was on what is mounted at {was}, and is on {now} now",
+                hint=f"Mount it. If it has moved on purpose, remove {self._note}." if self._note else "Mount it.",
+            )
 
     def _replaced(self) -> DestinationUnavailable:
         return DestinationUnavailable(
             f"folder {self.path}: another folder is in its place, as {OWN_FOLDER}/{_MARK} is gone",
             hint="Is it mounted? A new run takes the folder as it is.",
         )
-
-    def _remember(self) -> None:
-        if self._note:
-            self._note.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._note.write_text(str(_mount_point(self.path)))
 
 
 @contextmanager
