@@ -1,6 +1,7 @@
 """The folder destination: a final name appears only with complete, durable content, and nobody else's is touched."""
 
 import asyncio
+import contextlib
 import os
 import random
 import shutil
@@ -390,6 +391,13 @@ def test_a_folder_in_whose_place_another_one_appears_is_not_used_until_it_is_bac
 BIG = random.Random(1).randbytes(2_000_000)
 
 
+async def twice(destination, what, first, second):
+    async with destination.open(what) as delivery:
+        with contextlib.suppress(ZeroDivisionError):
+            await delivery.save(what.spec.files[0], first)
+        await delivery.save(what.spec.files[0], second)
+
+
 async def both(destination, what, *streams):
     async with destination.open(what) as delivery:
         for file, stream in zip(what.spec.files, streams, strict=True):
@@ -468,6 +476,21 @@ def test_after_an_error_nothing_is_kept(run):
             await both(destination, what, chunks(BIG), breaks_off())
         assert not destination.kept
         assert not staged(destination.root)
+
+    run(main)
+
+
+def test_a_big_file_that_broke_off_and_could_not_be_begun_anew_leaves_nothing(run):
+    """The check of every test here: nothing is left in the staging folder."""
+
+    async def main(destination):
+        async def breaks_off(*data):
+            for piece in data:
+                yield piece
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await twice(destination, claim("t", "a"), breaks_off(BIG), breaks_off())
 
     run(main)
 

@@ -192,7 +192,7 @@ class FolderDelivery:
         self._to = destination
         self._claim = claim
         self._prefix = prefix
-        self._begun: set[int] = set()
+        self._begun: set[int] = set()  # what may be on the disk
         self._held: dict[int, bytes] = {}  # small files, written when the task is published: one step instead of many
         self._written: dict[int, int] = {}  # by number: the descriptor, as long as it is not durable
         self._staged: dict[int, int] = {}  # by number: the inode
@@ -202,7 +202,6 @@ class FolderDelivery:
     async def save(self, file: ExportFile, chunks: AsyncIterable[bytes]) -> None:
         """Stage a file: a small one in memory as long as there is room, a big one a MiB at a time."""
         self._let_go(file.number)
-        self._begun.discard(file.number)
         if self._to.crlf and file.source == "content":
             chunks = crlf(chunks)
         stream: AsyncFileIO | None = None
@@ -327,7 +326,9 @@ class FolderDelivery:
     @cached_property
     def _digest(self) -> str:
         """What names the specification: another one may have other files under the same numbers."""
-        return hashlib.sha256(self._claim.task.id.encode() + b"\0" + self._claim.spec.received).hexdigest()[:32]
+        task, spec = self._claim.task, self._claim.spec
+        names = "\0".join((task.id, *(text for file in spec.files for text in (file.folder, file.filename, file.url))))
+        return hashlib.sha256(names.encode(errors="surrogatepass") + b"\0" + spec.received).hexdigest()[:32]
 
     def _kept_name(self, number: int) -> str:
         return f"{self._digest}-{number}"
