@@ -70,7 +70,7 @@ def only_whole_files(root, known):
 @pytest.mark.parametrize(("tasks", "kills", "seconds"), [(120, 20, 45.0)])
 def test_twenty_kills_and_all_is_exported_within_ten_seconds_of_the_last_start(tasks, kills, seconds, tmp_path):
     chance, known = random.Random(3), expected(tasks, profile="small")
-    with simulator("--tasks", str(tasks), "--profile", "small", "--latency", "0.4") as aluma:
+    with simulator("--tasks", str(tasks), "--profile", "small", "--latency", "0.3") as aluma:
         for _ in range(kills):
             with exporter(tmp_path, aluma, "--workers", "4"):
                 time.sleep(chance.uniform(0.5, 2 * seconds / kills - 0.5))
