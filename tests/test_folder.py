@@ -527,3 +527,20 @@ def test_what_is_missing_below_the_mark_is_made_again(run):
         assert tree(destination.root) == {"a": b"1"}
 
     run(main)
+
+
+def test_a_folder_that_is_deleted_while_it_is_in_use_is_made_again_and_used(run):
+    """The open record of owners went with it."""
+
+    async def main(destination):
+        await deliver(destination, claim("t", "a"), b"1")
+        shutil.rmtree(destination.root)
+        with pytest.raises(DestinationUnavailable):
+            await deliver(destination, claim("u", "b"), b"2")
+        await destination.probe()
+        for _ in range(2):
+            await deliver(destination, claim("v", "a"), b"3")
+        assert tree(destination.root) == {"a": b"3"}
+        assert (destination.place.own / "owners.sqlite3").exists()
+
+    run(main)

@@ -162,6 +162,8 @@ class FolderDestination:
             delivery.published = delivery.error is None
 
     def _probe(self) -> None:
+        if not self.place.is_there():
+            self.owners.close()  # an open file lives on without a folder, and would go on to answer
         self.place.make()
         self.kept = self.place.kept()
         with self.place.open(sync=False) as tree:
