@@ -177,8 +177,12 @@ class SqliteJournal:
 def connect(path: Path) -> sqlite3.Connection:
     """Open a journal's file, for the exporter or for an operator beside it. Raises ``sqlite3.Error``."""
     database = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
-    for statement in _SET_UP:
-        database.execute(statement)
+    try:
+        for statement in _SET_UP:
+            database.execute(statement)
+    except BaseException:
+        database.close()
+        raise
     return database
 
 
