@@ -16,8 +16,8 @@ ROUND_TRIP = 0.05
 class Api:
     """Answers in ``ROUND_TRIP``; refuses what is more than ``limit`` at once, or lets it wait in line."""
 
-    def __init__(self, limit, *, queues=False):
-        self.limit, self.queues = limit, queues
+    def __init__(self, limit, *, queues=False, pause=1.0):
+        self.limit, self.queues, self.pause = limit, queues, pause
         self.served, self.now = 0, 0
         self.room = anyio.Condition()
 
@@ -26,7 +26,7 @@ class Api:
         try:
             if not self.queues and self.now > self.limit:
                 await anyio.sleep(ROUND_TRIP / 2)
-                raise RateLimited("", retry_after=1.0)
+                raise RateLimited("", retry_after=self.pause)
             await anyio.sleep(ROUND_TRIP * max(1.0, self.now / self.limit if self.queues else 1.0))
             self.served += 1
         finally:
@@ -65,6 +65,16 @@ def test_within_thirty_seconds_it_is_within_a_tenth_of_the_best_fixed_limit_wher
             found = await load(api, gate, 60)
             best = await load(api, throttle(api.limit, adaptive=False), 10)
             assert found >= 0.9 * best, f"{found:.0f} of {best:.0f} requests a second at a limit of {api.limit}"
+
+    run_virtual(main)
+
+
+def test_where_a_refusal_costs_a_long_pause_it_is_risked_the_less_often():
+    async def main():
+        gate, api = throttle(64, adaptive=True), Api(8, pause=60.0)
+        await load(api, gate, 600, workers=20)
+        found = await load(api, gate, 2400, workers=20)
+        assert found >= 0.9 * 8 / ROUND_TRIP
 
     run_virtual(main)
 

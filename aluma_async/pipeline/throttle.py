@@ -132,7 +132,7 @@ class Throttle:
         too_many = isinstance(error, Unavailable | Ambiguous) and not isinstance(error, Unreachable)
         if self._adaptive and too_many:
             before = self._adaptive.value
-            self._adaptive.refused(sent_at, now)
+            self._adaptive.refused(sent_at, now, min(error.retry_after or 0.0, LONGEST_PAUSE))
             self._tell(before)
         pause = error.retry_after
         if pause is None and isinstance(error, RateLimited) and now >= self._open_at:

@@ -11,6 +11,8 @@ _SLOWER = 0.9
 _PROBE_SECONDS, _PROBE_SECONDS_MAX = 15.0, 60.0
 """How long it stays below where it was refused before it tries one more, at first and after each try in vain the
 double: one costs everybody a pause of a second or so."""
+_PROBE_PAUSES = 15.0
+"""And for at least so many times the pause that the refusal asked for: a minute is dearer than a second."""
 _INFLATION = 3.0
 _INFLATION_SECONDS = 0.1
 """A round trip counts as grown beyond so many times the shortest one and so much: less is no queue worth fleeing."""
@@ -66,18 +68,19 @@ class AdaptiveLimit:
             self._settled_at = now  # what was sent before does not speak of it
             self._probing = 2 * self.value
 
-    def refused(self, sent_at: float, now: float) -> None:
-        """A request was refused for there being too many, or found no answer."""
+    def refused(self, sent_at: float, now: float, pause: float = 0.0) -> None:
+        """A request was refused for there being too many, or found no answer; it asked for a pause (seconds)."""
         if sent_at < self._settled_at:
             return
         if self._probing:
             self._limit, self._probing = self._ceiling, 0
-            self._patience = min(2 * self._patience, _PROBE_SECONDS_MAX)
+            self._patience = max(self._patience, min(2 * self._patience, _PROBE_SECONDS_MAX))
         else:
             self._ceiling = max(1.0, self.value - 1)
             self._limit = max(1.0, self._limit * _BACK)
             self._patience = _PROBE_SECONDS
         self._settled_at = now
+        self._patience = max(self._patience, _PROBE_PAUSES * pause)
         self._probe_at = now + self._patience
 
     def _measure(self, seconds: float, now: float) -> None:
