@@ -5,6 +5,7 @@ import contextlib
 import os
 import random
 import shutil
+import socket
 import sqlite3
 import sys
 from collections import Counter
@@ -134,6 +135,18 @@ def test_a_file_that_somebody_else_put_there_is_not_touched_unless_it_is_the_sam
         found = tree(destination.root)
         assert found["mine.txt"] == b"a user's"
         assert Counter(found.values()) == Counter([b"a user's", b"ours", b"same", b"file"])
+
+    run(main)
+
+
+def test_a_pipe_or_a_socket_under_the_name_is_left_alone_and_holds_nothing_up(run):
+    async def main(destination):
+        os.mkfifo(destination.root / "a")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(destination.root / "b"))
+            await deliver(destination, claim("t", "a", "b"), b"1", b"2")
+            assert sorted(tree(destination.root).values()) == [b"1", b"2"]
+            assert (destination.root / "a").is_fifo()
 
     run(main)
 

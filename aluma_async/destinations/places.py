@@ -86,7 +86,8 @@ class Places:
         owner = self._owners.of(key)
         if owner is None:
             target = (self._tree.enter(parts[:-1]), parts[-1])
-            if there and not disk.same_content((self._tree.staging, staged), target):
+            # What is no plain file (a pipe, a device) is not even opened.
+            if there and not (stat.S_ISREG(there.st_mode) and disk.same_content((self._tree.staging, staged), target)):
                 return False
             self._owners.take(key, self._task_id)
         return owner in (None, self._task_id)
