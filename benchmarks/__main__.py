@@ -6,6 +6,7 @@ same cores.
 
 import argparse
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -72,7 +73,7 @@ def table(results: list[Result]) -> str:
     for result in results:
         lines.append(
             f"{result.scenario:26}{result.contender:22}{result.value:10.1f} {result.unit.lstrip('-'):8}"
-            f"{result.ratio:7.2f}  {spread(result.ratios):12}{sum(result.cpus) / len(result.cpus):12.3f}"
+            f"{result.ratio:7.2f}  {spread(result.ratios):12}{statistics.median(result.cpus):12.3f}"
             f"{result.cpu_ratio:7.2f}"
         )
     return "\n".join(lines)

@@ -58,7 +58,7 @@ class Download:
 
     async def __aenter__(self) -> AsyncIterator[bytes]:
         """Send the request; its bytes come as they arrive."""
-        self._response = await self._open({"Accept-Encoding": "identity"})
+        self._response = await self._open({})
         try:
             replies.check_download(self._what, self._file, self._response)
         except BaseException:
@@ -111,13 +111,12 @@ class Download:
     async def _resume(self) -> None:
         """Ask for what is missing. Raises ``BadReply`` if the file is another one by now."""
         await self._connection.aclose()
-        self._response = await self._open(
-            {"Accept-Encoding": "identity", "Range": f"bytes={self._count}-", "If-Range": self._version}
-        )
+        self._response = await self._open({"Range": f"bytes={self._count}-", "If-Range": self._version})
         self._size = replies.check_resumption(self._what, self._response, self._count, self._size)
 
     async def _open(self, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        return await self._connection.enter_async_context(self._fetch(headers))
+        # Of what is compressed a short one looks like a whole one.
+        return await self._connection.enter_async_context(self._fetch({"Accept-Encoding": "identity", **headers}))
 
 
 class _Slowest:

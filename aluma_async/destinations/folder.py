@@ -143,7 +143,7 @@ class FolderDestination:
 
     async def _publish_waiting(self) -> None:
         batch, self._waiting = self._waiting, []
-        await asyncio.get_running_loop().run_in_executor(self.executor, self._publish_all, batch)
+        await self.hop(self._publish_all, batch)
 
     def _publish_all(self, batch: Sequence["FolderDelivery"]) -> None:
         """Blocking. What goes wrong with one of them is that one's error; with what they share, everybody's."""

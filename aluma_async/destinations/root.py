@@ -120,7 +120,7 @@ class Root:
     @contextmanager
     def open(self, *, sync: bool) -> Iterator[Tree]:
         """Open the folder; what changed in it is synced at the end. Raises ``DestinationUnavailable``, ``OSError``."""
-        with _opened(self.path) as root, _opened(OWN_FOLDER, root) as own, _opened(_STAGING, own) as staging:
+        with self._opened_all() as (root, own, staging):
             if disk.look(own, _MARK) is None:
                 raise self._replaced()
             tree = Tree(root, staging, sync=sync)
@@ -154,10 +154,16 @@ class Root:
                     names.add(path.name)
         return names
 
-    def create(self, name: str, _: int = 0) -> int:
+    def create(self, name: str, flags: int = 0) -> int:  # noqa: ARG002 - ``open`` hands them to its opener
         """Open a new file in the staging folder for writing; what ``open`` takes for its ``opener``."""
-        with _opened(self.path) as root, _opened(OWN_FOLDER, root) as own, _opened(_STAGING, own) as staging:
+        with self._opened_all() as (_, _, staging):
             return disk.create(staging, name)
+
+    @contextmanager
+    def _opened_all(self) -> Iterator[tuple[int, int, int]]:
+        """The folder, what is ours in it, and the staging folder in that; each opened in the one above."""
+        with _opened(self.path) as root, _opened(OWN_FOLDER, root) as own, _opened(_STAGING, own) as staging:
+            yield root, own, staging
 
     def _check_mount(self) -> None:
         """Tell a share that is not mounted from a folder that was deleted on purpose."""

@@ -88,14 +88,15 @@ class Throttle:
 
     def answered(self, sent_at: float, error: BaseException | None, *, urgent: bool) -> None:
         """Take the permit back, and note what came of the request."""
+        before = self.limit
         if isinstance(error, SourceError):
             self._note(error, sent_at)
         elif error is None:
             self._refusals = 0
             if self._adaptive:
-                before = self._adaptive.value
                 self._adaptive.answered(sent_at, anyio.current_time(), in_flight=self.in_flight, timed=urgent)
-                self._tell(before)
+        if self.limit != before:
+            self._on_event(LimitChanged(self.limit))
         self._release()
 
     async def _queue(self, line: deque[anyio.Event]) -> None:
@@ -131,9 +132,7 @@ class Throttle:
         # What never connected, or was answered in any other way, says nothing of how many are too many.
         too_many = isinstance(error, Unavailable | Ambiguous) and not isinstance(error, Unreachable)
         if self._adaptive and too_many:
-            before = self._adaptive.value
             self._adaptive.refused(sent_at, now, min(error.retry_after or 0.0, LONGEST_PAUSE))
-            self._tell(before)
         pause = error.retry_after
         if pause is None and isinstance(error, RateLimited) and now >= self._open_at:
             # Those refused in the same moment count as one, or sixteen workers would cause the longest pause at once.
@@ -146,10 +145,6 @@ class Throttle:
         if until > self._open_at:
             self._open_at = until
             self._on_event(RequestsHeldBack(pause))
-
-    def _tell(self, before: int) -> None:
-        if self.limit != before:
-            self._on_event(LimitChanged(self.limit))
 
 
 class _Permit:
