@@ -122,3 +122,16 @@ class JournalError(AlumaAsyncError):
 
 class JournalInUse(JournalError):
     """Another process uses the state folder."""
+
+
+def deciding(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Of several errors of one task the one that decides: what will not pass before what may, ours before others'."""
+    flat: list[BaseException] = []
+    pending: list[BaseException] = [group]
+    while pending:
+        error = pending.pop()
+        if isinstance(error, BaseExceptionGroup):
+            pending += error.exceptions
+        else:
+            flat.append(error)
+    return max(flat, key=lambda e: (getattr(e, "fatal_after", None) is not None, isinstance(e, AlumaAsyncError)))

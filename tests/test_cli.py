@@ -335,6 +335,38 @@ def test_check_tells_all_that_is_wrong_and_ends_with_the_first(cli, tmp_path, fi
     assert (done.returncode, "'workers'" in done.stdout) == (78, True)
 
 
+ROUTES = """
+[[routes]]
+project = "ACME Medical Records"
+to = ["archive", "ledger"]
+[destinations.archive]
+type = "folder"
+path = "archive"
+[destinations.ledger]
+type = "folder"
+path = "ledger"
+"""
+
+
+def test_check_shows_the_plan_and_tries_every_destination(cli, tmp_path, fifty):
+    (tmp_path / "config.toml").write_text(ROUTES)
+    done = cli("check", "--base-url", fifty.base_url)
+    assert done.returncode == 0, done.stdout
+    assert "project 'ACME Medical Records' -> archive, ledger" in done.stdout
+    assert "all others -> nowhere" in done.stdout
+    assert (tmp_path / "archive").is_dir()
+    assert (tmp_path / "ledger").is_dir()
+
+
+def test_list_tells_where_the_files_of_a_task_may_go(cli, tmp_path, fifty):
+    (tmp_path / "config.toml").write_text(ROUTES)
+    rows = json.loads(cli("list", "--plan", "--json", "--base-url", fifty.base_url).stdout)
+    where = {row["project_name"]: row["destinations"] for row in rows}
+    assert where.pop("ACME Medical Records") == ["archive", "ledger"]
+    assert not any(where.values())
+    assert " -> archive, ledger" in cli("list", "--plan", "--base-url", fifty.base_url).stdout
+
+
 def test_help_and_version(cli):
     done = cli("--help")
     assert done.returncode == 0

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from aluma_async.config import AlumaConfig, Config, Credentials, ExporterConfig, FolderConfig, RetryConfig
+from aluma_async.config import AlumaConfig, Config, Credentials, ExporterConfig, FolderConfig, RetryConfig, RouteConfig
 from aluma_async.config.places import find_config_file
 from aluma_async.config.tables import DESTINATION_TYPES
 from aluma_async.exceptions import ConfigError
 
 EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
-TABLES = {field.name: field.type for field in structs.fields(Config) if field.name != "destinations"}
+TABLES = {field.name: field.type for field in structs.fields(Config) if field.name not in ("destinations", "routes")}
 CANARY = "canary-3f9a"
 
 
@@ -50,13 +50,14 @@ def test_the_example_lists_every_key_and_explains_it():
     lines = EXAMPLE.read_text().splitlines()
     keys = [line.removeprefix("# ") for line in lines if re.match(r"(# )?[a-z_]+ = ", line)]
     assert all("#" in line for line in keys if not line.startswith("type"))
-    text = "\n".join(line.removeprefix("# ") if re.match(r"# [a-z_]+ = ", line) else line for line in lines)
+    text = "\n".join(line.removeprefix("# ") if re.match(r"# ([a-z_]+ = |\[\[)", line) else line for line in lines)
     assert Config.from_toml(text, "example").aluma.ca_file == Path("/etc/ssl/company.pem")
     raw = tomllib.loads(text)
     assert {name: set(raw[name]) for name in TABLES} == {
         name: set(kind.__struct_fields__) for name, kind in TABLES.items()
     }
     assert set(raw["destinations"]["default"]) == {"type", *FolderConfig.__struct_fields__}
+    assert set(raw["routes"][0]) == set(RouteConfig.__struct_fields__)
 
 
 # -- mistakes
@@ -256,11 +257,11 @@ def test_small_waits_are_taken_with_a_warning_that_says_why():
 def test_where_everything_goes():
     """The destination named default, else the only one; else it has to be said."""
     a, b = FolderConfig(path=Path("a")), FolderConfig(path=Path("b"))
-    assert Config(destinations={"x": a}).destination() is a
-    assert Config(destinations={"x": a, "default": b}).destination() is b
+    assert Config(destinations={"x": a}).routing().default == "x"
+    assert Config(destinations={"x": a, "default": b}).routing().default == "default"
     for none_or_many in ({}, {"x": a, "y": b}):
         with pytest.raises(ConfigError) as caught:
-            Config(destinations=none_or_many).destination()
+            Config(destinations=none_or_many).routing()
         assert caught.value.hint
 
 

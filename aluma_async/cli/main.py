@@ -42,7 +42,7 @@ def cli(context: click.Context, /, **options: Any) -> int:
         _refuse_lost_options(context)
         return DONE
     config = load_config(options)
-    config.destination()
+    config.routing()
     credentials = config.credentials()
     from aluma_async.cli.running import run  # aiohttp takes its time, and --help does not need it
 

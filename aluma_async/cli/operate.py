@@ -17,17 +17,19 @@ from aluma_async.cli.options import load_config, merged, shared_options
 from aluma_async.config import Config, Credentials
 from aluma_async.exceptions import AlumaAsyncError
 from aluma_async.models import ExportTask
+from aluma_async.policy.routing import Routing
 from aluma_async.service.text import counted, printable, span
 
 
 @click.command("list")
 @click.option("--json", "as_json", is_flag=True, help="A JSON array, an object for each task.")
+@click.option("--plan", is_flag=True, help="Also where its files may go; which of them is known when it is claimed.")
 @shared_options
 @click.pass_obj
-def list_waiting(outer: dict[str, Any], /, *, as_json: bool, **inner: Any) -> int:
+def list_waiting(outer: dict[str, Any], /, *, as_json: bool, plan: bool, **inner: Any) -> int:
     """Show what waits: id, project, name, age."""
     try:
-        anyio.run(_list, load_config(merged(outer, inner)), as_json)
+        anyio.run(_list, load_config(merged(outer, inner)), as_json, plan)
     except BrokenPipeError:  # whoever reads has seen enough; nor may Python's last flush complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return DONE
@@ -41,26 +43,33 @@ def check(outer: dict[str, Any], /, **inner: Any) -> int:
     return anyio.run(_check, merged(outer, inner))
 
 
-async def _list(config: Config, as_json: bool) -> None:
+async def _list(config: Config, as_json: bool, plan: bool) -> None:
     count, now = 0, time.time()
+    possible = config.routing().possible if plan else None
     row, opening, between, closing = (_json_row, "[\n", ",\n", "\n]\n") if as_json else (_text_row, "", "\n", "\n")
     async with _pages(config, config.credentials()) as pages:
         async for tasks in pages:
             # An array that is never closed tells of a listing that broke off.
-            click.echo((between if count else opening) + between.join(row(task, now) for task in tasks), nl=False)
+            click.echo(
+                (between if count else opening)
+                + between.join(row(task, now, possible(task) if possible else None) for task in tasks),
+                nl=False,
+            )
             count += len(tasks)
     if count or as_json:
         click.echo(closing if count else "[]\n", nl=False)
     click.echo(f"{counted(count, 'task')} waiting", err=True)
 
 
-def _text_row(task: ExportTask, now: float) -> str:
+def _text_row(task: ExportTask, now: float, to: Sequence[str] | None) -> str:
     age = "?" if task.created_at is None else span(now - task.created_at)
     project = printable(task.project_name or task.project_id, 28)
-    return f"{printable(task.id, 40):<22}  {project:<28}  {printable(task.name, 40):<40}  {age}"
+    return f"{printable(task.id, 40):<22}  {project:<28}  {printable(task.name, 40):<40}  {age}" + (
+        "" if to is None else f"  -> {', '.join(to) or 'nowhere'}"
+    )
 
 
-def _json_row(task: ExportTask, now: float) -> str:
+def _json_row(task: ExportTask, now: float, to: Sequence[str] | None) -> str:
     made = task.created_at
     fields = {
         "id": task.id,
@@ -70,7 +79,7 @@ def _json_row(task: ExportTask, now: float) -> str:
         "created_at": None if made is None else datetime.fromtimestamp(made, UTC).isoformat(),
         "age_seconds": None if made is None else round(now - made),
     }
-    return msgspec.json.encode(fields).decode()
+    return msgspec.json.encode(fields if to is None else {**fields, "destinations": to}).decode()
 
 
 async def _check(options: dict[str, Any]) -> int:
@@ -83,8 +92,9 @@ async def _check(options: dict[str, Any]) -> int:
         return codes[0]
     for warning in config.warnings():
         click.echo(f"warn  {warning}")
-    with _part("destination chosen", codes):
-        config.destination()
+    with _part("routes", codes):
+        for line in _plan(config.routing()):
+            click.echo(f"      {line}")
     with _part("credentials found", codes):
         credentials = config.credentials()
     if credentials is not None:
@@ -92,17 +102,27 @@ async def _check(options: dict[str, Any]) -> int:
             async with _pages(config, credentials) as pages:
                 await anext(aiter(pages), None)
     if config.destinations:
-        await _check_folder(config, codes)
+        await _check_destinations(config, codes)
     return codes[0] if codes else DONE
 
 
-async def _check_folder(config: Config, codes: list[int]) -> None:
-    from aluma_async.wiring import open_exporter
+async def _check_destinations(config: Config, codes: list[int]) -> None:
+    from aluma_async.wiring import open_destinations
 
-    with _part(f"folder {config.destination().path}", codes):
-        # A look at the folder sends nothing, so it needs no credentials.
-        async with open_exporter(config, Credentials("", "")) as exporter:
-            await exporter.destination.probe()
+    async with open_destinations(config) as destinations:
+        for name, destination in destinations.items():
+            with _part(f"{name}: {config.destinations[name].place}", codes):
+                await destination.probe()
+
+
+def _plan(routing: Routing) -> Iterator[str]:
+    """Tell in words which files go where; nothing if all go to one place."""
+    for route in routing.routes:
+        wanted = {name: getattr(route, name) for name in ("project", "folder", "filename", "source")}
+        fits = ", ".join(f"{name} {value!r}" for name, value in wanted.items() if value) or "all"
+        yield f"{fits} -> {', '.join(route.to)}"
+    if routing.routes:
+        yield f"all others -> {routing.default or 'nowhere: their tasks are not exported'}"
 
 
 @contextmanager

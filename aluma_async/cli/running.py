@@ -49,7 +49,7 @@ async def run(
                 report.say("error", "RunFailed", "\n".join(error_lines(error)))
                 return LEFT_BEHIND
     if summary:
-        report.finish(done, config.destination().path.absolute())
+        report.finish(done, ", ".join(to.place for to in config.destinations.values()))
     return DONE if stopped.is_set() or not once or done.everything_exported else LEFT_BEHIND
 
 

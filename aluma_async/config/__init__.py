@@ -9,6 +9,7 @@ from aluma_async.config.tables import (
     FolderConfig,
     LimitsConfig,
     RetryConfig,
+    RouteConfig,
     ServiceConfig,
 )
 
@@ -21,5 +22,6 @@ __all__ = [
     "FolderConfig",
     "LimitsConfig",
     "RetryConfig",
+    "RouteConfig",
     "ServiceConfig",
 ]

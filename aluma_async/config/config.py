@@ -22,9 +22,11 @@ from aluma_async.config.tables import (
     ExporterConfig,
     LimitsConfig,
     RetryConfig,
+    RouteConfig,
     ServiceConfig,
 )
 from aluma_async.exceptions import ConfigError
+from aluma_async.policy.routing import Route, Routing
 
 Overrides: TypeAlias = Mapping[str, Mapping[str, object]]
 """Table -> key -> value, as the file would hold them; they win over the file."""
@@ -41,6 +43,7 @@ class Config(Struct, frozen=True, kw_only=True):
     limits: LimitsConfig = LimitsConfig()
     retry: RetryConfig = RetryConfig()
     destinations: dict[str, DestinationConfig] = {}
+    routes: tuple[RouteConfig, ...] = ()
     service: ServiceConfig = ServiceConfig()
 
     @classmethod
@@ -68,13 +71,14 @@ class Config(Struct, frozen=True, kw_only=True):
             if table not in kinds:
                 raise ConfigError(f"{file}: has no table [{table}]", hint=nearest(table, kinds))
         overrides = overrides or {}
-        destinations = overrides.get("destinations") or raw.get("destinations", {})
+        instead = overrides.get("destinations")  # then everything goes there
         return cls(
-            destinations=_read_destinations(destinations, file),
+            destinations=_read_destinations(instead or raw.get("destinations", {}), file),
+            routes=() if instead else _read_routes(raw.get("routes", []), file),
             **{
                 name: read_table(kind, raw.get(name, {}), name=name, file=file, overrides=overrides.get(name))
                 for name, kind in kinds.items()
-                if name != "destinations"
+                if name not in ("destinations", "routes")
             },
         )
 
@@ -88,16 +92,29 @@ class Config(Struct, frozen=True, kw_only=True):
         """How many requests may be in flight."""
         return self.limits.max_at_once or 2 * self.exporter.workers
 
-    def destination(self) -> DestinationConfig:
-        """Choose where everything goes: to ``default``, else to the only one. Raises ``ConfigError``."""
+    def routing(self) -> Routing:
+        """Tell where files go: by their route, else to ``default``, else to the only one. Raises ``ConfigError``."""
         if not self.destinations:
             raise ConfigError("no destination", hint="Give -o DIR, or [destinations.NAME] in the config file.")
+        for number, route in enumerate(self.routes, 1):
+            for name in route.to:
+                if name not in self.destinations:
+                    raise ConfigError(
+                        f"[[routes]] {number}: to = {name!r}: no such destination",
+                        hint=nearest(name, self.destinations),
+                    )
+        default = "default" if "default" in self.destinations else ""
         if len(self.destinations) == 1:
-            return next(iter(self.destinations.values()))
-        if "default" not in self.destinations:
+            default = next(iter(self.destinations))
+        if not default and not self.routes:
             names = ", ".join(self.destinations)
-            raise ConfigError(f"[destinations]: which of {names}?", hint='Name one of them "default".')
-        return self.destinations["default"]
+            raise ConfigError(
+                f"[destinations]: which of {names}?", hint='Name one of them "default", or add [[routes]].'
+            )
+        return Routing(
+            tuple(Route(route.to, route.project, route.folder, route.filename, route.source) for route in self.routes),
+            default,
+        )
 
     def credentials(self, environ: Mapping[str, str] = os.environ) -> Credentials:
         """Collect the client id and secret (see ``collect_credentials``). Raises ``ConfigError``."""
@@ -144,3 +161,11 @@ def _read_destinations(raw: object, file: str) -> dict[str, DestinationConfig]:
         keys = {key: value for key, value in table.items() if key != "type"}
         found[name] = read_table(DESTINATION_TYPES[kind], keys, name=where, file=file)
     return found
+
+
+def _read_routes(raw: object, file: str) -> tuple[RouteConfig, ...]:
+    if not isinstance(raw, list):
+        raise ConfigError(f"{file}: routes is no list of tables", hint="Write [[routes]].")
+    return tuple(
+        read_table(RouteConfig, table, name=f"routes {number}", file=file) for number, table in enumerate(raw, 1)
+    )

@@ -109,12 +109,29 @@ class FolderConfig(Table, frozen=True, kw_only=True, tag_field="type", tag="fold
     on_conflict: Literal["keep-both", "overwrite", "fail"] = "keep-both"
     durability: Literal["full", "rename"] = "full"
 
+    @property
+    def place(self) -> str:
+        """What people are told."""
+        return str(self.path.absolute())
+
 
 DestinationConfig: TypeAlias = FolderConfig
 """Any kind of destination; a union as soon as there are two."""
 
 DESTINATION_TYPES: dict[str, type[DestinationConfig]] = {"folder": FolderConfig}
 """By what ``type`` says."""
+
+
+class RouteConfig(Table, frozen=True, kw_only=True):
+    """``[[routes]]``: which files go to which destinations; what is empty fits everything."""
+
+    to: Annotated[tuple[str, ...], Meta(min_length=1)]
+    project: str = ""
+    """Id or name."""
+    folder: str = ""
+    filename: str = ""
+    """Globs."""
+    source: Literal["", "content", "url"] = ""
 
 
 class ServiceConfig(Table, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterator
 import anyio
 
 from aluma_async.events import BytesReceived, FileSaved
+from aluma_async.exceptions import deciding
 from aluma_async.models import Claim, ExportFile
 from aluma_async.pipeline.resilient import Resilient
 from aluma_async.ports import Delivery, Destination, OnEvent
@@ -38,7 +39,7 @@ class Carrier:
                         for _ in downloads[: self._files_at_once]:
                             group.start_soon(self._save_all, claim, queue, delivery, sizes)
         except BaseExceptionGroup as group:
-            raise _worst(group) from None
+            raise deciding(group) from None
         return sum(sizes)
 
     async def _save_all(self, claim: Claim, queue: Iterator[ExportFile], delivery: Delivery, sizes: list[int]) -> None:
@@ -90,16 +91,3 @@ class _Meter:
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:
     yield data
-
-
-def _worst(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Of several errors of one task the one that decides: what will not pass before what may."""
-    flat: list[BaseException] = []
-    pending: list[BaseException] = [group]
-    while pending:
-        error = pending.pop()
-        if isinstance(error, BaseExceptionGroup):
-            pending += error.exceptions
-        else:
-            flat.append(error)
-    return max(flat, key=lambda error: getattr(error, "fatal_after", None) is not None)

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 import anyio
@@ -59,13 +58,13 @@ class Report:
         else:
             self.log.write(level, kind, text)
 
-    def finish(self, summary: Summary, into: Path) -> None:
+    def finish(self, summary: Summary, into: str) -> None:
         """Tell what the run did, and where the files are."""
         lines = closing_lines(summary, into)
         if self._text:
             _to_stderr("\n".join(lines) + "\n")
         else:
-            self.log.write("info", "RunSummary", lines[0], folder=str(into), **structs.asdict(summary))
+            self.log.write("info", "RunSummary", lines[0], folder=into, **structs.asdict(summary))
 
     def give_back_terminal(self) -> None:
         """Take the panel away at once, wherever the run is."""

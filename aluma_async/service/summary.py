@@ -1,7 +1,5 @@
 """A run in words: a line while it goes on, a few lines at its end."""
 
-from pathlib import Path
-
 from aluma_async.models import Summary
 from aluma_async.service.tally import Rates, Tally
 from aluma_async.service.text import counted, size, span
@@ -34,8 +32,8 @@ def time_left(tally: Tally, rates: Rates) -> float | None:
     return tally.waiting / rates.tasks if rates.tasks and tally.waiting else None
 
 
-def closing_lines(summary: Summary, into: Path) -> list[str]:
-    """Tell what a run did, and where the files are."""
+def closing_lines(summary: Summary, into: str) -> list[str]:
+    """Tell what a run did, and where the files are: ``into``, in words."""
     seconds = max(summary.seconds, 0.001)
     lines = [
         f"Exported  {counted(summary.exported, 'task')}, {counted(summary.files, 'file')}, {size(summary.bytes)} "
