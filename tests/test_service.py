@@ -3,7 +3,6 @@
 import io
 import json
 import threading
-from pathlib import Path
 
 import anyio
 import pytest
@@ -298,20 +297,20 @@ def test_a_plain_line_comes_now_and_then_and_none_while_nothing_happens(capsys):
 
 def test_the_end_tells_what_was_done_where_it_is_and_what_is_left():
     summary = Summary(exported=200, files=540, bytes=81_000_000, seconds=8.0, held_back=3, failed=1)
-    done, left, where = closing_lines(summary, Path("out"))
+    done, left, where = closing_lines(summary, "out")
     for part in ("200 tasks", "540 files", "81.0 MB", "8.0 s", "25.0 tasks/s", "10.1 MB/s"):
         assert part in done
     assert "3 cooling down" in left
     assert "1 failed" in left
     assert where.endswith("out")
-    assert len(closing_lines(Summary(exported=1), Path("out"))) == 2
+    assert len(closing_lines(Summary(exported=1), "out")) == 2
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_what_is_said_comes_out_whatever_the_level(capsys, form):
     report = Report(ServiceConfig(log_level="error", log_format=form), "none", Tally(Clock()))
     report.say("warning", "Draining", "draining")
-    report.finish(Summary(exported=2), Path("out"))
+    report.finish(Summary(exported=2), "out")
     said = capsys.readouterr()
     assert said.out == ""
     assert "draining" in said.err
