@@ -17,7 +17,8 @@ it means for the task, ``hint`` what the operator can do::
     ├── BadSpecification           what is to be exported cannot be read                       fatal after 3
     │   └── ImpossibleExport       what is to be exported can never be exported                fatal after 1
     ├── DestinationError           this task's files could not be written
-    │   └── DestinationUnavailable nobody's files can be written just now
+    │   ├── DestinationUnavailable nobody's files can be written just now
+    │   └── DoesNotFit             what a file holds is not what the destination takes         fatal after 1
     └── JournalError               what must not be forgotten cannot be written down
         └── JournalInUse           another process uses the state folder
 
@@ -114,6 +115,12 @@ class DestinationError(AlumaAsyncError):
 
 class DestinationUnavailable(DestinationError):
     """Nobody's files can be written just now (disk full, read-only, folder away)."""
+
+
+class DoesNotFit(DestinationError):
+    """What a file holds is not what the destination takes (a row that a table has no room for)."""
+
+    fatal_after = 1
 
 
 class JournalError(AlumaAsyncError):

@@ -14,7 +14,7 @@ import aiohttp
 from aluma_async.aluma.client import AlumaClient
 from aluma_async.aluma.downloads import DownloadLimits, PublicResolver
 from aluma_async.config import Config, Credentials, FolderConfig
-from aluma_async.destinations.folder import FolderDestination
+from aluma_async.destinations.registry import open_destinations, open_folder
 from aluma_async.destinations.routed import Routed
 from aluma_async.events import Event
 from aluma_async.exceptions import ConfigError
@@ -22,10 +22,8 @@ from aluma_async.pipeline.exporter import Exporter
 from aluma_async.pipeline.sqlite_journal import SqliteJournal
 from aluma_async.pipeline.throttle import Throttle
 from aluma_async.policy.retry import Patience, Retry
-from aluma_async.ports import Destination, OnEvent
+from aluma_async.ports import OnEvent
 
-FILE_THREADS = 16
-"""Threads for blocking file steps: enough for a file system to merge the syncs of many tasks."""
 _READ_BUFFER = 1024 * 1024  # a connection holds twice as much before it stops reading
 _KEEP_ALIVE_SECONDS = 15.0  # shorter than what load balancers grant, so that a PUT meets no closing connection
 
@@ -81,20 +79,19 @@ async def open_exporter(
     """Open an exporter as the config says. Raises ``ConfigError``; sends and writes nothing yet."""
     if os.environ.get("AIOCACHE_DISABLE") == "1":
         raise ConfigError("AIOCACHE_DISABLE=1 would let failing tasks be tried again and again", hint="Unset it.")
-    routing, retry = config.routing(), config.retry
+    routing, retry, state = config.routing(), config.retry, config.state_folder()
     async with (
         open_client(config, credentials, on_event=on_event) as client,
-        open_destinations(config) as destinations,
+        open_destinations(config.destinations, state) as destinations,
         AsyncExitStack() as stack,
     ):
-        mounts = config.state_folder() / "mounts"
         yield Exporter(
             client,
             Routed(destinations, routing.of) if len(destinations) > 1 else next(iter(destinations.values())),
             workers=config.exporter.workers,
             queue_size=config.queue_size,
-            journal=_journal(config.state_folder(), stack, on_event),
-            quarantine=_folder(FolderConfig(path=config.quarantine_folder()), mounts, stack),
+            journal=_journal(state, stack, on_event),
+            quarantine=open_folder(FolderConfig(path=config.quarantine_folder()), state, stack),
             retry=Retry(retry.attempts, retry.wait_initial_seconds, retry.wait_max_seconds),
             cooldown=Patience(retry.cooldown_initial_seconds, retry.cooldown_max_seconds),
             polling=Patience(config.exporter.poll_wait_initial_seconds, config.exporter.poll_wait_max_seconds),
@@ -106,33 +103,11 @@ async def open_exporter(
         )
 
 
-@asynccontextmanager
-async def open_destinations(config: Config) -> AsyncIterator[dict[str, Destination]]:
-    """Open all destinations of a config, by name. Raises ``ConfigError``; sends and writes nothing yet."""
-    async with AsyncExitStack() as stack:
-        mounts = config.state_folder() / "mounts"
-        yield {name: _folder(to, mounts, stack) for name, to in config.destinations.items()}
-
-
 def _journal(folder: Path, stack: AsyncExitStack, on_event: OnEvent | None) -> SqliteJournal:
     executor = stack.enter_context(ThreadPoolExecutor(1, "aluma-async-journal"))
     journal = SqliteJournal(folder, executor=executor, on_event=on_event)
     stack.callback(journal.close)
     return journal
-
-
-def _folder(config: FolderConfig, mounts: Path, stack: AsyncExitStack) -> FolderDestination:
-    executor = stack.enter_context(ThreadPoolExecutor(FILE_THREADS, "aluma-async-files"))
-    destination = FolderDestination(
-        config.path,
-        newline=config.newline,
-        on_conflict=config.on_conflict,
-        durability=config.durability,
-        executor=executor,
-        mounts=mounts,
-    )
-    stack.callback(destination.close)
-    return destination
 
 
 def _tls(ca_file: Path | None) -> ssl.SSLContext | bool:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from aluma_async.config import AlumaConfig, Config, Credentials, ExporterConfig, FolderConfig, RetryConfig, RouteConfig
+from aluma_async.config.destinations import DESTINATION_TYPES
 from aluma_async.config.places import find_config_file
-from aluma_async.config.tables import DESTINATION_TYPES
 from aluma_async.exceptions import ConfigError
 
 EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
@@ -50,13 +50,14 @@ def test_the_example_lists_every_key_and_explains_it():
     lines = EXAMPLE.read_text().splitlines()
     keys = [line.removeprefix("# ") for line in lines if re.match(r"(# )?[a-z_]+ = ", line)]
     assert all("#" in line for line in keys if not line.startswith("type"))
-    text = "\n".join(line.removeprefix("# ") if re.match(r"# ([a-z_]+ = |\[\[)", line) else line for line in lines)
+    text = "\n".join(line.removeprefix("# ") if re.match(r"# ([a-z_]+ = |\[)", line) else line for line in lines)
     assert Config.from_toml(text, "example").aluma.ca_file == Path("/etc/ssl/company.pem")
     raw = tomllib.loads(text)
     assert {name: set(raw[name]) for name in TABLES} == {
         name: set(kind.__struct_fields__) for name, kind in TABLES.items()
     }
-    assert set(raw["destinations"]["default"]) == {"type", *FolderConfig.__struct_fields__}
+    shown = {table["type"]: set(table) for table in raw["destinations"].values()}
+    assert shown == {name: {"type", *kind.__struct_fields__} for name, kind in DESTINATION_TYPES.items()}
     assert set(raw["routes"][0]) == set(RouteConfig.__struct_fields__)
 
 

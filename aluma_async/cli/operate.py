@@ -107,9 +107,9 @@ async def _check(options: dict[str, Any]) -> int:
 
 
 async def _check_destinations(config: Config, codes: list[int]) -> None:
-    from aluma_async.wiring import open_destinations
+    from aluma_async.destinations.registry import open_destinations
 
-    async with open_destinations(config) as destinations:
+    async with open_destinations(config.destinations, config.state_folder()) as destinations:
         for name, destination in destinations.items():
             with _part(f"{name}: {config.destinations[name].place}", codes):
                 await destination.probe()

@@ -2,11 +2,10 @@
 
 from aluma_async.config.config import Config
 from aluma_async.config.credentials import Credentials
+from aluma_async.config.destinations import DestinationConfig, FolderConfig, SqlConfig
 from aluma_async.config.tables import (
     AlumaConfig,
-    DestinationConfig,
     ExporterConfig,
-    FolderConfig,
     LimitsConfig,
     RetryConfig,
     RouteConfig,
@@ -24,4 +23,5 @@ __all__ = [
     "RetryConfig",
     "RouteConfig",
     "ServiceConfig",
+    "SqlConfig",
 ]

@@ -13,12 +13,11 @@ from typing import Any, Self, TypeAlias
 from msgspec import Struct, structs
 
 from aluma_async.config.credentials import Credentials, collect_credentials
+from aluma_async.config.destinations import DESTINATION_TYPES, DestinationConfig
 from aluma_async.config.places import default_state_folder, find_config_file
 from aluma_async.config.table import nearest, read_table
 from aluma_async.config.tables import (
-    DESTINATION_TYPES,
     AlumaConfig,
-    DestinationConfig,
     ExporterConfig,
     LimitsConfig,
     RetryConfig,

@@ -36,17 +36,21 @@ def collect_credentials(aluma: AlumaConfig, environ: Mapping[str, str]) -> Crede
     client_id = environ.get("ALUMA_CLIENT_ID", "").strip() or aluma.client_id
     secret = environ.get("ALUMA_CLIENT_SECRET", "").strip()
     if not secret and aluma.client_secret_file:
-        secret = _read_secret(aluma.client_secret_file, private=True)
+        secret = read_secret(aluma.client_secret_file)
     folder = systemd_folder(environ, "CREDENTIALS_DIRECTORY")
     if not secret and folder and (file := folder / "aluma-client-secret").is_file():
-        secret = _read_secret(file, private=False)  # systemd sees to its mode, which may allow the group
+        secret = read_secret(file, private=False)  # systemd sees to its mode, which may allow the group
     missing = [name for name, value in (("client id", client_id), ("client secret", secret)) if not value]
     if missing:
         raise ConfigError(f"credentials: no {' and no '.join(missing)}", hint=_HINT)
     return Credentials(client_id, secret)
 
 
-def _read_secret(path: Path, *, private: bool) -> str:
+def read_secret(path: Path, *, private: bool = True) -> str:
+    """Read a file that holds a secret and nothing else; a ``private`` one only its owner may read.
+
+    Raises ``ConfigError``.
+    """
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -54,9 +58,11 @@ def _read_secret(path: Path, *, private: bool) -> str:
                 raise ConfigError(f"{path}: others may read or change the secret", hint=f"chmod 600 {path}")
             secret = file.read(_MAX_SECRET).decode("utf-8-sig").strip()
     except OSError as error:
-        raise ConfigError(f"{path}: the secret cannot be read: {error.strerror}", hint=_HINT) from None
+        raise ConfigError(
+            f"{path}: the secret cannot be read: {error.strerror}", hint="Does it exist, and may you read it?"
+        ) from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not UTF-8 text", hint="Save the secret, and nothing else, as UTF-8.") from None
     if not secret:
-        raise ConfigError(f"{path}: is empty", hint="Write the client secret, and nothing else, into it.")
+        raise ConfigError(f"{path}: is empty", hint="Write the secret, and nothing else, into it.")
     return secret

@@ -101,27 +101,6 @@ class RetryConfig(Table, frozen=True, kw_only=True):
     """How long a parked task rests; also one that is fatal and could not be quarantined."""
 
 
-class FolderConfig(Table, frozen=True, kw_only=True, tag_field="type", tag="folder"):
-    """``[destinations.NAME]`` with ``type = "folder"``."""
-
-    path: Path
-    newline: Literal["keep", "crlf"] = "keep"
-    on_conflict: Literal["keep-both", "overwrite", "fail"] = "keep-both"
-    durability: Literal["full", "rename"] = "full"
-
-    @property
-    def place(self) -> str:
-        """What people are told."""
-        return str(self.path.absolute())
-
-
-DestinationConfig: TypeAlias = FolderConfig
-"""Any kind of destination; a union as soon as there are two."""
-
-DESTINATION_TYPES: dict[str, type[DestinationConfig]] = {"folder": FolderConfig}
-"""By what ``type`` says."""
-
-
 class RouteConfig(Table, frozen=True, kw_only=True):
     """``[[routes]]``: which files go to which destinations; what is empty fits everything."""
 

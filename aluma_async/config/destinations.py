@@ -1,0 +1,95 @@
+"""The tables ``[destinations.NAME]``: one kind for each ``type``."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+from msgspec import Meta, field
+
+from aluma_async.config.credentials import read_secret
+from aluma_async.config.table import BadValue, Table
+from aluma_async.exceptions import ConfigError
+
+ColumnType: TypeAlias = Literal["text", "integer", "number", "float", "boolean", "date", "timestamp", "time", "json"]
+
+
+class FolderConfig(Table, frozen=True, kw_only=True, tag_field="type", tag="folder"):
+    """``type = "folder"``."""
+
+    path: Path
+    newline: Literal["keep", "crlf"] = "keep"
+    on_conflict: Literal["keep-both", "overwrite", "fail"] = "keep-both"
+    durability: Literal["full", "rename"] = "full"
+
+    @property
+    def place(self) -> str:
+        """What people are told."""
+        return str(self.path.absolute())
+
+
+class SqlConfig(Table, frozen=True, kw_only=True, tag_field="type", tag="sql"):
+    """``type = "sql"``; the URL, which may hold a password, stands here, in a file, or in the environment."""
+
+    table: str
+    """May hold ``{folder}`` and ``{stem}``."""
+    url: str = ""
+    url_file: Path | None = None
+    url_env: str = ""
+    mode: Literal["rows", "files"] = "rows"
+    key: tuple[str, ...] = ()
+    create: bool = False
+    types: dict[str, ColumnType] = field(default_factory=dict)
+    """Of columns of tables that are made; else text."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """What a column of the file is called in the table; empty: left out."""
+    header: tuple[str, ...] = ()
+    """Names of the columns, for files that do not begin with them."""
+    delimiter: Annotated[str, Meta(min_length=1, max_length=1)] = ","
+    encoding: str = "utf-8-sig"
+    decimal: Literal[".", ","] = "."
+    date_format: str = ""
+    """As ``strptime`` has it; empty: ISO 8601."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            "".encode(self.encoding)
+        except LookupError:
+            raise BadValue("encoding", self.encoding, "is not known", hint="Like utf-8 or cp1252.") from None
+
+    def __repr__(self) -> str:
+        """Leave the password out."""
+        return f"SqlConfig({self.place!r})"
+
+    @property
+    def place(self) -> str:
+        """What people are told."""
+        where = self.url and without_password(self.url)
+        return f"table {self.table} of {where or self.url_file or '$' + self.url_env}"
+
+    def address(self, environ: Mapping[str, str]) -> str:
+        """Return the URL. Raises ``ConfigError``."""
+        if sum(map(bool, (self.url, self.url_file, self.url_env))) != 1:
+            raise ConfigError("url, url_file, url_env: not exactly one of them", hint='Like url = "sqlite:///data.db".')
+        if self.url_file:
+            return read_secret(self.url_file)
+        if self.url_env and not environ.get(self.url_env):
+            raise ConfigError(f"url_env: {self.url_env} is not set in the environment", hint="Set it to the URL.")
+        return self.url or environ[self.url_env]
+
+
+DestinationConfig: TypeAlias = FolderConfig | SqlConfig
+
+DESTINATION_TYPES: dict[str, type[DestinationConfig]] = {"folder": FolderConfig, "sql": SqlConfig}
+"""By what ``type`` says."""
+
+
+def without_password(url: str) -> str:
+    """Return a URL that may be shown."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "…"
+    name, at, host = parts.netloc.rpartition("@")
+    return parts._replace(netloc=name.partition(":")[0] + at + host, query="").geturl()

@@ -1,0 +1,91 @@
+"""Which class serves which ``type`` of destination. A new one is a file, and a line here.
+
+What needs a package that may be missing is imported when it is asked for.
+"""
+
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from aluma_async.config.destinations import DestinationConfig, FolderConfig, SqlConfig
+from aluma_async.destinations.folder import FolderDestination
+from aluma_async.exceptions import ConfigError
+from aluma_async.ports import Destination
+
+FILE_THREADS = 16
+"""Threads for blocking file steps: enough for a file system to merge the syncs of many tasks."""
+
+
+@asynccontextmanager
+async def open_destinations(
+    configs: Mapping[str, DestinationConfig], state: Path
+) -> AsyncIterator[dict[str, Destination]]:
+    """Open destinations, by name; what they keep on this machine is below ``state``.
+
+    Raises ``ConfigError``; sends and writes nothing yet.
+    """
+    async with AsyncExitStack() as stack:
+        yield {name: _open(name, config, state, stack) for name, config in configs.items()}
+
+
+def open_folder(config: FolderConfig, state: Path, stack: AsyncExitStack) -> Destination:
+    """Open a folder on this machine."""
+    executor = stack.enter_context(ThreadPoolExecutor(FILE_THREADS, "aluma-async-files"))
+    destination = FolderDestination(
+        config.path,
+        newline=config.newline,
+        on_conflict=config.on_conflict,
+        durability=config.durability,
+        executor=executor,
+        mounts=state / "mounts",
+    )
+    stack.callback(destination.close)
+    return destination
+
+
+def _sql(config: SqlConfig, state: Path, stack: AsyncExitStack) -> Destination:
+    from aluma_async.destinations.sql.destination import SqlDestination
+    from aluma_async.destinations.sql.rows import Reading
+
+    destination = SqlDestination(
+        config.address(os.environ),
+        config.table,
+        key=config.key,
+        create=config.create,
+        mode=config.mode,
+        types=config.types,
+        reading=Reading(
+            columns=config.columns,
+            header=config.header,
+            delimiter=config.delimiter,
+            encoding=config.encoding,
+            decimal=config.decimal,
+            date_format=config.date_format,
+        ),
+        spool=state / "spool",
+    )
+    stack.push_async_callback(destination.close)
+    return destination
+
+
+_OPENERS: Mapping[type[Any], Callable[[Any, Path, AsyncExitStack], Destination]] = {
+    FolderConfig: open_folder,
+    SqlConfig: _sql,
+}
+_EXTRAS: Mapping[type[Any], str] = {SqlConfig: "sql"}
+"""Of this package, with what a type needs besides."""
+
+
+def _open(name: str, config: DestinationConfig, state: Path, stack: AsyncExitStack) -> Destination:
+    try:
+        return _OPENERS[type(config)](config, state, stack)
+    except ConfigError as error:
+        raise ConfigError(f"[destinations.{name}] {error}", hint=error.hint) from None
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"[destinations.{name}]: needs {error.name}, which is not installed",
+            hint=f"pip install 'aluma-async[{_EXTRAS[type(config)]}]'",
+        ) from None

@@ -1,0 +1,167 @@
+"""``SqlDestination``: the rows of CSV and JSON files, or whole files, in tables; one transaction a task."""
+
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import anyio
+import anyio.to_thread
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from aluma_async.destinations.spool import Spool
+from aluma_async.destinations.sql import tables
+from aluma_async.destinations.sql.errors import may_pass, told
+from aluma_async.destinations.sql.rows import Reading, Rows, read_rows
+from aluma_async.destinations.sql.writers import WRITERS, Writer
+from aluma_async.exceptions import ConfigError, DestinationError
+from aluma_async.models import Claim, ExportFile
+
+_AT_ONCE = 8
+"""Transactions at a time, and connections; SQLite has one writer."""
+_ATTEMPTS = 6
+_BATCH = 1000
+"""Rows that are read and converted in one step off the loop."""
+
+
+class SqlDestination:
+    """Tables of PostgreSQL (``postgresql://``) or SQLite (``sqlite:///path``).
+
+    ``table`` may hold ``{folder}`` and ``{stem}``. In ``mode="rows"`` a row replaces the one with the same ``key``
+    columns; without a key the rows of a task replace all that it delivered to that table before. In
+    ``mode="files"`` whole files are kept with what is known of them. ``create`` makes tables that are missing, with
+    ``types`` (see ``tables.TYPES``; text where none is given). Big files are staged in ``spool``.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        table: str,
+        *,
+        key: Sequence[str] = (),
+        create: bool = False,
+        mode: Literal["rows", "files"] = "rows",
+        types: Mapping[str, str] | None = None,
+        reading: Reading | None = None,
+        spool: Path | None = None,
+    ) -> None:
+        address = sa.make_url(url)
+        backend = address.get_backend_name()
+        if backend not in WRITERS:
+            raise ConfigError(f"url: {backend} is not supported", hint=f"Known: {', '.join(WRITERS)}.")
+        self._writer: Writer = WRITERS[backend]
+        self._engine = create_async_engine(
+            address.set(drivername=self._writer.driver),
+            hide_parameters=True,
+            pool_pre_ping=True,
+            pool_size=_AT_ONCE,
+            connect_args=dict(self._writer.connect_args),
+        )
+        if backend == "sqlite":
+            sa.event.listen(self._engine.sync_engine, "connect", self._writer.set_up)
+        self._errors: tuple[type[Exception], ...] = (sa.exc.SQLAlchemyError, OSError, *self._writer.errors)
+        self._turns = anyio.Semaphore(self._writer.at_once or _AT_ONCE)
+        self._what = address.render_as_string(hide_password=True)
+        self._template, self._key, self._create, self._mode = table, tuple(key), create, mode
+        self._types, self._reading, self._spool = types or {}, reading or Reading(), spool
+        self._tables: dict[tuple[str | None, str], sa.Table] = {}
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._engine.dispose()
+
+    async def probe(self) -> None:
+        """Connect, and see whether a transaction may write and the table is there, if it is a fixed one."""
+        async with self._transaction("connecting") as connection:
+            await self._writer.probe(connection)
+            if "{" not in self._template and not self._create:
+                schema, _, name = self._template.rpartition(".")
+                await self._known(connection, (schema or None, name))
+
+    @asynccontextmanager
+    async def open(self, claim: Claim) -> AsyncIterator[Spool]:
+        """Begin to deliver: files are staged, and go into their tables together at the end."""
+        if self._spool:
+            self._spool.mkdir(parents=True, exist_ok=True)
+        with Spool(self._spool) as spool:
+            yield spool
+            await self._publish(claim, spool)
+
+    async def _publish(self, claim: Claim, spool: Spool) -> None:
+        to: dict[tuple[str | None, str], list[ExportFile]] = {}
+        for file in claim.spec.files:
+            to.setdefault(tables.table_name(self._template, file), []).append(file)
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                async with self._transaction(f"task {claim.task.id}") as connection:
+                    for where in sorted(to, key=str):  # one order for all: no deadlock between tables
+                        await self._deliver(connection, where, claim, to[where], spool)
+                return
+            except DestinationError as error:
+                if attempt == _ATTEMPTS or not may_pass(error.__cause__ or error):
+                    raise
+                await anyio.sleep(random.uniform(0, 0.05 * 2**attempt))
+
+    @asynccontextmanager
+    async def _transaction(self, what: str) -> AsyncIterator[AsyncConnection]:
+        async with self._turns:
+            try:
+                async with self._engine.begin() as connection:
+                    yield connection
+            except self._errors as error:
+                self._tables.clear()  # somebody may have changed one
+                raise told(error, f"{self._what}: {what}") from error
+
+    async def _deliver(
+        self,
+        connection: AsyncConnection,
+        where: tuple[str | None, str],
+        claim: Claim,
+        files: Sequence[ExportFile],
+        spool: Spool,
+    ) -> None:
+        if self._mode == "files":
+            table = await self._known(connection, where, tables.files_table(*where))
+            await self._forget(connection, table, "task", claim)
+            for file in files:
+                await self._writer.put_file(connection, table, claim, file, spool[file])
+            return
+        forgotten = False
+        for file in files:
+            what = f"task {claim.task.id}, file {file.number}"
+            rows = await anyio.to_thread.run_sync(read_rows, spool[file].data, file.filename, what, self._reading)
+            new = tables.rows_table(*where, rows.names, self._key, self._types)
+            table = await self._known(connection, where, new)
+            rows.check(table, self._key)
+            if not self._key and not forgotten:
+                await self._forget(connection, table, tables.OURS[0], claim)
+                forgotten = True
+            ours = () if self._key else (claim.task.id, file.document, file.number)
+            names = (*rows.names, *(() if self._key else tables.OURS))
+            await self._writer.put_rows(connection, table, names, self._key, self._batches(rows, table, ours))
+
+    async def _batches(self, rows: Rows, table: sa.Table, ours: tuple[Any, ...]) -> AsyncIterator[list[list[Any]]]:
+        converted = rows.converted(table, self._key, self._reading)
+        if ours:
+            pieces = ([*values, *ours, number] for number, values in converted)
+        else:
+            pieces = (values for _, values in converted)
+        while batch := await anyio.to_thread.run_sync(lambda: list(islice(pieces, _BATCH))):
+            yield batch
+
+    async def _forget(self, connection: AsyncConnection, table: sa.Table, column: str, claim: Claim) -> None:
+        await connection.execute(sa.delete(table).where(table.columns[column] == claim.task.id))
+
+    async def _known(
+        self, connection: AsyncConnection, where: tuple[str | None, str], new: sa.Table | None = None
+    ) -> sa.Table:
+        """Return a table as it is, or as it was made to be."""
+        if where not in self._tables:
+            if new is not None and self._create:
+                await tables.create(connection, new)
+            key = self._key or (("task", "file") if self._mode == "files" else tables.OURS)
+            self._tables[where] = await tables.reflect(connection, *where, key)
+        return self._tables[where]
