@@ -2,11 +2,9 @@
 
 import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
-import urllib.request
 from collections import Counter
 from contextlib import contextmanager
 from typing import get_args
@@ -16,83 +14,10 @@ import pytest
 from aluma_async.cli.simulate import FRAMINGS, PROFILES
 from aluma_async.testing import SimulatedAluma
 from aluma_async.testing.work import Profile
+from tests.processes import CLAIMED, PENDING, Simulator, environment, expect_error, simulator, started
 
-PROGRAM = [sys.executable, "-m", "aluma_async"]
-CLAIMED, PENDING = "pending:complete_client_action", "pending:start_client_action"
 CANARY = "canary-7d41"
 signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows sends Ctrl-C to a whole console")
-
-
-class Simulator:
-    """A simulated Aluma in a process of its own."""
-
-    def __init__(self, process):
-        self._process = process
-        said = []
-        for line in process.stdout:
-            said.append(line)
-            if line.startswith("Ctrl-C"):
-                break
-        self.said = "".join(said)
-        self.base_url = self.said.split()[3]
-
-    def ledger(self):
-        with urllib.request.urlopen(f"{self.base_url}/simulated") as reply:
-            return json.load(reply)
-
-
-@contextmanager
-def simulator(*options):
-    with started("simulate", "--port", "0", *options) as process:
-        yield Simulator(process)
-
-
-@pytest.fixture(scope="module")
-def fifty():
-    """An Aluma with 50 tasks that nobody exports."""
-    with simulator("--tasks", "50", "--profile", "small") as aluma:
-        yield aluma
-        assert aluma.ledger()["tasks"] == {PENDING: 50}
-
-
-@contextmanager
-def started(*arguments, **options):
-    process = subprocess.Popen(
-        [*PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8", **options
-    )
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-@pytest.fixture
-def cli(tmp_path):
-    """Run the program in an empty folder, as a user without any config; no output may hold the secret."""
-
-    def run(*arguments, secret=SimulatedAluma.client_secret, **environ):
-        done = subprocess.run(
-            [*PROGRAM, *map(str, arguments)],
-            cwd=tmp_path,
-            env=environment(tmp_path, secret, environ),
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            timeout=60,
-        )
-        assert "Traceback" not in done.stderr
-        assert not secret or secret not in done.stdout + done.stderr
-        return done
-
-    return run
-
-
-def environment(home, secret, more):
-    """Make an environment in which nothing is set up but the credentials."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ALUMA_", "XDG_"))}
-    credentials = {"ALUMA_CLIENT_ID": SimulatedAluma.client_id, "ALUMA_CLIENT_SECRET": secret}
-    return {**kept, "HOME": str(home), "LOCALAPPDATA": str(home), **credentials, **more}
 
 
 def hashes(root):
@@ -104,13 +29,6 @@ def hashes(root):
 def expected(tasks, **options):
     aluma = SimulatedAluma(tasks, now=lambda: 0.0, **options)
     return Counter(hashlib.sha256(content).hexdigest() for task in aluma.ids() for *_, content in aluma.expected(task))
-
-
-def expect_error(done, code, *says):
-    """An error is one or two lines that say what is wrong, where, and what to do."""
-    assert done.returncode == code, done.stderr
-    assert 1 <= len(done.stderr.splitlines()) <= 2, done.stderr
-    assert all(part in done.stderr for part in says), done.stderr
 
 
 # -- the main job
@@ -308,6 +226,20 @@ def test_list_json_is_one_array(cli, fifty):
     assert json.loads(nobody.stdout) == []
 
 
+def test_list_is_sorted_and_filtered_where_that_is_asked_for(cli, fifty):
+    rows = json.loads(cli("list", "--json", "--sort", "project", "--base-url", fifty.base_url).stdout)
+    keys = [(row["project_name"].casefold(), row["name"].casefold()) for row in rows]
+    assert (len(keys), keys) == (50, sorted(keys))
+    names = [row.split()[1] for row in cli("list", "--sort", "name", "--base-url", fifty.base_url).stdout.splitlines()]
+    assert len(names) == 50
+    ages = [row["age_seconds"] for row in json.loads(cli("list", "--json", "--base-url", fifty.base_url).stdout)]
+    middle = sorted(ages)[25]
+    older = json.loads(cli("list", "--json", "--older-than", f"{middle}s", "--base-url", fifty.base_url).stdout)
+    assert 0 < len(older) < 50
+    assert all(row["age_seconds"] >= middle for row in older)
+    assert cli("list", "--older-than", "soon").returncode == 2
+
+
 def test_a_reader_who_has_seen_enough_of_a_listing_is_no_error(tmp_path):
     with simulator("--tasks", "20000") as aluma:
         env = environment(tmp_path, SimulatedAluma.client_secret, {})
@@ -321,15 +253,27 @@ def test_a_reader_who_has_seen_enough_of_a_listing_is_no_error(tmp_path):
 def test_check_tries_everything_and_claims_nothing(cli, tmp_path, fifty):
     done = cli("check", "-o", "out", "--base-url", fifty.base_url)
     assert done.returncode == 0, done.stdout
-    assert [line[:4] for line in done.stdout.splitlines()] == ["ok  "] * 5
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == [
+        "ok    config",
+        *["ok    wiring"] * 3,
+        *["ok    environment"] * 4,
+    ]
     assert (tmp_path / "out").is_dir()
+
+
+def test_check_of_the_config_only_touches_nothing(cli, tmp_path):
+    done = cli("check", "--config-only", "-o", "out", "--base-url", "http://127.0.0.1:9", secret="")
+    assert done.returncode == 0, done.stdout
+    assert not list(tmp_path.iterdir())
+    done = cli("check", "--config-only")
+    assert (done.returncode, "FAIL  wiring: routes: no destination" in done.stdout) == (78, True)
 
 
 def test_check_tells_all_that_is_wrong_and_ends_with_the_first(cli, tmp_path, fifty):
     (tmp_path / "out").touch()
     done = cli("-o", "out", "check", "--base-url", fifty.base_url, secret=CANARY)
     assert done.returncode == 77
-    assert [line[:4] for line in done.stdout.splitlines() if not line.startswith(" ")] == ["ok  "] * 3 + ["FAIL"] * 2
+    assert [line[:4] for line in done.stdout.splitlines() if not line.startswith(" ")] == ["ok  "] * 6 + ["FAIL"] * 2
     (tmp_path / "config.toml").write_text("[exporter]\nworkrs = 3")
     done = cli("check")
     assert (done.returncode, "'workers'" in done.stdout) == (78, True)

@@ -11,12 +11,13 @@ import click
 from click.core import ParameterSource
 
 from aluma_async import __version__
+from aluma_async.cli.check import check
 from aluma_async.cli.demo import demo
 from aluma_async.cli.exits import DONE, INTERRUPTED, LEFT_BEHIND, error_lines, exit_code
 from aluma_async.cli.held import retry, status
-from aluma_async.cli.operate import check, list_waiting
 from aluma_async.cli.options import load_config, run_options, shared_options
 from aluma_async.cli.simulate import simulate
+from aluma_async.cli.waiting import list_waiting
 from aluma_async.exceptions import AlumaAsyncError
 
 _EPILOG = """\b

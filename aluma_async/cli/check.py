@@ -1,0 +1,129 @@
+"""``check``: try the configuration in three layers, a verdict a line, and claim nothing.
+
+Config (what was written), wiring (whether it fits together), environment (whether the world is as it says).
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import click
+
+from aluma_async.cli.exits import DONE, error_lines, exit_code
+from aluma_async.cli.options import load_config, merged, shared_options, state_option
+from aluma_async.cli.pages import pages
+from aluma_async.config import Config, Credentials
+from aluma_async.config.places import find_config_file
+from aluma_async.exceptions import AlumaAsyncError, JournalError
+from aluma_async.pipeline import sqlite_journal
+from aluma_async.policy.routing import Routing
+
+
+@click.command()
+@click.option("--config-only", is_flag=True, help="Config and wiring only: connect to nothing and write nothing.")
+@state_option
+@shared_options
+@click.pass_obj
+def check(outer: dict[str, Any], /, *, config_only: bool, **inner: Any) -> int:
+    """Try config, wiring and environment: a verdict for each.
+
+    Claims nothing. The exit code is that of the first failure.
+    """
+    return anyio.run(_check, merged(outer, inner), config_only)
+
+
+async def _check(options: dict[str, Any], config_only: bool) -> int:
+    codes: list[int] = []
+    config = Config()
+    with _verdict(f"config: {_file(options)}", codes):
+        config = load_config(options)
+    if codes:
+        return codes[0]
+    for warning in config.warnings():
+        click.echo(f"warn  config: {warning}")
+    await _check_wiring(config, codes)
+    if not config_only:
+        await _check_environment(config, codes)
+    return codes[0] if codes else DONE
+
+
+async def _check_wiring(config: Config, codes: list[int]) -> None:
+    from aluma_async.destinations.registry import open_destinations
+    from aluma_async.wiring import open_client
+
+    with _verdict("wiring: routes", codes):
+        for line in _plan(config.routing()):
+            click.echo(f"      {line}")
+    for name, destination in config.destinations.items():
+        with _verdict(f"wiring: destination {name}", codes):
+            async with open_destinations({name: destination}, config.state_folder()):
+                pass
+    with _verdict("wiring: connection to Aluma", codes):
+        async with open_client(config, Credentials("", "")):  # sends nothing yet
+            pass
+
+
+async def _check_environment(config: Config, codes: list[int]) -> None:
+    from aluma_async.destinations.registry import open_destinations
+
+    state = config.state_folder()
+    with _verdict(f"environment: state folder {state}", codes):
+        await anyio.to_thread.run_sync(_try_state, state)
+    credentials = None
+    with _verdict("environment: credentials found", codes):
+        credentials = config.credentials()
+    if credentials is not None:
+        with _verdict(f"environment: Aluma at {config.aluma.base_url}", codes):
+            async with pages(config, credentials) as listing:
+                await anext(aiter(listing), None)
+    for name, destination in config.destinations.items():
+        try:
+            async with open_destinations({name: destination}, state) as opened:
+                with _verdict(f"environment: {name}: {destination.place}", codes):
+                    await opened[name].probe()
+        except AlumaAsyncError:  # cannot even be opened, as was said of the wiring
+            continue
+
+
+def _try_state(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise JournalError(
+            f"cannot be written: {error.strerror}", hint="May this user write there? --state names another folder."
+        ) from None
+    sqlite_journal.look(folder)
+
+
+def _file(options: dict[str, Any]) -> str:
+
+    named = options.get("config") or find_config_file(os.environ)
+    return str(named) if named else "no file, so the defaults"
+
+
+def _plan(routing: Routing) -> Iterator[str]:
+    """Tell in words which files go where; nothing if all go to one place."""
+    for route in routing.routes:
+        wanted = {name: getattr(route, name) for name in ("project", "folder", "filename", "source")}
+        fits = ", ".join(f"{name} {value!r}" for name, value in wanted.items() if value) or "all"
+        yield f"{fits} -> {', '.join(route.to)}"
+    if routing.routes:
+        yield f"all others -> {routing.default or 'nowhere: their tasks are not exported'}"
+
+
+@contextmanager
+def _verdict(label: str, codes: list[int]) -> Iterator[None]:
+    try:
+        yield
+    except AlumaAsyncError as error:
+        codes.append(exit_code(error))
+        click.echo(f"FAIL  {label}: " + "\n      ".join(error_lines(error)))
+    else:
+        click.echo(f"ok    {label}")

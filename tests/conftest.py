@@ -1,0 +1,37 @@
+"""Fixtures of all tests that run the program."""
+
+import subprocess
+
+import pytest
+
+from aluma_async.testing import SimulatedAluma
+from tests.processes import PENDING, PROGRAM, environment, simulator
+
+
+@pytest.fixture(scope="module")
+def fifty():
+    """An Aluma with 50 tasks that nobody exports."""
+    with simulator("--tasks", "50", "--profile", "small") as aluma:
+        yield aluma
+        assert aluma.ledger()["tasks"] == {PENDING: 50}
+
+
+@pytest.fixture
+def cli(tmp_path):
+    """Run the program in an empty folder, as a user without any config; no output may hold the secret."""
+
+    def run(*arguments, secret=SimulatedAluma.client_secret, **environ):
+        done = subprocess.run(
+            [*PROGRAM, *map(str, arguments)],
+            cwd=tmp_path,
+            env=environment(tmp_path, secret, environ),
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=60,
+        )
+        assert "Traceback" not in done.stderr
+        assert not secret or secret not in done.stdout + done.stderr
+        return done
+
+    return run
