@@ -2,12 +2,14 @@
 
 import io
 import json
+import os
 import threading
 
 import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from rich.console import Console
 
 from aluma_async import events
@@ -15,6 +17,8 @@ from aluma_async.config import ServiceConfig
 from aluma_async.events import Event
 from aluma_async.exceptions import Unavailable
 from aluma_async.models import ExportFile, ExportTask, Hold, Stamp, Summary
+from aluma_async.service import journald
+from aluma_async.service.folding import FIRST, Folding
 from aluma_async.service.logs import LEVELS, MESSAGES, Log
 from aluma_async.service.progress import LiveDisplay, draw
 from aluma_async.service.report import Report, choose_mode
@@ -101,13 +105,79 @@ def test_a_line_of_json_holds_the_fields_of_its_event():
         "time": "1970-01-01T00:00:00.000Z",
         "level": "warning",
         "event": "TaskCancelled",
-        "message": "task task-1 given back (1), again in 2.5 s: it is away",
+        "message": "task task-1 given back, again in 2.5 s: it is away",
         "task": "task-1",
         "error": "it is away",
         "error_type": "Unavailable",
         "failures": 1,
-        "retry_in": 2.5,
+        "retry_in_seconds": 2.5,
     }
+
+
+def test_the_type_of_an_error_is_always_one_of_ours():
+    """Whoever counts by it must not have to expect what a plug-in thought of."""
+
+    class Sudden(Unavailable):
+        pass
+
+    line = json.loads(logged(sample(events.ListingFailed, error=Sudden("away")), form="json"))
+    assert line["error_type"] == "Unavailable"
+    odd = structs.replace(SAMPLES["hold"], error="Sudden")
+    assert json.loads(logged(events.TaskParked(TASK, odd), form="json"))["error_type"] == "AlumaAsyncError"
+
+
+def test_what_repeats_itself_is_folded_and_counted():
+    """The first few of a kind are told, then how many more; another kind is told meanwhile."""
+    out, clock = io.StringIO(), Clock()
+    log = Log(out.write, wall=clock)
+    for _ in range(40):
+        clock.now += 1
+        log(sample(events.TaskCancelled))
+    log(sample(events.TaskParked))
+    assert [line.split()[1] for line in out.getvalue().splitlines()] == ["warning"] * FIRST + ["error"]
+    clock.now += 30
+    log.settle()
+    assert "… 37 more like this in 69 s: task task-1 given back" in out.getvalue().splitlines()[-1]
+    log(sample(events.TaskCancelled))
+    assert out.getvalue().splitlines()[-1].endswith("it is away")
+    lines = len(out.getvalue().splitlines())
+    log.settle(everything=True)
+    assert len(out.getvalue().splitlines()) == lines, "what was told needs no count"
+
+
+def test_folding_loses_none_of_any_course_of_lines_and_remembers_few_kinds():
+    clock = Clock()
+    folding = Folding(clock)
+    told = sum(folding.passes(number % 1000, number) for number in range(50_000))
+    folded = sum(one.lines for one in folding.due(everything=True))
+    assert told + folded == 50_000
+    assert folded > 0
+    assert not folding.due(everything=True)
+    folding.passes("kind", 1)
+    clock.now -= 1000  # somebody set the clock
+    assert folding.due() == []
+    assert folding.passes("kind", 1)
+
+
+def test_at_debug_nothing_is_folded():
+    assert len(logged(*[sample(events.TaskCancelled)] * 40, level="debug").splitlines()) == 40
+
+
+def test_the_journal_is_told_priorities_and_no_time(tmp_path):
+    """It is known by device and inode, as systemd tells them, and not by the variable alone."""
+    with (tmp_path / "stream").open("w") as stream:
+        status = os.fstat(stream.fileno())
+        there = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        assert journald.reads(stream.fileno(), there)
+        assert not journald.reads(stream.fileno(), {})
+        assert not journald.reads(stream.fileno(), {"JOURNAL_STREAM": "1:1"})
+    out = io.StringIO()
+    for form in ("text", "json"):
+        log = Log(out.write, form=form, level="debug", journal=True, wall=lambda: 0.0)
+        for kind in (events.TaskStarted, events.ClaimingResumed, events.TaskParked):
+            log(sample(kind))
+    assert [line[:3] for line in out.getvalue().splitlines()] == ["<7>", "<4>", "<3>"] * 2
+    assert out.getvalue().startswith("<7>task task-1 claimed")
 
 
 @given(st.text())

@@ -1,21 +1,24 @@
 """``Log``: events as lines of text or of JSON.
 
 Names of tasks and files come from scanned pages, so they are told at level debug only; content never is.
-A line is written at once: whoever reads the log slowly slows the run.
+A line is written at once: whoever reads the log slowly slows the run. What repeats itself is folded, but at debug.
+Fields of JSON keep their names (README, "Logs"), and ``error_type`` is always a class of ``exceptions``.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import structs
 
-from aluma_async import events
+from aluma_async import events, exceptions
 from aluma_async.events import Event
 from aluma_async.exceptions import AlumaAsyncError
 from aluma_async.models import ExportFile, ExportTask, Hold, Summary
+from aluma_async.service.folding import Folding
+from aluma_async.service.journald import PRIORITIES
 from aluma_async.service.text import printable
 
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
@@ -23,13 +26,16 @@ LEVELS: tuple[Level, ...] = ("debug", "info", "warning", "error")
 
 MESSAGES: Mapping[type[Event], tuple[Level, str]] = {
     events.QueueListed: ("debug", "{listed} tasks wait: {admitted} new, {held_back} cooling down"),
-    events.ListingFailed: ("warning", "the listing failed, again in {retry_in:.1f} s: {error}"),
+    events.ListingFailed: ("warning", "the listing failed, again in {retry_in_seconds:.1f} s: {error}"),
     events.RowSkipped: ("warning", "a row of the listing was left out: {reason}"),
     events.TaskStarted: ("debug", "task {task} claimed, {files} files"),
     events.TaskRefused: ("info", "task {task} is not ours: {error}"),
     events.FileSaved: ("debug", "task {task}: file {file} staged, {size} bytes"),
-    events.TaskCompleted: ("info", "task {task} exported: {files} files, {bytes} bytes in {seconds:.2f} s"),
-    events.TaskCancelled: ("warning", "task {task} given back ({failures}), again in {retry_in:.1f} s: {error}"),
+    events.TaskCompleted: ("debug", "task {task} exported: {files} files, {bytes} bytes in {seconds:.2f} s"),
+    events.TaskCancelled: (
+        "warning",
+        "task {task} given back, again in {retry_in_seconds:.1f} s: {error}",
+    ),
     events.TaskParked: ("error", "task {task} is parked for {seconds:.0f} s after {failures} failures: {error}"),
     events.TaskReleased: ("info", "task {task} given back, nothing is wrong with it"),
     events.TaskFailed: ("error", "task {task} failed, what it holds is in the quarantine: {error}"),
@@ -41,17 +47,30 @@ MESSAGES: Mapping[type[Event], tuple[Level, str]] = {
     events.ClaimingPaused: ("error", "nothing is claimed for now: {error}"),
     events.ClaimingResumed: ("warning", "claiming again"),
     events.JournalDamaged: ("error", "the journal was damaged, it is now {path}; a new one was begun"),
-    events.RequestRetried: ("debug", "{request}: again in {delay:.1f} s: {error}"),
+    events.RequestRetried: ("debug", "{request}: again in {retry_in_seconds:.1f} s: {error}"),
     events.RequestsHeldBack: ("warning", "Aluma asked for a pause: no request for {seconds:.1f} s"),
     events.LimitChanged: ("debug", "at most {limit} requests at once, as Aluma takes them"),
     events.DrainStarted: ("debug", "draining, {in_hand} tasks queued or in hand"),
     events.RunEnded: ("debug", "the run is over: {exported} tasks exported"),
 }
 """Level and text by event; an event that is not here (one for each MiB, say) is not logged."""
+_FIELDS = {"retry_in": "retry_in_seconds", "delay": "retry_in_seconds"}
+"""What a field of an event is called in the log, where that differs."""
+_ERROR_TYPES = {name for name, kind in vars(exceptions).items() if isinstance(kind, type)} | {"Crash"}
+
+
+class _Line(NamedTuple):
+    level: str
+    kind: str
+    message: str
+    fields: dict[str, object]
 
 
 class Log:
-    """Writes what is at least as grave as ``level``; ``write`` gets whole lines, ``wall`` tells seconds since 1970."""
+    """Writes what is at least as grave as ``level``; ``write`` gets whole lines, ``wall`` tells seconds since 1970.
+
+    ``journal``: the systemd journal reads it.
+    """
 
     def __init__(
         self,
@@ -59,29 +78,48 @@ class Log:
         *,
         form: Literal["text", "json"] = "text",
         level: Level = "info",
+        journal: bool = False,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._write = write
         self._json = form == "json"
-        self._levels = LEVELS[LEVELS.index(level) :]
+        self._journal = journal
         self._wall = wall
+        self._folding: Folding[_Line] = Folding(wall)
+        self.set_level(level)
+
+    def set_level(self, level: Level) -> None:
+        """Write what is at least as grave from now on."""
+        self._levels = LEVELS[LEVELS.index(level) :]
 
     def __call__(self, event: Event) -> None:
-        """Write an event."""
+        """Write an event, or count it with others that say the same."""
         level, message = MESSAGES.get(type(event), ("", ""))
-        if level in self._levels:
-            fields = dict(_fields(event, names="debug" in self._levels))
-            self.write(level, type(event).__name__, message.format(**fields), **fields)
+        if level not in self._levels:
+            return
+        fields = dict(_fields(event, names="debug" in self._levels))
+        line = _Line(level, type(event).__name__, message.format(**fields), fields)
+        self.settle()
+        if "debug" in self._levels or self._folding.passes((line.kind, fields.get("error_type")), line):
+            self.write(line.level, line.kind, line.message, **fields)
+
+    def settle(self, *, everything: bool = False) -> None:
+        """Tell how often was said what was not written, of windows that are over or of all."""
+        for (level, kind, message, fields), count, seconds in self._folding.due(everything=everything):
+            text = f"… {count} more like this in {max(seconds, 1):.0f} s: {message}"
+            self.write(level, kind, text, **fields, repeated=count)
 
     def write(self, level: str, kind: str, message: str, **fields: object) -> None:
         """Write a line whatever the level of the log; ``fields`` are for JSON."""
+        prefix = f"<{PRIORITIES[level]}>" if self._journal else ""
         stamp = datetime.fromtimestamp(self._wall(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         if self._json:
             line = {"time": stamp, "level": level, "event": kind, "message": message, **fields}
-            self._write(msgspec.json.encode(line).decode() + "\n")
+            self._write(prefix + msgspec.json.encode(line).decode() + "\n")
         else:
             name = f" ({fields['name']})" if "name" in fields else ""
-            self._write(printable(f"{stamp} {level:<7} {message}{name}", 1000) + "\n")
+            opening = prefix or f"{stamp} {level:<7} "
+            self._write(opening + printable(f"{message}{name}", 1000) + "\n")
 
 
 def _fields(event: Event, *, names: bool) -> Iterator[tuple[str, object]]:
@@ -97,11 +135,23 @@ def _fields(event: Event, *, names: bool) -> Iterator[tuple[str, object]]:
                     yield "name", f"{file.folder}/{file.filename}"
             case AlumaAsyncError() as error:
                 yield "error", str(error)
-                yield "error_type", type(error).__name__
+                yield "error_type", _error_type(type(error))
             case Summary() as summary:
                 yield from structs.asdict(summary).items()
             case Hold() as hold:
                 yield from (("seconds", hold.seconds), ("failures", hold.failures), ("crashes", hold.crashes))
-                yield from (("error", hold.message), ("error_type", hold.error))
+                yield from (
+                    ("error", hold.message),
+                    ("error_type", hold.error if hold.error in _ERROR_TYPES else "AlumaAsyncError"),
+                )
             case value:
-                yield field, value
+                yield _FIELDS.get(field, field), value
+
+
+def _error_type(kind: type[AlumaAsyncError]) -> str:
+    """Name the nearest class that is ours: a plug-in may have made others, and dashboards count by this."""
+    return next(base.__name__ for base in kind.__mro__ if base.__name__ in _ERROR_TYPES)
+
+
+def _known(name: str) -> str:
+    return name if name in _ERROR_TYPES else AlumaAsyncError.__name__

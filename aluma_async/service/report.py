@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from itertools import chain, repeat
 from typing import Literal, TypeAlias
 
 import anyio
@@ -10,6 +11,7 @@ from msgspec import structs
 from aluma_async.config import ServiceConfig
 from aluma_async.events import Event
 from aluma_async.models import Summary
+from aluma_async.service import journald
 from aluma_async.service.logs import Level, Log
 from aluma_async.service.summary import closing_lines, progress_line
 from aluma_async.service.tally import Tally
@@ -17,7 +19,9 @@ from aluma_async.service.tally import Tally
 Mode: TypeAlias = Literal["live", "lines", "none"]
 
 _DRAW_SECONDS = 0.25
-_LINE_SECONDS = 10.0
+_LINE_SECONDS = (10.0, 20.0, 30.0, 60.0)
+"""Between two lines of progress: rarer the longer a run lasts."""
+_SETTLE_SECONDS = 5.0
 
 
 def choose_mode(service: ServiceConfig, *, progress: bool | None, terminal: bool) -> Mode:
@@ -34,8 +38,9 @@ class Report:
     def __init__(self, service: ServiceConfig, mode: Mode, tally: Tally) -> None:
         level = "warning" if mode == "live" and service.log_level == "info" else service.log_level
         self.tally = tally
-        self.log = Log(_to_stderr, form=service.log_format, level=level)
+        self.log = Log(_to_stderr, form=service.log_format, level=level, journal=_for_journal())
         self._text = service.log_format == "text"
+        self._plain = self._text and not _for_journal()
         self._mode = mode
         self._close_panel: Callable[[], None] | None = None
 
@@ -46,23 +51,29 @@ class Report:
 
     async def watch(self) -> None:
         """Show how the run goes, until cancelled."""
-        if self._mode == "live":
-            await self._draw_panel()
-        elif self._mode == "lines":
-            await self._write_lines()
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._settle_log)
+                if self._mode == "live":
+                    await self._draw_panel()
+                elif self._mode == "lines":
+                    await self._write_lines()
+        finally:
+            self.log.settle(everything=True)
 
     def say(self, level: Level, kind: str, text: str) -> None:
         """Say something whatever the level of the log."""
-        if self._text:
+        if self._plain:
             _to_stderr(f"{text}\n")
         else:
-            self.log.write(level, kind, text)
+            for line in text.splitlines() if self._text else [text]:
+                self.log.write(level, kind, line)
 
     def finish(self, summary: Summary, into: str) -> None:
         """Tell what the run did, and where the files are."""
         lines = closing_lines(summary, into)
         if self._text:
-            _to_stderr("\n".join(lines) + "\n")
+            self.say("info", "RunSummary", "\n".join(lines))
         else:
             self.log.write("info", "RunSummary", lines[0], folder=into, **structs.asdict(summary))
 
@@ -80,10 +91,15 @@ class Report:
                 panel.draw()
                 await anyio.sleep(_DRAW_SECONDS)
 
+    async def _settle_log(self) -> None:
+        while True:
+            await anyio.sleep(_SETTLE_SECONDS)
+            self.log.settle()
+
     async def _write_lines(self) -> None:
         last = progress_line(self.tally, self.tally.rates())
-        while True:
-            await anyio.sleep(_LINE_SECONDS)
+        for seconds in chain(_LINE_SECONDS, repeat(_LINE_SECONDS[-1])):
+            await anyio.sleep(seconds)
             line = progress_line(self.tally, self.tally.rates())
             if line != last:  # an idle service says nothing
                 self.log.write("info", "Progress", line, exported=self.tally.exported, waiting=self.tally.waiting)
@@ -92,3 +108,10 @@ class Report:
 
 def _to_stderr(text: str) -> None:
     sys.stderr.write(text)  # looked up each time: the panel puts itself in between
+
+
+def _for_journal() -> bool:
+    try:
+        return journald.reads(sys.stderr.fileno())
+    except (OSError, ValueError):  # no file, or closed
+        return False
