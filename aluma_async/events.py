@@ -21,9 +21,11 @@ class QueueListed(Event, frozen=True):
     admitted: int
     """How many of them were new to us and not cooling down."""
     held_back: int
-    """How many of them are cooling down."""
+    """How many of them are cooling down or parked."""
     oldest_created_at: float | None
     """Creation of the oldest task listed, seconds since 1970; None if nothing waits or no date could be read."""
+    parked: int = 0
+    """How many of those held back are parked."""
 
 
 class ListingFailed(Event, frozen=True):
@@ -138,6 +140,13 @@ class ClaimingPaused(Event, frozen=True):
     """Nothing is claimed for a while, since it could not be saved or written down; it is tried again by itself."""
 
     error: AlumaAsyncError
+
+
+class PauseProlonged(Event, frozen=True):
+    """What holds back all claims was tried again and has not passed; next time in so many seconds."""
+
+    error: AlumaAsyncError
+    retry_in: float
 
 
 class ClaimingResumed(Event, frozen=True):

@@ -63,6 +63,10 @@ class Cooldown:
         """Whether the task is to be left alone now."""
         return anyio.current_time() < (await self._entry(task_id))[1]
 
+    async def parked(self, task_id: str) -> bool:
+        """Whether the task, if it is held back, is so for long."""
+        return (await self._entry(task_id))[0].parked
+
     async def suspects(self, task_id: str) -> int:
         """How often our process crashed with the task in hand, if that is often enough to suspect it; else 0."""
         crashes = (await self._entry(task_id))[0].crashes

@@ -6,7 +6,7 @@ from contextlib import aclosing
 import anyio
 from anyio.streams.memory import MemoryObjectSendStream
 
-from aluma_async.events import ClaimingPaused, ClaimingResumed, ListingFailed, QueueListed
+from aluma_async.events import ClaimingPaused, ClaimingResumed, ListingFailed, PauseProlonged, QueueListed
 from aluma_async.exceptions import AlumaAsyncError, DestinationError, JournalError, SourceError
 from aluma_async.models import ExportTask
 from aluma_async.pipeline.backlog import Backlog
@@ -87,13 +87,16 @@ class Producer:
                 if isinstance(error, SourceError):
                     self._on_event(ListingFailed(error, delay))
                 else:
-                    if not self._trials:
-                        self._on_event(ClaimingPaused(error))
+                    self._on_event(PauseProlonged(error, delay) if self._trials else ClaimingPaused(error))
+                    self._exported = False  # what was exported before says nothing of now
                     self._trials = int(self._queue.statistics().max_buffer_size)
                 await anyio.sleep(delay)
                 continue
             if self._exported:
                 self._exported, idle = False, 0
+                if self._trials:  # all that was fed is decided, and something went well: no more need be tried
+                    self._trials = 0
+                    self._on_event(ClaimingResumed())
             else:
                 idle += 1
                 with anyio.move_on_after(self._polling.delay(idle, self._uniform)):
@@ -116,7 +119,7 @@ class Producer:
         return queue.current_buffer_used <= queue.max_buffer_size // 2
 
     async def _list(self) -> tuple[Backlog, QueueListed]:
-        backlog, listed, admitted, held_back = Backlog(), 0, 0, 0
+        backlog, listed, admitted, held_back, parked = Backlog(), 0, 0, 0, 0
         oldest: float | None = None
         suspects: list[tuple[int, ExportTask]] = []
         await self._cooldown.lift()
@@ -128,6 +131,7 @@ class Producer:
                         pass
                     elif self._ledger.holds(task.id) or await self._cooldown.holds(task.id):
                         held_back += 1
+                        parked += await self._cooldown.parked(task.id)
                     elif crashes := await self._cooldown.suspects(task.id):
                         suspects.append((crashes, task))
                     else:
@@ -147,7 +151,7 @@ class Producer:
         self._suspects_wait = bool(suspects)
         held_back += len(suspects)
         self.trouble = None
-        event = QueueListed(listed, admitted, held_back, oldest)
+        event = QueueListed(listed, admitted, held_back, oldest, parked)
         self._on_event(event)
         return backlog, event
 

@@ -45,6 +45,7 @@ MESSAGES: Mapping[type[Event], tuple[Level, str]] = {
     events.ClaimAbandoned: ("warning", "task {task} could not be given back yet: {error}"),
     events.FailingStopped: ("error", "task {task} was one of several failed in a row, no more are for now: {error}"),
     events.ClaimingPaused: ("error", "nothing is claimed for now: {error}"),
+    events.PauseProlonged: ("debug", "still nothing can be claimed, again in {retry_in_seconds:.1f} s: {error}"),
     events.ClaimingResumed: ("warning", "claiming again"),
     events.JournalDamaged: ("error", "the journal was damaged, it is now {path}; a new one was begun"),
     events.RequestRetried: ("debug", "{request}: again in {retry_in_seconds:.1f} s: {error}"),
