@@ -70,7 +70,7 @@ def test_the_example_lists_every_key_and_explains_it():
         ("[exporter]\nworkrs = 3", ["[exporter]", "'workrs'"], "'workers'"),
         ("[exprter]\nworkers = 3", ["[exprter]"], "'exporter'"),
         ("[limits]\nzzz = 3", ["[limits]", "'zzz'"], "max_at_once, max_bytes_per_second"),
-        ("[service]\nlisten = 'x:1'", ["[service]", "'listen'"], ""),
+        ("[service]\nlisten = 'x'", ["[service] listen = 'x'", "HOST:PORT"], "9464"),
         ("[exporter]\nworkers = 0", ["[exporter] workers = 0", ">= 1"], ""),
         ("[exporter]\nworkers = 2.5", ["[exporter] workers = 2.5", "int"], ""),
         ("[exporter]\nworkers = true", ["[exporter] workers = True", "int"], ""),

@@ -47,6 +47,7 @@ _RUN = (
         help="How long claimed tasks may go on after the first signal.  [default: 60]",
     ),
     _STATE,
+    click.option("--listen", metavar="HOST:PORT", help="Serve /metrics, /healthz and /readyz."),
     click.option("--progress/--no-progress", default=None, help="Live on a terminal, a line now and then elsewhere."),
 )
 
@@ -62,6 +63,7 @@ _KEYS: Mapping[str, tuple[str, str]] = {
     "max_per_second": ("limits", "max_per_second"),
     "max_bytes_per_second": ("limits", "max_bytes_per_second"),
     "log_format": ("service", "log_format"),
+    "listen": ("service", "listen"),
 }
 """Option -> table and key that it stands for."""
 

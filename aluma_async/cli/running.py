@@ -2,11 +2,13 @@
 
 import os
 import sys
-from typing import NoReturn
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, NoReturn
 
 import anyio
 
 from aluma_async.cli.exits import DONE, LEFT_BEHIND, error_lines
+from aluma_async.cli.services import Services
 from aluma_async.cli.signals import leave_now, on_signals
 from aluma_async.config import Config, Credentials
 from aluma_async.exceptions import AlumaAsyncError, CredentialsRefused
@@ -27,7 +29,8 @@ async def run(
     report = Report(config.service, mode, Tally(anyio.current_time))
     for warning in config.warnings():
         report.log.write("warning", "ConfigWarning", warning)
-    async with open_exporter(config, credentials, on_event=report.on_event) as exporter:
+    services = Services(config, report)
+    async with services.opened(), open_exporter(config, credentials, on_event=services.on_event) as exporter:
         stopped = anyio.Event()
 
         def drain() -> None:
@@ -42,7 +45,7 @@ async def run(
 
         with on_signals(drain, leave):
             try:
-                done = await _watched(exporter, report, once=once)
+                done = await _watched(exporter, services.beside, once=once)
             except AlumaAsyncError as error:
                 if isinstance(error, CredentialsRefused) or not report.tally.listed:
                     raise
@@ -53,10 +56,13 @@ async def run(
     return DONE if stopped.is_set() or not once or done.everything_exported else LEFT_BEHIND
 
 
-async def _watched(exporter: Exporter, report: Report, *, once: bool) -> Summary:
-    """Run, and show how it goes meanwhile."""
+async def _watched(
+    exporter: Exporter, beside: Sequence[Callable[[], Coroutine[Any, Any, None]]], *, once: bool
+) -> Summary:
+    """Run, and beside it what shows how it goes."""
     async with anyio.create_task_group() as group:
-        group.start_soon(report.watch)
+        for watch in beside:
+            group.start_soon(watch)
         outcome: Summary | AlumaAsyncError
         try:
             outcome = await (exporter.run_until_drained() if once else exporter.run())

@@ -114,10 +114,28 @@ class RouteConfig(Table, frozen=True, kw_only=True):
 
 
 class ServiceConfig(Table, frozen=True, kw_only=True):
-    """``[service]``: what is said while it runs."""
+    """``[service]``: what is said while it runs, and to whom."""
 
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    listen: str = ""
+    """Where metrics and health are served, ``HOST:PORT`` or a port of the loopback; empty: nowhere."""
+    stuck_seconds: Annotated[float, Meta(ge=1, le=31_536_000)] = 600
+    """How long a task may be in hand without any sign of it until the exporter counts as stuck."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.listen and not self.address:
+            hint = "Give it like 127.0.0.1:9464, or only the port."
+            raise BadValue("listen", self.listen, "is no HOST:PORT", hint=hint)
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port of ``listen``."""
+        host, _, port = self.listen.rpartition(":")
+        if not (port.isascii() and port.isdecimal() and int(port) < 65536) or any(c in host for c in " /@"):
+            return None
+        return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
 
 
 def _base_url_fault(text: str) -> str:

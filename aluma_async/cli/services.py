@@ -1,0 +1,77 @@
+"""What listens to a run besides its report: metrics and health over HTTP, the service manager, notifications."""
+
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import anyio
+
+from aluma_async.config import Config
+from aluma_async.events import Event
+from aluma_async.policy.adaptive import AdaptiveLimit
+from aluma_async.ports import OnEvent
+from aluma_async.service.report import Report
+from aluma_async.service.systemd import Systemd, notify_socket, watchdog_seconds
+from aluma_async.service.vitals import Vitals
+
+
+class Services:
+    """Those that the config and the environment want; each only hears events, and none knows another."""
+
+    def __init__(self, config: Config, report: Report) -> None:
+        self._config = config
+        self._report = report
+        self._listeners: list[OnEvent] = [report.on_event]
+        self.beside: list[Callable[[], Coroutine[Any, Any, None]]] = [report.watch]
+        """What runs as long as the exporter does."""
+        self.systemd: Systemd | None = None
+
+    def on_event(self, event: Event) -> None:
+        """Tell everybody. Raises what the first one raises that breaks, after all were told."""
+        broken: Exception | None = None
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception as error:  # noqa: BLE001 - one that breaks must not keep others from hearing
+                broken = broken or error
+        if broken:
+            raise broken
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Begin what is wanted. Raises ``ConfigError``."""
+        service = self._config.service
+        send = notify_socket(os.environ)
+        async with AsyncExitStack() as stack:
+            if service.address or send:
+                vitals = Vitals(
+                    anyio.current_time,
+                    poll_seconds=self._config.exporter.poll_wait_max_seconds,
+                    stuck_seconds=service.stuck_seconds,
+                )
+                self._listeners.append(vitals)
+                if send:
+                    self._tell_systemd(send, vitals)
+                if service.address:
+                    await self._serve(*service.address, vitals, stack)
+            yield
+
+    def _tell_systemd(self, send: Callable[[str], None], vitals: Vitals) -> None:
+        def stuck(why: str) -> None:
+            self._report.log.write("error", "Stuck", f"the watchdog is not fed any more: {why}")
+
+        self.systemd = Systemd(send, vitals, watchdog=watchdog_seconds(os.environ), stuck=stuck)
+        self._listeners.append(self.systemd)
+        self.beside.append(self.systemd.run)
+
+    async def _serve(self, host: str, port: int, vitals: Vitals, stack: AsyncExitStack) -> None:
+        from aluma_async.service.http import serve  # costs memory, so only where it is wanted
+        from aluma_async.service.metrics import Metrics
+
+        most = self._config.max_at_once
+        metrics = Metrics(limit=AdaptiveLimit(most).value if self._config.limits.adaptive else most)
+        self._listeners.append(metrics)
+        url = await stack.enter_async_context(serve(host, port, metrics, vitals))
+        if self._config.service.log_level in ("debug", "info"):
+            self._report.log.write("info", "Listening", f"metrics and health at {url}", url=url)
