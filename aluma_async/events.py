@@ -59,6 +59,7 @@ class BytesReceived(Event, frozen=True):
     """Some bytes of a file came in; one event for each MiB or so, and one for what is left at the end."""
 
     task: ExportTask
+    file: ExportFile
     count: int
 
 

@@ -20,10 +20,10 @@ from aluma_async.models import ExportFile, ExportTask, Hold, Stamp, Summary
 from aluma_async.service import journald
 from aluma_async.service.folding import FIRST, Folding
 from aluma_async.service.logs import LEVELS, MESSAGES, Log
-from aluma_async.service.progress import LiveDisplay, draw
+from aluma_async.service.progress import LiveDisplay, Painter
 from aluma_async.service.report import Report, choose_mode
 from aluma_async.service.summary import closing_lines, progress_line, time_left
-from aluma_async.service.tally import Tally
+from aluma_async.service.tally import MOST_LEFT, Tally
 from aluma_async.service.text import printable, size, span
 from aluma_async.testing import run_virtual
 
@@ -238,9 +238,9 @@ LISTED = events.QueueListed(10, 8, 2, None)
 
 
 def test_a_task_counts_from_its_listing_to_its_end():
-    tally = tallied(LISTED, sample(events.TaskStarted), events.BytesReceived(TASK, 500))
+    tally = tallied(LISTED, sample(events.TaskStarted), events.BytesReceived(TASK, FILE, 500))
     assert (tally.known, tally.waiting, tally.exported, tally.cooling) == (8, 8, 0, 2)
-    assert tally.ages() == [(NAME, 0.0)]
+    assert [(task.task.name, task.bytes, tally.age(task)) for task in tally.in_hand.values()] == [(NAME, 500, 0.0)]
     tally(events.TaskCompleted(TASK, 3, 700, 1.0))
     assert (tally.known, tally.waiting, tally.exported, tally.files, tally.bytes) == (8, 7, 1, 3, 700)
     assert (tally.received, tally.in_hand) == (500, {})
@@ -324,19 +324,79 @@ def test_how_progress_is_shown(level, form, progress, terminal, mode):
     assert choose_mode(service, progress=progress, terminal=terminal) == mode
 
 
-def test_the_panel_tells_what_goes_on_in_the_width_there_is():
-    hostile = ExportTask("task-2", name="\x1b[2J\nevil" + "x" * 300)
-    tally = tallied(
-        LISTED, events.TaskStarted(hostile, 1), sample(events.TaskStarted), sample(events.TaskFailed, task=hostile)
-    )
-    tally(events.TaskStarted(hostile, 1))
-    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
-    console.print(draw(tally))
-    text = console.file.getvalue()
-    for part in ("0 of 7 tasks", f"2 in hand: {NAME}", "?[2J?evil", "2 cooling down, 1 failed"):
-        assert part in text
-    assert max(map(len, text.splitlines())) <= 80
+def painted(tally, width=80, height=30, painter=None, **options):
+    console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True, **options)
+    console.print((painter or Painter(tally, lambda: 0.0)).paint(width, height))
+    return console.file.getvalue()
+
+
+def busy(tasks=12, **task):
+    """A tally with everything in it."""
+    tally = tallied(events.QueueListed(50, 50, 2, -90_000.0))
+    for number in range(tasks):
+        hands = ExportTask(f"busy-{number}", **{"name": f"{number}.pdf", **task})
+        tally(events.TaskStarted(hands, 3))
+        tally(events.BytesReceived(hands, FILE, 5_000_000))
+        tally(events.FileSaved(hands, FILE, 5_000_000))
+    tally(sample(events.TaskFailed))
+    tally(sample(events.TaskParked))
+    tally(sample(events.RequestRetried))
+    tally(sample(events.LimitChanged))
+    return tally
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_the_panel_tells_what_goes_on_in_the_width_there_is(width):
+    text = painted(busy(), width, color_system=None)
+    assert max(map(len, text.splitlines())) <= width
+    for part in (
+        "0 of 48 tasks",
+        "now 0.0 tasks/s",
+        "average",
+        "36 queued, 12 in hand, oldest waits for 1 d 1 h",
+        "0.pdf",
+        "1 of 3 files",
+        "5.0 MB",
+        "2 cooling down, 1 parked, 1 failed",
+        "1 Unavailable",
+        "up to 1 request at once",
+    ):
+        assert part in text, text
+
+
+@pytest.mark.parametrize("height", [1, 10, 24])
+def test_the_panel_has_as_many_rows_as_fit(height):
+    text = painted(busy(), height=height, color_system=None)
+    assert len(text.splitlines()) <= max(height, 9)
+    assert text.count("of 3 files") == max(0, min(8, height - 10))
+
+
+def test_a_task_keeps_its_row_as_long_as_it_is_in_hand():
+    """What stands still can be read: who comes takes the row of who went, and the panel keeps its height."""
+    tally = busy(4)
+    painter = Painter(tally)
+    painted(tally, painter=painter)
+    tally(events.TaskCompleted(ExportTask("busy-1"), 1, 1, 1.0))
+    tally(events.TaskStarted(ExportTask("busy-9", name="9.pdf"), 3))
+    before = painted(tally, painter=painter, color_system=None).splitlines()
+    rows = [line.split()[1] for line in before if "of 3 files" in line]
+    assert rows == ["0.pdf", "9.pdf", "2.pdf", "3.pdf"]
+    tally(events.TaskCompleted(ExportTask("busy-0"), 1, 1, 1.0))
+    assert len(painted(tally, painter=painter, color_system=None).splitlines()) == len(before)
+
+
+def test_no_name_from_outside_steers_the_terminal():
+    hostile = "\x1b[2J\nevil" + "x" * 300
+    text = painted(busy(name=hostile), color_system=None)
+    assert "?[2J?evil" in text
     assert "\x1b" not in text
+
+
+def test_no_color_is_honoured(monkeypatch):
+    coloured = painted(busy())
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[33m" in coloured
+    assert "\x1b[33m" not in painted(busy())
 
 
 def test_the_live_display_starts_no_thread_and_leaves_the_terminal_as_it_was():
@@ -367,13 +427,35 @@ def test_a_plain_line_comes_now_and_then_and_none_while_nothing_happens(capsys):
 
 def test_the_end_tells_what_was_done_where_it_is_and_what_is_left():
     summary = Summary(exported=200, files=540, bytes=81_000_000, seconds=8.0, held_back=3, failed=1)
-    done, left, where = closing_lines(summary, "out")
+    done, left, where, *_ = closing_lines(summary, "out")
     for part in ("200 tasks", "540 files", "81.0 MB", "8.0 s", "25.0 tasks/s", "10.1 MB/s"):
         assert part in done
     assert "3 cooling down" in left
     assert "1 failed" in left
     assert where.endswith("out")
     assert len(closing_lines(Summary(exported=1), "out")) == 2
+
+
+def test_the_end_tells_in_a_table_what_is_not_exported_and_why():
+    """One line for each reason, however many tasks; a task that was exported after all is no more in it."""
+    tally = tallied(LISTED)
+    for number in range(30):
+        tally(sample(events.TaskCancelled, task=ExportTask(f"task-{number}")))
+    tally(events.TaskFailed(ExportTask("other"), Unavailable("gone" + "x" * 300)))
+    for number in range(3):
+        tally(events.TaskCompleted(ExportTask(f"task-{number}"), 1, 1, 1.0))
+    lines = closing_lines(Summary(held_back=32, failed=1), "out", tally.left, 80)
+    assert max(map(len, lines[lines.index("Not exported") :])) <= 80
+    text = "\n".join(lines)
+    assert "27  cooling down  Unavailable: it is away" in text
+    assert "task-3, task-4 and 25 more" in text
+    assert " 1  failed        Unavailable: gone" in text
+    assert " 5  held back     since an earlier run" in text
+
+
+def test_of_what_is_left_a_bounded_number_is_remembered():
+    tally = tallied(*(sample(events.TaskCancelled, task=ExportTask(str(number))) for number in range(MOST_LEFT + 5)))
+    assert len(tally.left) == MOST_LEFT
 
 
 @pytest.mark.parametrize("form", ["text", "json"])

@@ -9,7 +9,7 @@ import msgspec
 
 from aluma_async.cli.exits import DONE, LEFT_BEHIND
 from aluma_async.cli.options import load_config, merged, shared_options, state_option
-from aluma_async.models import Hold, OpenClaim, Stamp
+from aluma_async.models import Hold, OpenClaim, Stamp, Step
 from aluma_async.pipeline import sqlite_journal
 from aluma_async.pipeline.clock import system_clock
 from aluma_async.pipeline.quarantine import RECORD
@@ -78,7 +78,8 @@ def retry(context: click.Context, /, *, task_ids: tuple[str, ...], everything: b
 
 
 def _claim(claim: OpenClaim, now: Stamp) -> dict[str, object]:
-    return {"task": claim.task_id, "step": str(claim.step), "seconds": round(elapsed(claim.sent, now))}
+    since = claim.doubted or claim.sent if claim.step is Step.LOOSE else claim.sent
+    return {"task": claim.task_id, "step": str(claim.step), "seconds": round(elapsed(since, now))}
 
 
 def _hold(hold: Hold, now: Stamp) -> dict[str, object]:

@@ -59,9 +59,9 @@ class Carrier:
             data = file.content.encode()
             await delivery.save(file, _once(data))
             size = len(data)
-            self._on_event(BytesReceived(claim.task, size))
+            self._on_event(BytesReceived(claim.task, file, size))
         else:
-            meter = _Meter(claim, self._on_event)
+            meter = _Meter(claim, file, self._on_event)
             async with self._source.open_file(claim, file) as chunks:
                 await delivery.save(file, meter.over(chunks))
             size = meter.total
@@ -72,8 +72,9 @@ class Carrier:
 class _Meter:
     """Counts bytes that pass, and tells of them a MiB at a time."""
 
-    def __init__(self, claim: Claim, on_event: OnEvent) -> None:
+    def __init__(self, claim: Claim, file: ExportFile, on_event: OnEvent) -> None:
         self._task = claim.task
+        self._file = file
         self._on_event = on_event
         self.total = 0
 
@@ -83,10 +84,10 @@ class _Meter:
             self.total += len(chunk)
             yield chunk
             if self.total - told >= _REPORT_BYTES:
-                self._on_event(BytesReceived(self._task, self.total - told))
+                self._on_event(BytesReceived(self._task, self._file, self.total - told))
                 told = self.total
         if self.total > told:
-            self._on_event(BytesReceived(self._task, self.total - told))
+            self._on_event(BytesReceived(self._task, self._file, self.total - told))
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

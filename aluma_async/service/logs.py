@@ -36,7 +36,7 @@ MESSAGES: Mapping[type[Event], tuple[Level, str]] = {
         "warning",
         "task {task} given back, again in {retry_in_seconds:.1f} s: {error}",
     ),
-    events.TaskParked: ("error", "task {task} is parked for {seconds:.0f} s after {failures} failures: {error}"),
+    events.TaskParked: ("error", "task {task} is parked for {seconds:.0f} s (failures: {failures}): {error}"),
     events.TaskReleased: ("info", "task {task} given back, nothing is wrong with it"),
     events.TaskFailed: ("error", "task {task} failed, what it holds is in the quarantine: {error}"),
     events.QuarantineFailed: ("error", "task {task} is parked, the quarantine could not take it: {error}"),

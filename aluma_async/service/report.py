@@ -1,5 +1,6 @@
 """``Report``: what an operator sees of one run: its log, and its progress as a panel or a line now and then."""
 
+import os
 import sys
 from collections.abc import Callable
 from itertools import chain, repeat
@@ -13,7 +14,7 @@ from aluma_async.events import Event
 from aluma_async.models import Summary
 from aluma_async.service import journald
 from aluma_async.service.logs import Level, Log
-from aluma_async.service.summary import closing_lines, progress_line
+from aluma_async.service.summary import closing_lines, progress_line, why_left
 from aluma_async.service.tally import Tally
 
 Mode: TypeAlias = Literal["live", "lines", "none"]
@@ -22,6 +23,8 @@ _DRAW_SECONDS = 0.25
 _LINE_SECONDS = (10.0, 20.0, 30.0, 60.0)
 """Between two lines of progress: rarer the longer a run lasts."""
 _SETTLE_SECONDS = 5.0
+_NO_TERMINAL = 120
+"""Columns of a line where there is no terminal."""
 
 
 def choose_mode(service: ServiceConfig, *, progress: bool | None, terminal: bool) -> Mode:
@@ -71,11 +74,13 @@ class Report:
 
     def finish(self, summary: Summary, into: str) -> None:
         """Tell what the run did, and where the files are."""
-        lines = closing_lines(summary, into)
+        lines = closing_lines(summary, into, self.tally.left, _width())
         if self._text:
             self.say("info", "RunSummary", "\n".join(lines))
         else:
-            self.log.write("info", "RunSummary", lines[0], folder=into, **structs.asdict(summary))
+            reasons = [reason._asdict() for reason in why_left(self.tally.left)]
+            fields = {"folder": into, **structs.asdict(summary), "not_exported": reasons}
+            self.log.write("info", "RunSummary", lines[0], **fields)
 
     def give_back_terminal(self) -> None:
         """Take the panel away at once, wherever the run is."""
@@ -108,6 +113,13 @@ class Report:
 
 def _to_stderr(text: str) -> None:
     sys.stderr.write(text)  # looked up each time: the panel puts itself in between
+
+
+def _width() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):  # no terminal
+        return _NO_TERMINAL
 
 
 def _for_journal() -> bool:

@@ -1,8 +1,27 @@
 """A run in words: a line while it goes on, a few lines at its end."""
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
 from aluma_async.models import Summary
-from aluma_async.service.tally import Rates, Tally
-from aluma_async.service.text import counted, size, span
+from aluma_async.service.tally import Left, Rates, Tally
+from aluma_async.service.text import counted, printable, size, span
+
+_EXAMPLES = 2
+
+
+class Reason(NamedTuple):
+    """Why some tasks are not exported."""
+
+    tasks: int
+    outcome: str
+    error: str
+    """The kind of error, and the message of the last one."""
+    message: str
+    examples: tuple[str, ...]
+    """Ids of some of the tasks."""
 
 
 def progress_line(tally: Tally, rates: Rates) -> str:
@@ -20,7 +39,12 @@ def progress_line(tally: Tally, rates: Rates) -> str:
 
 def troubles(tally: Tally) -> list[str]:
     """Tell what does not go well, if anything."""
-    counts = ((tally.cooling, "cooling down"), (tally.failed, "failed"), (tally.lost, "lost to others"))
+    counts = (
+        (max(0, tally.cooling - tally.parked), "cooling down"),
+        (tally.parked, "parked"),
+        (tally.failed, "failed"),
+        (tally.lost, "lost to others"),
+    )
     found = [f"{count:,} {what}" for count, what in counts if count]
     if tally.held_back:
         found.append(f"requests held back for {span(tally.held_back)}")
@@ -32,8 +56,10 @@ def time_left(tally: Tally, rates: Rates) -> float | None:
     return tally.waiting / rates.tasks if rates.tasks and tally.waiting else None
 
 
-def closing_lines(summary: Summary, into: str) -> list[str]:
-    """Tell what a run did, and where the files are: ``into``, in words."""
+def closing_lines(
+    summary: Summary, into: str, left: Mapping[str, Left] = MappingProxyType({}), width: int = 100
+) -> list[str]:
+    """Tell what a run did, where the files are (``into``, in words), and in a table what is not exported and why."""
     seconds = max(summary.seconds, 0.001)
     lines = [
         f"Exported  {counted(summary.exported, 'task')}, {counted(summary.files, 'file')}, {size(summary.bytes)} "
@@ -41,10 +67,36 @@ def closing_lines(summary: Summary, into: str) -> list[str]:
         f"Files     {into}",
     ]
     besides = (
-        (summary.held_back, "cooling down (they wait at Aluma)"),
+        (summary.held_back, "cooling down or parked (they wait at Aluma)"),
         (summary.failed, "failed (what they held is in the quarantine)"),
         (summary.lost, "taken or settled by others"),
     )
     if any(count for count, _ in besides):
         lines.insert(1, f"Besides   {', '.join(f'{count:,} {what}' for count, what in besides if count)}")
-    return lines
+    earlier = summary.held_back - sum(one.outcome != "failed" for one in left.values())
+    return lines + [line if len(line) <= width else f"{line[: width - 1]}…" for line in _table(why_left(left), earlier)]
+
+
+def why_left(left: Mapping[str, Left]) -> list[Reason]:
+    """Gather what is not exported by outcome and kind of error, the most frequent first."""
+    groups: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    messages: dict[tuple[str, str], str] = {}
+    for task_id, one in left.items():
+        groups[one.outcome, one.error].append(task_id)
+        messages[one.outcome, one.error] = one.message
+    reasons = [Reason(len(ids), *kind, messages[kind], tuple(ids[:_EXAMPLES])) for kind, ids in groups.items()]
+    return sorted(reasons, key=lambda reason: -reason.tasks)
+
+
+def _table(reasons: Sequence[Reason], earlier: int) -> list[str]:
+    """Draw the table of what is not exported; ``earlier``: so many are held back since a run before this one."""
+    if not reasons and earlier <= 0:
+        return []
+    lines = ["Not exported", "  tasks  state         why, and which"]
+    for reason in reasons:
+        more = f" and {reason.tasks - len(reason.examples):,} more" if reason.tasks > len(reason.examples) else ""
+        lines.append(f"{reason.tasks:>7,}  {reason.outcome:<12}  {reason.error}: {printable(reason.message)}")
+        lines.append(f"{'':>23}{', '.join(printable(task_id, 40) for task_id in reason.examples)}{more}")
+    if earlier > 0:
+        lines.append(f"{earlier:>7,}  {'held back':<12}  since an earlier run")
+    return [*lines, "'aluma-async status' shows each, 'aluma-async retry' releases."]

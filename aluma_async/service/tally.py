@@ -3,15 +3,18 @@
 An event costs a look into a table and an addition. Rates and what is left to do are estimates.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 from aluma_async import events
 from aluma_async.events import Event
+from aluma_async.models import ExportFile, ExportTask
 
 RATE_SECONDS = 10.0
 """Rates are those of the last so many seconds."""
+MOST_LEFT = 10_000
+"""So many tasks that were not exported are remembered with their reason."""
 
 
 class Rates(NamedTuple):
@@ -21,11 +24,29 @@ class Rates(NamedTuple):
     bytes: float
 
 
-class InHand(NamedTuple):
+class InHand:
     """A task that is being exported."""
 
-    name: str
-    since: float
+    __slots__ = ("bytes", "file", "files", "saved", "since", "task")
+
+    def __init__(self, task: ExportTask, files: int, since: float) -> None:
+        self.task = task
+        self.since = since
+        self.files = files
+        self.saved = self.bytes = 0
+        """Files that are staged, and bytes that came in."""
+        self.file: ExportFile | None = None
+        """The one that was last heard of."""
+
+
+class Left(NamedTuple):
+    """Why a task is not exported."""
+
+    outcome: str
+    """``cooling down``, ``parked`` or ``failed``."""
+    error: str
+    """The kind of error, and its message below."""
+    message: str
 
 
 class Tally:
@@ -33,6 +54,7 @@ class Tally:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self._begun = clock()
         self._samples = deque([(clock(), 0, 0)])
         self._resume_at = 0.0
         self.listed = False
@@ -48,8 +70,16 @@ class Tally:
         """Tasks that cool down."""
         self.waiting = 0
         """Tasks that were listed and are not settled yet, those in hand included."""
+        self.oldest_created_at: float | None = None
+        """Creation of the oldest task listed, seconds since 1970."""
         self.in_hand: dict[str, InHand] = {}
         """By task id, oldest first."""
+        self.left: dict[str, Left] = {}
+        """By task id; at most ``MOST_LEFT``, the first ones."""
+        self.errors: Counter[str] = Counter()
+        """Of tasks and listings, by kind."""
+        self.retried = 0
+        """Requests that were made again."""
 
     def __call__(self, event: Event) -> None:
         """Count an event."""
@@ -66,10 +96,24 @@ class Tally:
         """Seconds until Aluma takes requests again."""
         return max(0.0, self._resume_at - self._clock())
 
-    def ages(self) -> list[tuple[str, float]]:
-        """Names of the tasks in hand and for how many seconds they are, oldest first."""
-        now = self._clock()
-        return [(task.name, now - task.since) for task in self.in_hand.values()]
+    @property
+    def queued(self) -> int:
+        """Tasks that were listed and that nobody works on yet."""
+        return max(0, self.waiting - len(self.in_hand))
+
+    @property
+    def parked(self) -> int:
+        """Tasks that were parked by this run."""
+        return sum(left.outcome == "parked" for left in self.left.values())
+
+    def age(self, task: InHand) -> float:
+        """For how many seconds a task is in hand."""
+        return self._clock() - task.since
+
+    def average(self) -> Rates:
+        """Tasks and bytes a second since the beginning."""
+        seconds = max(self._clock() - self._begun, 0.001)
+        return Rates(self.exported / seconds, self.received / seconds)
 
     def rates(self) -> Rates:
         """Tasks and bytes a second, since the call made about ``RATE_SECONDS`` ago."""
@@ -86,25 +130,42 @@ class Tally:
     def _listed(self, event: events.QueueListed) -> None:
         self.listed = True
         self.cooling = event.held_back
+        self.oldest_created_at = event.oldest_created_at
         # A listing may name a task twice; when nothing is left that has counted for nothing.
         idle = not event.admitted and not self.in_hand
         self.waiting = 0 if idle else self.waiting + event.admitted
 
     def _started(self, event: events.TaskStarted) -> None:
-        self.in_hand[event.task.id] = InHand(event.task.name or event.task.id, self._clock())
+        self.in_hand[event.task.id] = InHand(event.task, event.files, self._clock())
+        self.left.pop(event.task.id, None)
 
     def _received(self, event: events.BytesReceived) -> None:
         self.received += event.count
+        if task := self.in_hand.get(event.task.id):
+            task.bytes += event.count
+            task.file = event.file
+
+    def _saved(self, event: events.FileSaved) -> None:
+        if task := self.in_hand.get(event.task.id):
+            task.saved += 1
+            task.file = event.file
 
     def _completed(self, event: events.TaskCompleted) -> None:
         self._settled(event)
+        self.left.pop(event.task.id, None)
         self.exported += 1
         self.files += event.files
         self.bytes += event.bytes
 
-    def _cancelled(self, event: events.TaskCancelled | events.TaskParked) -> None:
+    def _cancelled(self, event: events.TaskCancelled) -> None:
         self._settled(event)
         self.cooling += 1
+        self._leave(event.task.id, "cooling down", type(event.error).__name__, str(event.error))
+
+    def _parked(self, event: events.TaskParked) -> None:
+        self._settled(event)
+        self.cooling += 1
+        self._leave(event.task.id, "parked", event.hold.error, event.hold.message)
 
     def _deferred(self, event: events.ClaimDeferred) -> None:
         self.in_hand.pop(event.task.id, None)
@@ -112,6 +173,12 @@ class Tally:
     def _failed(self, event: events.TaskFailed) -> None:
         self._settled(event)
         self.failed += 1
+        self._leave(event.task.id, "failed", type(event.error).__name__, str(event.error))
+
+    def _leave(self, task_id: str, outcome: str, error: str, message: str) -> None:
+        self.errors[error] += 1
+        if len(self.left) < MOST_LEFT or task_id in self.left:
+            self.left[task_id] = Left(outcome, error, message)
 
     def _lost(self, event: events.TaskRefused | events.ClaimLost) -> None:
         self._settled(event)
@@ -121,6 +188,12 @@ class Tally:
         self.in_hand.pop(event.task.id, None)
         self.waiting = max(0, self.waiting - 1)
 
+    def _listing_failed(self, event: events.ListingFailed) -> None:
+        self.errors[type(event.error).__name__] += 1
+
+    def _retried(self, event: events.RequestRetried) -> None:  # noqa: ARG002 - that it happened is all
+        self.retried += 1
+
     def _paused(self, event: events.RequestsHeldBack) -> None:
         self._resume_at = self._clock() + event.seconds
 
@@ -129,11 +202,14 @@ class Tally:
 
     _NOTES: ClassVar[Mapping[type[Event], Callable[[Any, Any], None]]] = {
         events.QueueListed: _listed,
+        events.ListingFailed: _listing_failed,
+        events.RequestRetried: _retried,
         events.TaskStarted: _started,
         events.BytesReceived: _received,
+        events.FileSaved: _saved,
         events.TaskCompleted: _completed,
         events.TaskCancelled: _cancelled,
-        events.TaskParked: _cancelled,
+        events.TaskParked: _parked,
         events.ClaimDeferred: _deferred,
         events.TaskFailed: _failed,
         events.TaskRefused: _lost,
