@@ -16,6 +16,7 @@ from aluma_async.cli.demo import demo
 from aluma_async.cli.exits import DONE, INTERRUPTED, LEFT_BEHIND, error_lines, exit_code
 from aluma_async.cli.held import retry, status
 from aluma_async.cli.options import load_config, run_options, shared_options
+from aluma_async.cli.provide import monitoring, print_unit
 from aluma_async.cli.simulate import simulate
 from aluma_async.cli.waiting import list_waiting
 from aluma_async.exceptions import AlumaAsyncError
@@ -61,7 +62,7 @@ def _refuse_lost_options(context: click.Context) -> None:
                 raise click.UsageError(f"{context.invoked_subcommand} takes its options behind its name", context)
 
 
-for command in (demo, check, list_waiting, status, retry, simulate):
+for command in (demo, check, list_waiting, status, retry, simulate, print_unit, monitoring):
     cli.add_command(command)
 
 
