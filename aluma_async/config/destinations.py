@@ -31,6 +31,8 @@ class FolderConfig(Table, frozen=True, kw_only=True, tag_field="type", tag="fold
 class SqlConfig(Table, frozen=True, kw_only=True, tag_field="type", tag="sql"):
     """``type = "sql"``; the URL, which may hold a password, stands here, in a file, or in the environment."""
 
+    SECRET = ("url",)
+
     table: str
     """May hold ``{folder}`` and ``{stem}``."""
     url: str = ""
@@ -79,9 +81,50 @@ class SqlConfig(Table, frozen=True, kw_only=True, tag_field="type", tag="sql"):
         return self.url or environ[self.url_env]
 
 
-DestinationConfig: TypeAlias = FolderConfig | SqlConfig
+class ObjectStoreConfig(Table, frozen=True, kw_only=True, tag_field="type", tag="object-store"):
+    """``type = "object-store"``; an option is a value, ``{ env = "NAME" }`` or ``{ file = "a secret's file" }``."""
 
-DESTINATION_TYPES: dict[str, type[DestinationConfig]] = {"folder": FolderConfig, "sql": SqlConfig}
+    SECRET = ("options",)
+
+    url: str
+    options: dict[str, str | bool | int | dict[str, str]] = field(default_factory=dict)
+    on_conflict: Literal["keep-both", "overwrite", "fail"] = "keep-both"
+
+    def __repr__(self) -> str:
+        """Leave the keys out."""
+        return f"ObjectStoreConfig({self.place!r})"
+
+    @property
+    def place(self) -> str:
+        """What people are told."""
+        return without_password(self.url)
+
+    def read_options(self, environ: Mapping[str, str]) -> dict[str, str | bool | int]:
+        """Return the options, each as a value. Raises ``ConfigError``."""
+        return {key: self._read(key, value, environ) for key, value in self.options.items()}
+
+    def _read(self, key: str, value: str | bool | int | dict[str, str], environ: Mapping[str, str]) -> str | bool | int:
+        if not isinstance(value, dict):
+            return str(value) if type(value) is int else value
+        match list(value.items()):
+            case [("file", path)] if path:
+                return read_secret(Path(path).expanduser(), private="certificate" not in key)
+            case [("env", name)] if environ.get(name):
+                return environ[name]
+            case [("env", name)]:
+                raise ConfigError(f"options.{key}: {name} is not set in the environment", hint="Set it.")
+        raise ConfigError(
+            f"options.{key}: neither a value nor where to find it", hint='Like { env = "NAME" } or { file = "path" }.'
+        )
+
+
+DestinationConfig: TypeAlias = FolderConfig | SqlConfig | ObjectStoreConfig
+
+DESTINATION_TYPES: dict[str, type[DestinationConfig]] = {
+    "folder": FolderConfig,
+    "sql": SqlConfig,
+    "object-store": ObjectStoreConfig,
+}
 """By what ``type`` says."""
 
 

@@ -28,6 +28,8 @@ class Table(Struct, frozen=True, kw_only=True):
 
     ASCENDING: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Pairs of keys of which the first must not be above the second."""
+    SECRET: ClassVar[tuple[str, ...]] = ()
+    """Keys whose value may hold a secret, so that no message repeats it."""
 
     def __post_init__(self) -> None:
         for field in structs.fields(self):
@@ -35,7 +37,8 @@ class Table(Struct, frozen=True, kw_only=True):
             try:
                 convert(value, field.type)
             except ValidationError as error:
-                raise BadValue(field.name, value, _why(error, field.type)) from None
+                shown = "…" if field.name in self.SECRET else value
+                raise BadValue(field.name, shown, _why(error, field.type)) from None
         for low, high in self.ASCENDING:
             if getattr(self, low) > getattr(self, high):
                 raise BadValue(low, getattr(self, low), f"is above {high} = {getattr(self, high)!r}")
@@ -64,7 +67,8 @@ def read_table(
         if not key:  # the only mistake that has no place
             raise ConfigError(f"{file}: [{name}]: {_why(error)}", hint="Add that key.") from None
         types = {field.name: field.type for field in structs.fields(kind)}
-        bad = BadValue(key[1], values[key[1]], _why(error, types[key[1]]))
+        shown = "…" if key[1] in kind.SECRET else values[key[1]]
+        bad = BadValue(key[1], shown, _why(error, types[key[1]]))
     place = "command line or environment" if bad.key in overrides else file
     raise ConfigError(f"{place}: [{name}] {bad}", hint=bad.hint)
 

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from aluma_async.config.destinations import DestinationConfig, FolderConfig, SqlConfig
+from aluma_async.config.destinations import DestinationConfig, FolderConfig, ObjectStoreConfig, SqlConfig
 from aluma_async.destinations.folder import FolderDestination
 from aluma_async.exceptions import ConfigError
 from aluma_async.ports import Destination
@@ -71,11 +71,20 @@ def _sql(config: SqlConfig, state: Path, stack: AsyncExitStack) -> Destination:
     return destination
 
 
+def _object_store(config: ObjectStoreConfig, state: Path, stack: AsyncExitStack) -> Destination:  # noqa: ARG001
+    from aluma_async.destinations.object_store import ObjectStoreDestination
+
+    return ObjectStoreDestination(
+        config.url, options=config.read_options(os.environ), on_conflict=config.on_conflict, spool=state / "spool"
+    )
+
+
 _OPENERS: Mapping[type[Any], Callable[[Any, Path, AsyncExitStack], Destination]] = {
     FolderConfig: open_folder,
     SqlConfig: _sql,
+    ObjectStoreConfig: _object_store,
 }
-_EXTRAS: Mapping[type[Any], str] = {SqlConfig: "sql"}
+_EXTRAS: Mapping[type[Any], str] = {SqlConfig: "sql", ObjectStoreConfig: "object-store"}
 """Of this package, with what a type needs besides."""
 
 

@@ -7,7 +7,8 @@ same input gives the same path, always. Names that are fine are not touched.
 import hashlib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import PurePosixPath
 from typing import TypeAlias
 
@@ -53,6 +54,24 @@ def with_suffix(parts: Parts, suffix: str) -> Parts:
 def owner_suffix(task_id: str) -> str:
     """What tells one task's file from another's that has the name already."""
     return hashlib.sha256(task_id.encode()).hexdigest()[:8]
+
+
+def candidates(wanted: Parts, task_id: str) -> Iterator[Parts]:
+    """The paths that a task's file may be given, the best first, where others have theirs already. Without end."""
+    yield wanted
+    suffix = owner_suffix(task_id)
+    for number in count(1):
+        yield with_suffix(wanted, suffix if number == 1 else f"{suffix}~{number}")
+
+
+def joined(parts: Parts, room: int) -> str:
+    """A path as one name of at most ``room`` bytes; of one that is too long the folders are cut, and a hash added."""
+    path = "/".join(parts)
+    if len(path.encode()) <= room:
+        return path
+    digest = hashlib.sha256(path.encode()).hexdigest()[:8]
+    folders = "/".join(parts[:-1]).encode()[: room - len(parts[-1].encode()) - len(digest) - 2]
+    return f"{folders.decode(errors='ignore').rstrip('/. ')}~{digest}/{parts[-1]}"
 
 
 def plan(files: Sequence[ExportFile]) -> list[Parts]:
