@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio
 
-from aluma_async.config import Config
+from aluma_async.config import Config, ServiceConfig
 from aluma_async.events import Event
 from aluma_async.policy.adaptive import AdaptiveLimit
 from aluma_async.ports import OnEvent
@@ -55,6 +55,8 @@ class Services:
                     self._tell_systemd(send, vitals)
                 if service.address:
                     await self._serve(*service.address, vitals, stack)
+            if service.notify_command or service.notify_url:
+                await self._notify(service, stack)
             yield
 
     def _tell_systemd(self, send: Callable[[str], None], vitals: Vitals) -> None:
@@ -64,6 +66,24 @@ class Services:
         self.systemd = Systemd(send, vitals, watchdog=watchdog_seconds(os.environ), stuck=stuck)
         self._listeners.append(self.systemd)
         self.beside.append(self.systemd.run)
+
+    async def _notify(self, service: ServiceConfig, stack: AsyncExitStack) -> None:
+        from aluma_async.service.notify import Notifier, Tell  # costs memory, so only where it is wanted
+        from aluma_async.service.tell import command, open_webhook
+
+        tells: list[Tell] = []
+        if service.notify_command:
+            tells.append(command(service.notify_command))
+        if service.notify_url:
+            tells.append(await stack.enter_async_context(open_webhook(service.notify_url)))
+        notifier = Notifier(
+            tells,
+            oldest_seconds=service.oldest_task_seconds,
+            log=lambda text: self._report.log.write("warning", "NotificationLost", text),
+        )
+        stack.push_async_callback(notifier.finish)
+        self._listeners.append(notifier)
+        self.beside.append(notifier.run)
 
     async def _serve(self, host: str, port: int, vitals: Vitals, stack: AsyncExitStack) -> None:
         from aluma_async.service.http import serve  # costs memory, so only where it is wanted

@@ -122,12 +122,20 @@ class ServiceConfig(Table, frozen=True, kw_only=True):
     """Where metrics and health are served, ``HOST:PORT`` or a port of the loopback; empty: nowhere."""
     stuck_seconds: Annotated[float, Meta(ge=1, le=31_536_000)] = 600
     """How long a task may be in hand without any sign of it until the exporter counts as stuck."""
+    notify_command: tuple[str, ...] = ()
+    """Run for each notification, without a shell; empty: none."""
+    notify_url: str = ""
+    """Where each notification is sent to; it may hold a secret."""
+    oldest_task_seconds: Seconds = 86400
+    """Of a task that has waited for longer a notification tells; 0: never."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.listen and not self.address:
             hint = "Give it like 127.0.0.1:9464, or only the port."
             raise BadValue("listen", self.listen, "is no HOST:PORT", hint=hint)
+        if self.notify_url and not self.notify_url.startswith(("http://", "https://")):
+            raise BadValue("notify_url", "…", "is no http:// or https:// URL", hint="Give it whole.")
 
     @property
     def address(self) -> tuple[str, int] | None:
