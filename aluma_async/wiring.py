@@ -111,10 +111,13 @@ def _journal(folder: Path, stack: AsyncExitStack, on_event: OnEvent | None) -> S
 
 
 def _tls(ca_file: Path | None) -> ssl.SSLContext | bool:
-    """Certificates are always verified; ``ca_file`` names further authorities (PEM)."""
+    """Certificates are always verified; ``ca_file`` names authorities (PEM) beside the system's."""
     if not ca_file:
         return True
+    context = ssl.create_default_context()
     try:
-        return ssl.create_default_context(cafile=ca_file)
+        context.load_verify_locations(ca_file)
     except OSError as error:
-        raise ConfigError(f"aluma.ca_file = {ca_file}: {error.strerror or error}", hint="A PEM file.") from None
+        why = "holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+        raise ConfigError(f"[aluma] ca_file = {ca_file}: {why}", hint="Name a PEM file of certificates.") from None
+    return context

@@ -51,7 +51,12 @@ def started(*arguments, **options):
 
 def environment(home, secret, more):
     """Make an environment in which nothing is set up but the credentials."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ALUMA_", "XDG_"))}
+    other = ("ALUMA_", "XDG_", "STATE_", "CONFIGURATION_", "CREDENTIALS_", "NOTIFY_", "JOURNAL_")
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(other) and not name.lower().endswith("_proxy")
+    }
     credentials = {"ALUMA_CLIENT_ID": SimulatedAluma.client_id, "ALUMA_CLIENT_SECRET": secret}
     return {**kept, "HOME": str(home), "LOCALAPPDATA": str(home), **credentials, **more}
 

@@ -314,7 +314,7 @@ def test_list_tells_where_the_files_of_a_task_may_go(cli, tmp_path, fifty):
 def test_help_and_version(cli):
     done = cli("--help")
     assert done.returncode == 0
-    for part in ("--workers", "simulate", "ALUMA_CLIENT_SECRET", "_ALUMA_ASYNC_COMPLETE"):
+    for part in ("--workers", "simulate", "ALUMA_CLIENT_SECRET", "completion bash"):
         assert part in done.stdout
     assert cli("-h").stdout == done.stdout
     assert cli("--version").stdout.startswith("aluma-async ")

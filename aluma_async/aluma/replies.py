@@ -27,6 +27,8 @@ _LONGEST_SPEC = 64 * 1024 * 1024
 _URL_HINT = "Is base_url right, and is nothing in between (a proxy, a log-in page)?"
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18})")
 _REACH_HINT = "Check base_url, the network and the proxy."
+_TRUST_HINT = "Where a proxy opens TLS, or the API is your own: name its authority with ca_file under [aluma]."
+_PROXY_HINT = "Check proxy under [aluma], and the name and password in it."
 
 
 class _Lost(aiohttp.ClientError):
@@ -63,7 +65,10 @@ class told:  # noqa: N801 - used like a function; a generator would cost more th
             return
         what, changes = self._what, self._changes
         if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-            raise Unreachable(f"{what}: no connection ({_reason(error)})", hint=_REACH_HINT) from None
+            hint = _TRUST_HINT if isinstance(error, aiohttp.ClientConnectorCertificateError) else _REACH_HINT
+            raise Unreachable(f"{what}: no connection ({_reason(error)})", hint=hint) from None
+        if isinstance(error, aiohttp.ClientHttpProxyError):  # nothing has gone through it
+            raise Unreachable(f"{what}: the proxy answered {error.status}", hint=_PROXY_HINT) from None
         if isinstance(error, aiohttp.ClientPayloadError):
             raise (Ambiguous if changes else BadReply)(f"{what}: the reply was cut short") from None
         if isinstance(error, aiohttp.ClientError | TimeoutError):

@@ -44,7 +44,7 @@ async def _check(options: dict[str, Any], config_only: bool) -> int:
         config = load_config(options)
     if codes:
         return codes[0]
-    for warning in config.warnings():
+    for warning in (*config.warnings(), *_overlooked(config)):
         click.echo(f"warn  config: {warning}")
     await _check_wiring(config, codes)
     if not config_only:
@@ -106,6 +106,13 @@ def _file(options: dict[str, Any]) -> str:
 
     named = options.get("config") or find_config_file(os.environ)
     return str(named) if named else "no file, so the defaults"
+
+
+def _overlooked(config: Config) -> Iterator[str]:
+    """Say what somebody may count on that does nothing."""
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        if os.environ.get(name) and not config.aluma.proxy:
+            yield f"{name} is set and not used: a proxy is named with proxy under [aluma]"
 
 
 def _plan(routing: Routing) -> Iterator[str]:

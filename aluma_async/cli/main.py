@@ -12,7 +12,9 @@ from click.core import ParameterSource
 
 from aluma_async import __version__
 from aluma_async.cli.check import check
+from aluma_async.cli.completion import completion
 from aluma_async.cli.demo import demo
+from aluma_async.cli.effective import config_group
 from aluma_async.cli.exits import DONE, INTERRUPTED, LEFT_BEHIND, error_lines, exit_code
 from aluma_async.cli.held import retry, status
 from aluma_async.cli.options import load_config, run_options, shared_options
@@ -25,8 +27,7 @@ _EPILOG = """\b
 Each option has an environment variable: --base-url has ALUMA_ASYNC_BASE_URL.
 Client id and secret are no options: set ALUMA_CLIENT_ID and ALUMA_CLIENT_SECRET,
 or client_id and client_secret_file in the config file.
-Shell completion: eval "$(_ALUMA_ASYNC_COMPLETE=bash_source aluma-async)"
-(or zsh_source, fish_source).
+Shell completion: eval "$(aluma-async completion bash)" (or zsh, fish, powershell).
 """
 _ON_THEIR_OWN = ("demo", "simulate")
 _SETTINGS = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "ALUMA_ASYNC", "max_content_width": 110}
@@ -62,7 +63,19 @@ def _refuse_lost_options(context: click.Context) -> None:
                 raise click.UsageError(f"{context.invoked_subcommand} takes its options behind its name", context)
 
 
-for command in (demo, check, list_waiting, status, retry, simulate, print_unit, monitoring):
+_COMMANDS = (
+    demo,
+    check,
+    config_group,
+    list_waiting,
+    status,
+    retry,
+    simulate,
+    completion,
+    print_unit,
+    monitoring,
+)
+for command in _COMMANDS:
     cli.add_command(command)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from aluma_async.config import Config
 
@@ -90,6 +91,11 @@ def merged(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]
 
 def load_config(options: Mapping[str, Any]) -> Config:
     """Make the configuration. Raises ``ConfigError``."""
+    return Config.load(options.get("config"), overrides_of(options))
+
+
+def overrides_of(options: Mapping[str, Any]) -> Mapping[str, Mapping[str, object]]:
+    """Put options into the tables of the config file that they stand for."""
     overrides: defaultdict[str, dict[str, object]] = defaultdict(dict)
     for name, (table, key) in _KEYS.items():
         if _given(options.get(name)):
@@ -98,7 +104,24 @@ def load_config(options: Mapping[str, Any]) -> Config:
         overrides["destinations"]["default"] = {"type": "folder", "path": options["output"]}
     if options.get("verbose") or options.get("quiet"):
         overrides["service"]["log_level"] = "debug" if options["verbose"] else "warning"
-    return Config.load(options.get("config"), overrides)
+    return overrides
+
+
+def said_where(context: click.Context) -> Mapping[tuple[str, str], str]:
+    """Tell for each table and key whether an option or a variable of the environment gave it, and which."""
+    keys = {**_KEYS, "verbose": ("service", "log_level"), "quiet": ("service", "log_level")}
+    keys["output"] = ("destinations", "")
+    found: dict[tuple[str, str], str] = {}
+    level: click.Context | None = context
+    while level:
+        for option in level.command.params:
+            name = option.name or ""
+            if name in keys and keys[name] not in found and _given(level.params.get(name)):
+                by_variable = level.get_parameter_source(name) is ParameterSource.ENVIRONMENT
+                variable = f"environment {level.auto_envvar_prefix}_{name.upper()}"
+                found[keys[name]] = variable if by_variable else f"option {option.opts[-1]}"
+        level = level.parent
+    return found
 
 
 def _given(value: object) -> bool:

@@ -27,24 +27,19 @@ _ORDERS: Mapping[str, Callable[[ExportTask], Any]] = {
 _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 
 
-class Duration(click.ParamType[float]):
-    """A duration with its unit: ``90s``, ``30min``, ``2h``, ``3d``; seconds without one."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return seconds."""
-        match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|min|h|d)?", str(value))
-        if not match:
-            self.fail(f"{value!r} is not like 90s, 30min, 2h or 3d", param, ctx)
-        return float(match[1]) * _UNITS[match[2] or "s"]
+def duration(text: str) -> float:
+    """Read seconds with their unit: ``90s``, ``30min``, ``2h``, ``3d``; seconds without one."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|min|h|d)?", text)
+    if not match:
+        raise click.BadParameter(f"{text!r} is not like 90s, 30min, 2h or 3d")
+    return float(match[1]) * _UNITS[match[2] or "s"]
 
 
 @click.command("list")
 @click.option("--json", "as_json", is_flag=True, help="A JSON array, an object for each task.")
 @click.option("--plan", is_flag=True, help="Also where its files may go; which of them is known when it is claimed.")
 @click.option("--sort", type=click.Choice(list(_ORDERS)), help="Oldest first, or by name; unsorted it comes at once.")
-@click.option("--older-than", type=Duration(), metavar="AGE", help="Only what waits for longer: 90s, 30min, 2h, 3d.")
+@click.option("--older-than", type=duration, metavar="AGE", help="Only what waits for longer: 90s, 30min, 2h, 3d.")
 @shared_options
 @click.pass_obj
 def list_waiting(outer: dict[str, Any], /, **inner: Any) -> int:

@@ -48,15 +48,7 @@ class Config(Struct, frozen=True, kw_only=True):
     @classmethod
     def load(cls, path: str | Path | None = None, overrides: Overrides | None = None) -> Self:
         """Read a file; without ``path`` the one that is found in the usual places, or none. Raises ``ConfigError``."""
-        path = Path(path) if path else find_config_file(os.environ)
-        if path is None:
-            return cls.from_toml("", "defaults", overrides)
-        try:
-            return cls.from_toml(path.read_text("utf-8-sig"), str(path), overrides)
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read: {error.strerror}", hint="Name another with --config.") from None
-        except UnicodeDecodeError:
-            raise ConfigError(f"{path}: is not UTF-8 text", hint="Save it as UTF-8.") from None
+        return cls.from_toml(*read_config_file(path), overrides)
 
     @classmethod
     def from_toml(cls, text: str, file: str, overrides: Overrides | None = None) -> Self:
@@ -146,6 +138,19 @@ class Config(Struct, frozen=True, kw_only=True):
             ),
         )
         return [text for applies, text in rules if applies]
+
+
+def read_config_file(path: str | Path | None = None) -> tuple[str, str]:
+    """Read the text of a file, or of the one in the usual places, and what to call it. Raises ``ConfigError``."""
+    path = Path(path) if path else find_config_file(os.environ)
+    if path is None:
+        return "", "defaults"
+    try:
+        return path.read_text("utf-8-sig"), str(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}", hint="Name another with --config.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text", hint="Save it as UTF-8.") from None
 
 
 def _read_destinations(raw: object, file: str) -> dict[str, DestinationConfig]:

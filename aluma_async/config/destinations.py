@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
-from urllib.parse import urlsplit
 
 from msgspec import Meta, field
 
 from aluma_async.config.credentials import read_secret
+from aluma_async.config.shown import without_password
 from aluma_async.config.table import BadValue, Table
 from aluma_async.exceptions import ConfigError
 
@@ -59,10 +59,6 @@ class SqlConfig(Table, frozen=True, kw_only=True, tag_field="type", tag="sql"):
             "".encode(self.encoding)
         except LookupError:
             raise BadValue("encoding", self.encoding, "is not known", hint="Like utf-8 or cp1252.") from None
-
-    def __repr__(self) -> str:
-        """Leave the password out."""
-        return f"SqlConfig({self.place!r})"
 
     @property
     def place(self) -> str:
@@ -126,13 +122,3 @@ DESTINATION_TYPES: dict[str, type[DestinationConfig]] = {
     "object-store": ObjectStoreConfig,
 }
 """By what ``type`` says."""
-
-
-def without_password(url: str) -> str:
-    """Return a URL that may be shown."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "…"
-    name, at, host = parts.netloc.rpartition("@")
-    return parts._replace(netloc=name.partition(":")[0] + at + host, query="").geturl()

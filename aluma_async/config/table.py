@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 from msgspec import Struct, ValidationError, convert, structs
 
+from aluma_async.config.shown import shown
 from aluma_async.exceptions import ConfigError
 
 
@@ -30,6 +31,11 @@ class Table(Struct, frozen=True, kw_only=True):
     """Pairs of keys of which the first must not be above the second."""
     SECRET: ClassVar[tuple[str, ...]] = ()
     """Keys whose value may hold a secret, so that no message repeats it."""
+
+    def __repr__(self) -> str:
+        """Leave passwords out."""
+        told = ", ".join(f"{name}={shown(name, getattr(self, name))!r}" for name in self.__struct_fields__)
+        return f"{type(self).__name__}({told})"
 
     def __post_init__(self) -> None:
         for field in structs.fields(self):
