@@ -116,6 +116,8 @@ class RouteConfig(Table, frozen=True, kw_only=True):
 class ServiceConfig(Table, frozen=True, kw_only=True):
     """``[service]``: what is said while it runs, and to whom."""
 
+    SECRET = ("notify_url",)
+
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     listen: str = ""
