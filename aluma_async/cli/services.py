@@ -57,6 +57,8 @@ class Services:
                     await self._serve(*service.address, vitals, stack)
             if service.notify_command or service.notify_url:
                 await self._notify(service, stack)
+            if tracing := tracer():
+                self._listeners.append(tracing)
             yield
 
     def _tell_systemd(self, send: Callable[[str], None], vitals: Vitals) -> None:
@@ -95,3 +97,12 @@ class Services:
         url = await stack.enter_async_context(serve(host, port, metrics, vitals))
         if self._config.service.log_level in ("debug", "info"):
             self._report.log.write("info", "Listening", f"metrics and health at {url}", url=url)
+
+
+def tracer() -> OnEvent | None:
+    """Make spans, if OpenTelemetry is installed and somebody has set it up."""
+    try:
+        from aluma_async.service.tracing import Tracing, is_set_up
+    except ModuleNotFoundError:
+        return None
+    return Tracing() if is_set_up() else None
