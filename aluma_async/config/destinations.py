@@ -1,5 +1,6 @@
 """The tables ``[destinations.NAME]``: one kind for each ``type``."""
 
+from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
@@ -9,6 +10,7 @@ from msgspec import Meta, field
 from aluma_async.config.credentials import read_secret
 from aluma_async.config.shown import without_password
 from aluma_async.config.table import BadValue, Table
+from aluma_async.config.tables import is_unencrypted, url_fault
 from aluma_async.exceptions import ConfigError
 
 ColumnType: TypeAlias = Literal["text", "integer", "number", "float", "boolean", "date", "timestamp", "time", "json"]
@@ -114,11 +116,53 @@ class ObjectStoreConfig(Table, frozen=True, kw_only=True, tag_field="type", tag=
         )
 
 
-DestinationConfig: TypeAlias = FolderConfig | SqlConfig | ObjectStoreConfig
+class WebDavConfig(Table, frozen=True, kw_only=True, tag_field="type", tag="webdav"):
+    """``type = "webdav"``."""
+
+    SECRET = ("url",)
+
+    url: str
+    username: str = ""
+    password_file: Path | None = None
+    token_file: Path | None = None
+    """Of a bearer token, instead of user and password."""
+    on_conflict: Literal["keep-both", "overwrite", "fail"] = "keep-both"
+    allow_insecure: bool = False
+    ca_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if why := url_fault(self.url):  # it may hold a password, so it is not repeated
+            raise BadValue("url", "…", why, hint="Give it like https://cloud.example/remote.php/dav/files/me/export.")
+        if is_unencrypted(self.url) and not self.allow_insecure:
+            why = "http sends the password and the documents unencrypted"
+            raise BadValue("url", self.url, why, hint="Use https, or allow_insecure = true on a network you trust.")
+        if bool(self.username) != bool(self.password_file):
+            raise BadValue("username", self.username, "username and password_file go together", hint="Give both.")
+
+    @property
+    def place(self) -> str:
+        """What people are told."""
+        return self.url
+
+    def authorization(self) -> dict[str, str]:
+        """Return the headers that say who we are. Raises ``ConfigError``."""
+        if self.token_file and self.username:
+            raise ConfigError("token_file, username: not both of them", hint="Leave out one.")
+        if self.token_file:
+            return {"Authorization": f"Bearer {read_secret(self.token_file)}"}
+        if self.password_file:
+            known = f"{self.username}:{read_secret(self.password_file)}"
+            return {"Authorization": f"Basic {b64encode(known.encode()).decode()}"}
+        return {}
+
+
+DestinationConfig: TypeAlias = FolderConfig | SqlConfig | ObjectStoreConfig | WebDavConfig
 
 DESTINATION_TYPES: dict[str, type[DestinationConfig]] = {
     "folder": FolderConfig,
     "sql": SqlConfig,
     "object-store": ObjectStoreConfig,
+    "webdav": WebDavConfig,
 }
 """By what ``type`` says."""

@@ -34,7 +34,7 @@ class AlumaConfig(Table, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         # A URL that is refused may hold a password, so it is not repeated.
-        if why := _base_url_fault(self.base_url):
+        if why := url_fault(self.base_url):
             raise BadValue("base_url", "…", why, hint="Give it like https://api.aluma.io.")
         if self.unencrypted and not self.allow_insecure:
             why = "http sends the secret and the documents unencrypted"
@@ -46,8 +46,7 @@ class AlumaConfig(Table, frozen=True, kw_only=True):
     @property
     def unencrypted(self) -> bool:
         """Whether the secret would cross a network in the clear; the loopback is none."""
-        url = urlsplit(self.base_url)
-        return url.scheme == "http" and not _is_loopback(url.hostname or "")
+        return is_unencrypted(self.base_url)
 
 
 class ExporterConfig(Table, frozen=True, kw_only=True):
@@ -148,7 +147,14 @@ class ServiceConfig(Table, frozen=True, kw_only=True):
         return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
 
 
-def _base_url_fault(text: str) -> str:
+def is_unencrypted(url: str) -> bool:
+    """Whether what is sent there crosses a network in the clear; the loopback is none."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not _is_loopback(parts.hostname or "")
+
+
+def url_fault(text: str) -> str:
+    """Tell what is wrong with the address of a server; empty if nothing is. The address may hold a password."""
     if not text.isprintable() or any(character in text for character in " \\"):
         return "holds spaces or signs that no URL has"
     try:

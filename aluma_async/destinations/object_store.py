@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 from urllib.parse import quote
 from weakref import WeakValueDictionary
 
@@ -20,12 +20,11 @@ from msgspec import Struct
 from obstore.exceptions import AlreadyExistsError, PreconditionError
 
 from aluma_async.destinations.buckets import BIG, ERRORS, open_store, put_parts, put_whole, told
+from aluma_async.destinations.conflicts import OnConflict, names
 from aluma_async.destinations.spool import Spool, Spooled
 from aluma_async.exceptions import DestinationError, deciding
 from aluma_async.models import Claim
-from aluma_async.policy.naming import OWN_FOLDER, Parts, candidates, joined, plan
-
-OnConflict: TypeAlias = Literal["keep-both", "overwrite", "fail"]
+from aluma_async.policy.naming import OWN_FOLDER, Parts, joined, plan
 
 _MARK = f"{OWN_FOLDER}/mark"
 _LONGEST_KEY = 1024
@@ -52,10 +51,6 @@ class _Upload(Struct, frozen=True):
     path: Parts
     data: Spooled
     attributes: dict[str, str]
-
-    @property
-    def what(self) -> str:
-        return f"file {self.number}"
 
 
 class ObjectStoreDestination:
@@ -130,19 +125,15 @@ class ObjectStoreDestination:
 
     async def _put(self, claim: Claim, upload: _Upload, new: dict[str, _Upload]) -> None:
         async with self._turns if upload.data.size <= BIG else self._big_turns:
-            for path in candidates(upload.path, claim.task.id):
+            what = f"{self._url}: task {claim.task.id}: file {upload.number}"
+            for path in names(upload.path, claim.task.id, self._on_conflict, what):
                 key = joined(path, self._room)
                 async with self._names.setdefault(key, anyio.Lock()):
                     try:
                         if await self._put_as(key, upload, new):
                             return
                     except ERRORS as error:
-                        raise told(error, f"{self._url}: task {claim.task.id}, {upload.what}") from error
-                if self._on_conflict == "fail":
-                    raise DestinationError(
-                        f"{self._url}: task {claim.task.id}: the name of {upload.what} belongs to another",
-                        hint='on_conflict = "keep-both" keeps both.',
-                    )
+                        raise told(error, what) from error
 
     async def _put_as(self, key: str, upload: _Upload, new: dict[str, _Upload]) -> bool:
         """Put an object under a name; False if that is another's."""
@@ -164,7 +155,7 @@ class ObjectStoreDestination:
                 pass
             new.pop(key, None)
             there = await self._look(key)
-        raise DestinationError(f"{self._url}: {upload.what}: somebody else goes on changing its object")
+        raise DestinationError(f"{self._url}: file {upload.number}: somebody else goes on changing its object")
 
     async def _look(self, key: str) -> _There | None:
         try:

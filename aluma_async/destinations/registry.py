@@ -10,8 +10,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from aluma_async.config.destinations import DestinationConfig, FolderConfig, ObjectStoreConfig, SqlConfig
+from aluma_async.config.destinations import DestinationConfig, FolderConfig, ObjectStoreConfig, SqlConfig, WebDavConfig
+from aluma_async.destinations.dav import open_session
 from aluma_async.destinations.folder import FolderDestination
+from aluma_async.destinations.webdav import WebDavDestination
 from aluma_async.exceptions import ConfigError
 from aluma_async.ports import Destination
 
@@ -79,10 +81,17 @@ def _object_store(config: ObjectStoreConfig, state: Path, stack: AsyncExitStack)
     )
 
 
+def _webdav(config: WebDavConfig, state: Path, stack: AsyncExitStack) -> Destination:
+    session = open_session(config.authorization(), config.ca_file)
+    stack.push_async_callback(session.close)
+    return WebDavDestination(session, config.url, on_conflict=config.on_conflict, spool=state / "spool")
+
+
 _OPENERS: Mapping[type[Any], Callable[[Any, Path, AsyncExitStack], Destination]] = {
     FolderConfig: open_folder,
     SqlConfig: _sql,
     ObjectStoreConfig: _object_store,
+    WebDavConfig: _webdav,
 }
 _EXTRAS: Mapping[type[Any], str] = {SqlConfig: "sql", ObjectStoreConfig: "object-store"}
 """Of this package, with what a type needs besides."""

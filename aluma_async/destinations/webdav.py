@@ -1,0 +1,173 @@
+"""``WebDavDestination``: files on a WebDAV server (Nextcloud, SharePoint and most document management systems).
+
+Files are staged on this machine, put below ``.aluma-async`` on the server, and moved into place together at the
+end: a final name appears only with complete content. Whose a name is stands in a small file below
+``.aluma-async/owners``, which one task only can make (``Overwrite: F``). What a crash leaves on its way stays
+below ``.aluma-async/staging``.
+"""
+
+import hashlib
+import secrets
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from io import BytesIO
+from itertools import count
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+import aiohttp
+import anyio
+from msgspec import Struct
+
+from aluma_async.destinations.conflicts import OnConflict, names
+from aluma_async.destinations.dav import Dav
+from aluma_async.destinations.spool import Spool, Spooled
+from aluma_async.exceptions import DestinationError, deciding
+from aluma_async.models import Claim
+from aluma_async.policy.naming import OWN_FOLDER, Parts, collision_key, plan
+
+_AT_ONCE = 8
+"""Requests at a time."""
+_STAGING, _OWNERS = (OWN_FOLDER, "staging"), (OWN_FOLDER, "owners")
+
+
+class _OnItsWay(Struct, frozen=True):
+    """A file of a task that is on the server, but not in its place."""
+
+    task: str
+    what: str
+    wanted: Parts
+    staged: Parts
+    record: Parts
+    """A file that holds the task's id."""
+
+
+class _Placed(Struct, frozen=True):
+    """A file that is in its place, or may be, where nothing was."""
+
+    staged: Parts
+    final: Parts
+    owner: Parts
+
+
+class WebDavDestination:
+    """What is below ``url``; ``session`` sends the credentials for it, and nothing else may use it.
+
+    ``on_conflict`` says what becomes of a file whose name another task's file has. Big files are staged in ``spool``.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        *,
+        on_conflict: OnConflict = "keep-both",
+        spool: Path | None = None,
+    ) -> None:
+        self._dav = Dav(session, url)
+        self._on_conflict, self._spool = on_conflict, spool
+        self._turns = anyio.Semaphore(_AT_ONCE)
+        self._names: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
+        self._token, self._numbers = secrets.token_hex(8), count(1)  # no two processes may stage under one name
+
+    async def probe(self) -> None:
+        """Make what is missing, and write a file to see whether that goes."""
+        self._dav.forget()
+        await self._make_ours()
+        trial = (*_STAGING, f"{self._token}.probe")
+        await self._dav.put(trial, _text("aluma-async was here"))
+        await self._dav.delete(trial)
+
+    @asynccontextmanager
+    async def open(self, claim: Claim) -> AsyncIterator[Spool]:
+        """Begin to deliver: files are staged, and go to the server at the end."""
+        if self._spool:
+            self._spool.mkdir(parents=True, exist_ok=True)
+        with Spool(self._spool) as spool:
+            yield spool
+            await self._publish(claim, spool)
+
+    async def _publish(self, claim: Claim, spool: Spool) -> None:
+        number = next(self._numbers)
+        record = (*_STAGING, f"{self._token}-{number}.owner")
+        staged = {file.number: (*_STAGING, f"{self._token}-{number}-{file.number}.part") for file in claim.spec.files}
+        new: list[_Placed] = []
+        await self._make_ours()
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._stage, record, _text(claim.task.id))
+                for file in claim.spec.files:
+                    group.start_soon(self._stage, staged[file.number], spool[file])
+            async with anyio.create_task_group() as group:
+                for file, wanted in zip(claim.spec.files, plan(claim.spec.files), strict=True):
+                    what = f"{self._dav.url}: task {claim.task.id}: file {file.number}"
+                    on_its_way = _OnItsWay(claim.task.id, what, wanted, staged[file.number], record)
+                    group.start_soon(self._place, on_its_way, new)
+        except BaseException as error:
+            with anyio.CancelScope(shield=True):
+                await self._take_back(new, staged.values())
+            if isinstance(error, BaseExceptionGroup):
+                raise deciding(error) from None
+            raise
+        finally:
+            with anyio.CancelScope(shield=True), suppress(DestinationError):
+                await self._dav.delete(record)
+
+    async def _make_ours(self) -> None:
+        for path in ((), _STAGING[:1], _STAGING, _OWNERS):
+            if not await self._dav.make(*path):
+                raise DestinationError(f"{self._dav.url}: a file has the name of our folder {'/'.join(path)}")
+
+    async def _stage(self, path: Parts, data: Spooled) -> None:
+        async with self._turns:
+            await self._dav.put(path, data)
+
+    async def _place(self, file: _OnItsWay, new: list[_Placed]) -> None:
+        async with self._turns:
+            folder: Parts = ()
+            for part in file.wanted[:-1]:
+                for (name,) in names((part,), file.task, self._on_conflict, file.what):
+                    if await self._dav.make(*folder, name):
+                        folder = (*folder, name)
+                        break
+            for final in names((*folder, file.wanted[-1]), file.task, self._on_conflict, file.what):
+                async with self._names.setdefault(collision_key(final), anyio.Lock()):
+                    taken = False
+                    with anyio.CancelScope(shield=True):  # a move is not given up half-way
+                        taken = await self._take(final, file, new)
+                    if taken:
+                        return
+
+    async def _take(self, final: Parts, file: _OnItsWay, new: list[_Placed]) -> bool:
+        """Move a file to a name; False if that is another's."""
+        digest = hashlib.sha256(collision_key(final).encode()).hexdigest()
+        owner = (*_OWNERS, digest[:2], digest[2:40])
+        whose = await self._dav.read(owner)
+        replace = self._on_conflict == "overwrite"
+        if whose is None and not await self._dav.has(final):
+            await self._dav.make(*owner[:-1])
+            if await self._dav.move(file.record, owner, overwrite=False, verb="COPY"):
+                placed = _Placed(file.staged, final, owner)
+                new.append(placed)
+                if await self._dav.move(file.staged, final, overwrite=replace):
+                    return True
+                new.remove(placed)  # somebody else put a file there just now
+                await self._dav.delete(owner)
+                return False
+            whose = await self._dav.read(owner)
+        return (replace or whose == file.task) and await self._dav.move(file.staged, final, overwrite=True)
+
+    async def _take_back(self, new: Sequence[_Placed], staged: Iterable[Parts]) -> None:
+        """Delete what is new, as far as the server is there; what stays is replaced by the task's next attempt."""
+        with suppress(DestinationError):
+            for placed in new:
+                if not await self._dav.has(placed.staged):
+                    await self._dav.delete(placed.final)
+                await self._dav.delete(placed.owner)
+            for path in staged:
+                await self._dav.delete(path)
+
+
+def _text(text: str) -> Spooled:
+    data = text.encode(errors="surrogatepass")
+    return Spooled(BytesIO(data), len(data), "")
