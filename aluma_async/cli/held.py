@@ -16,6 +16,14 @@ from aluma_async.pipeline.quarantine import RECORD
 from aluma_async.policy.lease import elapsed, remaining
 from aluma_async.service.text import counted, printable, span
 
+_IN_WORDS = {
+    Step.STARTED: "being exported",
+    Step.CLAIMED: "being exported",
+    Step.COMMITTED: "saved, to be completed",
+    Step.FAILING: "in the quarantine, to be failed",
+    Step.LOOSE: "to be given back",
+}
+
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="A JSON object.")
@@ -107,7 +115,7 @@ def _quarantined(folder: Path) -> Iterator[dict[str, object]]:
 def _line(row: dict[str, object]) -> str:
     parts = [str(row["task"])]
     if "step" in row:
-        parts.append(f"{row['step']}, {span(float(str(row['seconds'])))} ago")
+        parts.append(f"{_IN_WORDS[Step(str(row['step']))]}, {span(float(str(row['seconds'])))} ago")
     if "retry_in_seconds" in row:
         parts.append(f"again in {span(float(str(row['retry_in_seconds'])))}, {row['failures']} failures")
     if "message" in row:

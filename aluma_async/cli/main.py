@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from aluma_async import __version__
+from aluma_async.cli.cancel import cancel
 from aluma_async.cli.check import check
 from aluma_async.cli.completion import completion
 from aluma_async.cli.demo import demo
@@ -70,6 +71,7 @@ _COMMANDS = (
     list_waiting,
     status,
     retry,
+    cancel,
     simulate,
     completion,
     print_unit,

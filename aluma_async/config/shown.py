@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 HIDDEN = "…"
-_SECRET = re.compile(r"secret|passw|token|credential|signature|sas|(^|_)key$|access_key", re.IGNORECASE)
+_SECRET = re.compile(
+    r"secret|passw|token|credential|signature|sas|(^|_)key$|access_key|service_account$", re.IGNORECASE
+)
 _NO_SECRET = re.compile(r"_(file|env)$", re.IGNORECASE)
 _WHOLE_URL_IS_SECRET = ("notify_url",)
 

@@ -27,6 +27,7 @@ from aluma_async.rounds import Rounds
 T = TypeVar("T")
 
 FILE_NAME = "journal.sqlite3"
+_LOCK = "lock"
 _KINDS: dict[str, type[Record]] = {"claim": OpenClaim, "hold": Hold}
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 _SET_UP = (
@@ -119,7 +120,7 @@ class SqliteJournal:
     def _begin(self) -> Path | None:
         with _told(self._path):
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = _locked(self._folder / "lock")
+            self._lock = _locked(self._folder / _LOCK)
         try:
             with _told(self._path):
                 self._kept = {(type(record), record.task_id): record for record in read(self._connect())}
@@ -202,6 +203,22 @@ def look(folder: Path) -> list[Record]:
             return list(read(database))
     except _Damaged as error:
         raise JournalError(str(error), hint="The next run sets it aside and begins a new one.") from None
+
+
+def in_use(folder: Path) -> bool:
+    """Whether an exporter runs on a folder now. Raises ``JournalError``."""
+    path = folder / _LOCK
+    with _told(path):
+        if not path.exists():
+            return False
+        fd = os.open(path, os.O_RDWR)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+    return False
 
 
 def release(folder: Path, task_ids: Sequence[str]) -> None:

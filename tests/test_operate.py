@@ -1,0 +1,82 @@
+"""Operator commands: what they tell, what they refuse, and what they change at Aluma."""
+
+import json
+import os
+import pty
+import subprocess
+from contextlib import contextmanager
+
+import pytest
+
+from aluma_async.pipeline import sqlite_journal
+from aluma_async.testing import SimulatedAluma
+from tests.processes import CLAIMED, PENDING, PROGRAM, environment, expect_error, simulator, started
+
+
+@pytest.fixture
+def bulky(tmp_path):
+    """An Aluma with two tasks that take long; the id of the first, claimed by an exporter that was killed."""
+    with simulator("--tasks", "2", "--profile", "bulk") as aluma:
+        yield aluma
+
+
+@contextmanager
+def claimed(tmp_path, aluma, state="state"):
+    """Start an exporter that never gets done; return it when it has claimed, and the id."""
+    env = environment(tmp_path, SimulatedAluma.client_secret, {})
+    options = ["-o", "out", "-w", "1", "--max-bytes-per-second", "1000", "--state", state, "-v", "--log-format", "json"]
+    with started(*options, "--base-url", aluma.base_url, cwd=tmp_path, env=env) as run:
+        for line in run.stderr:
+            if (said := json.loads(line))["event"] == "TaskStarted":
+                yield run, said["task"]
+                return
+
+
+def test_a_claim_that_nobody_holds_any_more_is_given_back(cli, tmp_path, bulky):
+    """The exporter is gone with its state folder, say; Aluma's time-out would take half an hour."""
+    with claimed(tmp_path, bulky) as (run, task):
+        run.kill()
+    assert bulky.ledger()["tasks"] == {PENDING: 1, CLAIMED: 1}
+    done = cli("cancel", "--yes", "--state", "another", "--base-url", bulky.base_url, "--", task)
+    assert (done.returncode, done.stdout) == (0, f"task {task} is given back\n")
+    assert bulky.ledger()["tasks"] == {PENDING: 2}
+    done = cli("cancel", "--yes", "--base-url", bulky.base_url, "--", task)
+    expect_error(done, 1, "is not claimed", "nothing to give back")
+
+
+def test_what_a_running_exporter_has_in_hand_is_refused(cli, tmp_path, bulky):
+    with claimed(tmp_path, bulky) as (_, task):
+        done = cli("cancel", "--yes", "--state", "state", "--base-url", bulky.base_url, "--", task)
+        expect_error(done, 1, "is in hand of the exporter", "stop it first")
+        assert CLAIMED in bulky.ledger()["tasks"]
+        assert sqlite_journal.in_use(tmp_path / "state")
+
+
+def test_cancel_asks_and_takes_no_for_an_answer(cli, tmp_path, bulky):
+    """Where nobody can be asked, --yes is needed."""
+    done = cli("cancel", "--base-url", bulky.base_url, "x")
+    assert (done.returncode, "--yes" in done.stderr) == (2, True)
+    with claimed(tmp_path, bulky) as (run, task):
+        run.kill()
+    ours, theirs = pty.openpty()
+    env = environment(tmp_path, SimulatedAluma.client_secret, {"ALUMA_ASYNC_BASE_URL": bulky.base_url})
+    with subprocess.Popen([*PROGRAM, "cancel", "--", task], stdin=theirs, stderr=subprocess.PIPE, env=env) as asking:
+        os.write(ours, b"n\n")
+        said = asking.stderr.read().decode()
+        assert asking.wait(30) == 1
+    os.close(ours)
+    os.close(theirs)
+    assert "Give it back?" in said
+    assert CLAIMED in bulky.ledger()["tasks"]
+
+
+def test_a_task_that_aluma_does_not_know(cli, fifty):
+    done = cli("cancel", "--yes", "--base-url", fifty.base_url, "nobody")
+    expect_error(done, 1, "knows no task nobody", "history")
+
+
+def test_status_tells_in_words_how_far_a_claim_has_come(cli, tmp_path, bulky):
+    with claimed(tmp_path, bulky) as (_, task):
+        assert f"{task}  being exported" in cli("status", "--state", "state").stdout
+        (claim,) = json.loads(cli("status", "--state", "state", "--json").stdout)["in_hand"]
+        assert claim["step"] in ("started", "claimed")
