@@ -93,6 +93,13 @@ def _run() -> int:
     options: dict[str, Any] = {}
     try:
         return cli.main(prog_name="aluma-async", standalone_mode=False, obj=options) or DONE
+    except click.UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # a group without its command; older click has no such error
+            error.show()
+        else:
+            command = error.ctx.command_path if error.ctx else "aluma-async"
+            click.echo(f"aluma-async: {error.format_message()}\nTry '{command} --help'.", err=True)
+        return error.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code

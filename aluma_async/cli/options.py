@@ -18,6 +18,15 @@ class _Listed(click.types.StringParamType):
     envvar_list_splitter = ","
 
 
+def _unless_quiet(context: click.Context, _: click.Parameter, verbose: bool) -> bool:
+    """Let --quiet go before a variable that says the opposite; options have been read before variables."""
+    return verbose and not (
+        context.params.get("quiet")
+        and context.get_parameter_source("quiet") is ParameterSource.COMMANDLINE
+        and context.get_parameter_source("verbose") is ParameterSource.ENVIRONMENT
+    )
+
+
 _SHARED = (
     click.option("-c", "--config", type=click.Path(), metavar="FILE", help="Config file (TOML)."),
     click.option("-o", "--output", type=click.Path(), metavar="DIR", help="Export into this folder."),
@@ -25,7 +34,13 @@ _SHARED = (
     click.option("--allow-insecure", is_flag=True, help="Allow http to a host that is not this one."),
     click.option("--project", type=_Listed(), multiple=True, metavar="ID_OR_NAME", help="Only this one; repeatable."),
     click.option("--log-format", type=click.Choice(["text", "json"]), help="Of what goes to stderr.  [default: text]"),
-    click.option("-v", "--verbose", is_flag=True, help="Log everything, names of tasks and files included."),
+    click.option(
+        "-v",
+        "--verbose",
+        is_flag=True,
+        callback=_unless_quiet,
+        help="Log everything, names of tasks and files included.",
+    ),
     click.option("-q", "--quiet", is_flag=True, help="Log warnings and errors only."),
 )
 _STATE = click.option("--state", type=click.Path(), metavar="DIR", help="The folder of journal and quarantine.")
