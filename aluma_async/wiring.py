@@ -2,8 +2,7 @@
 
 import os
 import random
-import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
@@ -14,6 +13,7 @@ import aiohttp
 from aluma_async.aluma.client import AlumaClient
 from aluma_async.aluma.downloads import DownloadLimits, PublicResolver
 from aluma_async.config import Config, Credentials, FolderConfig
+from aluma_async.config.authorities import tls
 from aluma_async.destinations.registry import open_destinations, open_folder
 from aluma_async.destinations.routed import Routed
 from aluma_async.events import Event
@@ -22,7 +22,7 @@ from aluma_async.pipeline.exporter import Exporter
 from aluma_async.pipeline.sqlite_journal import SqliteJournal
 from aluma_async.pipeline.throttle import Throttle
 from aluma_async.policy.retry import Patience, Retry
-from aluma_async.ports import OnEvent
+from aluma_async.ports import Destination, OnEvent
 
 _READ_BUFFER = 1024 * 1024  # a connection holds twice as much before it stops reading
 _KEEP_ALIVE_SECONDS = 15.0  # shorter than what load balancers grant, so that a PUT meets no closing connection
@@ -51,7 +51,7 @@ async def open_client(
     connector = aiohttp.TCPConnector(
         limit=config.max_at_once,
         keepalive_timeout=_KEEP_ALIVE_SECONDS,
-        ssl=_tls(config.aluma.ca_file),
+        ssl=tls(config.aluma.ca_file, "[aluma] "),
         resolver=PublicResolver(aiohttp.DefaultResolver(), config.aluma.download_hosts),
     )
     async with aiohttp.ClientSession(
@@ -74,20 +74,29 @@ async def open_client(
 
 @asynccontextmanager
 async def open_exporter(
-    config: Config, credentials: Credentials | None = None, *, on_event: OnEvent | None = None
+    config: Config,
+    credentials: Credentials | None = None,
+    *,
+    on_event: OnEvent | None = None,
+    destinations: Mapping[str, Destination] | None = None,
 ) -> AsyncIterator[Exporter]:
-    """Open an exporter as the config says. Raises ``ConfigError``; sends and writes nothing yet."""
+    """Open an exporter as the config says. Raises ``ConfigError``; sends and writes nothing yet.
+
+    ``destinations`` are yours, by name, beside the config's: routes may name them. They are not closed.
+    """
+    yours = destinations or {}
     if os.environ.get("AIOCACHE_DISABLE") == "1":
         raise ConfigError("AIOCACHE_DISABLE=1 would let failing tasks be tried again and again", hint="Unset it.")
-    routing, retry, state = config.routing(), config.retry, config.state_folder()
+    routing, retry, state = config.routing(yours), config.retry, config.state_folder()
     async with (
         open_client(config, credentials, on_event=on_event) as client,
-        open_destinations(config.destinations, state) as destinations,
+        open_destinations(config.destinations, state) as opened,
         AsyncExitStack() as stack,
     ):
+        to = {**opened, **yours}
         yield Exporter(
             client,
-            Routed(destinations, routing.of) if len(destinations) > 1 else next(iter(destinations.values())),
+            Routed(to, routing.of) if len(to) > 1 else next(iter(to.values())),
             workers=config.exporter.workers,
             queue_size=config.queue_size,
             journal=_journal(state, stack, on_event),
@@ -108,16 +117,3 @@ def _journal(folder: Path, stack: AsyncExitStack, on_event: OnEvent | None) -> S
     journal = SqliteJournal(folder, executor=executor, on_event=on_event)
     stack.callback(journal.close)
     return journal
-
-
-def _tls(ca_file: Path | None) -> ssl.SSLContext | bool:
-    """Certificates are always verified; ``ca_file`` names authorities (PEM) beside the system's."""
-    if not ca_file:
-        return True
-    context = ssl.create_default_context()
-    try:
-        context.load_verify_locations(ca_file)
-    except OSError as error:
-        why = "holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
-        raise ConfigError(f"[aluma] ca_file = {ca_file}: {why}", hint="Name a PEM file of certificates.") from None
-    return context

@@ -96,7 +96,7 @@ def test_each_command_does_what_it_says(command, aluma, tmp_path):
 
 
 def test_the_code_runs_as_it_stands(aluma, tmp_path):
-    configured, own = blocks("python", "Embedding")
+    configured, own, *_ = blocks("python", "Embedding")
     config = 'aluma.base_url = "{}"\ndestinations.default = {{ type = "folder", path = "out" }}\nexporter.state = "s"\n'
     (tmp_path / "config.toml").write_text(config.format(aluma["ALUMA_ASYNC_BASE_URL"]))
     for code in (configured, "import asyncio\n" + own + textwrap.dedent("\nasyncio.run(main())\n")):

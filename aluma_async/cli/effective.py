@@ -15,6 +15,7 @@ from aluma_async.cli.exits import DONE
 from aluma_async.cli.options import merged, overrides_of, run_options, said_where, shared_options
 from aluma_async.config import Config
 from aluma_async.config.config import read_config_file
+from aluma_async.config.destinations import PluginConfig
 from aluma_async.config.places import systemd_folder
 from aluma_async.config.shown import HIDDEN, shown
 
@@ -85,7 +86,10 @@ def _destination(
     where = f"destinations.{name}"
     table = {"type": "folder"} if said else raw["destinations"][name]
     yield Entry(where, "type", table["type"], said or file)
-    yield from _table(where, destination, table, file, {"path": said} if said else {})
+    if isinstance(destination, PluginConfig):  # what else it takes, and with what defaults, only it knows
+        yield from (Entry(where, key, shown(key, value), file) for key, value in destination.keys.items())
+    else:
+        yield from _table(where, destination, table, file, {"path": said} if said else {})
 
 
 def _table(

@@ -6,14 +6,14 @@ by those who use them.
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 from msgspec import Struct, structs
 
 from aluma_async.config.credentials import Credentials, collect_credentials
-from aluma_async.config.destinations import DESTINATION_TYPES, DestinationConfig
+from aluma_async.config.destinations import DESTINATION_TYPES, DestinationConfig, PluginConfig, installed_types
 from aluma_async.config.places import default_state_folder, find_config_file
 from aluma_async.config.table import nearest, read_table
 from aluma_async.config.tables import (
@@ -83,22 +83,26 @@ class Config(Struct, frozen=True, kw_only=True):
         """How many requests may be in flight."""
         return self.limits.max_at_once or 2 * self.exporter.workers
 
-    def routing(self) -> Routing:
-        """Tell where files go: by their route, else to ``default``, else to the only one. Raises ``ConfigError``."""
-        if not self.destinations:
+    def routing(self, also: Iterable[str] = ()) -> Routing:
+        """Tell where files go: by their route, else to ``default``, else to the only one. Raises ``ConfigError``.
+
+        ``also`` names destinations that are not the config's.
+        """
+        known = [*self.destinations, *(name for name in also if name not in self.destinations)]
+        if not known:
             raise ConfigError("no destination", hint="Give -o DIR, or [destinations.NAME] in the config file.")
         for number, route in enumerate(self.routes, 1):
             for name in route.to:
-                if name not in self.destinations:
+                if name not in known:
                     raise ConfigError(
                         f"[[routes]] {number}: to = {name!r}: no such destination",
-                        hint=nearest(name, self.destinations),
+                        hint=nearest(name, known),
                     )
-        default = "default" if "default" in self.destinations else ""
-        if len(self.destinations) == 1:
-            default = next(iter(self.destinations))
+        default = "default" if "default" in known else ""
+        if len(known) == 1:
+            default = known[0]
         if not default and not self.routes:
-            names = ", ".join(self.destinations)
+            names = ", ".join(known)
             raise ConfigError(
                 f"[destinations]: which of {names}?", hint='Name one of them "default", or add [[routes]].'
             )
@@ -156,14 +160,18 @@ def read_config_file(path: str | Path | None = None) -> tuple[str, str]:
 def _read_destinations(raw: object, file: str) -> dict[str, DestinationConfig]:
     if not isinstance(raw, Mapping):
         raise ConfigError(f"{file}: destinations is no table", hint="Write [destinations.NAME].")
-    found = {}
+    found: dict[str, DestinationConfig] = {}
     for name, table in raw.items():
         where = f"destinations.{name}"
         kind = str(table.get("type", "")) if isinstance(table, Mapping) else ""
-        if kind not in DESTINATION_TYPES:
-            raise ConfigError(f"{file}: [{where}] type = {kind!r}: no such type", hint=nearest(kind, DESTINATION_TYPES))
-        keys = {key: value for key, value in table.items() if key != "type"}
-        found[name] = read_table(DESTINATION_TYPES[kind], keys, name=where, file=file)
+        keys = {key: value for key, value in table.items() if key != "type"} if isinstance(table, Mapping) else {}
+        if kind in DESTINATION_TYPES:
+            found[name] = read_table(DESTINATION_TYPES[kind], keys, name=where, file=file)
+        elif kind in (installed := installed_types()):
+            found[name] = PluginConfig(kind, keys)
+        else:
+            known = [*DESTINATION_TYPES, *installed]
+            raise ConfigError(f"{file}: [{where}] type = {kind!r}: no such type", hint=nearest(kind, known))
     return found
 
 

@@ -2,10 +2,11 @@
 
 from base64 import b64encode
 from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from msgspec import Meta, field
+from msgspec import Meta, Struct, field
 
 from aluma_async.config.credentials import read_secret
 from aluma_async.config.shown import without_password
@@ -157,9 +158,30 @@ class WebDavConfig(Table, frozen=True, kw_only=True, tag_field="type", tag="webd
         return {}
 
 
-DestinationConfig: TypeAlias = FolderConfig | SqlConfig | ObjectStoreConfig | WebDavConfig
+class PluginConfig(Struct, frozen=True):
+    """A ``type`` that is installed beside this package; what it takes is checked where it is opened."""
 
-DESTINATION_TYPES: dict[str, type[DestinationConfig]] = {
+    kind: str
+    keys: dict[str, Any]
+
+    def __repr__(self) -> str:
+        """Leave the values out: some may be secret."""
+        return f"PluginConfig({self.kind!r})"
+
+    @property
+    def place(self) -> str:
+        """What people are told."""
+        return f"plug-in {self.kind}"
+
+
+def installed_types() -> dict[str, EntryPoint]:
+    """Return the destinations that other packages bring, by name."""
+    return {point.name: point for point in entry_points(group="aluma_async.destinations")}
+
+
+DestinationConfig: TypeAlias = FolderConfig | SqlConfig | ObjectStoreConfig | WebDavConfig | PluginConfig
+
+DESTINATION_TYPES: dict[str, type[FolderConfig | SqlConfig | ObjectStoreConfig | WebDavConfig]] = {
     "folder": FolderConfig,
     "sql": SqlConfig,
     "object-store": ObjectStoreConfig,

@@ -1,7 +1,6 @@
 """``Dav``: the verbs of WebDAV (RFC 4918) that are needed, with what a server's answers mean for us."""
 
 import re
-import ssl
 from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import TypeAlias
@@ -12,9 +11,10 @@ import anyio
 import anyio.to_thread
 from yarl import URL
 
+from aluma_async.config.authorities import tls
 from aluma_async.destinations.blocks import BLOCK
 from aluma_async.destinations.spool import Spooled
-from aluma_async.exceptions import ConfigError, DestinationError, DestinationUnavailable
+from aluma_async.exceptions import DestinationError, DestinationUnavailable
 
 Path: TypeAlias = Sequence[str]
 """Below the root, part by part."""
@@ -34,12 +34,8 @@ def open_session(headers: Mapping[str, str], ca_file: FilePath | None = None) ->
 
     Raises ``ConfigError``. It has to be closed.
     """
-    try:
-        tls = ssl.create_default_context(cafile=ca_file) if ca_file else True
-    except OSError as error:
-        raise ConfigError(f"ca_file = {ca_file}: {error.strerror or error}", hint="A PEM file.") from None
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(ssl=tls, keepalive_timeout=_KEEP_ALIVE_SECONDS),
+        connector=aiohttp.TCPConnector(ssl=tls(ca_file), keepalive_timeout=_KEEP_ALIVE_SECONDS),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=headers,
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=_ANSWER_SECONDS),

@@ -10,9 +10,17 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from aluma_async.config.destinations import DestinationConfig, FolderConfig, ObjectStoreConfig, SqlConfig, WebDavConfig
+from aluma_async.config.destinations import (
+    DestinationConfig,
+    FolderConfig,
+    ObjectStoreConfig,
+    PluginConfig,
+    SqlConfig,
+    WebDavConfig,
+)
 from aluma_async.destinations.dav import open_session
 from aluma_async.destinations.folder import FolderDestination
+from aluma_async.destinations.plugin import open_plugin
 from aluma_async.destinations.webdav import WebDavDestination
 from aluma_async.exceptions import ConfigError
 from aluma_async.ports import Destination
@@ -92,6 +100,7 @@ _OPENERS: Mapping[type[Any], Callable[[Any, Path, AsyncExitStack], Destination]]
     SqlConfig: _sql,
     ObjectStoreConfig: _object_store,
     WebDavConfig: _webdav,
+    PluginConfig: open_plugin,
 }
 _EXTRAS: Mapping[type[Any], str] = {SqlConfig: "sql", ObjectStoreConfig: "object-store"}
 """Of this package, with what a type needs besides."""
@@ -103,6 +112,8 @@ def _open(name: str, config: DestinationConfig, state: Path, stack: AsyncExitSta
     except ConfigError as error:
         raise ConfigError(f"[destinations.{name}] {error}", hint=error.hint) from None
     except ModuleNotFoundError as error:
+        if type(config) not in _EXTRAS:
+            raise
         raise ConfigError(
             f"[destinations.{name}]: needs {error.name}, which is not installed",
             hint=f"pip install 'aluma-async[{_EXTRAS[type(config)]}]'",
