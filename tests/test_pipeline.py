@@ -487,6 +487,55 @@ def test_while_aluma_is_away_the_backlog_is_not_churned_through_and_no_task_is_b
     run_virtual(main)
 
 
+@pytest.mark.parametrize(("first", "then"), [(4, 12), (12, 4), (12, 1)])
+def test_an_exporter_can_be_resized_while_it_runs_and_no_claim_is_dropped(first, then):
+    """From a moment on so many tasks are saved at once; up to as many claims more are being completed."""
+
+    async def main():
+        world = World(400, profile="small", latency_seconds=1, exporter={"workers": first})
+        peaks = []
+
+        async def watch(seconds):
+            most = 0
+            for _ in range(seconds * 10):
+                most = max(most, world.destination.open_deliveries)
+                await anyio.sleep(0.1)
+            peaks.append(most)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(world.exporter.run)
+            await watch(20)
+            world.exporter.resize(then)
+            await anyio.sleep(10)
+            await watch(20)
+            world.exporter.resize(first)
+            world.exporter.resize(8)
+            await anyio.sleep(10)
+            await watch(20)
+            world.exporter.stop()
+        assert peaks == [first, then, 8]
+        assert not world.aluma.counts["cancel"]
+        assert not world.count(events.TaskReleased)
+        world.check()
+
+    run_virtual(main)
+
+
+def test_an_exporter_can_be_resized_before_it_runs():
+    async def main():
+        for first, then in ((2, 6), (6, 2)):
+            world = World(40, profile="small", latency_seconds=1, exporter={"workers": first})
+            world.exporter.resize(then)
+            async with anyio.create_task_group() as group:
+                group.start_soon(world.exporter.run_until_drained)
+                await anyio.sleep(3.5)
+                assert world.destination.open_deliveries <= then
+            world.check()
+            assert world.aluma.ledger() == {"completed": 40}
+
+    run_virtual(main)
+
+
 def test_stop_finishes_what_is_in_hand_and_claims_nothing_new():
     async def main():
         world = World(100, profile="small", latency_seconds=1)

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import anyio
 from anyio import CancelScope
+from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from aluma_async.events import (
@@ -85,6 +86,9 @@ class Exporter:
         self._stop = anyio.Event()
         self._stopped = False
         self._exporting = 0
+        self._slots = anyio.Semaphore(workers, fast_acquire=True)
+        self._group: TaskGroup | None = None  # the workers, while they run
+        self._hands = 0  # how many there are
         self._desk = Desk()
         self._ledger = Ledger(self._journal, clock, claim_timeout)
         self._cooldown = Cooldown(
@@ -103,7 +107,7 @@ class Exporter:
             self._ledger,
             self._cooldown,
             Quarantine(resilient, quarantine, carrier) if quarantine else None,
-            anyio.Semaphore(workers, fast_acquire=True),
+            self._slots,
             self._may_begin,
             claim_timeout=claim_timeout,
             on_event=self._tell,
@@ -136,6 +140,19 @@ class Exporter:
         self._stopped = True
         self._stop.set()
 
+    def resize(self, workers: int) -> None:
+        """Export ``workers`` tasks at once from now on. What is in hand beyond that is finished first."""
+        before, self._workers = self._workers, workers
+        for _ in range(before, workers):
+            self._slots.release()
+        if self._group is None:
+            for _ in range(workers, before):
+                self._slots.acquire_nowait()
+        elif not self._stopped:
+            self._employ(self._group)
+            for _ in range(workers, before):
+                self._group.start_soon(self._slots.acquire)  # taken away as they become free
+
     @property
     def in_hand(self) -> int:
         """How many tasks are being exported."""
@@ -155,9 +172,8 @@ class Exporter:
             async with anyio.create_task_group() as outer:
                 outer.start_soon(self._limit_drain, outer.cancel_scope)
                 outer.start_soon(self._recovery.run)
-                async with anyio.create_task_group() as group:
-                    for _ in range(CLAIMS_A_WORKER * self._workers):
-                        group.start_soon(self._work, self._receive.clone())
+                async with anyio.create_task_group() as self._group:
+                    self._employ(self._group)
                     with anyio.CancelScope() as listing:
                         outer.start_soon(self._end_listing, listing)
                         try:
@@ -177,6 +193,12 @@ class Exporter:
         summary = self._summary(anyio.current_time() - begun, held_back)
         self._tell(RunEnded(summary))
         return summary
+
+    def _employ(self, group: TaskGroup) -> None:
+        """Start as many workers as there are to be; those that are too many wait for a slot, and cost nothing."""
+        for _ in range(self._hands, CLAIMS_A_WORKER * self._workers):
+            group.start_soon(self._work, self._receive.clone())
+            self._hands += 1
 
     async def _work(self, queue: MemoryObjectReceiveStream[ExportTask]) -> None:
         with queue:
