@@ -2,7 +2,7 @@
 
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
@@ -14,9 +14,9 @@ from aluma_async.aluma.client import AlumaClient
 from aluma_async.aluma.downloads import DownloadLimits, PublicResolver
 from aluma_async.config import Config, Credentials, FolderConfig
 from aluma_async.config.authorities import tls
+from aluma_async.config.changes import needs_restart
 from aluma_async.destinations.registry import open_destinations, open_folder
 from aluma_async.destinations.routed import Routed
-from aluma_async.events import Event
 from aluma_async.exceptions import ConfigError
 from aluma_async.pipeline.exporter import Exporter
 from aluma_async.pipeline.sqlite_journal import SqliteJournal
@@ -33,23 +33,22 @@ async def open_client(
     config: Config, credentials: Credentials | None = None, *, on_event: OnEvent | None = None
 ) -> AsyncIterator[AlumaClient]:
     """Open the API as the config says. Raises ``ConfigError``; sends nothing yet."""
+    async with _open_client(config, credentials, _throttle(config, on_event), on_event) as client:
+        yield client
+
+
+@asynccontextmanager
+async def _open_client(
+    config: Config, credentials: Credentials | None, throttle: Throttle, on_event: OnEvent | None
+) -> AsyncIterator[AlumaClient]:
     credentials = credentials or config.credentials()
-    tell: Callable[[Event], None] = on_event or (lambda _: None)
-    throttle = Throttle(
-        config.max_at_once,
-        adaptive=config.limits.adaptive,
-        max_per_second=config.limits.max_per_second,
-        max_bytes_per_second=config.limits.max_bytes_per_second,
-        uniform=random.uniform,
-        on_event=tell,
-    )
     downloads = DownloadLimits(
         hosts=config.aluma.download_hosts,
         max_bytes=config.limits.max_file_bytes,
         min_bytes_per_second=config.limits.min_bytes_per_second,
     )
     connector = aiohttp.TCPConnector(
-        limit=config.max_at_once,
+        limit=0,  # the throttle has it, and it may change
         keepalive_timeout=_KEEP_ALIVE_SECONDS,
         ssl=tls(config.aluma.ca_file, "[aluma] "),
         resolver=PublicResolver(aiohttp.DefaultResolver(), config.aluma.download_hosts),
@@ -68,8 +67,34 @@ async def open_client(
             projects=config.aluma.projects,
             downloads=downloads,
             permits=throttle,
-            on_event=tell,
+            on_event=on_event,
         )
+
+
+class Run:
+    """An exporter, with those of its parts that can be changed while it runs."""
+
+    def __init__(
+        self, config: Config, exporter: Exporter, throttle: Throttle, routed: Routed | None, yours: Collection[str]
+    ) -> None:
+        self.exporter = exporter
+        self._config = config
+        self._throttle = throttle
+        self._routed = routed
+        self._yours = yours
+
+    def reload(self, config: Config) -> list[str]:
+        """Take over what can be, at once and without dropping a claim; name the keys that need a new start."""
+        left = list(needs_restart(self._config, config))
+        self.exporter.resize(config.exporter.workers)
+        self._throttle.set_limits(
+            config.max_at_once,
+            max_per_second=config.limits.max_per_second,
+            max_bytes_per_second=config.limits.max_bytes_per_second,
+        )
+        if self._routed and "destinations" not in left:
+            self._routed.route = config.routing(self._yours).of
+        return left
 
 
 @asynccontextmanager
@@ -84,19 +109,34 @@ async def open_exporter(
 
     ``destinations`` are yours, by name, beside the config's: routes may name them. They are not closed.
     """
+    async with open_run(config, credentials, on_event=on_event, destinations=destinations) as run:
+        yield run.exporter
+
+
+@asynccontextmanager
+async def open_run(
+    config: Config,
+    credentials: Credentials | None = None,
+    *,
+    on_event: OnEvent | None = None,
+    destinations: Mapping[str, Destination] | None = None,
+) -> AsyncIterator[Run]:
+    """Open an exporter whose config can be changed while it runs; all else as ``open_exporter`` has it."""
     yours = destinations or {}
     if os.environ.get("AIOCACHE_DISABLE") == "1":
         raise ConfigError("AIOCACHE_DISABLE=1 would let failing tasks be tried again and again", hint="Unset it.")
     routing, retry, state = config.routing(yours), config.retry, config.state_folder()
+    throttle = _throttle(config, on_event)
     async with (
-        open_client(config, credentials, on_event=on_event) as client,
+        _open_client(config, credentials, throttle, on_event) as client,
         open_destinations(config.destinations, state) as opened,
         AsyncExitStack() as stack,
     ):
         to = {**opened, **yours}
-        yield Exporter(
+        routed = Routed(to, routing.of) if len(to) > 1 else None
+        exporter = Exporter(
             client,
-            Routed(to, routing.of) if len(to) > 1 else next(iter(to.values())),
+            routed or next(iter(to.values())),
             workers=config.exporter.workers,
             queue_size=config.queue_size,
             journal=_journal(state, stack, on_event),
@@ -110,6 +150,18 @@ async def open_exporter(
             drain_timeout=config.exporter.drain_timeout_seconds,
             on_event=on_event,
         )
+        yield Run(config, exporter, throttle, routed, yours)
+
+
+def _throttle(config: Config, on_event: OnEvent | None) -> Throttle:
+    return Throttle(
+        config.max_at_once,
+        adaptive=config.limits.adaptive,
+        max_per_second=config.limits.max_per_second,
+        max_bytes_per_second=config.limits.max_bytes_per_second,
+        uniform=random.uniform,
+        on_event=on_event or (lambda _: None),
+    )
 
 
 def _journal(folder: Path, stack: AsyncExitStack, on_event: OnEvent | None) -> SqliteJournal:

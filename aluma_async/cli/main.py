@@ -51,8 +51,11 @@ def cli(context: click.Context, /, **options: Any) -> int:
     from aluma_async.cli.running import run  # aiohttp takes its time, and --help does not need it
 
     summary = config.service.log_level in ("debug", "info")
+    load = partial(load_config, options)
     return anyio.run(
-        partial(run, config, credentials, once=options["once"], progress=options["progress"], summary=summary)
+        partial(
+            run, config, credentials, once=options["once"], progress=options["progress"], summary=summary, load=load
+        )
     )
 
 

@@ -8,8 +8,9 @@ from typing import Any, NoReturn
 import anyio
 
 from aluma_async.cli.exits import DONE, LEFT_BEHIND, error_lines
+from aluma_async.cli.reload import Reload
 from aluma_async.cli.services import Services
-from aluma_async.cli.signals import leave_now, on_signals
+from aluma_async.cli.signals import leave_now, on_hangup, on_signals
 from aluma_async.config import Config, Credentials
 from aluma_async.exceptions import AlumaAsyncError, CredentialsRefused
 from aluma_async.models import Summary
@@ -17,20 +18,30 @@ from aluma_async.pipeline.exporter import Exporter
 from aluma_async.service.report import Report, choose_mode
 from aluma_async.service.tally import Tally
 from aluma_async.service.text import counted
-from aluma_async.wiring import open_exporter
+from aluma_async.wiring import open_run
 
 
 async def run(
-    config: Config, credentials: Credentials, *, once: bool, progress: bool | None = None, summary: bool = True
+    config: Config,
+    credentials: Credentials,
+    *,
+    once: bool,
+    progress: bool | None = None,
+    summary: bool = True,
+    load: Callable[[], Config] | None = None,
 ) -> int:
-    """Export as the config says; return the exit code. Raises ``AlumaAsyncError`` if it cannot begin."""
+    """Export as the config says; return the exit code. Raises ``AlumaAsyncError`` if it cannot begin.
+
+    ``load`` reads the config again when SIGHUP asks for it.
+    """
     terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     mode = choose_mode(config.service, progress=progress, terminal=terminal)
     report = Report(config.service, mode, Tally(anyio.current_time))
     for warning in config.warnings():
         report.log.write("warning", "ConfigWarning", warning)
     services = Services(config, report)
-    async with services.opened(), open_exporter(config, credentials, on_event=services.on_event) as exporter:
+    async with services.opened(), open_run(config, credentials, on_event=services.on_event) as opened:
+        exporter = opened.exporter
         stopped = anyio.Event()
 
         def drain() -> None:
@@ -43,7 +54,8 @@ async def run(
             report.give_back_terminal()
             leave_now()  # the next run sweeps what was staged
 
-        with on_signals(drain, leave):
+        reload = Reload(load or (lambda: config), opened, report, services.systemd)
+        with on_signals(drain, leave), on_hangup(reload):
             try:
                 done = await _watched(exporter, services.beside, once=once)
             except AlumaAsyncError as error:

@@ -21,6 +21,21 @@ def leave_now() -> NoReturn:
 
 
 @contextmanager
+def on_hangup(reload: Callable[[], None]) -> Iterator[None]:
+    """Within the block, call ``reload`` at each SIGHUP; but where a terminal is, it is the terminal's end."""
+    number = getattr(signal, "SIGHUP", None)
+    if number is None or sys.stderr.isatty():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(number, reload)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(number)
+
+
+@contextmanager
 def on_signals(first: Callable[[], None], then: Callable[[], None] = leave_now) -> Iterator[None]:
     """Within the block, call ``first`` at the first signal and ``then`` at the next, in the running loop."""
     loop = asyncio.get_running_loop()

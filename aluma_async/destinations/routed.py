@@ -25,7 +25,8 @@ class Routed:
         route: Callable[[ExportTask, ExportFile], Sequence[str]],
     ) -> None:
         self._destinations = destinations
-        self._route = route
+        self.route = route
+        """What is opened from now on goes where this says."""
 
     async def probe(self) -> None:
         """Probe all: a task may need any of them."""
@@ -35,7 +36,7 @@ class Routed:
     @asynccontextmanager
     async def open(self, claim: Claim) -> AsyncIterator["RoutedDelivery"]:
         """Begin to deliver at every destination that a file of the claim goes to, its own files each."""
-        names = {file.number: self._route(claim.task, file) for file in claim.spec.files}
+        names = {file.number: self.route(claim.task, file) for file in claim.spec.files}
         async with AsyncExitStack() as stack:
             opened: dict[str, Delivery] = {}
             for name in reversed(list(self._destinations)):  # the first is left first, and so commits first

@@ -54,6 +54,18 @@ class Throttle:
         """How many may be held now."""
         return self._adaptive.value if self._adaptive else self._most
 
+    def set_limits(self, max_at_once: int, *, max_per_second: float, max_bytes_per_second: float) -> None:
+        """Let other limits hold from now on; what is under way counts against them."""
+        before = self.limit
+        self._most = max_at_once
+        if self._adaptive:
+            self._adaptive.at_most(max_at_once)
+        self._pace = Pace(max_per_second) if max_per_second else None
+        self._bytes = Pace(max_bytes_per_second, burst=max_bytes_per_second) if max_bytes_per_second else None
+        if self.limit != before:
+            self._on_event(LimitChanged(self.limit))
+        self._hand_on()
+
     def permit(self, *, urgent: bool = False) -> "_Permit":
         """Wait for the right to send one request, and hold it until its answer has been read."""
         return _Permit(self, urgent=urgent)

@@ -42,6 +42,11 @@ class AdaptiveLimit:
         """The limit."""
         return int(self._limit)
 
+    def at_most(self, most: int) -> None:
+        """Let another upper bound hold."""
+        self._most = most
+        self._limit = min(self._limit, float(most))
+
     def answered(self, sent_at: float, now: float, *, in_flight: int, timed: bool) -> None:
         """A request was answered. ``timed``: its round trip may be compared with that of others."""
         if timed:

@@ -1,0 +1,138 @@
+"""A configuration that changes while a run goes on: what holds at once, and what is said of the rest."""
+
+from pathlib import Path
+
+import anyio
+import pytest
+from msgspec import structs
+
+from aluma_async.config import Config, Credentials, ExporterConfig, FolderConfig, LimitsConfig, RouteConfig
+from aluma_async.config.changes import LIVE, needs_restart
+from aluma_async.destinations.routed import Routed
+from aluma_async.events import LimitChanged
+from aluma_async.models import Claim, ExportSpec
+from aluma_async.pipeline.throttle import Throttle
+from aluma_async.policy.adaptive import AdaptiveLimit
+from aluma_async.testing import MemoryDestination, run_virtual
+from aluma_async.wiring import open_run
+from tests.test_routing import TASK, chunks, file
+
+CLAIM = Claim(TASK, ExportSpec((file(),)), 0.0)
+HERE = FolderConfig(path=Path("here"))
+ROUTES = (RouteConfig(to=("a",), filename="*.csv"),)
+
+
+def test_what_a_run_cannot_take_over_is_named():
+    old = Config(destinations={"default": HERE})
+    new = structs.replace(old, exporter=ExporterConfig(workers=3, queue_size=9), limits=LimitsConfig(adaptive=False))
+    assert list(needs_restart(old, new)) == ["exporter.queue_size", "limits.adaptive"]
+    assert not list(needs_restart(old, structs.replace(old, routes=ROUTES)))
+    elsewhere = structs.replace(old, destinations={"a": HERE}, routes=ROUTES)
+    assert list(needs_restart(old, elsewhere)) == ["destinations", "routes"]
+
+
+def test_what_is_taken_over_are_keys_that_there_are():
+    config = Config()
+    for table, keys in LIVE.items():
+        assert keys <= set(getattr(config, table).__struct_fields__)
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_other_limits_hold_for_those_who_wait_and_what_is_under_way_counts(adaptive):
+    async def main():
+        told = []
+        throttle = Throttle(4, adaptive=adaptive, uniform=lambda low, high: low, on_event=told.append)
+        peak = [0]
+
+        async def ask():
+            while True:
+                async with throttle.permit():
+                    peak[0] = max(peak[0], throttle.in_flight)
+                    await anyio.sleep(1)
+
+        async with anyio.create_task_group() as group:
+            for _ in range(30):
+                group.start_soon(ask)
+            peaks = []
+            for most in (4, 10, 2):
+                throttle.set_limits(most, max_per_second=0, max_bytes_per_second=0)
+                await anyio.sleep(30)
+                peak[0] = 0
+                await anyio.sleep(30)
+                peaks.append(peak[0])
+            group.cancel_scope.cancel()
+        assert peaks == [4, 10, 2]
+        assert told[-1] == LimitChanged(2)
+
+    run_virtual(main)
+
+
+def test_another_rate_holds_at_once():
+    async def main():
+        throttle = Throttle(100, uniform=lambda low, high: low, on_event=lambda _: None)
+
+        async def seconds_of(requests):
+            began = anyio.current_time()
+            for _ in range(requests):
+                async with throttle.permit():
+                    pass
+            return anyio.current_time() - began
+
+        assert await seconds_of(50) == 0
+        throttle.set_limits(100, max_per_second=5, max_bytes_per_second=0)
+        assert await seconds_of(51) == pytest.approx(10, abs=0.5)
+        throttle.set_limits(100, max_per_second=0, max_bytes_per_second=0)
+        assert await seconds_of(50) == 0
+
+    run_virtual(main)
+
+
+def test_an_adaptive_limit_stays_below_its_new_bound_and_may_grow_to_it():
+    limit = AdaptiveLimit(100)
+    limit.at_most(5)
+    assert limit.value == 5
+    limit.at_most(50)
+    for moment in range(100):
+        limit.answered(float(moment), moment + 0.5, in_flight=limit.value, timed=False)
+    assert limit.value == 50
+
+
+def test_a_task_that_is_opened_goes_by_the_route_of_that_moment():
+    async def main():
+        places = {"a": MemoryDestination(), "b": MemoryDestination()}
+        routed = Routed(places, lambda task, file: ["a"])
+        async with routed.open(CLAIM) as before:
+            routed.route = lambda task, file: ["b"]
+            await before.save(file(), chunks(b"x"))
+        assert (len(places["a"].tasks), len(places["b"].tasks)) == (1, 0)
+        async with routed.open(CLAIM) as after:
+            await after.save(file(), chunks(b"x"))
+        assert len(places["b"].tasks) == 1
+
+    run_virtual(main)
+
+
+def test_a_run_takes_over_workers_limits_and_routes(tmp_path):
+    async def main():
+        folders = {name: FolderConfig(path=tmp_path / name) for name in ("default", "a")}
+        config = Config(exporter=ExporterConfig(state=tmp_path / "state"), destinations=folders)
+        changed = structs.replace(
+            config,
+            exporter=structs.replace(config.exporter, workers=3),
+            limits=LimitsConfig(max_at_once=5),
+            routes=ROUTES,
+        )
+        async with open_run(config, Credentials("id", "secret")) as run:
+            route = run.exporter.destination.route
+            assert route(TASK, file()) == ("default",)
+            assert run.reload(changed) == []
+            assert run._throttle.limit == 5
+            assert run.exporter._workers == 3
+            assert run.exporter.destination.route(TASK, file()) == ("a",)
+            moved = structs.replace(config, destinations={**folders, "b": HERE}, routes=(RouteConfig(to=("b",)),))
+            assert run.reload(moved) == ["destinations", "routes"]
+            assert run.exporter.destination.route(TASK, file()) == ("a",), "the old ones stay"
+            with run.exporter._send, run.exporter._receive:  # which a run would have closed
+                pass
+
+    anyio.run(main)
