@@ -88,6 +88,7 @@ class ObjectStoreConfig(Table, frozen=True, kw_only=True, tag_field="type", tag=
     url: str
     options: dict[str, str | bool | int | dict[str, str]] = field(default_factory=dict)
     on_conflict: Literal["keep-both", "overwrite", "fail"] = "keep-both"
+    manifest: bool = False
 
     def __repr__(self) -> str:
         """Leave the keys out."""
@@ -128,6 +129,7 @@ class WebDavConfig(Table, frozen=True, kw_only=True, tag_field="type", tag="webd
     token_file: Path | None = None
     """Of a bearer token, instead of user and password."""
     on_conflict: Literal["keep-both", "overwrite", "fail"] = "keep-both"
+    manifest: bool = False
     allow_insecure: bool = False
     ca_file: Path | None = None
 

@@ -6,7 +6,8 @@ deleted again. Whose an object is stands in its metadata; a server that loses me
 """
 
 import mimetypes
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,8 @@ from obstore.exceptions import AlreadyExistsError, PreconditionError
 
 from aluma_async.destinations.buckets import BIG, ERRORS, open_store, put_parts, put_whole, told
 from aluma_async.destinations.conflicts import OnConflict, names
-from aluma_async.destinations.spool import Spool, Spooled
+from aluma_async.destinations.manifest import Stored, manifest, manifest_file
+from aluma_async.destinations.spool import Spool, Spooled, in_memory
 from aluma_async.exceptions import DestinationError, deciding
 from aluma_async.models import Claim
 from aluma_async.policy.naming import OWN_FOLDER, Parts, joined, plan
@@ -57,10 +59,11 @@ class ObjectStoreDestination:
     """A bucket, or what is below a prefix in it: ``s3://bucket/prefix``, ``az://…``, ``gs://…``.
 
     ``options`` are obstore's own: of the store, and of its HTTP client. ``on_conflict`` says what becomes of a file
-    whose name another task's object has. Where the server honours conditional puts nobody else's object is ever
-    replaced; where it does not (``conditional`` tells, once it was probed) names are looked up first, and two
-    processes that want one name in one instant may meet. So may files above ``BIG`` bytes, which go up in parts.
-    Big files are staged in ``spool``.
+    whose name another task's object has; ``manifest`` adds one that is put last. Big files are staged in ``spool``.
+
+    Where the server honours conditional puts nobody else's object is ever replaced; where it does not
+    (``conditional`` tells, once it was probed) names are looked up first, and two processes that want one name in
+    one instant may meet. So may files above ``BIG`` bytes, which go up in parts.
     """
 
     def __init__(
@@ -69,10 +72,13 @@ class ObjectStoreDestination:
         *,
         options: Mapping[str, Any] | None = None,
         on_conflict: OnConflict = "keep-both",
+        manifest: bool = False,
         spool: Path | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._store = open_store(url, options or {})
         self._url, self._on_conflict, self._spool = url.partition("?")[0], on_conflict, spool
+        self._manifest, self._now = manifest, now
         self._room = max(_LONGEST_KEY - len(url.encode()), _LONGEST_KEY // 2)
         self._turns, self._big_turns = anyio.Semaphore(_AT_ONCE), anyio.Semaphore(_BIG_AT_ONCE)
         self._names: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
@@ -99,23 +105,21 @@ class ObjectStoreDestination:
             yield spool
             if self.conditional is None:
                 await self.probe()
-            await self._publish(claim, self._uploads(claim, spool))
+            await self._publish(claim, spool)
 
-    def _uploads(self, claim: Claim, spool: Spool) -> list[_Upload]:
-        ours = {"task": _plain(claim.task.id), "project": _plain(claim.task.project_id)}
-        uploads = []
-        for file, path in zip(claim.spec.files, plan(claim.spec.files), strict=True):
-            kind = mimetypes.guess_type(path[-1])[0] or "application/octet-stream"
-            attributes = {"Content-Type": kind, **ours, "sha256": spool[file].sha256}
-            uploads.append(_Upload(file.number, path, spool[file], attributes))
-        return uploads
-
-    async def _publish(self, claim: Claim, uploads: Sequence[_Upload]) -> None:
+    async def _publish(self, claim: Claim, spool: Spool) -> None:
+        files = claim.spec.files
+        paths = plan((*files, manifest_file(claim)))
         new: dict[str, _Upload] = {}
+        keys: dict[int, str] = {}
         try:
             async with anyio.create_task_group() as group:
-                for upload in uploads:
-                    group.start_soon(self._put, claim, upload, new)
+                for file, path in zip(files, paths, strict=False):
+                    group.start_soon(self._put, claim, _upload(claim, file.number, path, spool[file]), new, keys)
+            if self._manifest:
+                stored = [Stored(file, keys[file.number], spool[file].size, spool[file].sha256) for file in files]
+                data = in_memory(manifest(claim, stored, self._now()))
+                await self._put(claim, _upload(claim, -1, paths[-1], data), new, keys)
         except BaseException as error:
             with anyio.CancelScope(shield=True):
                 await self._take_back(new)
@@ -123,7 +127,7 @@ class ObjectStoreDestination:
                 raise deciding(error) from None
             raise
 
-    async def _put(self, claim: Claim, upload: _Upload, new: dict[str, _Upload]) -> None:
+    async def _put(self, claim: Claim, upload: _Upload, new: dict[str, _Upload], keys: dict[int, str]) -> None:
         async with self._turns if upload.data.size <= BIG else self._big_turns:
             what = f"{self._url}: task {claim.task.id}: file {upload.number}"
             for path in names(upload.path, claim.task.id, self._on_conflict, what):
@@ -131,6 +135,7 @@ class ObjectStoreDestination:
                 async with self._names.setdefault(key, anyio.Lock()):
                     try:
                         if await self._put_as(key, upload, new):
+                            keys[upload.number] = key
                             return
                     except ERRORS as error:
                         raise told(error, what) from error
@@ -181,6 +186,12 @@ class ObjectStoreDestination:
                 return
 
 
+def _upload(claim: Claim, number: int, path: Parts, data: Spooled) -> _Upload:
+    kind = mimetypes.guess_type(path[-1])[0] or "application/octet-stream"
+    said = {"task": claim.task.id, "project": claim.task.project_id, "sha256": data.sha256}
+    return _Upload(number, path, data, {"Content-Type": kind, **{name: _plain(text) for name, text in said.items()}})
+
+
 def _plain(text: str) -> str:
     """Metadata travels in headers."""
-    return quote(text, safe="/:@ ")
+    return quote(text, safe="/:@ ", errors="replace")

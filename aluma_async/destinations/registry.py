@@ -85,14 +85,20 @@ def _object_store(config: ObjectStoreConfig, state: Path, stack: AsyncExitStack)
     from aluma_async.destinations.object_store import ObjectStoreDestination
 
     return ObjectStoreDestination(
-        config.url, options=config.read_options(os.environ), on_conflict=config.on_conflict, spool=state / "spool"
+        config.url,
+        options=config.read_options(os.environ),
+        on_conflict=config.on_conflict,
+        manifest=config.manifest,
+        spool=state / "spool",
     )
 
 
 def _webdav(config: WebDavConfig, state: Path, stack: AsyncExitStack) -> Destination:
     session = open_session(config.authorization(), config.ca_file)
     stack.push_async_callback(session.close)
-    return WebDavDestination(session, config.url, on_conflict=config.on_conflict, spool=state / "spool")
+    return WebDavDestination(
+        session, config.url, on_conflict=config.on_conflict, manifest=config.manifest, spool=state / "spool"
+    )
 
 
 _OPENERS: Mapping[type[Any], Callable[[Any, Path, AsyncExitStack], Destination]] = {

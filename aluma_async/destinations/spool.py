@@ -25,6 +25,11 @@ class Spooled(Struct):
     sha256: str
 
 
+def in_memory(data: bytes) -> Spooled:
+    """A file whose bytes are known."""
+    return Spooled(BytesIO(data), len(data), hashlib.sha256(data).hexdigest())
+
+
 class Spool:
     """The files of one claim: small ones in memory, others in files without a name, which no crash leaves behind."""
 

@@ -8,9 +8,9 @@ below ``.aluma-async/staging``.
 
 import hashlib
 import secrets
-from collections.abc import AsyncIterator, Iterable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from io import BytesIO
 from itertools import count
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -21,7 +21,8 @@ from msgspec import Struct
 
 from aluma_async.destinations.conflicts import OnConflict, names
 from aluma_async.destinations.dav import Dav
-from aluma_async.destinations.spool import Spool, Spooled
+from aluma_async.destinations.manifest import Stored, manifest, manifest_file
+from aluma_async.destinations.spool import Spool, Spooled, in_memory
 from aluma_async.exceptions import DestinationError, deciding
 from aluma_async.models import Claim
 from aluma_async.policy.naming import OWN_FOLDER, Parts, collision_key, plan
@@ -53,7 +54,8 @@ class _Placed(Struct, frozen=True):
 class WebDavDestination:
     """What is below ``url``; ``session`` sends the credentials for it, and nothing else may use it.
 
-    ``on_conflict`` says what becomes of a file whose name another task's file has. Big files are staged in ``spool``.
+    ``on_conflict`` says what becomes of a file whose name another task's file has; ``manifest`` adds one that is put
+    into its place last. Big files are staged in ``spool``.
     """
 
     def __init__(
@@ -62,10 +64,13 @@ class WebDavDestination:
         url: str,
         *,
         on_conflict: OnConflict = "keep-both",
+        manifest: bool = False,
         spool: Path | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._dav = Dav(session, url)
         self._on_conflict, self._spool = on_conflict, spool
+        self._manifest, self._now = manifest, now
         self._turns = anyio.Semaphore(_AT_ONCE)
         self._names: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
         self._token, self._numbers = secrets.token_hex(8), count(1)  # no two processes may stage under one name
@@ -75,7 +80,7 @@ class WebDavDestination:
         self._dav.forget()
         await self._make_ours()
         trial = (*_STAGING, f"{self._token}.probe")
-        await self._dav.put(trial, _text("aluma-async was here"))
+        await self._dav.put(trial, in_memory(b"aluma-async was here"))
         await self._dav.delete(trial)
 
     @asynccontextmanager
@@ -88,24 +93,34 @@ class WebDavDestination:
             await self._publish(claim, spool)
 
     async def _publish(self, claim: Claim, spool: Spool) -> None:
-        number = next(self._numbers)
-        record = (*_STAGING, f"{self._token}-{number}.owner")
-        staged = {file.number: (*_STAGING, f"{self._token}-{number}-{file.number}.part") for file in claim.spec.files}
+        files, prefix = claim.spec.files, f"{self._token}-{next(self._numbers)}"
+        everything = (*files, manifest_file(claim))
+        record = (*_STAGING, f"{prefix}.owner")
+        moves = []
+        for file, path in zip(everything, plan(everything), strict=True):
+            what = f"{self._dav.url}: task {claim.task.id}: file {file.number}"
+            moves.append(_OnItsWay(claim.task.id, what, path, (*_STAGING, f"{prefix}-{file.number}.part"), record))
         new: list[_Placed] = []
+        places: dict[Parts, Parts] = {}
         await self._make_ours()
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(self._stage, record, _text(claim.task.id))
-                for file in claim.spec.files:
-                    group.start_soon(self._stage, staged[file.number], spool[file])
+                group.start_soon(self._stage, record, in_memory(claim.task.id.encode(errors="surrogatepass")))
+                for file, move in zip(files, moves, strict=False):
+                    group.start_soon(self._stage, move.staged, spool[file])
             async with anyio.create_task_group() as group:
-                for file, wanted in zip(claim.spec.files, plan(claim.spec.files), strict=True):
-                    what = f"{self._dav.url}: task {claim.task.id}: file {file.number}"
-                    on_its_way = _OnItsWay(claim.task.id, what, wanted, staged[file.number], record)
-                    group.start_soon(self._place, on_its_way, new)
+                for move in moves[:-1]:
+                    group.start_soon(self._place, move, new, places)
+            if self._manifest:
+                stored = [
+                    Stored(file, "/".join(places[move.staged]), spool[file].size, spool[file].sha256)
+                    for file, move in zip(files, moves, strict=False)
+                ]
+                await self._stage(moves[-1].staged, in_memory(manifest(claim, stored, self._now())))
+                await self._place(moves[-1], new, places)
         except BaseException as error:
             with anyio.CancelScope(shield=True):
-                await self._take_back(new, staged.values())
+                await self._take_back(new, [move.staged for move in moves])
             if isinstance(error, BaseExceptionGroup):
                 raise deciding(error) from None
             raise
@@ -122,7 +137,7 @@ class WebDavDestination:
         async with self._turns:
             await self._dav.put(path, data)
 
-    async def _place(self, file: _OnItsWay, new: list[_Placed]) -> None:
+    async def _place(self, file: _OnItsWay, new: list[_Placed], places: dict[Parts, Parts]) -> None:
         async with self._turns:
             folder: Parts = ()
             for part in file.wanted[:-1]:
@@ -136,6 +151,7 @@ class WebDavDestination:
                     with anyio.CancelScope(shield=True):  # a move is not given up half-way
                         taken = await self._take(final, file, new)
                     if taken:
+                        places[file.staged] = final
                         return
 
     async def _take(self, final: Parts, file: _OnItsWay, new: list[_Placed]) -> bool:
@@ -166,8 +182,3 @@ class WebDavDestination:
                 await self._dav.delete(placed.owner)
             for path in staged:
                 await self._dav.delete(path)
-
-
-def _text(text: str) -> Spooled:
-    data = text.encode(errors="surrogatepass")
-    return Spooled(BytesIO(data), len(data), "")

@@ -1,0 +1,178 @@
+"""What a manifest promises: a JSON for each task, that tells of every file as it is stored, and is written last."""
+
+import hashlib
+import json
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from aluma_async.config import Config
+from aluma_async.destinations.dav import open_session
+from aluma_async.destinations.manifest import Stored, manifest
+from aluma_async.destinations.object_store import ObjectStoreDestination
+from aluma_async.destinations.registry import open_destinations
+from aluma_async.destinations.webdav import WebDavDestination
+from aluma_async.exceptions import DestinationError
+from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
+from tests import buckets
+
+WHEN = 1_800_000_000.25
+
+
+def claim(task_id, *names):
+    files = tuple(ExportFile(i, i // 2, folder, name, "url", url="/f") for i, (folder, name) in enumerate(names))
+    return Claim(ExportTask(task_id, "a name", "p1", "Invoices"), ExportSpec(files), 0.0)
+
+
+async def chunks(*parts):
+    for part in parts:
+        yield part
+
+
+async def deliver(destination, what, *data):
+    async with destination.open(what) as delivery:
+        for file, content in zip(what.spec.files, data, strict=True):
+            await delivery.save(file, chunks(content))
+
+
+class Bucket:
+    def __init__(self, options, prefix):
+        self._options, self._prefix = options, prefix
+
+    @asynccontextmanager
+    async def opened(self, **options):
+        url = f"s3://bucket/{self._prefix}"
+        yield ObjectStoreDestination(url, options=self._options, manifest=True, now=lambda: WHEN, **options)
+
+    def tree(self):
+        found = buckets.objects(self._options, self._prefix).items()
+        return {key.removeprefix(f"{self._prefix}/"): data for key, data in found}
+
+
+class Dav:
+    def __init__(self, url, folder):
+        self._url, self._folder = url, folder
+
+    @asynccontextmanager
+    async def opened(self, **options):
+        async with open_session({}) as session:
+            yield WebDavDestination(session, self._url, manifest=True, now=lambda: WHEN, **options)
+
+    def tree(self):
+        return files_below(self._folder)
+
+
+def files_below(root):
+    paths = [path for path in root.rglob("*") if path.is_file() and ".aluma-async" not in path.parts]
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
+
+
+@pytest.fixture(scope="module")
+def moto():
+    with buckets.moto() as options:
+        yield options
+
+
+@pytest.fixture(params=["object-store", "webdav"])
+def place(request, tmp_path, moto):
+    if request.param == "object-store":
+        yield Bucket(moto, request.node.name.replace("[", "-").replace("]", ""))
+    elif request.param == "webdav":
+        (tmp_path / "root").mkdir()
+        with buckets.serving("webdav", tmp_path / "root") as url:
+            yield Dav(url, tmp_path / "root")
+
+
+def test_it_tells_task_time_and_files():
+    what = claim("t1", ("a/b", "c.pdf"))
+    text = manifest(what, [Stored(what.spec.files[0], "a/b/c~2.pdf", 3, "ab")], WHEN)
+    assert json.loads(text) == {
+        "version": 1,
+        "task": {"id": "t1", "name": "a name", "project_id": "p1", "project_name": "Invoices"},
+        "exported_at": "2027-01-15T08:00:00.250+00:00",
+        "files": [
+            {"path": "a/b/c~2.pdf", "size": 3, "sha256": "ab", "document": 0, "folder": "a/b", "filename": "c.pdf"}
+        ],
+    }
+
+
+def test_a_name_that_is_no_text_does_not_break_it():
+    what = claim("t1", ("\ud800", "x\udfff.pdf"))
+    assert json.loads(manifest(what, [Stored(what.spec.files[0], "x", 0, "")], WHEN))["files"][0]["folder"] == "?"
+
+
+def test_every_file_is_told_of_as_it_is_stored(place):
+    """Also where its name was another's, or was made safe."""
+
+    async def main():
+        async with place.opened() as destination:
+            await deliver(destination, claim("other", ("in", "a.txt")), b"other")
+            await deliver(
+                destination, claim("t", ("in", "a.txt"), ("in", "a.txt"), ("..", "b?.txt")), b"1", b"22", b"3"
+            )
+
+    anyio.run(main)
+    tree = place.tree()
+    told = json.loads(tree.pop("manifests/t.json"))
+    assert [each["filename"] for each in told["files"]] == ["a.txt", "a.txt", "b?.txt"]
+    assert [each["document"] for each in told["files"]] == [0, 0, 1]
+    for each, data in zip(told["files"], (b"1", b"22", b"3"), strict=True):
+        assert tree.pop(each["path"]) == data
+        assert (each["size"], each["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+    assert set(tree) == {"in/a.txt", "manifests/other.json"}
+
+
+def test_the_same_task_again_replaces_it(place):
+    async def main():
+        async with place.opened() as destination:
+            await deliver(destination, claim("t", ("", "a.txt")), b"before")
+            await deliver(destination, claim("t", ("", "a.txt")), b"after")
+
+    anyio.run(main)
+    tree = place.tree()
+    assert set(tree) == {"a.txt", "manifests/t.json"}
+    assert json.loads(tree["manifests/t.json"])["files"][0]["size"] == len(b"after")
+
+
+def test_it_is_not_there_unless_every_file_is(place):
+    async def main():
+        async with place.opened(on_conflict="fail") as destination:
+            await deliver(destination, claim("other", ("", "a.txt")), b"other")
+            with pytest.raises(DestinationError):
+                await deliver(destination, claim("t", ("", "b.txt"), ("", "a.txt")), b"1", b"2")
+
+    anyio.run(main)
+    assert set(place.tree()) == {"a.txt", "manifests/other.json"}
+
+
+def test_a_file_that_has_its_name_and_the_manifest_are_both_kept(place):
+    async def main():
+        async with place.opened() as destination:
+            await deliver(destination, claim("t", ("manifests", "t.json")), b"not a manifest")
+
+    anyio.run(main)
+    tree = place.tree()
+    assert tree.pop("manifests/t.json") == b"not a manifest"
+    assert json.loads(tree.popitem()[1])["files"][0]["path"] == "manifests/t.json"
+
+
+def test_it_is_asked_for_in_the_config(tmp_path, moto):
+    options = ", ".join(f"{key} = {json.dumps(value)}" for key, value in moto.items())
+    text = f"""
+        [destinations.bucket]
+        type = "object-store"
+        url = "s3://bucket/configured"
+        options = {{ {options} }}
+        manifest = true
+    """
+
+    async def main():
+        configs = Config.from_toml(text, "c.toml").destinations
+        async with open_destinations(configs, tmp_path / "state") as destinations:
+            for destination in destinations.values():
+                await destination.probe()
+                await deliver(destination, claim("t", ("", "a.txt")), b"data")
+
+    anyio.run(main)
+    assert "manifests/t.json" in Bucket(moto, "configured").tree()
