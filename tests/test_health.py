@@ -177,7 +177,7 @@ def test_a_task_of_which_nothing_is_heard_is_stuck_though_others_go_on():
         clock.now += 100
         vitals(events.TaskCompleted(ExportTask("other"), 1, 1, 1.0))
     assert vitals.stuck() == "no sign of 1 task in hand for 16 min 40 s"
-    vitals(events.BytesReceived(TASK, 1))
+    vitals(sample(events.BytesReceived, task=TASK))
     assert not vitals.stuck()
 
 
@@ -405,6 +405,9 @@ def test_draining_says_stopping_and_asks_for_more_time_as_long_as_it_lasts():
 
 def test_a_reload_is_told_with_its_moment_and_its_end():
     systemd, hear, told, _ = systemd_of(Clock())
+    systemd.reloading()
+    systemd.reloaded()
+    assert not told, "a unit that has not begun cannot reload, nor is it ready for it"
     hear(LISTED)
     systemd.reloading()
     systemd.reloaded()

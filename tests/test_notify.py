@@ -93,16 +93,23 @@ def test_what_cannot_be_told_is_logged_and_the_next_one_is_told():
         async def refuse(_):
             raise NotTold("it is away")
 
+        async def break_down(_):
+            raise ValueError("canary")
+
         async def hear(notification):
             seen.append(notification)
 
-        notifier = Notifier([hang, refuse, hear], log=lost.append)
+        notifier = Notifier([hang, refuse, break_down, hear], log=lost.append)
         notifier(events.ClaimingResumed())
         with anyio.move_on_after(60):
             await notifier.run()
         await notifier.finish()
         assert len(seen) == 1
-        assert lost == ["resumed: not told within 10 s", "resumed: not told: it is away"]
+        assert lost == [
+            "resumed: not told within 10 s",
+            "resumed: not told: it is away",
+            "resumed: not told: unexpected ValueError",
+        ]
 
     run_virtual(main)
 

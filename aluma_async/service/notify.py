@@ -29,7 +29,7 @@ FINISH_SECONDS = 10.0
 _LONGEST = 500
 
 Tell: TypeAlias = Callable[["Notification"], Awaitable[None]]
-"""Tells one notification. Raises ``NotTold``, and nothing else but cancellation."""
+"""Tells one notification; raises ``NotTold`` if it did not get through."""
 
 
 class Notification(Struct, frozen=True, omit_defaults=True):
@@ -98,6 +98,8 @@ class Notifier:
             self._log(f"{notification.event}: not told within {TELL_SECONDS:.0f} s")
         except NotTold as error:
             self._log(f"{notification.event}: not told: {error}")
+        except Exception as error:  # noqa: BLE001 - nothing that a notification does may end a run
+            self._log(f"{notification.event}: not told: unexpected {type(error).__name__}")
 
     def _notable(self, event: Event) -> Iterator[Notification]:
         match event:

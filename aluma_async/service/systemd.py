@@ -80,10 +80,14 @@ class Systemd:
 
     def reloading(self) -> None:
         """Say that the configuration is read again."""
+        if not self._ready or self._draining:
+            return  # a unit that begins or ends cannot reload as well
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def reloaded(self) -> None:
         """Say that it was."""
+        if not self._ready or self._draining:
+            return
         self._send(f"READY=1\n{self._status()}")
 
     def _sign_of_life(self) -> list[str]:
