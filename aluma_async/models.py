@@ -119,6 +119,20 @@ class Hold(Struct, frozen=True):
     message: str = ""
 
 
+class Exported(Struct, frozen=True, array_like=True):
+    """What the journal keeps of a task that was exported. Neither content nor names of files."""
+
+    task_id: str
+    at: float
+    """When Complete was heard, seconds since 1970."""
+    files: int
+    bytes: int
+    seconds: float
+    """From claim to Complete; 0 where another run had claimed it."""
+    destinations: tuple[str, ...] = ()
+    """Their names in the config; empty where they are not known any more."""
+
+
 class Summary(Struct, frozen=True, kw_only=True):
     """What a run did."""
 

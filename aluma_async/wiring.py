@@ -17,8 +17,10 @@ from aluma_async.config.authorities import tls
 from aluma_async.config.changes import needs_restart
 from aluma_async.destinations.registry import open_destinations, open_folder
 from aluma_async.destinations.routed import Routed
+from aluma_async.events import Event
 from aluma_async.exceptions import ConfigError
 from aluma_async.pipeline.exporter import Exporter
+from aluma_async.pipeline.history import History
 from aluma_async.pipeline.sqlite_journal import SqliteJournal
 from aluma_async.pipeline.throttle import Throttle
 from aluma_async.policy.retry import Patience, Retry
@@ -134,12 +136,20 @@ async def open_run(
     ):
         to = {**opened, **yours}
         routed = Routed(to, routing.of) if len(to) > 1 else None
+        journal = _journal(state, stack, on_event)
+        history = History(journal, routed.went_to if routed else lambda _: tuple(to))
+
+        def tell(event: Event) -> None:
+            history(event)
+            if on_event:
+                on_event(event)
+
         exporter = Exporter(
             client,
             routed or next(iter(to.values())),
             workers=config.exporter.workers,
             queue_size=config.queue_size,
-            journal=_journal(state, stack, on_event),
+            journal=journal,
             quarantine=open_folder(FolderConfig(path=config.quarantine_folder()), state, stack),
             retry=Retry(retry.attempts, retry.wait_initial_seconds, retry.wait_max_seconds),
             cooldown=Patience(retry.cooldown_initial_seconds, retry.cooldown_max_seconds),
@@ -148,7 +158,7 @@ async def open_run(
             park_after=retry.park_after,
             claim_timeout=config.aluma.claim_timeout_seconds,
             drain_timeout=config.exporter.drain_timeout_seconds,
-            on_event=on_event,
+            on_event=tell,
         )
         yield Run(config, exporter, throttle, routed, yours)
 

@@ -80,7 +80,7 @@ def test_many_writes_at_once_share_their_syncs(tmp_path):
         with opened(tmp_path) as journal:
             await journal.recall()
             applied = []
-            journal._apply, apply = lambda changes: applied.append(len(changes)) or apply(changes), journal._apply
+            apply, journal._apply = journal._apply, lambda *what: applied.append(len(what[0])) or apply(*what)
             async with anyio.create_task_group() as group:
                 for number in range(100):
                     group.start_soon(journal.write, claim(str(number)))

@@ -18,6 +18,7 @@ from aluma_async.cli.demo import demo
 from aluma_async.cli.effective import config_group
 from aluma_async.cli.exits import DONE, INTERRUPTED, LEFT_BEHIND, error_lines, exit_code
 from aluma_async.cli.held import retry, status
+from aluma_async.cli.history import history
 from aluma_async.cli.options import load_config, run_options, shared_options
 from aluma_async.cli.provide import monitoring, print_unit
 from aluma_async.cli.simulate import simulate
@@ -75,6 +76,7 @@ _COMMANDS = (
     status,
     retry,
     cancel,
+    history,
     simulate,
     completion,
     print_unit,

@@ -11,6 +11,8 @@ from aluma_async.exceptions import deciding
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
 from aluma_async.ports import Delivery, Destination
 
+_MOST_REMEMBERED = 10_000
+
 
 class Routed:
     """Wraps ``destinations``, by name; ``route`` tells the names for a file, and raises if there are none.
@@ -27,6 +29,7 @@ class Routed:
         self._destinations = destinations
         self.route = route
         """What is opened from now on goes where this says."""
+        self._committed: dict[str, tuple[str, ...]] = {}
 
     async def probe(self) -> None:
         """Probe all: a task may need any of them."""
@@ -44,6 +47,13 @@ class Routed:
                     part = replace(claim, spec=ExportSpec(files, claim.spec.received))
                     opened[name] = await stack.enter_async_context(self._destinations[name].open(part))
             yield RoutedDelivery({number: [opened[name] for name in to] for number, to in names.items()})
+        if len(self._committed) >= _MOST_REMEMBERED:  # nobody asks
+            del self._committed[next(iter(self._committed))]
+        self._committed[claim.task.id] = tuple(name for name in self._destinations if name in opened)
+
+    def went_to(self, task_id: str) -> tuple[str, ...]:
+        """Tell once at which destinations a task was committed; empty if that is not known (any more)."""
+        return self._committed.pop(task_id, ())
 
 
 class RoutedDelivery:

@@ -19,7 +19,9 @@ import msgspec
 
 from aluma_async.events import JournalDamaged
 from aluma_async.exceptions import JournalError, JournalInUse
-from aluma_async.models import Hold, OpenClaim
+from aluma_async.models import Exported, Hold, OpenClaim
+from aluma_async.pipeline import history
+from aluma_async.pipeline.clock import system_clock
 from aluma_async.pipeline.journal import Change, Key, Record, change
 from aluma_async.ports import OnEvent
 from aluma_async.rounds import Rounds
@@ -35,6 +37,7 @@ _SET_UP = (
     "PRAGMA synchronous=FULL",
     "CREATE TABLE IF NOT EXISTS record (kind TEXT, task TEXT, value TEXT, PRIMARY KEY (kind, task)) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS released (task TEXT PRIMARY KEY) WITHOUT ROWID",
+    history.SET_UP,
 )
 _KEEP = (
     "INSERT OR REPLACE INTO record SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'),"
@@ -45,6 +48,7 @@ _DROP = (
     " (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"
 )
 _HINT = "Is there space, and may this user write there? --state names another folder."
+_ASIDE = "The next run sets it aside and begins a new one."
 
 
 class SqliteJournal:
@@ -60,6 +64,8 @@ class SqliteJournal:
         # All that is in the file: if it is damaged under way, a new one is made of this.
         self._kept: dict[Key, Record] = {}
         self._waiting: list[Change] = []
+        self._exported: list[Exported] = []
+        self._untrimmed = history.TRIM_EVERY
         self._rounds = Rounds(self._write)
 
     async def recall(self) -> Sequence[Record]:
@@ -82,18 +88,24 @@ class SqliteJournal:
         """Drop a record with the next write."""
         self._waiting.append(((kind, task_id), None))
 
+    def exported(self, record: Exported) -> None:
+        """Add to the history with the next write."""
+        self._exported.append(record)
+
     async def flush(self) -> None:
         """Write what waits, together with all that waits by the time the file is free."""
         await self._rounds.join()
 
     async def _write(self) -> None:
         changes, self._waiting = self._waiting, []
-        if not changes:
+        exported, self._exported = self._exported, []
+        if not changes and not exported:
             return
         try:
-            damaged = await self._hop(lambda: self._apply(changes))
+            damaged = await self._hop(lambda: self._apply(changes, exported))
         except JournalError:
             self._waiting = changes + self._waiting
+            self._exported = exported + self._exported
             raise
         if damaged:
             self._on_event(JournalDamaged(str(damaged)))
@@ -104,9 +116,9 @@ class SqliteJournal:
 
     def close(self) -> None:
         """Let go of the folder. Blocking, and not while something is under way."""
-        if self._waiting and self._database:
+        if (self._waiting or self._exported) and self._database:
             with suppress(JournalError):
-                self._apply(self._waiting)
+                self._apply(self._waiting, self._exported)
         self._disconnect()
         if self._lock is not None:
             os.close(self._lock)
@@ -128,7 +140,7 @@ class SqliteJournal:
         except _Damaged:
             return self._renew()
 
-    def _apply(self, changes: Sequence[Change]) -> Path | None:
+    def _apply(self, changes: Sequence[Change], exported: Sequence[Exported]) -> Path | None:
         """Write changes in one transaction; return where a damaged file went, if it was."""
         for key, record in changes:
             self._kept.pop(key, None)
@@ -136,7 +148,10 @@ class SqliteJournal:
                 self._kept[key] = record
         try:
             with _told(self._path):
-                _put(self._connect(), dict(changes))
+                self._untrimmed += len(exported)
+                trim = self._untrimmed >= history.TRIM_EVERY
+                _put(self._connect(), dict(changes), exported, trim=trim)
+                self._untrimmed = 0 if trim else self._untrimmed
                 return None
         except _Damaged:
             return self._renew()
@@ -202,7 +217,25 @@ def look(folder: Path) -> list[Record]:
         with _told(path), closing(connect(path)) as database:
             return list(read(database))
     except _Damaged as error:
-        raise JournalError(str(error), hint="The next run sets it aside and begins a new one.") from None
+        raise JournalError(str(error), hint=_ASIDE) from None
+
+
+def past(folder: Path, since: float = 0.0) -> Iterator[Exported]:
+    """What was exported since a moment, oldest first, whether or not an exporter is running. Raises ``JournalError``.
+
+    Read a page at a time, so that a slow reader holds up nobody.
+    """
+    path = folder / FILE_NAME
+    if not path.exists():
+        return
+    try:
+        with _told(path), closing(connect(path)) as database:
+            after, found = history.page(database, 0, since)
+            while after:
+                yield from found
+                after, found = history.page(database, after, since)
+    except _Damaged as error:
+        raise JournalError(str(error), hint=_ASIDE) from None
 
 
 def in_use(folder: Path) -> bool:
@@ -259,7 +292,13 @@ def _transaction(database: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _put(database: sqlite3.Connection, changes: Mapping[Key, Record | None]) -> None:
+def _put(
+    database: sqlite3.Connection,
+    changes: Mapping[Key, Record | None],
+    exported: Sequence[Exported] = (),
+    *,
+    trim: bool = False,
+) -> None:
     """Write changes in one transaction, and in few statements: each hands the interpreter's lock on and back."""
     kept = [(_NAMES[kind], task, _text(record)) for (kind, task), record in changes.items() if record is not None]
     dropped = [(_NAMES[kind], task) for (kind, task), record in changes.items() if record is None]
@@ -268,6 +307,10 @@ def _put(database: sqlite3.Connection, changes: Mapping[Key, Record | None]) -> 
             database.execute(_KEEP, (_text(kept),))
         if dropped:
             database.execute(_DROP, (_text(dropped),))
+        if exported:
+            history.insert(database, exported)
+        if trim:
+            history.trim(database, system_clock().wall)
 
 
 def _text(value: object) -> str:
