@@ -1,6 +1,7 @@
 """What ``ObjectStoreDestination`` promises, against servers that honour conditional puts and one that does not."""
 
 import hashlib
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -67,6 +68,23 @@ def test_it_keeps_the_contract_of_a_destination(servers, server, prefix):
         return ObjectStoreDestination(f"s3://bucket/{prefix}", options=servers[server])
 
     anyio.run(check_destination, make, visible)
+
+
+@pytest.mark.skipif(not shutil.which("azurite-blob"), reason="azurite is not there: npm install -g azurite")
+def test_it_keeps_the_contract_of_a_destination_in_azure(tmp_path):
+    async def main(options):
+        def visible():
+            return buckets.objects(options, "x", "az").values()
+
+        await check_destination(lambda: ObjectStoreDestination("az://bucket/x", options=options), visible)
+        destination = ObjectStoreDestination("az://bucket/x", options=options)
+        await destination.probe()
+        assert destination.conditional
+        await deliver(destination, claim("ü", ("a b", "ü.pdf")), b"x" * (ours.BIG + 1))
+
+    with buckets.azurite(tmp_path) as options:
+        anyio.run(main, options)
+        assert len(buckets.objects(options, "x", "az")["x/a b/ü.pdf"]) == ours.BIG + 1
 
 
 @pytest.mark.parametrize(("server", "honoured"), [("moto", True), ("rclone", False)])
