@@ -304,6 +304,14 @@ def test_a_pause_counts_down():
     assert "held back" not in progress_line(tally, tally.rates())
 
 
+def test_a_pause_is_told_with_its_reason_until_it_is_over():
+    tally = tallied(sample(events.ClaimingPaused))
+    assert "nothing is claimed for now: it is away" in progress_line(tally, tally.rates())
+    assert "nothing is claimed" in painted(tally)
+    tally(sample(events.ClaimingResumed))
+    assert "nothing is claimed" not in progress_line(tally, tally.rates())
+
+
 # -- the panel, the lines and the end
 
 
@@ -368,7 +376,7 @@ def test_the_panel_tells_what_goes_on_in_the_width_there_is(width):
 def test_the_panel_has_as_many_rows_as_fit(height):
     text = painted(busy(), height=height, color_system=None)
     assert len(text.splitlines()) <= max(height, 9)
-    assert text.count("of 3 files") == max(0, min(8, height - 10))
+    assert text.count("of 3 files") == max(0, min(8, height - 11))
 
 
 def test_a_task_keeps_its_row_as_long_as_it_is_in_hand():

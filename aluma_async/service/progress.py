@@ -5,6 +5,7 @@ Importing this imports rich. It starts no thread and never reads the clock of th
 
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from types import TracebackType
 from typing import Self
 
@@ -15,16 +16,16 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from aluma_async.service.summary import time_left, troubles
+from aluma_async.service.summary import nothing_claimed, time_left, troubles
 from aluma_async.service.tally import InHand, Tally
 from aluma_async.service.text import counted, printable, size, span
 
 MOST_ROWS = 8
 """So many tasks in hand are shown at most."""
-_OTHER_LINES = 10
+_OTHER_LINES = 11
 """Of the panel and its frame, besides those rows."""
-_WIDE, _NARROW = 100, 76
-"""From so many columns on what belongs together stands in one line, and below so many in three."""
+_WIDE, _NARROW, _TIGHT = 100, 76, 60
+"""Columns: from the first on figures stand in one line, below the second in three; below the last without sizes."""
 _WIDEST = 120
 """What stands further apart is not read as one line."""
 _MOST_KINDS = 4
@@ -71,6 +72,8 @@ class Painter:
         body += (Text(line, no_wrap=True, overflow="ellipsis") for line in self._figures(width))
         if rows := max(0, min(MOST_ROWS, height - _OTHER_LINES)):
             body.append(self._tasks(rows, width))
+        if self._tally.paused:
+            body.append(Text(nothing_claimed(self._tally), style="bold red", no_wrap=True, overflow="ellipsis"))
         body += (Text(line, style="yellow", no_wrap=True, overflow="ellipsis") for line in _bad_news(self._tally))
         return Panel(Group(*body), title="aluma-async", title_align="left", border_style="dim", width=width)
 
@@ -104,10 +107,15 @@ class Painter:
         table.add_column(ratio=3, no_wrap=True, overflow="ellipsis")
         table.add_column(ratio=4, no_wrap=True, overflow="ellipsis")
         table.add_column(justify="right", no_wrap=True)
-        table.add_column(justify="right", no_wrap=True, min_width=8)
         table.add_column(justify="right", no_wrap=True, min_width=8 if width >= _WIDE else 5)
+        if width >= _TIGHT:
+            table.add_column(justify="right", no_wrap=True, min_width=8)
         for task_id in self._rows:
-            table.add_row(*_row(task, tally.age(task)) if (task := tally.in_hand.get(task_id)) else [""])
+            if task := tally.in_hand.get(task_id):
+                row = _row(task, tally.age(task))
+                table.add_row(*islice(row, len(table.columns)))
+            else:
+                table.add_row("")
         return table
 
 
@@ -126,8 +134,8 @@ def _row(task: InHand, age: float) -> Iterator[str]:
     yield printable(task.task.name or task.task.id, 80)
     yield printable(task.file.filename, 80) if task.file else ""
     yield f"{task.saved} of {counted(task.files, 'file')}"
-    yield size(task.bytes)
     yield span(age)
+    yield size(task.bytes)
 
 
 def _bad_news(tally: Tally) -> Iterator[str]:

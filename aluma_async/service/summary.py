@@ -26,6 +26,7 @@ class Reason(NamedTuple):
 
 def progress_line(tally: Tally, rates: Rates) -> str:
     """Tell in one line how far a run is."""
+    pause = [nothing_claimed(tally)] if tally.paused else []
     parts = [
         f"{tally.exported:,} of {counted(tally.known, 'task')} exported",
         counted(tally.files, "file"),
@@ -34,7 +35,12 @@ def progress_line(tally: Tally, rates: Rates) -> str:
         f"{size(rates.bytes)}/s",
         f"{len(tally.in_hand)} in hand",
     ]
-    return ", ".join(parts + troubles(tally))
+    return ", ".join(parts + troubles(tally) + pause)
+
+
+def nothing_claimed(tally: Tally) -> str:
+    """Tell why no task is claimed just now."""
+    return f"nothing is claimed for now: {printable(tally.paused, 200)}"
 
 
 def troubles(tally: Tally) -> list[str]:
@@ -53,7 +59,7 @@ def troubles(tally: Tally) -> list[str]:
 
 def time_left(tally: Tally, rates: Rates) -> float | None:
     """Estimate the seconds until nothing waits; None if nothing says so."""
-    return tally.waiting / rates.tasks if rates.tasks and tally.waiting else None
+    return tally.waiting / rates.tasks if rates.tasks and tally.waiting and not tally.paused else None
 
 
 def closing_lines(

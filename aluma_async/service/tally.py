@@ -66,6 +66,8 @@ class Tally:
         self.failed = self.lost = 0
         self.limit = 0
         """Requests in flight at most, where that was found out; 0: not yet."""
+        self.paused = ""
+        """Why nothing is claimed for now; empty: it is."""
         self.cooling = 0
         """Tasks that cool down."""
         self.waiting = 0
@@ -191,11 +193,17 @@ class Tally:
     def _listing_failed(self, event: events.ListingFailed) -> None:
         self.errors[type(event.error).__name__] += 1
 
-    def _retried(self, event: events.RequestRetried) -> None:  # noqa: ARG002 - that it happened is all
+    def _retried(self, _: events.RequestRetried) -> None:
         self.retried += 1
 
     def _paused(self, event: events.RequestsHeldBack) -> None:
         self._resume_at = self._clock() + event.seconds
+
+    def _claiming_paused(self, event: events.ClaimingPaused | events.PauseProlonged) -> None:
+        self.paused = str(event.error)
+
+    def _claiming_resumed(self, _: events.ClaimingResumed) -> None:
+        self.paused = ""
 
     def _limited(self, event: events.LimitChanged) -> None:
         self.limit = event.limit
@@ -217,4 +225,7 @@ class Tally:
         events.TaskReleased: _settled,
         events.RequestsHeldBack: _paused,
         events.LimitChanged: _limited,
+        events.ClaimingPaused: _claiming_paused,
+        events.PauseProlonged: _claiming_paused,
+        events.ClaimingResumed: _claiming_resumed,
     }
