@@ -1,6 +1,8 @@
 """What ``WebDavDestination`` promises, against ``rclone serve webdav``, which keeps its files in a folder."""
 
+import os
 import ssl
+import time
 from collections import Counter
 from contextlib import ExitStack, asynccontextmanager
 
@@ -128,6 +130,21 @@ def test_where_a_file_has_the_name_of_a_folder_the_folder_gets_another(url, fold
     anyio.run(main)
     assert len(tree(folder)) == 2
     assert tree(folder)["a"] == b"file"
+
+
+def test_what_a_crash_left_on_its_way_is_removed_a_day_later(url, folder):
+    staging = folder / "export" / ".aluma-async" / "staging"
+    staging.mkdir(parents=True)
+    for name, age in (("0123456789abcdef-1-0.part", 90_000), ("0123456789abcdef-2-0.part", 60), ("foreign", 90_000)):
+        (staging / name).write_bytes(b"left")
+        os.utime(staging / name, (time.time() - age,) * 2)
+
+    async def main():
+        async with opened(url) as destination:
+            await destination.probe()
+
+    anyio.run(main)
+    assert {path.name for path in staging.iterdir()} == {"0123456789abcdef-2-0.part", "foreign"}
 
 
 def test_many_tasks_that_want_one_name_are_all_kept(url, folder):

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import AsyncIterator, Container, Mapping, Sequence
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from pathlib import Path as FilePath
 from typing import TypeAlias
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import aiohttp
 import anyio
@@ -24,6 +26,9 @@ _ANSWER_SECONDS = 120.0
 """A server may copy or scan a big file when it is put or moved."""
 _DONE = (200, 201, 204)
 _COLLECTION = re.compile(rb"resourcetype[^>]*>\s*<[^/>]*collection")
+_HREF = re.compile(r"href[^>]*>\s*([^<]*?)/?\s*<")
+_CHANGED = re.compile(r"getlastmodified[^>]*>\s*([^<]*?)\s*<")
+_MOVED = (301, 308)
 _NO_SUCH, _NOT_ALLOWED, _CONFLICT, _PRECONDITION, _LOCKED = 404, 405, 409, 412, 423
 _LOCKED_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Pauses, as long as a name is locked: some servers lock what another request is at work on."""
@@ -70,7 +75,7 @@ class Dav:
         async with self._making:
             status, _ = await self._send("MKCOL", (*path, ""), (*_DONE, _NOT_ALLOWED))
             if status == _NOT_ALLOWED:
-                status, answer = await self._send("PROPFIND", path, (207, 301, 308), headers={"Depth": "0"})
+                status, answer = await self._send("PROPFIND", path, (207, *_MOVED), headers={"Depth": "0"})
                 if status == 207 and not _COLLECTION.search(answer):
                     return False  # only a collection is led to the address with a slash
             self._known.add(path)
@@ -87,8 +92,19 @@ class Dav:
 
     async def has(self, path: Path) -> bool:
         """Whether something has that name."""
-        status, _ = await self._send("HEAD", path, (*_DONE, _NO_SUCH))
+        status, _ = await self._send("HEAD", path, (*_DONE, *_MOVED, _NO_SUCH, _NOT_ALLOWED))  # of a collection, maybe
         return status != _NO_SUCH
+
+    async def changed(self, path: Path) -> dict[str, float]:
+        """Tell when each file in a collection was last changed, in seconds since 1970; of very many, some."""
+        _, answer = await self._send("PROPFIND", (*path, ""), (207,), headers={"Depth": "1"})
+        found = {}
+        for entry in answer.decode(errors="replace").split("response>"):
+            name, when = _HREF.search(entry), _CHANGED.search(entry)
+            with suppress(ValueError):
+                if name and when:
+                    found[unquote(name[1].rpartition("/")[2])] = parsedate_to_datetime(when[1]).timestamp()
+        return found
 
     async def delete(self, path: Path) -> None:
         """Delete a file, if it is there."""
@@ -105,7 +121,9 @@ class Dav:
                 async with self._session.request(
                     verb, self._address(path), headers=headers, data=data, allow_redirects=False
                 ) as reply:
-                    status, body = reply.status, await reply.content.read(BLOCK)
+                    status, body = reply.status, b""
+                    while len(body) < BLOCK and (piece := await reply.content.read(BLOCK)):
+                        body += piece
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 # The message of an error may hold addresses, and so names from documents.
                 raise DestinationUnavailable(

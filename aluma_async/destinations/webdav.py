@@ -2,11 +2,12 @@
 
 Files are staged on this machine, put below ``.aluma-async`` on the server, and moved into place together at the
 end: a final name appears only with complete content. Whose a name is stands in a small file below
-``.aluma-async/owners``, which one task only can make (``Overwrite: F``). What a crash leaves on its way stays
-below ``.aluma-async/staging``.
+``.aluma-async/owners``, which one task only can make (``Overwrite: F``). What a crash leaves on its way is
+removed a day later.
 """
 
 import hashlib
+import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -29,6 +30,9 @@ from aluma_async.policy.naming import OWN_FOLDER, Parts, collision_key, plan
 
 _AT_ONCE = 8
 """Requests at a time."""
+_LEFT_SECONDS = 24 * 3600.0
+"""What is on its way for so long is not: no claim lasts that long."""
+_STAGED = re.compile(r"[0-9a-f]{16}[-.]")
 _STAGING, _OWNERS = (OWN_FOLDER, "staging"), (OWN_FOLDER, "owners")
 
 
@@ -76,9 +80,13 @@ class WebDavDestination:
         self._token, self._numbers = secrets.token_hex(8), count(1)  # no two processes may stage under one name
 
     async def probe(self) -> None:
-        """Make what is missing, and write a file to see whether that goes."""
+        """Make what is missing, sweep what crashed runs left, and write a file to see whether that goes."""
         self._dav.forget()
         await self._make_ours()
+        with suppress(DestinationError):  # not every server lists
+            for name, changed in (await self._dav.changed(_STAGING)).items():
+                if _STAGED.match(name) and changed < self._now() - _LEFT_SECONDS:
+                    await self._dav.delete((*_STAGING, name))
         trial = (*_STAGING, f"{self._token}.probe")
         await self._dav.put(trial, in_memory(b"aluma-async was here"))
         await self._dav.delete(trial)
