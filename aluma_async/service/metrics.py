@@ -54,8 +54,8 @@ class Metrics:
     def __call__(self, event: Event) -> None:
         """Count an event."""
         kind = type(event)
-        self._counts[kind] += 1
         if note := self._NOTES.get(kind):
+            self._counts[kind] += 1
             note(self, event)
 
     def page(self, accept: str = "") -> tuple[bytes, str]:
