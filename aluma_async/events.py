@@ -56,7 +56,7 @@ class TaskRefused(Event, frozen=True):
 
 
 class BytesReceived(Event, frozen=True):
-    """Some bytes of a file came in; one event for each MiB or so, and one for what is left at the end."""
+    """Some bytes of a file came in: one event for each MiB or so, or each ten seconds, and one for what is left."""
 
     task: ExportTask
     file: ExportFile

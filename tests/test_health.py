@@ -4,6 +4,7 @@ import json
 import re
 import socket
 from collections import Counter
+from contextlib import asynccontextmanager
 
 import aiohttp
 import anyio
@@ -14,10 +15,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from aluma_async import Exporter, Patience, events
 from aluma_async.config import ServiceConfig
 from aluma_async.exceptions import ConfigError, CredentialsRefused, DestinationUnavailable, JournalError, Unavailable
-from aluma_async.models import ExportTask, Stamp, Summary
-from aluma_async.pipeline.journal import MemoryJournal
+from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask, Stamp, Summary
+from aluma_async.pipeline import sqlite_journal
+from aluma_async.pipeline.carrier import _Meter
+from aluma_async.pipeline.history import History
+from aluma_async.pipeline.sqlite_journal import SqliteJournal
 from aluma_async.service.http import serve
-from aluma_async.service.metrics import OUTCOMES, Metrics
+from aluma_async.service.metrics import OUTCOMES, REASONS, Metrics
 from aluma_async.service.systemd import Systemd, notify_socket, watchdog_seconds
 from aluma_async.service.vitals import Vitals
 from aluma_async.testing import Fault, FaultPlan, MemoryDestination, SimulatedSource, run_virtual
@@ -110,16 +114,18 @@ def test_what_a_crash_left_and_was_completed_later_counts_without_a_duration():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_metrics_journal_summary_and_aluma_agree_at_the_end_of_a_faulty_run(seed):
+def test_metrics_journal_summary_and_aluma_agree_at_the_end_of_a_faulty_run(seed, tmp_path):
     async def main():
         rates = {Fault.DROP_BEFORE: 0.05, Fault.DROP_AFTER: 0.05, Fault.ERROR_BEFORE: 0.05, Fault.THROTTLE: 0.05}
-        faults, journal = FaultPlan(rates, seed=seed), MemoryJournal()
+        faults, journal = FaultPlan(rates, seed=seed), SqliteJournal(tmp_path)
+        history = History(journal, lambda task: ["memory"])
         aluma = simulated(60, seed=seed, latency_seconds=0.05)
         faults.plan("list", [None])
         metrics, retries = Metrics(limit=32), Counter()
 
         def hear(event):
             metrics(event)
+            history(event)
             if isinstance(event, events.RequestRetried):
                 retries[type(event.error).__name__] += 1
 
@@ -149,9 +155,14 @@ def test_metrics_journal_summary_and_aluma_agree_at_the_end_of_a_faulty_run(seed
         expected = [data for task_id in aluma.ids() for _, _, data in aluma.expected(task_id)]
         assert now["bytes_total",] == sum(map(len, expected))
         assert sum(retries.values())
-        assert {reason: now["http_retries_total", reason] for reason in retries} == retries
+        assert [now["http_retries_total", reason] for reason in REASONS] == [retries[reason] for reason in REASONS]
+        assert set(retries) <= set(REASONS)
         assert (now["in_flight",], now["queue_depth",], now["parked_tasks",]) == (0, 0, 0)
-        assert not await journal.recall()
+        journal.close()
+        assert not sqlite_journal.look(tmp_path), "nothing is open, nothing is held back"
+        past = list(sqlite_journal.past(tmp_path))
+        assert (len(past), sum(one.files for one in past)) == (60, now["files_total",])
+        assert sum(one.bytes for one in past) == now["bytes_total",]
 
     run_virtual(main)
 
@@ -229,6 +240,58 @@ def test_an_idle_exporter_and_one_that_cannot_save_are_not_stuck():
             group.cancel_scope.cancel()
         assert set(worst) == {""}
         assert aluma.ledger() == {"completed": 40}
+
+    run_virtual(main)
+
+
+def test_a_worker_that_hangs_is_seen_though_all_others_go_on():
+    """A disk that does not answer: its thread cannot be cancelled, and only a new start helps."""
+    hangs = ""
+
+    class Hanging(MemoryDestination):
+        @asynccontextmanager
+        async def open(self, claim):
+            async with super().open(claim) as delivery:
+                if claim.task.id == hangs:
+                    with anyio.CancelScope(shield=True), anyio.move_on_after(24 * 3600):
+                        await anyio.sleep_forever()
+                yield delivery
+
+    async def main():
+        nonlocal hangs
+        aluma = simulated(40, latency_seconds=0.1)
+        hangs = aluma.ids()[5]
+        vitals = Vitals(anyio.current_time, poll_seconds=60, stuck_seconds=600)
+        exporter = Exporter(SimulatedSource(aluma), Hanging(), workers=4, on_event=vitals)
+        async with anyio.create_task_group() as group:
+            group.start_soon(exporter.run)
+            await anyio.sleep(590)
+            assert aluma.ledger()["completed"] > 30
+            assert not vitals.stuck()
+            await anyio.sleep(20)
+            assert vitals.stuck().startswith("no sign of 1 task in hand for 10 min")
+            exporter.stop()
+
+    run_virtual(main)
+
+
+def test_a_download_that_trickles_is_not_stuck():
+    """It is heard of each ten seconds, however little comes; how little is enough is for others to say."""
+
+    async def main():
+        told = []
+
+        async def chunks():
+            for _ in range(600):
+                await anyio.sleep(3)
+                yield b"x" * 100
+
+        file = ExportFile(0, 0, "", "a.pdf", "url", url="/a")
+        meter = _Meter(Claim(TASK, ExportSpec((file,)), 0.0), file, told.append)
+        async for _ in meter.over(chunks()):
+            pass
+        assert sum(event.count for event in told) == 60_000
+        assert 120 <= len(told) <= 180
 
     run_virtual(main)
 

@@ -14,6 +14,9 @@ from aluma_async.service.report import Report
 from aluma_async.service.systemd import Systemd, notify_socket, watchdog_seconds
 from aluma_async.service.vitals import Vitals
 
+_HELD_BYTES = 2 * 1024 * 1024
+"""What a worker may have in hand of a download."""
+
 
 class Services:
     """Those that the config and the environment want; each only hears events, and none knows another."""
@@ -47,7 +50,7 @@ class Services:
                 vitals = Vitals(
                     asyncio.get_running_loop().time,  # anyio's takes three times as long, for each event
                     poll_seconds=self._config.exporter.poll_wait_max_seconds,
-                    stuck_seconds=service.stuck_seconds,
+                    stuck_seconds=service.stuck_seconds + self._slowest_report(),
                 )
                 self._listeners.append(vitals)
                 if send:
@@ -59,6 +62,11 @@ class Services:
             if tracing := tracer():
                 self._listeners.append(tracing)
             yield
+
+    def _slowest_report(self) -> float:
+        """Seconds for which a limit on bytes may hold up what each worker has just read."""
+        rate = self._config.limits.max_bytes_per_second
+        return self._config.exporter.workers * _HELD_BYTES / rate if rate else 0.0
 
     def _tell_systemd(self, send: Callable[[str], None], vitals: Vitals) -> None:
         def stuck(why: str) -> None:

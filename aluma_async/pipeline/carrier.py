@@ -11,6 +11,7 @@ from aluma_async.pipeline.resilient import Resilient
 from aluma_async.ports import Delivery, Destination, OnEvent
 
 _REPORT_BYTES = 1024 * 1024
+_REPORT_SECONDS = 10.0
 
 
 class Carrier:
@@ -70,7 +71,7 @@ class Carrier:
 
 
 class _Meter:
-    """Counts bytes that pass, and tells of them a MiB at a time."""
+    """Counts bytes that pass, and tells of them a MiB at a time, or now and then if they come slowly."""
 
     def __init__(self, claim: Claim, file: ExportFile, on_event: OnEvent) -> None:
         self._task = claim.task
@@ -79,13 +80,16 @@ class _Meter:
         self.total = 0
 
     async def over(self, chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-        told = 0
+        told, told_at = 0, 0.0
         async for chunk in chunks:
+            if self.total > told:  # never of a file in one piece, which so needs no clock
+                now = anyio.current_time()
+                told_at = told_at or now
+                if self.total - told >= _REPORT_BYTES or now - told_at >= _REPORT_SECONDS:
+                    self._on_event(BytesReceived(self._task, self._file, self.total - told))
+                    told, told_at = self.total, now
             self.total += len(chunk)
             yield chunk
-            if self.total - told >= _REPORT_BYTES:
-                self._on_event(BytesReceived(self._task, self._file, self.total - told))
-                told = self.total
         if self.total > told:
             self._on_event(BytesReceived(self._task, self._file, self.total - told))
 

@@ -28,6 +28,8 @@ OUTCOMES: Mapping[type[Event], str] = {
     events.ClaimLost: "lost",
 }
 """What can become of an attempt at a task: its event, and the label."""
+REASONS = ("Unavailable", "Unreachable", "RateLimited", "BadReply", "Ambiguous")
+"""Errors after which a request may be made again; there from the beginning, so that a rate can be told."""
 DURATIONS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 """Upper bounds of the histogram of a task's seconds."""
 
@@ -38,7 +40,7 @@ class Metrics:
     def __init__(self, *, limit: int, wall: Callable[[], float] = time.time) -> None:
         self._wall = wall
         self._counts: Counter[type[Event]] = Counter()
-        self._retries: Counter[str] = Counter()
+        self._retries: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
         self._in_hand: set[str] = set()
         self._durations = [0] * (len(DURATIONS) + 1)
         self._seconds = 0.0
