@@ -1,5 +1,6 @@
 """Shells complete commands, options and choices: asked as the shells themselves ask."""
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -8,6 +9,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+
+from aluma_async.models import Hold, Stamp
+from aluma_async.pipeline.sqlite_journal import SqliteJournal
 
 BIN = str(Path(sys.executable).parent)
 
@@ -71,3 +75,16 @@ def test_powershell_is_told_what_a_proposal_does():
     lines = asked("powershell", "aluma-async", "").stdout.splitlines()
     told = dict(line.split("\t") for line in lines)
     assert told["retry"].startswith("Release tasks")
+
+
+def test_retry_proposes_what_is_held_back(tmp_path):
+    async def hold(*ids):
+        journal = SqliteJournal(tmp_path)
+        await journal.recall()
+        await journal.write(*(Hold(task_id, Stamp("boot", 0.0, 0.0), 60.0) for task_id in ids))
+        journal.close()
+
+    asyncio.run(hold("abc", "abd", "xyz"))
+    proposed = asked("powershell", "aluma-async", "retry", "--state", str(tmp_path), "ab").stdout.splitlines()
+    assert proposed == ["abc", "abd"]
+    assert asked("powershell", "aluma-async", "retry", "--state", str(tmp_path / "none"), "ab").stdout.split() == []

@@ -6,7 +6,7 @@ import click
 import pytest
 
 from aluma_async.cli.main import cli as program
-from tests.processes import expect_error
+from tests.processes import expect_error, simulator
 
 OPTIONS = {
     # option: (table, key, in the file, in the environment, on the command line, as it is then)
@@ -124,6 +124,11 @@ def test_plain_http_is_refused_but_on_this_machine_or_when_it_is_said(cli):
 )
 def test_wrong_usage_is_told_in_two_lines_as_every_error(cli, arguments):
     expect_error(cli(*arguments), 2, "aluma-async: ", "--help'.")
+
+
+def test_an_error_that_brings_no_hint_gets_one(cli):
+    with simulator("--tasks", "1", "--fault", "error-before=1") as aluma:
+        expect_error(cli("list", "--base-url", aluma.base_url), 69, "Aluma answered 5", "aluma-async check")
 
 
 def test_a_group_without_its_command_shows_its_help(cli):

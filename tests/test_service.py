@@ -418,6 +418,20 @@ def test_the_live_display_starts_no_thread_and_leaves_the_terminal_as_it_was():
     assert text.count(hidden) == text.count(shown) == 1
 
 
+def test_the_live_display_writes_only_what_has_changed():
+    """A panel that is drawn anew while nothing happens flickers on a slow terminal, and costs something."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    tally = tallied(LISTED)
+    with LiveDisplay(tally, console, wall=lambda: 0.0) as display:
+        display.draw()
+        written = len(console.file.getvalue())
+        display.draw()
+        assert len(console.file.getvalue()) == written
+        tally(sample(events.TaskCompleted))
+        display.draw()
+        assert len(console.file.getvalue()) > written
+
+
 def test_a_plain_line_comes_now_and_then_and_none_while_nothing_happens(capsys):
     async def main():
         report = Report(ServiceConfig(), "lines", Tally(anyio.current_time))

@@ -9,6 +9,7 @@ from aluma_async.exceptions import (
     DestinationError,
     JournalError,
     JournalInUse,
+    RateLimited,
     SourceError,
 )
 from aluma_async.service.text import printable
@@ -31,6 +32,16 @@ _CODES: tuple[tuple[type[AlumaAsyncError], int], ...] = (
 )
 
 
+_HINTS: tuple[tuple[type[AlumaAsyncError], str], ...] = (
+    (ConfigError, "'aluma-async config show' tells what is in effect, and where it came from."),
+    (RateLimited, "Fewer requests: --max-per-second, or fewer workers."),
+    (SourceError, "It may pass, so try again; 'aluma-async check' tries everything on the way."),
+    (DestinationError, "'aluma-async check' tries every destination."),
+    (JournalError, "'aluma-async check' tries the state folder; --state names another."),
+)
+"""For errors that bring none of their own."""
+
+
 def exit_code(error: AlumaAsyncError) -> int:
     """Choose the exit code for an error that ends a run before it has begun."""
     return next((code for kind, code in _CODES if isinstance(error, kind)), LEFT_BEHIND)
@@ -39,5 +50,5 @@ def exit_code(error: AlumaAsyncError) -> int:
 def error_lines(error: AlumaAsyncError) -> Iterator[str]:
     """Tell an error in one or two lines."""
     yield printable(str(error))
-    if error.hint:
-        yield printable(error.hint)
+    if hint := error.hint or next((hint for kind, hint in _HINTS if isinstance(error, kind)), ""):
+        yield printable(hint)

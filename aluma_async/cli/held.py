@@ -1,6 +1,7 @@
 """``status`` and ``retry``: look at what is held back, from the state folder, and release it. An exporter may run."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import msgspec
 
 from aluma_async.cli.exits import DONE, LEFT_BEHIND
 from aluma_async.cli.options import load_config, merged, shared_options, state_option
+from aluma_async.exceptions import AlumaAsyncError
 from aluma_async.models import Hold, OpenClaim, Stamp, Step
 from aluma_async.pipeline import sqlite_journal
 from aluma_async.pipeline.clock import system_clock
@@ -55,8 +57,17 @@ def status(outer: dict[str, Any], /, *, as_json: bool, **inner: Any) -> int:
     return DONE
 
 
+def _completions(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Propose what is held back."""
+    with suppress(AlumaAsyncError):
+        outer = context.parent.params if context.parent else {}
+        records = sqlite_journal.look(load_config(merged(outer, context.params)).state_folder())
+        return [one.task_id for one in records if isinstance(one, Hold) and one.task_id.startswith(incomplete)]
+    return []
+
+
 @click.command()
-@click.argument("task_ids", metavar="TASK_ID...", nargs=-1)
+@click.argument("task_ids", metavar="TASK_ID...", nargs=-1, shell_complete=_completions)
 @click.option("--all", "everything", is_flag=True, help="All that are held back.")
 @state_option
 @shared_options

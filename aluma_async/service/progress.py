@@ -13,6 +13,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -37,6 +38,7 @@ class LiveDisplay:
     def __init__(self, tally: Tally, console: Console | None = None, *, wall: Callable[[], float] = time.time) -> None:
         self._console = console or Console(stderr=True)
         self._panel = Painter(tally, wall)
+        self._shown: list[list[Segment]] = []
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
 
     def __enter__(self) -> Self:
@@ -53,8 +55,12 @@ class LiveDisplay:
         self._live.stop()
 
     def draw(self) -> None:
-        """Show how things stand now."""
-        self._live.update(self._panel.paint(*self._console.size), refresh=True)
+        """Show how things stand now; nothing is written if they stand as they did."""
+        panel = self._panel.paint(*self._console.size)
+        lines = self._console.render_lines(panel, pad=False)
+        if lines != self._shown:
+            self._live.update(panel, refresh=True)
+            self._shown = lines
 
 
 class Painter:
