@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from contextlib import asynccontextmanager
+import sqlite3
+from contextlib import asynccontextmanager, closing
 
 import anyio
 import pytest
@@ -12,6 +13,7 @@ from aluma_async.destinations.dav import open_session
 from aluma_async.destinations.manifest import Stored, manifest
 from aluma_async.destinations.object_store import ObjectStoreDestination
 from aluma_async.destinations.registry import open_destinations
+from aluma_async.destinations.sql.destination import SqlDestination
 from aluma_async.destinations.webdav import WebDavDestination
 from aluma_async.exceptions import DestinationError
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
@@ -155,6 +157,37 @@ def test_a_file_that_has_its_name_and_the_manifest_are_both_kept(place):
     tree = place.tree()
     assert tree.pop("manifests/t.json") == b"not a manifest"
     assert json.loads(tree.popitem()[1])["files"][0]["path"] == "manifests/t.json"
+
+
+def test_in_a_database_it_is_a_row_beside_the_files(tmp_path):
+    what = claim("t", ("in", "a.csv"), ("in", "b.csv"))
+
+    async def main():
+        url = f"sqlite:///{tmp_path / 'data.db'}"
+        destination = SqlDestination(url, "{stem}", create=True, manifest=True, now=lambda: WHEN)
+        await destination.probe()
+        await deliver(destination, what, b"x\n1\n", b"x\n2\n3\n")
+        await deliver(destination, what, b"x\n1\n", b"x\n2\n")
+        with pytest.raises(DestinationError):
+            await deliver(destination, claim("u", ("in", "a.csv")), b"y\n1\n")
+        await destination.close()
+
+    anyio.run(main)
+    with closing(sqlite3.connect(tmp_path / "data.db")) as database:
+        ((task, target, text),) = database.execute("SELECT task, target, manifest FROM aluma_manifest").fetchall()
+    told = json.loads(text)
+    assert (task, target, told["version"]) == ("t", "{stem}", 1)
+    assert [(each["path"], each["size"]) for each in told["files"]] == [("a", 4), ("b", 4)]
+
+
+def test_a_database_without_its_table_is_told_of_at_the_start(tmp_path):
+    async def main():
+        destination = SqlDestination(f"sqlite:///{tmp_path / 'data.db'}", "{stem}", manifest=True)
+        with pytest.raises(DestinationError, match="there is no table aluma_manifest"):
+            await destination.probe()
+        await destination.close()
+
+    anyio.run(main)
 
 
 def test_it_is_asked_for_in_the_config(tmp_path, moto):

@@ -55,6 +55,7 @@ class SqlConfig(Table, frozen=True, kw_only=True, tag_field="type", tag="sql"):
     decimal: Literal[".", ","] = "."
     date_format: str = ""
     """As ``strptime`` has it; empty: ISO 8601."""
+    manifest: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

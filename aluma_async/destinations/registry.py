@@ -75,6 +75,7 @@ def _sql(config: SqlConfig, state: Path, stack: AsyncExitStack) -> Destination:
             decimal=config.decimal,
             date_format=config.date_format,
         ),
+        manifest=config.manifest,
         spool=state / "spool",
     )
     stack.push_async_callback(destination.close)

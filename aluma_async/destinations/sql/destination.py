@@ -1,7 +1,8 @@
 """``SqlDestination``: the rows of CSV and JSON files, or whole files, in tables; one transaction a task."""
 
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any, Literal
 
 import anyio
 import anyio.to_thread
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from aluma_async.destinations.manifest import Stored, manifest
 from aluma_async.destinations.spool import Spool
 from aluma_async.destinations.sql import tables
 from aluma_async.destinations.sql.errors import may_pass, told
@@ -34,6 +37,7 @@ class SqlDestination:
     columns; without a key the rows of a task replace all that it delivered to that table before. In
     ``mode="files"`` whole files are kept with what is known of them. ``create`` makes tables that are missing, with
     ``types`` (see ``tables.TYPES``; text where none is given). Big files are staged in ``spool``.
+    ``manifest`` adds a row to the table ``aluma_manifest`` beside it.
     """
 
     def __init__(
@@ -46,7 +50,9 @@ class SqlDestination:
         mode: Literal["rows", "files"] = "rows",
         types: Mapping[str, str] | None = None,
         reading: Reading | None = None,
+        manifest: bool = False,
         spool: Path | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
         address = sa.make_url(url)
         backend = address.get_backend_name()
@@ -67,6 +73,7 @@ class SqlDestination:
         self._what = address.render_as_string(hide_password=True)
         self._template, self._key, self._create, self._mode = table, tuple(key), create, mode
         self._types, self._reading, self._spool = types or {}, reading or Reading(), spool
+        self._manifest, self._now = manifest, now
         self._tables: dict[tuple[str | None, str], sa.Table] = {}
 
     async def close(self) -> None:
@@ -80,6 +87,8 @@ class SqlDestination:
             if "{" not in self._template and not self._create:
                 schema, _, name = self._template.rpartition(".")
                 await self._known(connection, (schema or None, name))
+            if self._manifest and not self._create:
+                await self._manifests(connection)
 
     @asynccontextmanager
     async def open(self, claim: Claim) -> AsyncIterator[Spool]:
@@ -99,6 +108,8 @@ class SqlDestination:
                 async with self._transaction(f"task {claim.task.id}") as connection:
                     for where in sorted(to, key=str):  # one order for all: no deadlock between tables
                         await self._deliver(connection, where, claim, to[where], spool)
+                    if self._manifest:
+                        await self._put_manifest(connection, claim, to, spool)
                 return
             except DestinationError as error:
                 if attempt == _ATTEMPTS or not may_pass(error.__cause__ or error):
@@ -152,16 +163,40 @@ class SqlDestination:
         while batch := await anyio.to_thread.run_sync(lambda: list(islice(pieces, _BATCH))):
             yield batch
 
+    async def _put_manifest(
+        self,
+        connection: AsyncConnection,
+        claim: Claim,
+        to: Mapping[tuple[str | None, str], Sequence[ExportFile]],
+        spool: Spool,
+    ) -> None:
+        paths = {file.number: ".".join(filter(None, where)) for where, files in to.items() for file in files}
+        stored = [Stored(file, paths[file.number], spool[file].size, spool[file].sha256) for file in claim.spec.files]
+        table = await self._manifests(connection)
+        ours = dict(zip(tables.MANIFEST_KEY, (claim.task.id, self._template), strict=True))
+        text = manifest(claim, stored, self._now())
+        await connection.execute(sa.delete(table).where(*(table.columns[name] == ours[name] for name in ours)))
+        await connection.execute(sa.insert(table).values(**ours, manifest=msgspec.json.decode(text)))
+
+    async def _manifests(self, connection: AsyncConnection) -> sa.Table:
+        schema = self._template.rpartition(".")[0] or None
+        new = tables.manifest_table(schema)
+        return await self._known(connection, (schema, tables.MANIFEST), new, tables.MANIFEST_KEY)
+
     async def _forget(self, connection: AsyncConnection, table: sa.Table, column: str, claim: Claim) -> None:
         await connection.execute(sa.delete(table).where(table.columns[column] == claim.task.id))
 
     async def _known(
-        self, connection: AsyncConnection, where: tuple[str | None, str], new: sa.Table | None = None
+        self,
+        connection: AsyncConnection,
+        where: tuple[str | None, str],
+        new: sa.Table | None = None,
+        key: Sequence[str] = (),
     ) -> sa.Table:
         """Return a table as it is, or as it was made to be."""
         if where not in self._tables:
             if new is not None and self._create:
                 await tables.create(connection, new)
-            key = self._key or (("task", "file") if self._mode == "files" else tables.OURS)
+            key = key or self._key or (("task", "file") if self._mode == "files" else tables.OURS)
             self._tables[where] = await tables.reflect(connection, *where, key)
         return self._tables[where]

@@ -14,6 +14,8 @@ from aluma_async.models import ExportFile
 OURS = ("aluma_task", "aluma_document", "aluma_file", "aluma_row")
 """Columns that identify a row where the user names no key."""
 
+MANIFEST, MANIFEST_KEY = "aluma_manifest", ("task", "target")
+
 TYPES: Mapping[str, type[sa.types.TypeEngine[Any]]] = {
     "text": sa.Text,
     "integer": sa.BigInteger,
@@ -59,6 +61,17 @@ def files_table(schema: str | None, name: str) -> sa.Table:
         sa.Column("size", sa.BigInteger, nullable=False),
         sa.Column("sha256", sa.Text, nullable=False),
         sa.Column("data", sa.LargeBinary, nullable=False),
+        schema=schema,
+    )
+
+
+def manifest_table(schema: str | None) -> sa.Table:
+    """How the table of manifests looks; ``target`` is where its files went, as the config has it."""
+    return sa.Table(
+        MANIFEST,
+        sa.MetaData(),
+        *(sa.Column(name, sa.Text, primary_key=True) for name in MANIFEST_KEY),
+        sa.Column("manifest", sa.JSON, nullable=False),
         schema=schema,
     )
 
