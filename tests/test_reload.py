@@ -1,21 +1,38 @@
 """A configuration that changes while a run goes on: what holds at once, and what is said of the rest."""
 
+import os
+import signal
+import subprocess
 from pathlib import Path
 
 import anyio
 import pytest
 from msgspec import structs
 
-from aluma_async.config import Config, Credentials, ExporterConfig, FolderConfig, LimitsConfig, RouteConfig
+from aluma_async.cli.reload import Reload
+from aluma_async.config import (
+    Config,
+    Credentials,
+    ExporterConfig,
+    FolderConfig,
+    LimitsConfig,
+    RouteConfig,
+    ServiceConfig,
+)
 from aluma_async.config.changes import LIVE, needs_restart
 from aluma_async.destinations.routed import Routed
-from aluma_async.events import LimitChanged
+from aluma_async.events import LimitChanged, TaskStarted
+from aluma_async.exceptions import ConfigError
 from aluma_async.models import Claim, ExportSpec
 from aluma_async.pipeline.throttle import Throttle
 from aluma_async.policy.adaptive import AdaptiveLimit
-from aluma_async.testing import MemoryDestination, run_virtual
+from aluma_async.service.report import Report
+from aluma_async.service.tally import Tally
+from aluma_async.testing import MemoryDestination, SimulatedAluma, run_virtual
 from aluma_async.wiring import open_run
+from tests.processes import PROGRAM, environment, simulator
 from tests.test_routing import TASK, chunks, file
+from tests.test_service import sample
 
 CLAIM = Claim(TASK, ExportSpec((file(),)), 0.0)
 HERE = FolderConfig(path=Path("here"))
@@ -136,3 +153,63 @@ def test_a_run_takes_over_workers_limits_and_routes(tmp_path):
                 pass
 
     anyio.run(main)
+
+
+def reload_of(run, *found):
+    """Reload once for each config that is found, or error."""
+    configs = iter(found)
+
+    def load():
+        config = next(configs)
+        if isinstance(config, Exception):
+            raise config
+        return config
+
+    report = Report(ServiceConfig(), "none", Tally(anyio.current_time))
+    reload = Reload(load, run, report, None)
+    for _ in found:
+        reload()
+    return report
+
+
+def test_a_reload_is_told_and_one_with_a_mistake_leaves_all_as_it_was(tmp_path, capsys):
+    async def main():
+        folder = {"default": FolderConfig(path=tmp_path / "out")}
+        config = Config(exporter=ExporterConfig(state=tmp_path / "state"), destinations=folder)
+        more = structs.replace(
+            config,
+            exporter=structs.replace(config.exporter, workers=3, drain_timeout_seconds=5),
+            service=ServiceConfig(log_level="debug"),
+        )
+        nowhere = structs.replace(more, exporter=config.exporter, routes=(RouteConfig(to=("x",)),))
+        async with open_run(config, Credentials("id", "secret")) as run:
+            report = reload_of(run, more, ConfigError("c.toml: broken", hint="Mend it."), nowhere)
+            assert run.exporter._workers == 3, "the last two changed nothing"
+            report.log(sample(TaskStarted))
+            with run.exporter._send, run.exporter._receive:  # which a run would have closed
+                pass
+
+    anyio.run(main)
+    said = capsys.readouterr().err.splitlines()
+    assert "takes a new start: exporter.drain_timeout_seconds" in said[0]
+    assert "read again: 3 workers, 6 requests at once, log level debug" in said[1]
+    assert "the old configuration stays: c.toml: broken Mend it." in said[2]
+    assert "no such destination" in said[3]
+    assert "claimed" in said[4], "that is of level debug"
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="there are no terminals here")
+def test_where_a_terminal_is_its_end_is_the_end_of_the_run(tmp_path):
+    """Who closes the window ends the program, as ever; the next run gives back what was claimed."""
+    ours, its = os.openpty()
+    with simulator("--tasks", "1", "--profile", "bulk") as aluma:
+        env = environment(tmp_path, SimulatedAluma.client_secret, {"TERM": "xterm", "COLUMNS": "80"})
+        endless = ["-o", "out", "--max-bytes-per-second", "1000", "--base-url", aluma.base_url]
+        with subprocess.Popen([*PROGRAM, *endless], cwd=tmp_path, env=env, stderr=its) as run:
+            os.close(its)
+            shown = b""
+            while b"in hand" not in shown:
+                shown += os.read(ours, 9999)
+            run.send_signal(signal.SIGHUP)
+            assert run.wait(20) == -signal.SIGHUP
+    os.close(ours)
