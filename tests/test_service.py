@@ -253,13 +253,17 @@ def test_a_task_counts_from_its_listing_to_its_end():
         (events.TaskFailed, {"failed": 1}),
         (events.ClaimLost, {"lost": 1}),
         (events.TaskRefused, {"lost": 1}),
-        (events.TaskReleased, {}),
     ],
 )
 def test_a_task_that_ends_otherwise_waits_no_more(kind, counts):
     tally = tallied(LISTED, sample(events.TaskStarted), sample(kind))
     assert (tally.waiting, tally.in_hand, tally.exported) == (7, {}, 0)
     assert {name: getattr(tally, name) for name in counts} == counts
+
+
+def test_a_task_that_is_given_back_since_the_run_ends_waits_all_the_same():
+    tally = tallied(LISTED, sample(events.TaskStarted), sample(events.DrainStarted), sample(events.TaskReleased))
+    assert (tally.waiting, tally.in_hand, tally.stopped) == (8, {}, True)
 
 
 @given(st.lists(st.sampled_from(kinds())))
@@ -466,13 +470,14 @@ def test_the_end_tells_in_a_table_what_is_not_exported_and_why():
     tally(events.TaskFailed(ExportTask("other"), Unavailable("gone" + "x" * 300)))
     for number in range(3):
         tally(events.TaskCompleted(ExportTask(f"task-{number}"), 1, 1, 1.0))
-    lines = closing_lines(Summary(held_back=32, failed=1), "out", tally.left, 80)
+    lines = closing_lines(Summary(held_back=32, failed=1), "out", tally.left, waiting=7, width=80)
     assert max(map(len, lines[lines.index("Not exported") :])) <= 80
     text = "\n".join(lines)
     assert "27  cooling down  Unavailable: it is away" in text
     assert "task-3, task-4 and 25 more" in text
     assert " 1  failed        Unavailable: gone" in text
     assert " 5  held back     since an earlier run" in text
+    assert " 7  waiting       the run was stopped" in text
 
 
 def test_of_what_is_left_a_bounded_number_is_remembered():

@@ -74,12 +74,13 @@ class Report:
 
     def finish(self, summary: Summary, into: str) -> None:
         """Tell what the run did, and where the files are."""
-        lines = closing_lines(summary, into, self.tally.left, _width())
+        waiting = self.tally.waiting if self.tally.stopped else 0
+        lines = closing_lines(summary, into, self.tally.left, waiting=waiting, width=_width())
         if self._text:
             self.say("info", "RunSummary", "\n".join(lines))
         else:
             reasons = [reason._asdict() for reason in why_left(self.tally.left)]
-            fields = {"folder": into, **structs.asdict(summary), "not_exported": reasons}
+            fields = {"folder": into, **structs.asdict(summary), "waiting": waiting, "not_exported": reasons}
             self.log.write("info", "RunSummary", lines[0], **fields)
 
     def give_back_terminal(self) -> None:

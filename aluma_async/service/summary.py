@@ -63,9 +63,17 @@ def time_left(tally: Tally, rates: Rates) -> float | None:
 
 
 def closing_lines(
-    summary: Summary, into: str, left: Mapping[str, Left] = MappingProxyType({}), width: int = 100
+    summary: Summary,
+    into: str,
+    left: Mapping[str, Left] = MappingProxyType({}),
+    *,
+    waiting: int = 0,
+    width: int = 100,
 ) -> list[str]:
-    """Tell what a run did, where the files are (``into``, in words), and in a table what is not exported and why."""
+    """Tell what a run did, where the files are (``into``, in words), and in a table what is not exported and why.
+
+    ``waiting``: so many tasks wait all the same, as the run was stopped.
+    """
     seconds = max(summary.seconds, 0.001)
     lines = [
         f"Exported  {counted(summary.exported, 'task')}, {counted(summary.files, 'file')}, {size(summary.bytes)} "
@@ -80,7 +88,8 @@ def closing_lines(
     if any(count for count, _ in besides):
         lines.insert(1, f"Besides   {', '.join(f'{count:,} {what}' for count, what in besides if count)}")
     earlier = summary.held_back - sum(one.outcome != "failed" for one in left.values())
-    return lines + [line if len(line) <= width else f"{line[: width - 1]}…" for line in _table(why_left(left), earlier)]
+    table = _table(why_left(left), earlier, waiting)
+    return lines + [line if len(line) <= width else f"{line[: width - 1]}…" for line in table]
 
 
 def why_left(left: Mapping[str, Left]) -> list[Reason]:
@@ -94,15 +103,17 @@ def why_left(left: Mapping[str, Left]) -> list[Reason]:
     return sorted(reasons, key=lambda reason: -reason.tasks)
 
 
-def _table(reasons: Sequence[Reason], earlier: int) -> list[str]:
+def _table(reasons: Sequence[Reason], earlier: int, waiting: int) -> list[str]:
     """Draw the table of what is not exported; ``earlier``: so many are held back since a run before this one."""
-    if not reasons and earlier <= 0:
-        return []
-    lines = ["Not exported", "  tasks  state         why, and which"]
+    rows = []
     for reason in reasons:
         more = f" and {reason.tasks - len(reason.examples):,} more" if reason.tasks > len(reason.examples) else ""
-        lines.append(f"{reason.tasks:>7,}  {reason.outcome:<12}  {reason.error}: {printable(reason.message)}")
-        lines.append(f"{'':>23}{', '.join(printable(task_id, 40) for task_id in reason.examples)}{more}")
+        rows.append(f"{reason.tasks:>7,}  {reason.outcome:<12}  {reason.error}: {printable(reason.message)}")
+        rows.append(f"{'':>23}{', '.join(printable(task_id, 40) for task_id in reason.examples)}{more}")
     if earlier > 0:
-        lines.append(f"{earlier:>7,}  {'held back':<12}  since an earlier run")
-    return [*lines, "'aluma-async status' shows each, 'aluma-async retry' releases."]
+        rows.append(f"{earlier:>7,}  {'held back':<12}  since an earlier run")
+    if rows:
+        rows.append("'aluma-async status' shows each, 'aluma-async retry' releases.")
+    if waiting > 0:
+        rows.insert(0, f"{waiting:>7,}  {'waiting':<12}  the run was stopped")
+    return ["Not exported", "  tasks  state         why, and which", *rows] if rows else []

@@ -66,6 +66,8 @@ class Tally:
         self.failed = self.lost = 0
         self.limit = 0
         """Requests in flight at most, where that was found out; 0: not yet."""
+        self.stopped = False
+        """Whether nothing new is claimed, since the run ends."""
         self.paused = ""
         """Why nothing is claimed for now; empty: it is."""
         self.cooling = 0
@@ -169,7 +171,7 @@ class Tally:
         self.cooling += 1
         self._leave(event.task.id, "parked", event.hold.error, event.hold.message)
 
-    def _deferred(self, event: events.ClaimDeferred) -> None:
+    def _still_waiting(self, event: events.ClaimDeferred | events.TaskReleased) -> None:
         self.in_hand.pop(event.task.id, None)
 
     def _failed(self, event: events.TaskFailed) -> None:
@@ -202,6 +204,9 @@ class Tally:
     def _claiming_paused(self, event: events.ClaimingPaused | events.PauseProlonged) -> None:
         self.paused = str(event.error)
 
+    def _stopping(self, _: events.DrainStarted) -> None:
+        self.stopped = True
+
     def _claiming_resumed(self, _: events.ClaimingResumed) -> None:
         self.paused = ""
 
@@ -218,13 +223,14 @@ class Tally:
         events.TaskCompleted: _completed,
         events.TaskCancelled: _cancelled,
         events.TaskParked: _parked,
-        events.ClaimDeferred: _deferred,
+        events.ClaimDeferred: _still_waiting,
         events.TaskFailed: _failed,
         events.TaskRefused: _lost,
         events.ClaimLost: _lost,
-        events.TaskReleased: _settled,
+        events.TaskReleased: _still_waiting,
         events.RequestsHeldBack: _paused,
         events.LimitChanged: _limited,
+        events.DrainStarted: _stopping,
         events.ClaimingPaused: _claiming_paused,
         events.PauseProlonged: _claiming_paused,
         events.ClaimingResumed: _claiming_resumed,
