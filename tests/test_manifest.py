@@ -10,6 +10,7 @@ import pytest
 
 from aluma_async.config import Config
 from aluma_async.destinations.dav import open_session
+from aluma_async.destinations.folder import FolderDestination
 from aluma_async.destinations.manifest import Stored, manifest
 from aluma_async.destinations.object_store import ObjectStoreDestination
 from aluma_async.destinations.registry import open_destinations
@@ -65,6 +66,21 @@ class Dav:
         return files_below(self._folder)
 
 
+class Folder:
+    def __init__(self, root):
+        self._root = root
+
+    @asynccontextmanager
+    async def opened(self, **options):
+        destination = FolderDestination(self._root, manifest=True, now=lambda: WHEN, **options)
+        await destination.probe()
+        yield destination
+        destination.close()
+
+    def tree(self):
+        return files_below(self._root)
+
+
 def files_below(root):
     paths = [path for path in root.rglob("*") if path.is_file() and ".aluma-async" not in path.parts]
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
@@ -76,11 +92,13 @@ def moto():
         yield options
 
 
-@pytest.fixture(params=["object-store", "webdav"])
+@pytest.fixture(params=["folder", "object-store", "webdav"])
 def place(request, tmp_path, moto):
     if request.param == "object-store":
         yield Bucket(moto, request.node.name.replace("[", "-").replace("]", ""))
-    elif request.param == "webdav":
+    elif request.param == "folder":
+        yield Folder(tmp_path / "root")
+    else:
         (tmp_path / "root").mkdir()
         with buckets.serving("webdav", tmp_path / "root") as url:
             yield Dav(url, tmp_path / "root")
@@ -157,6 +175,49 @@ def test_a_file_that_has_its_name_and_the_manifest_are_both_kept(place):
     tree = place.tree()
     assert tree.pop("manifests/t.json") == b"not a manifest"
     assert json.loads(tree.popitem()[1])["files"][0]["path"] == "manifests/t.json"
+
+
+def test_in_a_folder_big_files_are_told_of_too_and_what_an_earlier_attempt_had_finished(tmp_path):
+    data = [bytes(3_000_000), b"\r\n" * 1_000_000, b"small"]
+    what = claim("t", ("", "a.bin"), ("", "b.bin"), ("", "c.txt"))
+
+    async def main():
+        async with Folder(tmp_path / "root").opened() as destination:
+            with anyio.CancelScope() as scope:
+                async with destination.open(what) as delivery:
+                    await delivery.save(what.spec.files[0], chunks(data[0]))
+                    scope.cancel()
+                    await anyio.lowlevel.checkpoint()
+            async with destination.open(what) as delivery:
+                assert delivery.kept(what.spec.files[0]) == len(data[0])
+                for file, content in zip(what.spec.files[1:], data[1:], strict=True):
+                    await delivery.save(file, chunks(b"given up", content))
+                    await delivery.save(file, chunks(content[:2_000_000], content[2_000_000:]))
+
+    anyio.run(main)
+    told = json.loads((tmp_path / "root" / "manifests" / "t.json").read_bytes())["files"]
+    assert [each["size"] for each in told] == [len(each) for each in data]
+    assert [each["sha256"] for each in told] == [hashlib.sha256(each).hexdigest() for each in data]
+
+
+def test_in_a_folder_no_file_is_left_if_it_cannot_be_written(tmp_path):
+    """Its place is found with those of all others; then something else takes it."""
+    root, what = tmp_path / "root", claim("t", ("in", "a.txt"))
+
+    def now():
+        (root / "manifests" / "t.json" / "in the way").mkdir(parents=True)
+        return WHEN
+
+    async def main():
+        destination = FolderDestination(root, manifest=True, now=now)
+        await destination.probe()
+        with pytest.raises(DestinationError):
+            await deliver(destination, what, b"data")
+        destination.close()
+
+    anyio.run(main)
+    assert not files_below(root)
+    assert not list((root / ".aluma-async").rglob("*.part"))
 
 
 def test_in_a_database_it_is_a_row_beside_the_files(tmp_path):

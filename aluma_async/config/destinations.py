@@ -24,6 +24,7 @@ class FolderConfig(Table, frozen=True, kw_only=True, tag_field="type", tag="fold
     newline: Literal["keep", "crlf"] = "keep"
     on_conflict: Literal["keep-both", "overwrite", "fail"] = "keep-both"
     durability: Literal["full", "rename"] = "full"
+    manifest: bool = False
 
     @property
     def place(self) -> str:

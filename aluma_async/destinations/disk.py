@@ -5,6 +5,7 @@ meanwhile leads nowhere else.
 """
 
 import errno
+import hashlib
 import os
 import stat
 from contextlib import closing, suppress
@@ -107,6 +108,15 @@ def same_content(one: tuple[int, str], other: tuple[int, str]) -> bool:
             return True
     except OSError:
         return False
+
+
+def digest(folder: int, name: str) -> "hashlib._Hash":
+    """Read a plain file for its SHA-256."""
+    found = hashlib.sha256()
+    with closing(_Reader(folder, name)) as file:
+        while block := file.read():
+            found.update(block)
+    return found
 
 
 class _Reader:

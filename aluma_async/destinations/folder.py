@@ -8,7 +8,8 @@ import asyncio
 import hashlib
 import os
 import socket
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cached_property, partial
@@ -22,6 +23,7 @@ from aiofiles.threadpool.binary import AsyncFileIO
 
 from aluma_async.destinations import disk
 from aluma_async.destinations.blocks import BLOCK, blocks, crlf
+from aluma_async.destinations.manifest import Stored, manifest, manifest_file
 from aluma_async.destinations.owners import Owners
 from aluma_async.destinations.places import OnConflict, Place, Places
 from aluma_async.destinations.root import Root, Tree
@@ -45,7 +47,8 @@ class FolderDestination:
 
     ``newline="crlf"`` turns the line ends of texts (not of downloads). ``on_conflict`` says what becomes
     of a file whose name another task's file has. ``durability="rename"`` leaves out the syncing: a
-    power loss may then cost files that Aluma has already deleted. Blocking steps run on ``executor``.
+    power loss may then cost files that Aluma has already deleted. ``manifest`` adds one, written when all else
+    is durable. Blocking steps run on ``executor``.
     ``mounts`` is a folder elsewhere that outlives the process: with it, a share that is not mounted is
     told from a new folder even at the start.
     """
@@ -57,14 +60,17 @@ class FolderDestination:
         newline: Literal["keep", "crlf"] = "keep",
         on_conflict: OnConflict = "keep-both",
         durability: Literal["full", "rename"] = "full",
+        manifest: bool = False,
         executor: Executor | None = None,
         mounts: Path | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self.root = Path(path)
         self.place = Root(self.root, mounts)
         self.crlf = newline == "crlf"
         self.on_conflict = on_conflict
         self.sync = durability == "full"
+        self.manifest, self.now = manifest, now
         self.executor = executor
         self.owners = Owners(self.place.own / "owners.sqlite3")
         self.held = 0
@@ -154,6 +160,9 @@ class FolderDestination:
                 with self.owners.transaction():
                     _each(batch, lambda delivery: delivery.find_places(tree))
                 _each(batch, lambda delivery: delivery.give_names(tree))
+            if self.manifest:
+                with self.place.open(sync=self.sync) as tree:
+                    _each(batch, lambda delivery: delivery.give_manifest(tree))
         except Exception as error:  # noqa: BLE001 - raised where it is awaited
             for delivery in batch:
                 delivery.error = delivery.error or error
@@ -200,6 +209,8 @@ class FolderDelivery:
         self._staged: dict[int, int] = {}  # by number: the inode
         self._kept: dict[int, int] = {}  # by number: the size of what an earlier attempt staged
         self._places: list[Place] = []
+        self._hashes: dict[int, hashlib._Hash] = {}  # of what is on the disk, if there will be a manifest
+        self._sizes: dict[int, int] = {}
 
     async def save(self, file: ExportFile, chunks: AsyncIterable[bytes]) -> None:
         """Stage a file: a small one in memory as long as there is room, a big one a MiB at a time."""
@@ -218,7 +229,8 @@ class FolderDelivery:
                 stream = stream or await self._open(file)
                 if writing:
                     await self._to.end(writing)
-                writing = self._to.begin(disk.write_pieces, stream.fileno(), block)  # while the next ones are read
+                digest = self._hashes.setdefault(file.number, hashlib.sha256()) if self._to.manifest else None
+                writing = self._to.begin(_write, stream.fileno(), block, digest)  # while the next ones are read
                 size += length
                 del block  # many big files at once: none keeps more than it collects
             if stream and writing:
@@ -227,6 +239,7 @@ class FolderDelivery:
                 self._staged[file.number] = await self._to.hop(
                     disk.finish_file, stream.fileno(), size, sync=self._to.sync
                 )
+                self._sizes[file.number] = size
         finally:
             if writing:
                 with suppress(DestinationError):
@@ -262,23 +275,52 @@ class FolderDelivery:
     def find_places(self, tree: Tree) -> None:
         """Find the path that each file may be given, and let no other task have it."""
         places = Places(tree, self._to.owners, self._to.on_conflict, self._claim.task.id)
-        self._places = places.find(self._claim.spec.files, self._name)
+        files = (*self._claim.spec.files, manifest_file(self._claim)) if self._to.manifest else self._claim.spec.files
+        self._places = places.find(files, self._name)
 
     def give_names(self, tree: Tree) -> None:
         """Give all files their final names, or none a new one."""
         done: list[Place] = []
         try:
-            for place in self._places:
-                folder, final = place.parts[:-1], place.parts[-1]
-                disk.rename(tree.staging, place.staged, tree.enter(folder), final, inode=self._staged[place.number])
-                tree.changed(folder)
+            for place in self._places[: len(self._claim.spec.files)]:
+                self._give_name(tree, place, self._staged[place.number])
                 done.append(place)
                 tree.rest()
         except OSError:
-            for place in done:
-                if place.new:
-                    disk.remove(tree.enter(place.parts[:-1]), place.parts[-1])
+            self._take_back_names(tree, done)
             raise
+
+    def give_manifest(self, tree: Tree) -> None:
+        """Write the manifest and give it its name, or leave no file a new one."""
+        *places, last = self._places
+        stored = []
+        for file, place in zip(self._claim.spec.files, places, strict=True):
+            held = self._held.get(file.number)
+            digest = self._hashes[file.number] if held is None else hashlib.sha256(held)
+            size = self._sizes[file.number] if held is None else len(held)
+            stored.append(Stored(file, "/".join(place.parts), size, digest.hexdigest()))
+        data = manifest(self._claim, stored, self._to.now())
+        try:
+            self._begun.add(last.number)
+            fd = disk.write_file(tree.staging, last.staged, data, sync=self._to.sync)
+            try:
+                inode = disk.finish_file(fd, len(data), sync=self._to.sync)
+            finally:
+                os.close(fd)
+            self._give_name(tree, last, inode)
+        except OSError:
+            self._take_back_names(tree, places)
+            raise
+
+    def _give_name(self, tree: Tree, place: Place, inode: int) -> None:
+        folder, final = place.parts[:-1], place.parts[-1]
+        disk.rename(tree.staging, place.staged, tree.enter(folder), final, inode=inode)
+        tree.changed(folder)
+
+    def _take_back_names(self, tree: Tree, places: Iterable[Place]) -> None:
+        for place in places:
+            if place.new:
+                disk.remove(tree.enter(place.parts[:-1]), place.parts[-1])
 
     def may_be_kept(self) -> bool:
         """Whether an earlier attempt may have left files."""
@@ -297,6 +339,10 @@ class FolderDelivery:
             if name in self._to.kept and (found := self._to.place.take_back(name, self._name(file.number))):
                 self._begun.add(file.number)
                 self._staged[file.number], self._kept[file.number] = found.st_ino, found.st_size
+                if self._to.manifest:
+                    with self._to.place.open(sync=False) as tree:
+                        self._hashes[file.number] = disk.digest(tree.staging, self._name(file.number))
+                    self._sizes[file.number] = found.st_size
             self._to.kept.discard(name)
 
     def keep(self) -> None:
@@ -323,6 +369,7 @@ class FolderDelivery:
     def _let_go(self, number: int) -> None:
         self._staged.pop(number, None)
         self._kept.pop(number, None)
+        self._hashes.pop(number, None)
         self._to.held -= len(self._held.pop(number, b""))
 
     @cached_property
@@ -345,6 +392,13 @@ class FolderDelivery:
                 self._name(file.number), "wb", buffering=0, opener=self._to.place.create, executor=self._to.executor
             )
         raise AssertionError  # a shielded scope swallows nothing
+
+
+def _write(fd: int, block: list[bytes], digest: "hashlib._Hash | None") -> None:
+    if digest:
+        for piece in block:
+            digest.update(piece)
+    disk.write_pieces(fd, block)
 
 
 def _each(batch: Sequence[FolderDelivery], step: Callable[[FolderDelivery], None]) -> None:

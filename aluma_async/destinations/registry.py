@@ -49,6 +49,7 @@ def open_folder(config: FolderConfig, state: Path, stack: AsyncExitStack) -> Des
         newline=config.newline,
         on_conflict=config.on_conflict,
         durability=config.durability,
+        manifest=config.manifest,
         executor=executor,
         mounts=state / "mounts",
     )
