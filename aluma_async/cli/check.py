@@ -112,7 +112,7 @@ def _overlooked(config: Config) -> Iterator[str]:
     """Say what somebody may count on that does nothing."""
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
         if os.environ.get(name) and not config.aluma.proxy:
-            yield f"{name} is set and not used: a proxy is named with proxy under [aluma]"
+            yield f"{name} is set and not used for Aluma: name a proxy with proxy under [aluma]"
 
 
 def _plan(routing: Routing) -> Iterator[str]:
