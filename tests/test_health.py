@@ -13,6 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from aluma_async import Exporter, Patience, events
+from aluma_async.cli.services import _probe
 from aluma_async.config import ServiceConfig
 from aluma_async.exceptions import ConfigError, CredentialsRefused, DestinationUnavailable, JournalError, Unavailable
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask, Stamp, Summary
@@ -240,6 +241,27 @@ def test_an_idle_exporter_and_one_that_cannot_save_are_not_stuck():
             group.cancel_scope.cancel()
         assert set(worst) == {""}
         assert aluma.ledger() == {"completed": 40}
+
+    run_virtual(main)
+
+
+def test_an_idle_destination_is_tried_now_and_then():
+    """A share that goes away overnight is told before the first task of the morning."""
+
+    async def main():
+        destination = MemoryDestination()
+        vitals = vitals_of(anyio.current_time, LISTED)
+        async with anyio.create_task_group() as group:
+            group.start_soon(_probe, destination, vitals)
+            await anyio.sleep(100)
+            assert "destination" not in not_ready(vitals)
+            destination.unavailable = True
+            await anyio.sleep(31)
+            assert not_ready(vitals)["destination"] == "the memory destination is switched off"
+            destination.unavailable = False
+            await anyio.sleep(31)
+            assert "destination" not in not_ready(vitals)
+            group.cancel_scope.cancel()
 
     run_virtual(main)
 

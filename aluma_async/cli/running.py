@@ -42,6 +42,7 @@ async def run(
     services = Services(config, report)
     async with services.opened(), open_run(config, credentials, on_event=services.on_event) as opened:
         exporter = opened.exporter
+        services.watch(exporter.destination)
         stopped = anyio.Event()
 
         def drain() -> None:

@@ -4,16 +4,22 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
+
+import anyio
 
 from aluma_async.config import Config, ServiceConfig
 from aluma_async.events import Event
+from aluma_async.exceptions import AlumaAsyncError
 from aluma_async.policy.adaptive import AdaptiveLimit
-from aluma_async.ports import OnEvent
+from aluma_async.ports import Destination, OnEvent
 from aluma_async.service.report import Report
 from aluma_async.service.systemd import Systemd, notify_socket, watchdog_seconds
 from aluma_async.service.vitals import Vitals
 
+_PROBE_SECONDS = 30.0
+"""An idle destination is tried this often."""
 _HELD_BYTES = 2 * 1024 * 1024
 """What a worker may have in hand of a download."""
 
@@ -28,6 +34,7 @@ class Services:
         self.beside: list[Callable[[], Coroutine[Any, Any, None]]] = [report.watch]
         """What runs as long as the exporter does."""
         self.systemd: Systemd | None = None
+        self._vitals: Vitals | None = None
 
     def on_event(self, event: Event) -> None:
         """Tell everybody. Raises what the first one raises that breaks, after all were told."""
@@ -52,6 +59,7 @@ class Services:
                     poll_seconds=self._config.exporter.poll_wait_max_seconds,
                     stuck_seconds=service.stuck_seconds + self._slowest_report(),
                 )
+                self._vitals = vitals
                 self._listeners.append(vitals)
                 if send:
                     self._tell_systemd(send, vitals)
@@ -62,6 +70,11 @@ class Services:
             if tracing := tracer():
                 self._listeners.append(tracing)
             yield
+
+    def watch(self, destination: Destination) -> None:
+        """Try now and then whether a destination takes work, when no work shows it; readiness tells."""
+        if self._vitals and self._config.service.address:
+            self.beside.append(partial(_probe, destination, self._vitals))
 
     def _slowest_report(self) -> float:
         """Seconds for which a limit on bytes may hold up what each worker has just read."""
@@ -104,6 +117,18 @@ class Services:
         url = await stack.enter_async_context(serve(host, port, metrics, vitals))
         if self._config.service.log_level in ("debug", "info"):
             self._report.log.write("info", "Listening", f"metrics and health at {url}", url=url)
+
+
+async def _probe(destination: Destination, vitals: Vitals) -> None:
+    while True:
+        await anyio.sleep(_PROBE_SECONDS)
+        if vitals.listed and vitals.idle_seconds >= _PROBE_SECONDS:
+            error: AlumaAsyncError | None = None
+            try:
+                await destination.probe()
+            except AlumaAsyncError as why:
+                error = why
+            vitals.probed(error)
 
 
 def tracer() -> OnEvent | None:

@@ -17,11 +17,13 @@ _AFTER_DRAIN_SECONDS = 90
 _UNIT = """\
 # Made by "aluma-async systemd". To install:
 #   aluma-async systemd{option} > /etc/systemd/system/{file}
-#   write {configuration}/config.toml: client_id, and where files go
-#   write the client secret into {configuration}/client-secret (chmod 600; only systemd reads it)
+#   mkdir -p {configuration}
+#   write config.toml there: client_id, and where files go
+#   write the client secret into the file client-secret there (chmod 600; only systemd reads it)
 #   systemctl daemon-reload && systemctl enable --now {example}
-# Files may go below {state}, and to folders below ReadWritePaths. For those make the user first, and let
-# it write there: useradd --system --user-group --shell /usr/sbin/nologin aluma-async
+# Files may go below {state}, and to the folders of ReadWritePaths.
+# For those make the user first, and let it write there:
+#   useradd --system --user-group --shell /usr/sbin/nologin aluma-async
 
 [Unit]
 Description=Exporter of finished tasks from Aluma{instance}

@@ -45,6 +45,7 @@ class Vitals:
         self._signs: dict[str, float] = {}  # when each task in hand was last heard of
         self._unlisted: AlumaAsyncError | None = None  # why there was no listing, of late
         self._unsaved: AlumaAsyncError | None = None  # why nothing is claimed
+        self._refused: AlumaAsyncError | None = None  # what came of trying the destination
 
     def __call__(self, event: Event) -> None:
         """Take note of an event."""
@@ -56,6 +57,15 @@ class Vitals:
     def in_hand(self) -> int:
         """How many tasks are claimed."""
         return len(self._signs)
+
+    @property
+    def idle_seconds(self) -> float:
+        """For how long no task was begun or exported."""
+        return self._clock() - self._worked_at
+
+    def probed(self, error: AlumaAsyncError | None) -> None:
+        """Take note of what came of trying the destination while there was nothing to do."""
+        self._refused = error
 
     def stuck(self) -> str:
         """Say what does not advance; empty if all does."""
@@ -75,11 +85,12 @@ class Vitals:
         now = self._clock()
         age = now - max(self._listed_at, self._worked_at)
         refused = isinstance(self._unlisted, CredentialsRefused)
+        unsaved = self._unsaved or self._refused
         fresh = age <= max(_POLLS_MISSED * self.poll_seconds, _FRESH_SECONDS)
         return {
             "exporter": Check(not self.draining, "draining: nothing new is claimed" if self.draining else ""),
             "token": Check(not refused, _told(self._unlisted) if refused else ""),
-            "destination": Check(self._unsaved is None, _told(self._unsaved)),
+            "destination": Check(unsaved is None, _told(unsaved)),
             "poll": Check(fresh, "" if fresh else _told(self._unlisted) or f"no listing for {span(age)}"),
         }
 
@@ -110,7 +121,7 @@ class Vitals:
 
     def _completed(self, event: events.TaskCompleted) -> None:
         self._signs.pop(event.task.id, None)
-        self._worked_at, self._unsaved = self._heard_at, None
+        self._worked_at, self._unsaved, self._refused = self._heard_at, None, None
 
     def _retried(self, _: events.RequestRetried) -> None:
         self._retried_at = self._heard_at
