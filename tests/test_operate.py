@@ -80,3 +80,18 @@ def test_status_tells_in_words_how_far_a_claim_has_come(cli, tmp_path, bulky):
         assert f"{task}  being exported" in cli("status", "--state", "state").stdout
         (claim,) = json.loads(cli("status", "--state", "state", "--json").stdout)["in_hand"]
         assert claim["step"] in ("started", "claimed")
+
+
+def test_under_systemd_each_line_has_its_priority(tmp_path):
+    """The journal names itself by the device and inode of the stream; what ends a run is told as an error."""
+    with simulator("--tasks", "3", "--profile", "small") as aluma:
+        for secret, code, priorities in ((SimulatedAluma.client_secret, 0, {"<6>"}), ("wrong", 77, {"<3>"})):
+            with (tmp_path / f"{code}.log").open("w+") as stream:
+                status = os.fstat(stream.fileno())
+                env = environment(tmp_path, secret, {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"})
+                run = [*PROGRAM, "--once", "-o", "out", "--base-url", aluma.base_url]
+                assert subprocess.run(run, cwd=tmp_path, env=env, stderr=stream, timeout=60).returncode == code
+                stream.seek(0)
+                lines = stream.read().splitlines()
+            assert {line[:3] for line in lines} == priorities
+            assert len(lines) >= 2

@@ -24,6 +24,7 @@ from aluma_async.cli.provide import monitoring, print_unit
 from aluma_async.cli.simulate import simulate
 from aluma_async.cli.waiting import list_waiting
 from aluma_async.exceptions import AlumaAsyncError
+from aluma_async.service.journald import marked
 
 _EPILOG = """\b
 Each option has an environment variable: --base-url has ALUMA_ASYNC_BASE_URL.
@@ -103,18 +104,22 @@ def _run() -> int:
             error.show()
         else:
             command = error.ctx.command_path if error.ctx else "aluma-async"
-            click.echo(f"aluma-async: {error.format_message()}\nTry '{command} --help'.", err=True)
+            _complain(f"{error.format_message()}\nTry '{command} --help'.")
         return error.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except AlumaAsyncError as error:
-        click.echo("aluma-async: " + "\n".join(error_lines(error)), err=True)
+        _complain("\n".join(error_lines(error)))
         return exit_code(error)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - a defect of ours is told in one line, too
         if options.get("verbose"):
             traceback.print_exc()
-        click.echo(f"aluma-async: unexpected {type(error).__name__}; -v shows where", err=True)
+        _complain(f"unexpected {type(error).__name__}; -v shows where")
         return LEFT_BEHIND
+
+
+def _complain(text: str) -> None:
+    click.echo(marked(f"aluma-async: {text}", "error"), err=True)

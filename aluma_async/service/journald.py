@@ -14,3 +14,10 @@ def reads(fd: int, environ: Mapping[str, str] = os.environ) -> bool:
     except OSError:
         return False
     return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def marked(text: str, level: str, fd: int = 2) -> str:
+    """Put the priority before each line of what is about to be written, if the journal reads it."""
+    if not reads(fd):
+        return text
+    return "\n".join(f"<{PRIORITIES[level]}>{line}" for line in text.splitlines())
