@@ -447,11 +447,17 @@ def test_what_is_no_address_is_refused(listen):
 # -- the service manager
 
 
-def systemd_of(clock, *, watchdog=30.0):
+def systemd_of(clock, *, watchdog=30.0, has_room=lambda: True):
     """A service manager that keeps what it is told, and the exporter's vital signs."""
     told, stuck = [], []
     vitals = vitals_of(clock)
-    systemd = Systemd(told.append, vitals, watchdog=watchdog, stuck=stuck.append)
+
+    def send(message):
+        if has_room():
+            told.append(message)
+        return has_room()
+
+    systemd = Systemd(send, vitals, watchdog=watchdog, stuck=stuck.append)
 
     def hear(event):
         vitals(event)
@@ -486,6 +492,38 @@ def test_draining_says_stopping_and_asks_for_more_time_as_long_as_it_lasts():
         assert len(told) > 10
 
     run_virtual(main)
+
+
+def test_a_service_manager_that_is_busy_is_told_later_what_it_must_know_and_not_what_is_old():
+    async def main():
+        room = []
+        systemd, hear, told, _ = systemd_of(anyio.current_time, has_room=lambda: room)
+        hear(LISTED)
+        with anyio.move_on_after(60):
+            await systemd.run()
+        hear(events.DrainStarted(0))
+        assert not told
+        room.append(1)
+        with anyio.move_on_after(1):
+            await systemd.run()
+        assert [message.split("\n")[0] for message in told[:2]] == ["READY=1", "STOPPING=1"]
+        assert "WATCHDOG=1" in told[2]
+        assert len(told) == 3
+
+    run_virtual(main)
+
+
+def test_sending_never_waits_for_a_service_manager_that_does_not_read(tmp_path):
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        send = notify_socket({"NOTIFY_SOCKET": path})
+        sent = 0
+        while send("WATCHDOG=1"):
+            sent += 1
+        assert sent
+        manager.recv(999)
+        assert send("WATCHDOG=1")
 
 
 def test_a_reload_is_told_with_its_moment_and_its_end():
@@ -584,7 +622,7 @@ def test_a_blocked_event_loop_stops_the_signs_of_life(abstract, tmp_path):
 def test_without_a_service_manager_nothing_is_sent_and_one_that_is_gone_is_no_error():
     assert notify_socket({}) is None
     assert notify_socket({"NOTIFY_SOCKET": "vsock:2:1"}) is None
-    notify_socket({"NOTIFY_SOCKET": "/nowhere/notify"})("READY=1")
+    assert notify_socket({"NOTIFY_SOCKET": "/nowhere/notify"})("READY=1"), "sending it again would change nothing"
 
 
 def test_the_watchdog_of_another_process_is_not_ours():

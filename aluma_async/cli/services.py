@@ -81,7 +81,7 @@ class Services:
         rate = self._config.limits.max_bytes_per_second
         return self._config.exporter.workers * _HELD_BYTES / rate if rate else 0.0
 
-    def _tell_systemd(self, send: Callable[[str], None], vitals: Vitals) -> None:
+    def _tell_systemd(self, send: Callable[[str], bool], vitals: Vitals) -> None:
         def stuck(why: str) -> None:
             self._report.log.write("error", "Stuck", f"the watchdog is not fed any more: {why}")
 

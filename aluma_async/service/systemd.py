@@ -8,7 +8,6 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Protocol
 
 import anyio
@@ -38,15 +37,19 @@ class Signs(Protocol):
 
 
 class Systemd:
-    """``send`` takes a message to the service manager, ``watchdog`` is how many seconds it waits for a sign of life."""
+    """``send`` takes a message to the service manager, and returns whether it need not be sent again.
+
+    ``watchdog`` is how many seconds the service manager waits for a sign of life.
+    """
 
     def __init__(
-        self, send: Callable[[str], None], signs: Signs, *, watchdog: float | None, stuck: Callable[[str], None]
+        self, send: Callable[[str], bool], signs: Signs, *, watchdog: float | None, stuck: Callable[[str], None]
     ) -> None:
         self._send = send
         self._signs = signs
         self._watchdog = watchdog
         self._tell_stuck = stuck
+        self._owed: list[str] = []  # what it has no room for just now; signs of life are not among it
         self._ready = self._draining = self._was_stuck = False
         self._exported = self._waiting = 0
         self._trouble = ""
@@ -60,7 +63,7 @@ class Systemd:
                 self._waiting, self._trouble = listed, ""
                 if not self._ready:
                     self._ready = True
-                    self._send(f"READY=1\n{self._status()}")
+                    self._say(f"READY=1\n{self._status()}")
             case (
                 events.ListingFailed(error=error)
                 | events.ClaimingPaused(error=error)
@@ -69,26 +72,37 @@ class Systemd:
                 self._trouble = str(error)
             case events.DrainStarted():
                 self._draining = True
-                self._send(f"STOPPING=1\n{self._extension()}\n{self._status()}")
+                self._say(f"STOPPING=1\n{self._extension()}\n{self._status()}")
 
     async def run(self) -> None:
         """Send signs of life until cancelled."""
         pause = min(_STATUS_SECONDS, self._watchdog / _FEEDS_IN_TIME) if self._watchdog else _STATUS_SECONDS
         while True:
-            self._send("\n".join(self._sign_of_life()))
+            sign = "\n".join(self._sign_of_life())
+            self._pay()
+            if not self._owed:
+                self._send(sign)
             await anyio.sleep(pause)
 
     def reloading(self) -> None:
         """Say that the configuration is read again."""
         if not self._ready or self._draining:
             return  # a unit that begins or ends cannot reload as well
-        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+        self._say(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def reloaded(self) -> None:
         """Say that it was."""
         if not self._ready or self._draining:
             return
-        self._send(f"READY=1\n{self._status()}")
+        self._say(f"READY=1\n{self._status()}")
+
+    def _say(self, message: str) -> None:
+        self._owed.append(message)
+        self._pay()
+
+    def _pay(self) -> None:
+        while self._owed and self._send(self._owed[0]):
+            del self._owed[0]
 
     def _sign_of_life(self) -> list[str]:
         lines = [self._status()]
@@ -118,17 +132,23 @@ class Systemd:
         return f"EXTEND_TIMEOUT_USEC={_EXTENSION_MICROSECONDS}"
 
 
-def notify_socket(environ: Mapping[str, str]) -> Callable[[str], None] | None:
-    """Find out how to reach the service manager; None if there is none. A message that does not go through is lost."""
+def notify_socket(environ: Mapping[str, str]) -> Callable[[str], bool] | None:
+    """Find out how to reach the service manager; None if there is none. Sending never waits."""
     path = environ.get("NOTIFY_SOCKET", "")
     if not path.startswith(("/", "@")):
         return None
     address = "\0" + path[1:] if path.startswith("@") else path
 
-    def send(message: str) -> None:
-        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as to:
-            to.settimeout(1.0)  # its queue is full only if nobody reads it
-            to.sendto(message.encode(), address)
+    def send(message: str) -> bool:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as to:
+            to.setblocking(False)
+            try:
+                to.sendto(message.encode(), address)
+            except BlockingIOError:  # it is busy, and its queue is full
+                return False
+            except OSError:  # there is nobody, and sending again would change nothing
+                return True
+        return True
 
     return send
 
