@@ -160,3 +160,19 @@ def test_history_tells_what_was_exported_when_and_where_to(cli, tmp_path):
     assert cli("history", "--state", "state", "--since", "2020-01-01", "--task", "nobody").stdout == ""
     assert cli("history", "--state", "state", "--since", "tomorrow").returncode == 2
     assert not any(task["name"] in done.stdout for task in waiting), "names of tasks are not kept"
+
+
+def test_after_a_faulty_run_the_history_agrees_with_aluma(cli, tmp_path):
+    """Lost replies included: what Aluma counts as completed is there once, and nothing else."""
+    (tmp_path / "config.toml").write_text(
+        "[retry]\ncooldown_initial_seconds = 0.2\ncooldown_max_seconds = 0.5\nwait_initial_seconds = 0.01\n"
+        "[exporter]\npoll_wait_initial_seconds = 0.1\npoll_wait_max_seconds = 0.2\n"
+    )
+    faults = [f"--fault={kind}=0.05" for kind in ("drop-after", "error-after", "drop-before", "truncate")]
+    with simulator("--tasks", "40", "--profile", "small", "--seed", "3", *faults) as aluma:
+        for _ in range(20):
+            done = cli("--once", "-q", "-o", "out", "--state", "state", "--base-url", aluma.base_url)
+            if done.returncode == 0 and aluma.ledger()["tasks"] == {"completed": 40}:
+                break
+        rows = [json.loads(line)["task"] for line in cli("history", "--json", "--state", "state").stdout.splitlines()]
+        assert len(rows) == len(set(rows)) == aluma.ledger()["tasks"]["completed"] == 40

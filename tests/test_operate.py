@@ -1,10 +1,13 @@
 """Operator commands: what they tell, what they refuse, and what they change at Aluma."""
 
+import fcntl
 import json
 import os
 import pty
+import struct
 import subprocess
-from contextlib import contextmanager
+import termios
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -80,6 +83,23 @@ def test_status_tells_in_words_how_far_a_claim_has_come(cli, tmp_path, bulky):
         assert f"{task}  being exported" in cli("status", "--state", "state").stdout
         (claim,) = json.loads(cli("status", "--state", "state", "--json").stdout)["in_hand"]
         assert claim["step"] in ("started", "claimed")
+
+
+def test_a_listing_fits_into_the_terminal(tmp_path, fifty):
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 72, 0, 0))
+    env = environment(tmp_path, SimulatedAluma.client_secret, {"ALUMA_ASYNC_BASE_URL": fifty.base_url})
+    said = b""
+    with subprocess.Popen([*PROGRAM, "list"], stdout=theirs, stderr=subprocess.PIPE, env=env) as listing:
+        os.close(theirs)
+        with suppress(OSError):  # how the end of a terminal is told
+            while piece := os.read(ours, 65536):
+                said += piece
+        assert listing.wait(30) == 0
+    os.close(ours)
+    lines = said.decode().splitlines()
+    assert len(lines) == 50
+    assert max(map(len, lines)) <= 72
 
 
 def test_under_systemd_each_line_has_its_priority(tmp_path):

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import anyio
@@ -24,6 +25,8 @@ _ORDERS: Mapping[str, Callable[[ExportTask], Any]] = {
     "name": lambda task: (task.name.casefold(), task.id),
     "project": lambda task: ((task.project_name or task.project_id).casefold(), task.name.casefold(), task.id),
 }
+_PROJECT, _NAME = 28, 40
+_OTHER_COLUMNS = 22 + 3 * 2 + 10  # of id, gaps and age
 _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 
 
@@ -90,11 +93,22 @@ def _made_before(task: ExportTask, moment: float) -> bool:
 
 
 def _text_row(task: ExportTask, now: float, to: Iterable[str] | None) -> str:
+    project, name = _widths()
     age = "?" if task.created_at is None else span(now - task.created_at)
-    project = printable(task.project_name or task.project_id, 28)
-    return f"{printable(task.id, 40):<22}  {project:<28}  {printable(task.name, 40):<40}  {age}" + (
-        "" if to is None else f"  -> {', '.join(to) or 'nowhere'}"
-    )
+    return (
+        f"{printable(task.id, 40):<22}  {printable(task.project_name or task.project_id, project):<{project}}"
+        f"  {printable(task.name, name):<{name}}  {age}"
+    ) + ("" if to is None else f"  -> {', '.join(to) or 'nowhere'}")
+
+
+@cache
+def _widths() -> tuple[int, int]:
+    """Columns for project and name: as many as the terminal has room for; elsewhere there is always room."""
+    try:
+        room = max(24, os.get_terminal_size(sys.stdout.fileno()).columns - _OTHER_COLUMNS)
+    except (OSError, ValueError):  # no terminal
+        return _PROJECT, _NAME
+    return min(_PROJECT, room * 2 // 5), min(_NAME, room - room * 2 // 5)
 
 
 def _json_row(task: ExportTask, now: float, to: Sequence[str] | None) -> str:
