@@ -1,6 +1,7 @@
 """What ``ObjectStoreDestination`` promises, against servers that honour conditional puts and one that does not."""
 
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
 from aluma_async.policy.naming import joined
 from aluma_async.testing import check_destination
 from tests import buckets
+from tests.processes import simulator
 
 
 @pytest.fixture(scope="module")
@@ -299,6 +301,54 @@ def test_a_file_of_200_mb_takes_less_than_150_mb(servers, tmp_path):
     assert int(done.stdout) < 150
     found = obstore.head(ours.open_store("s3://bucket", servers["rclone"]), "memory/big.bin")
     assert found["size"] == 200 * 1024 * 1024
+
+
+@pytest.mark.parametrize("size", [10, ours.BIG + 1], ids=["small", "big"])
+def test_whenever_a_delivery_is_cancelled_it_leaves_no_trace_or_is_whole(moto, prefix, size):
+    what = claim("t", *(("in", f"{number}.txt") for number in range(3)))
+
+    async def attempt(steps):
+        destination = ObjectStoreDestination(f"s3://bucket/{prefix}", options=moto)
+
+        async def cancel():
+            for _ in range(steps):
+                await anyio.lowlevel.checkpoint()
+            group.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(cancel)
+            await deliver(destination, what, *[b"x" * size] * 3)
+            group.cancel_scope.cancel()
+            return True
+        return False
+
+    steps, whole = 1, False
+    while not whole:
+        whole = anyio.run(attempt, steps)
+        assert len(buckets.objects(moto, prefix)) == (3 if whole else 0)
+        assert not buckets.client(moto).list_multipart_uploads(Bucket="bucket").get("Uploads")
+        steps = steps * 3 // 2 + 1
+
+
+def test_the_program_exports_to_a_bucket_and_says_if_there_is_none(cli, moto, tmp_path):
+    def config(bucket):
+        options = ", ".join(f"{key} = {json.dumps(value)}" for key, value in moto.items() if "secret" not in key)
+        (tmp_path / "c.toml").write_text(
+            f'[destinations.archive]\ntype = "object-store"\nurl = "s3://{bucket}/program"\n'
+            f'options = {{ {options}, secret_access_key = {{ env = "MY_SECRET" }} }}\n'
+        )
+
+    with simulator("--tasks", "20", "--profile", "small") as aluma:
+        common = ("-c", "c.toml", "--base-url", aluma.base_url)
+        config("nowhere")
+        done = cli("check", *common, MY_SECRET=buckets.SECRET)
+        assert done.returncode == 69
+        assert "s3://nowhere/program: 404 NoSuchBucket\n" in done.stdout
+        config("bucket")
+        done = cli("--once", *common, MY_SECRET=buckets.SECRET)
+        assert done.returncode == 0, done.stderr
+    found = buckets.client(moto).list_objects_v2(Bucket="bucket", Prefix="program/")["Contents"]
+    assert len([each for each in found if each["Key"].endswith(".pdf")]) == 20
 
 
 def test_a_name_that_is_too_long_for_a_bucket_is_cut_the_same_way_each_time(moto, prefix):

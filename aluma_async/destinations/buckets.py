@@ -28,13 +28,14 @@ _CLIENT = re.compile(
 )
 """Options that are the HTTP client's, not the store's."""
 _RETRY: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}  # what fails for longer is tried with its task
+_TIMEOUT = timedelta(minutes=2)  # of one request: time for a part of ``BIG`` bytes over a slow line
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>\s*(\w{1,60})\s*</Code>")
 
 
 def open_store(url: str, options: Mapping[str, Any]) -> ObjectStore:
     """Make a store; nothing is sent yet. Raises ``ConfigError``."""
-    client: Any = {key: value for key, value in options.items() if _CLIENT.fullmatch(key)}
+    client: Any = {"timeout": _TIMEOUT} | {key: value for key, value in options.items() if _CLIENT.fullmatch(key)}
     config: Any = {key: value for key, value in options.items() if not _CLIENT.fullmatch(key)}
     scheme = url.partition("://")[0]
     if scheme not in ("s3", "az", "gs"):

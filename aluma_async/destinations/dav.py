@@ -75,9 +75,10 @@ class Dav:
         async with self._making:
             status, _ = await self._send("MKCOL", (*path, ""), (*_DONE, _NOT_ALLOWED))
             if status == _NOT_ALLOWED:
-                status, answer = await self._send("PROPFIND", path, (207, *_MOVED), headers={"Depth": "0"})
+                fine = (207, *_MOVED, _NOT_ALLOWED)
+                status, answer = await self._send("PROPFIND", path, fine, headers={"Depth": "0"})
                 if status == 207 and not _COLLECTION.search(answer):
-                    return False  # only a collection is led to the address with a slash
+                    return False  # what is led to the address with a slash, or tells nothing, is taken for one
             self._known.add(path)
         return True
 
