@@ -20,6 +20,7 @@ import aiohttp
 import anyio
 from msgspec import Struct
 
+from aluma_async.destinations.blocks import BLOCK
 from aluma_async.destinations.conflicts import OnConflict, names
 from aluma_async.destinations.dav import Dav
 from aluma_async.destinations.manifest import Stored, manifest, manifest_file
@@ -143,7 +144,9 @@ class WebDavDestination:
 
     async def _stage(self, path: Parts, data: Spooled) -> None:
         async with self._turns:
-            await self._dav.put(path, data)
+            # A server may carry out what was given up, after we deleted it; a big file is then swept a day later.
+            with anyio.CancelScope(shield=data.size <= BLOCK):
+                await self._dav.put(path, data)
 
     async def _place(self, file: _OnItsWay, new: list[_Placed], places: dict[Parts, Parts]) -> None:
         async with self._turns:
