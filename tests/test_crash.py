@@ -13,7 +13,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.test_cli import PENDING, PROGRAM, environment, expected, hashes, simulator
+from tests.processes import PENDING, PROGRAM, environment, simulator
+from tests.test_cli import expected, hashes
 from tests.test_house import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX's")
