@@ -122,4 +122,5 @@ def objects(options, prefix="", scheme="s3"):
     config = {key: value for key, value in options.items() if key != "allow_http"}
     store = from_url(f"{scheme}://bucket", config=config, client_options={"allow_http": True})
     keys = [found["path"] for batch in obstore.list(store, prefix=prefix or None) for found in batch]
-    return {key: bytes(obstore.get(store, key).bytes()) for key in keys if ".aluma-async/" not in key}
+    ours = f"{prefix}/.aluma-async/".lstrip("/")
+    return {key: bytes(obstore.get(store, key).bytes()) for key in keys if not key.startswith(ours)}

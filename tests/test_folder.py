@@ -17,7 +17,7 @@ import pytest
 from aluma_async import FolderDestination
 from aluma_async.exceptions import DestinationError, DestinationUnavailable
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
-from aluma_async.testing import check_destination, run_virtual
+from aluma_async.testing import check_destination, check_memory, run_virtual
 
 
 def claim(task_id, *names, source="url"):
@@ -80,6 +80,10 @@ def test_it_keeps_the_contract_of_a_destination(tmp_path, durability):
     for destination in made:
         destination.close()
     assert not staged(tmp_path)
+
+
+def test_a_big_file_takes_little_memory(run):
+    run(check_memory)
 
 
 def test_files_big_and_small_arrive_byte_for_byte_under_their_names(run):

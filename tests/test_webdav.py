@@ -17,7 +17,7 @@ from aluma_async.destinations.registry import open_destinations
 from aluma_async.destinations.webdav import WebDavDestination
 from aluma_async.exceptions import ConfigError, DestinationError, DestinationUnavailable
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
-from aluma_async.testing import check_destination
+from aluma_async.testing import check_destination, check_memory
 from tests import buckets
 
 PASSWORD = "canary-password"
@@ -41,7 +41,7 @@ def tree(folder):
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in root.rglob("*")
-        if path.is_file() and ".aluma-async" not in path.parts
+        if path.is_file() and path.relative_to(root).parts[0] != ".aluma-async"
     }
 
 
@@ -71,6 +71,7 @@ def test_it_keeps_the_contract_of_a_destination(url, folder):
     async def main():
         async with open_session({}) as session:
             await check_destination(lambda: WebDavDestination(session, url), lambda: tree(folder).values())
+            await check_memory(WebDavDestination(session, url))
 
     anyio.run(main)
     assert not list((folder / "export" / ".aluma-async" / "staging").iterdir()), "nothing is left on its way"

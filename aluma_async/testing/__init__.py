@@ -2,7 +2,7 @@
 
 from aluma_async.testing.aluma import Behaviour, SimulatedAluma
 from aluma_async.testing.app import serve, simulated_app
-from aluma_async.testing.contracts import check_destination, check_task_source
+from aluma_async.testing.contracts import check_destination, check_memory, check_task_source
 from aluma_async.testing.faults import Fault, FaultPlan
 from aluma_async.testing.memory import MemoryDestination
 from aluma_async.testing.source import SimulatedSource
@@ -20,6 +20,7 @@ __all__ = [
     "SimulatedSource",
     "Work",
     "check_destination",
+    "check_memory",
     "check_task_source",
     "run_virtual",
     "serve",

@@ -4,13 +4,36 @@ A broken promise is an ``AssertionError`` that names it. What only real hardware
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
 
 import anyio
 
 from aluma_async.exceptions import AlumaAsyncError, Refused
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
-from aluma_async.ports import Destination, TaskSource
+from aluma_async.ports import Delivery, Destination, TaskSource
+
+HOSTILE = (
+    ("..", "../up.txt"),
+    ("/etc", "passwd"),
+    ("C:\\x", "..\\up.txt"),
+    ("", ""),
+    (".", ".."),
+    ("a/../../b", "CON"),
+    (" x ", "trailing. "),
+    ("line\nfeed", "zero\0.txt"),
+    ("%2e%2e", "%00.txt?#&"),
+    ("'; DROP TABLE files; --", '"quoted".txt'),
+    ("ü" * 200, "ß" * 300 + ".txt"),
+    ("same", "name.txt"),
+    ("same", "name.txt"),
+    ("SAME", "NAME.TXT"),
+    (".aluma-async", ".aluma-async"),
+)
+"""Folders and names of files as a scanned page may give them."""
 
 
 async def check_destination(make: Callable[[], Destination], visible: Callable[[], Iterable[bytes]]) -> None:
@@ -38,31 +61,112 @@ async def check_destination(make: Callable[[], Destination], visible: Callable[[
     async with make().open(first) as delivery:
         for file, data in zip(first.spec.files, (b"changed", b""), strict=True):
             await delivery.save(file, _chunks(data))
-    holds("a task that is delivered again replaces its own files, and only those", b"changed", b"", b"of another task")
+    before: tuple[bytes, ...] = (b"changed", b"", b"of another task")
+    holds("a task that is delivered again replaces its own files, and only those", *before)
+    await _deliver(make(), first, b"changed", b"")
+    holds("the same task again leaves what is there as it is, byte for byte", *before)
 
     try:
         async with destination.open(second) as delivery:
             await delivery.save(second.spec.files[0], _chunks(b"never to be seen"))
             raise Refused("given up")
     except Refused:
-        holds("a delivery that is given up leaves no trace", b"changed", b"", b"of another task")
+        holds("a delivery that is given up leaves no trace", *before)
     else:
         raise AssertionError("what is raised in the block comes out unchanged")
-
-    with anyio.CancelScope() as scope:
-        async with destination.open(second) as delivery:
-            await delivery.save(second.spec.files[0], _chunks(b"never to be seen"))
-            scope.cancel()
-            await anyio.lowlevel.checkpoint()
-    holds("a delivery that is cancelled leaves no trace", b"changed", b"", b"of another task")
 
     try:
         async with destination.open(second) as delivery:
             await delivery.save(second.spec.files[0], _failing())
     except Refused:
-        holds("a broken download leaves no trace", b"changed", b"", b"of another task")
+        holds("a broken download leaves no trace", *before)
     else:
         raise AssertionError("what the chunks raise comes out unchanged")
+
+    third = _claim("third", "a.txt", "c.txt")
+    there: tuple[bytes, ...] = ()
+    new = there
+    for step in range(1, 10_000):
+        new = (f"{step}, one".encode(), f"{step}, two".encode())
+        with anyio.CancelScope() as scope:
+            await _Cancelled(_deliver(destination, third, *new), scope, step)
+        if Counter(visible()) != Counter((*before, *there)):
+            there = new
+        holds(f"a delivery that is cancelled at its await {step} is there as a whole or not at all", *before, *there)
+        if not scope.cancel_called:
+            break
+    assert there == new, "a delivery that is not cancelled is there"
+
+    before += there
+    hostile = _claim_of("hostile/../x", *HOSTILE)
+    contents = tuple(f"hostile {number}".encode() for number in range(len(HOSTILE)))
+    for _ in range(2):
+        await _deliver(destination, hostile, *contents)
+        holds("files whose names are hostile are all kept, each time alike", *before, *contents)
+
+    many = _claim("many", *(f"{number}.txt" for number in range(1000)))
+    contents += tuple(f"many {number}".encode() for number in range(1000))
+    await _deliver_at_once(destination, many, *contents[-1000:])
+    holds("a task may have a thousand files, some saved at once", *before, *contents)
+    await destination.probe()
+
+
+async def check_memory(destination: Destination, *, size: int = 200_000_000, at_most: int = 150_000_000) -> None:
+    """Deliver one big file, and see that this process does not grow by more than ``at_most`` bytes (told by Linux)."""
+    await destination.probe()
+    claim = _claim("big", "big.bin")
+    before = _most_memory(anew=True)
+    async with destination.open(claim) as delivery:
+        await delivery.save(claim.spec.files[0], _chunks(*[b"0123456789abcdef" * 4096] * (size // 65536)))
+    grown = _most_memory() - before
+    assert grown <= at_most, f"a file of {size:,} bytes takes no more than {at_most:,} bytes of memory: {grown:,}"
+
+
+def _most_memory(*, anew: bool = False) -> int:
+    """Bytes of memory that this process has had at most, so far or from now on."""
+    process = Path("/proc/self")
+    if not process.exists():
+        return 0
+    if anew:
+        (process / "clear_refs").write_text("5")
+    return int((process / "status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
+
+
+class _Cancelled:
+    """Awaits something, and cancels the scope that it is in at its await number ``at``."""
+
+    def __init__(self, what: Coroutine[Any, Any, None], scope: anyio.CancelScope, at: int) -> None:
+        self._what, self._scope, self._at = what, scope, at
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        resume: Callable[[], Any] = partial(self._what.send, None)
+        for number in count(1):
+            try:
+                waits_for = resume()
+            except StopIteration:
+                return
+            if number == self._at:
+                self._scope.cancel()
+            try:
+                resume = partial(self._what.send, (yield waits_for))
+            except BaseException as error:  # noqa: BLE001 - it is passed on
+                resume = partial(self._what.throw, error)
+
+
+async def _deliver(destination: Destination, claim: Claim, *data: bytes) -> None:
+    async with destination.open(claim) as delivery:
+        for file, content in zip(claim.spec.files, data, strict=True):
+            await delivery.save(file, _chunks(content))
+
+
+async def _deliver_at_once(destination: Destination, claim: Claim, *data: bytes) -> None:
+    async def some(delivery: Delivery, first: int) -> None:
+        for number in range(first, len(data), 8):
+            await delivery.save(claim.spec.files[number], _chunks(data[number]))
+
+    async with destination.open(claim) as delivery, anyio.create_task_group() as group:
+        for first in range(8):
+            group.start_soon(some, delivery, first)
 
 
 async def check_task_source(source: TaskSource) -> None:
@@ -106,7 +210,11 @@ async def _refuses(promise: str, verb: Callable[[ExportTask], object], task: Exp
 
 
 def _claim(task_id: str, *filenames: str) -> Claim:
-    files = tuple(ExportFile(i, 0, "a folder", name, "url", url="/f") for i, name in enumerate(filenames))
+    return _claim_of(task_id, *(("a folder", name) for name in filenames))
+
+
+def _claim_of(task_id: str, *names: tuple[str, str]) -> Claim:
+    files = tuple(ExportFile(i, 0, folder, name, "url", url="/f") for i, (folder, name) in enumerate(names))
     return Claim(ExportTask(task_id), ExportSpec(files), anyio.current_time())
 
 
