@@ -96,6 +96,7 @@ def test_the_probe_finds_out_whether_conditions_are_honoured(servers, server, ho
         destination = ObjectStoreDestination(f"s3://bucket/{prefix}", options=servers[server])
         anyio.run(destination.probe)
         assert destination.conditional is honoured
+        assert bool(destination.warning) is not honoured
 
 
 def test_an_object_tells_its_type_its_task_and_its_digest(moto, prefix):
@@ -330,9 +331,10 @@ def test_whenever_a_delivery_is_cancelled_it_leaves_no_trace_or_is_whole(moto, p
         steps *= 2
 
 
-def test_the_program_exports_to_a_bucket_and_says_if_there_is_none(cli, moto, tmp_path):
-    def config(bucket):
-        options = ", ".join(f"{key} = {json.dumps(value)}" for key, value in moto.items() if "secret" not in key)
+def test_the_program_exports_to_a_bucket_and_says_if_there_is_none(cli, servers, tmp_path):
+    def config(bucket, server="moto"):
+        given = servers[server].items()
+        options = ", ".join(f"{key} = {json.dumps(value)}" for key, value in given if "secret" not in key)
         (tmp_path / "c.toml").write_text(
             f'[destinations.archive]\ntype = "object-store"\nurl = "s3://{bucket}/program"\n'
             f'options = {{ {options}, secret_access_key = {{ env = "MY_SECRET" }} }}\n'
@@ -347,7 +349,10 @@ def test_the_program_exports_to_a_bucket_and_says_if_there_is_none(cli, moto, tm
         config("bucket")
         done = cli("--once", *common, MY_SECRET=buckets.SECRET)
         assert done.returncode == 0, done.stderr
-    found = buckets.client(moto).list_objects_v2(Bucket="bucket", Prefix="program/")["Contents"]
+        config("bucket", "rclone")
+        done = cli("check", *common, MY_SECRET=buckets.SECRET)
+        assert "warn  environment: archive: conditional puts are ignored there" in done.stdout
+    found = buckets.client(servers["moto"]).list_objects_v2(Bucket="bucket", Prefix="program/")["Contents"]
     assert len([each for each in found if each["Key"].endswith(".pdf")]) == 20
 
 

@@ -86,6 +86,8 @@ async def _check_environment(config: Config, codes: list[int]) -> None:
             async with open_destinations({name: destination}, state) as opened:
                 with _verdict(f"environment: {name}: {destination.place}", codes):
                     await opened[name].probe()
+                if warning := getattr(opened[name], "warning", ""):
+                    click.echo(f"warn  environment: {name}: {warning}")
         except AlumaAsyncError:  # cannot even be opened, as was said of the wiring
             continue
 

@@ -51,8 +51,7 @@ def open_store(url: str, options: Mapping[str, Any]) -> ObjectStore:
 
 async def put_whole(store: ObjectStore, key: str, data: Spooled, attributes: dict[str, str], mode: Any) -> None:
     """Put an object in one request, which is not given up half-way: nobody would know whether it was carried out."""
-    data.data.seek(0)
-    whole = await anyio.to_thread.run_sync(data.data.read)
+    whole = await data.whole()
     with anyio.CancelScope(shield=True):
         await obstore.put_async(store, key, whole, attributes=attributes, mode=mode, use_multipart=False)
 

@@ -60,7 +60,8 @@ class Dav:
     async def put(self, path: Path, data: Spooled) -> None:
         """Write a file, or write it anew."""
         headers = {"Content-Length": str(data.size), "Content-Type": "application/octet-stream"}
-        await self._send("PUT", path, _DONE, headers=headers, data=_Body(data) if data.size else b"")
+        body = _Body(data) if data.size > BLOCK else await data.whole()
+        await self._send("PUT", path, _DONE, headers=headers, data=body)
 
     async def move(self, source: Path, target: Path, *, overwrite: bool, verb: str = "MOVE") -> bool:
         """Give a file another name; False if something has that name, and must not be replaced."""

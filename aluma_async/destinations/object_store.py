@@ -20,6 +20,7 @@ import obstore
 from msgspec import Struct
 from obstore.exceptions import AlreadyExistsError, PreconditionError
 
+from aluma_async.config.shown import without_password
 from aluma_async.destinations.buckets import BIG, ERRORS, open_store, put_parts, put_whole, told
 from aluma_async.destinations.conflicts import OnConflict, names
 from aluma_async.destinations.manifest import Stored, manifest, manifest_file
@@ -77,7 +78,7 @@ class ObjectStoreDestination:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = open_store(url, options or {})
-        self._url, self._on_conflict, self._spool = url.partition("?")[0], on_conflict, spool
+        self._url, self._on_conflict, self._spool = without_password(url), on_conflict, spool
         self._manifest, self._now = manifest, now
         self._room = max(_LONGEST_KEY - len(url.encode()), _LONGEST_KEY // 2)
         self._turns, self._big_turns = anyio.Semaphore(_AT_ONCE), anyio.Semaphore(_BIG_AT_ONCE)
@@ -95,6 +96,13 @@ class ObjectStoreDestination:
             self.conditional = True
         except ERRORS as error:
             raise told(error, self._url) from error
+
+    @property
+    def warning(self) -> str:
+        """What an operator should know of the server, once it was probed."""
+        if self.conditional is not False:
+            return ""
+        return "conditional puts are ignored there: let no two exporters write below one prefix"
 
     @asynccontextmanager
     async def open(self, claim: Claim) -> AsyncIterator[Spool]:

@@ -24,6 +24,11 @@ class Spooled(Struct):
     size: int
     sha256: str
 
+    async def whole(self) -> bytes:
+        """Return all of it, for those that are small enough."""
+        self.data.seek(0)
+        return self.data.read() if isinstance(self.data, BytesIO) else await anyio.to_thread.run_sync(self.data.read)
+
 
 def in_memory(data: bytes) -> Spooled:
     """A file whose bytes are known."""
