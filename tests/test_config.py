@@ -15,6 +15,7 @@ from msgspec import structs
 from aluma_async.config import AlumaConfig, Config, Credentials, ExporterConfig, FolderConfig, RetryConfig, RouteConfig
 from aluma_async.config.destinations import DESTINATION_TYPES
 from aluma_async.config.places import find_config_file
+from aluma_async.config.tables import Rate, Seconds
 from aluma_async.exceptions import ConfigError
 
 EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
@@ -59,6 +60,14 @@ def test_the_example_lists_every_key_and_explains_it():
     shown = {table["type"]: set(table) for table in raw["destinations"].values()}
     assert shown == {name: {"type", *kind.__struct_fields__} for name, kind in DESTINATION_TYPES.items()}
     assert set(raw["routes"][0]) == set(RouteConfig.__struct_fields__)
+
+
+def test_every_number_that_has_a_unit_has_it_in_its_name():
+    """What is counted needs none; of seconds and bytes nobody has to guess."""
+    for kind in (*TABLES.values(), *DESTINATION_TYPES.values(), RouteConfig):
+        for field in structs.fields(kind):
+            if field.type in (float, Seconds, Rate) or str(field.type).startswith("typing.Annotated[float"):
+                assert re.search(r"_seconds$|_per_second$|_bytes$|_bytes_", field.name), field.name
 
 
 # -- mistakes

@@ -155,6 +155,11 @@ def test_history_tells_what_was_exported_when_and_where_to(cli, tmp_path):
     for row in rows:
         assert row["destinations"] == (["archive", "ledger"] if row["task"] in acme else ["default"])
         assert row["files"] > 0
+    status = json.loads(cli("status", "--json", "--state", "state").stdout)
+    assert status["exported_in_24_hours"] == 30
+    assert status["seconds_since_last_export"] < 60
+    assert "exported in the last 24 h: 30, the last" in cli("status", "--state", "state").stdout
+    assert json.loads(cli("status", "--json", "--state", "none").stdout)["seconds_since_last_export"] is None
     one = rows[3]["task"]
     assert one in cli("history", "--state", "state", "--task", one, "--since", "10min").stdout
     assert cli("history", "--state", "state", "--since", "2020-01-01", "--task", "nobody").stdout == ""

@@ -46,10 +46,13 @@ def status(outer: dict[str, Any], /, *, as_json: bool, **inner: Any) -> int:
     for record in records:
         if isinstance(record, Hold) and remaining(record.since, record.seconds, now) > 0:
             found["parked" if record.parked else "cooling_down"].append(_hold(record, now))
+    exported, last = _lately(folder, now)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode({"state": str(folder), **found})).decode())
+        lately = {"exported_in_24_hours": exported, "seconds_since_last_export": last}
+        click.echo(msgspec.json.format(msgspec.json.encode({"state": str(folder), **lately, **found})).decode())
         return DONE
     click.echo(f"State in {folder}")
+    click.echo(f"exported in the last 24 h: {exported:,}" + ("" if last is None else f", the last {span(last)} ago"))
     for name, rows in found.items():
         click.echo(f"{name.replace('_', ' ')}: {len(rows)}")
         for row in rows:
@@ -94,6 +97,14 @@ def retry(context: click.Context, /, *, task_ids: tuple[str, ...], everything: b
         elif task_id not in held:
             click.echo(f"{printable(task_id)}: is not held back ('aluma-async status' shows what is)", err=True)
     return DONE if len(found) == len(wanted) else LEFT_BEHIND
+
+
+def _lately(folder: Path, now: Stamp) -> tuple[int, int | None]:
+    """Count what was exported in the last 24 hours, and tell how many seconds ago the last of it was."""
+    count, at = 0, 0.0
+    for record in sqlite_journal.past(folder, now.wall - 86400):
+        count, at = count + 1, record.at
+    return count, max(0, round(now.wall - at)) if count else None
 
 
 def _claim(claim: OpenClaim, now: Stamp) -> dict[str, object]:
