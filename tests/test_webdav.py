@@ -169,31 +169,6 @@ def test_a_big_file_arrives_whole(url, folder):
     assert tree(folder) == {"big.bin": data}
 
 
-def test_whenever_a_delivery_is_cancelled_it_leaves_no_trace_or_is_whole(url, folder):
-    what = claim("t", *(("in", f"{number}.txt") for number in range(3)))
-
-    async def attempt(steps):
-        async def cancel():
-            for _ in range(steps):
-                await anyio.lowlevel.checkpoint()
-            group.cancel_scope.cancel()
-
-        async with opened(url) as destination, anyio.create_task_group() as group:
-            await destination.probe()
-            group.start_soon(cancel)
-            await deliver(destination, what, *[b"x" * 10] * 3)
-            group.cancel_scope.cancel()
-            return True
-        return False
-
-    steps, whole = 1, False
-    while not whole:
-        whole = anyio.run(attempt, steps)
-        assert len(tree(folder)) == (3 if whole else 0)
-        assert not list((folder / "export" / ".aluma-async" / "staging").iterdir())
-        steps = steps * 3 // 2 + 1
-
-
 def config(text):
     return Config.from_toml(f"[destinations.a]\ntype = 'webdav'\n{text}", "c.toml")
 
