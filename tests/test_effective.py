@@ -95,6 +95,11 @@ def test_a_mistake_in_the_config_is_told_as_everywhere(cli, tmp_path):
         ("key", ("number",), ("number",)),
         ("durability", "full", "full"),
         ("proxy", "", ""),
+        ("url", "sqlite:///data.db?timeout=5", "sqlite:///data.db"),
+        ("url", f"postgresql://me:{CANARY}/?@{CANARY}@db/x", "postgresql://me@db/x"),
+        ("url", f"mysql://me@db:3306/x?password={CANARY}", "mysql://me@db:3306/x"),
+        ("url", "https://h:8443/files/me@x.example?a#b", "https://h:8443/files/me@x.example"),
+        ("url", "s3://bucket/prefix", "s3://bucket/prefix"),
     ],
 )
 def test_what_is_hidden_and_what_is_not(key, value, seen):

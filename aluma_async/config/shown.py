@@ -26,10 +26,11 @@ def shown(key: str, value: object) -> object:
 
 
 def without_password(url: str) -> str:
-    """Return a URL that may be shown."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return HIDDEN
-    name, at, host = parts.netloc.rpartition("@")
-    return parts._replace(netloc=name.partition(":")[0] + at + host, query="").geturl()
+    """Return a URL that may be shown; what follows its path may hold a password, too."""
+    scheme, mark, rest = url.partition("://")
+    head = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    # A password of a database may hold any sign; an address on the web may hold an "@" in its path.
+    secret = head if scheme.startswith(("http", "dav")) else rest
+    name, at, _ = secret.rpartition("@")
+    shown_name = name.partition(":")[0] + at
+    return scheme + mark + shown_name + re.split(r"[?#]", rest[len(name) + len(at) :], maxsplit=1)[0]

@@ -113,7 +113,8 @@ def _table(reasons: Sequence[Reason], earlier: int, waiting: int) -> list[str]:
     if earlier > 0:
         rows.append(f"{earlier:>7,}  {'held back':<12}  since an earlier run")
     if rows:
-        rows.append("'aluma-async status' shows each, 'aluma-async retry' releases.")
+        failed_only = earlier <= 0 and all(reason.outcome == "failed" for reason in reasons)
+        rows.append("'aluma-async status' shows each" + ("." if failed_only else ", 'aluma-async retry' releases."))
     if waiting > 0:
         rows.insert(0, f"{waiting:>7,}  {'waiting':<12}  the run was stopped")
     return ["Not exported", "  tasks  state         why, and which", *rows] if rows else []
