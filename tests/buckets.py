@@ -49,9 +49,9 @@ def rclone(folder):
 
 
 @contextmanager
-def serving(kind, *arguments):
+def serving(kind, *arguments, port=0):
     """Let rclone serve something; yield its address."""
-    command = [RCLONE, "serve", kind, "--addr", "127.0.0.1:0", "--config", "", *map(str, arguments)]
+    command = [RCLONE, "serve", kind, "--addr", f"127.0.0.1:{port}", "--config", "", *map(str, arguments)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr:
             if found := re.search(r"http://127\.0\.0\.1:\d+", line):

@@ -15,9 +15,12 @@ from aluma_async.config import Config
 from aluma_async.destinations.dav import open_session
 from aluma_async.destinations.registry import open_destinations
 from aluma_async.destinations.webdav import WebDavDestination
+from aluma_async.events import ClaimingPaused, TaskCompleted
 from aluma_async.exceptions import ConfigError, DestinationError, DestinationUnavailable
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
-from aluma_async.testing import check_destination, check_memory
+from aluma_async.pipeline.exporter import Exporter
+from aluma_async.policy.retry import Patience
+from aluma_async.testing import SimulatedAluma, SimulatedSource, check_destination, check_memory
 from tests import buckets
 
 PASSWORD = "canary-password"
@@ -271,6 +274,45 @@ def test_a_server_that_goes_away_on_the_way_costs_nothing_and_it_goes_on(folder)
     with buckets.serving("webdav", folder) as address:
         anyio.run(whole, address)
     assert tree(folder) == {"a.txt": b"data", "b.txt": b"data"}
+
+
+def test_an_exporter_pauses_while_its_server_is_away_and_goes_on_by_itself(folder):
+    """No task is exported twice under two names, and none is missing."""
+    aluma = SimulatedAluma(tasks=60, profile="small", now=time.monotonic)
+    expected = [data for task_id in aluma.ids() for *_, data in aluma.expected(task_id)]
+    paused = []
+
+    async def main(server):
+        address = server.enter_context(buckets.serving("webdav", folder))
+        completed = 0
+
+        def on_event(event):
+            nonlocal completed
+            completed += isinstance(event, TaskCompleted)
+            if isinstance(event, TaskCompleted) and completed == 10:
+                server.close()
+            if completed == 60:
+                exporter.stop()
+            if isinstance(event, ClaimingPaused) and not paused:
+                paused.append(event)
+                port = address.rpartition(":")[2]
+                server.enter_context(buckets.serving("webdav", folder, port=port))
+
+        async with opened(f"{address}/export") as destination:
+            exporter = Exporter(
+                SimulatedSource(aluma),
+                destination,
+                workers=8,
+                cooldown=Patience(0.05, 0.1),
+                polling=Patience(0.01, 0.1),
+                on_event=on_event,
+            )
+            await exporter.run()
+
+    with ExitStack() as server:
+        anyio.run(main, server)
+    assert paused
+    assert Counter(tree(folder).values()) == Counter(expected)
 
 
 def test_if_one_file_has_no_place_the_new_ones_are_deleted_again(url, folder):
