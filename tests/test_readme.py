@@ -86,11 +86,8 @@ def test_each_command_does_what_it_says(command, aluma, tmp_path):
         stderr=subprocess.STDOUT,
         text=True,
     ) as running:
-        running.stdout.readline()  # it is up
-        if "simulate" not in command:
-            for line in running.stdout:
-                if "exported" in line:
-                    break
+        wanted = "Simulated" if "simulate" in command else "exported"
+        assert any(wanted in line for line in running.stdout)  # it is up
         running.send_signal(signal.SIGINT)
         assert running.wait(60) == 0
 

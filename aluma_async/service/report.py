@@ -20,7 +20,7 @@ from aluma_async.service.tally import Tally
 Mode: TypeAlias = Literal["live", "lines", "none"]
 
 _DRAW_SECONDS = 0.25
-_LINE_SECONDS = (10.0, 20.0, 30.0, 60.0)
+_LINE_SECONDS = (2.0, 8.0, 20.0, 30.0, 60.0)
 """Between two lines of progress: rarer the longer a run lasts."""
 _SETTLE_SECONDS = 5.0
 _NO_TERMINAL = 120
