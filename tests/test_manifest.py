@@ -18,6 +18,7 @@ from aluma_async.destinations.sql.destination import SqlDestination
 from aluma_async.destinations.webdav import WebDavDestination
 from aluma_async.exceptions import DestinationError
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
+from aluma_async.policy.naming import owner_suffix
 from tests import buckets
 
 WHEN = 1_800_000_000.25
@@ -141,6 +142,23 @@ def test_every_file_is_told_of_as_it_is_stored(place):
         assert tree.pop(each["path"]) == data
         assert (each["size"], each["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
     assert set(tree) == {"in/a.txt", "manifests/other.json"}
+
+
+def test_two_files_of_a_task_never_share_a_place(place):
+    """Not even where one is called what the other is given, since its own name is another task's."""
+    given = f"a~{owner_suffix('t')}.txt"
+
+    async def main():
+        async with place.opened() as destination:
+            await deliver(destination, claim("other", ("", "a.txt")), b"other")
+            for _ in range(2):
+                await deliver(destination, claim("t", ("", "a.txt"), ("", given)), b"1", b"2")
+
+    anyio.run(main)
+    tree = place.tree()
+    told = json.loads(tree.pop("manifests/t.json"))["files"]
+    assert [tree[each["path"]] for each in told] == [b"1", b"2"]
+    assert set(tree) == {"a.txt", "manifests/other.json", *(each["path"] for each in told)}
 
 
 def test_the_same_task_again_replaces_it(place):

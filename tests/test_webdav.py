@@ -4,7 +4,7 @@ import os
 import ssl
 import time
 from collections import Counter
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 
 import anyio
 import pytest
@@ -12,8 +12,9 @@ import trustme
 from aiohttp import web
 
 from aluma_async.config import Config
-from aluma_async.destinations.dav import open_session
+from aluma_async.destinations.dav import Dav, open_session
 from aluma_async.destinations.registry import open_destinations
+from aluma_async.destinations.spool import in_memory
 from aluma_async.destinations.webdav import WebDavDestination
 from aluma_async.events import ClaimingPaused, TaskCompleted
 from aluma_async.exceptions import ConfigError, DestinationError, DestinationUnavailable
@@ -149,6 +150,69 @@ def test_what_a_crash_left_on_its_way_is_removed_a_day_later(url, folder):
 
     anyio.run(main)
     assert {path.name for path in staging.iterdir()} == {"0123456789abcdef-2-0.part", "foreign"}
+
+
+@pytest.mark.parametrize("on_conflict", ["keep-both", "overwrite"])
+def test_a_folder_is_never_replaced_by_a_file(url, folder, on_conflict):
+    """On such a server that would be to delete all that is in it."""
+
+    async def main():
+        async with opened(url, on_conflict=on_conflict) as destination:
+            await deliver(destination, claim("one", ("a", "x.txt")), b"in a folder")
+            await deliver(destination, claim("two", ("", "a"), ("", "b")), b"two", b"two")
+            await destination._dav.delete(("b",))  # whoever takes the files from there
+            await deliver(destination, claim("one", ("a", "x.txt"), ("b", "y.txt")), b"in a folder", b"in a folder")
+            await deliver(destination, claim("two", ("", "a"), ("", "b")), b"two", b"two")
+
+    anyio.run(main)
+    found = tree(folder)
+    assert found.pop("a/x.txt") == found.pop("b/y.txt") == b"in a folder"
+    assert list(found.values()) == [b"two", b"two"]
+
+
+def test_a_folder_that_is_gone_is_made_again_by_the_next_attempt(url, folder):
+    async def main():
+        async with opened(url) as destination:
+            await deliver(destination, claim("one", ("in/deep", "a.txt")), b"one")
+            await destination._dav._send("DELETE", ("in", ""), (204,))
+            with suppress(DestinationError):  # rclone makes it by itself
+                await deliver(destination, claim("two", ("in/deep", "b.txt")), b"two")
+            await deliver(destination, claim("two", ("in/deep", "b.txt")), b"two")
+
+    anyio.run(main)
+    assert tree(folder) == {"in/deep/b.txt": b"two"}
+
+
+@pytest.mark.parametrize(
+    ("status", "path", "kind"),
+    [
+        (403, (".aluma-async", "x"), DestinationUnavailable),
+        (403, ("name", "x"), DestinationError),
+        (507, ("name", "x"), DestinationUnavailable),
+        (302, (".aluma-async", ""), DestinationUnavailable),
+        (400, ("name", "x"), DestinationError),
+        (503, ("name", "x"), DestinationUnavailable),
+    ],
+)
+def test_an_answer_that_says_no_is_told_as_everybodys_or_as_one_files(status, path, kind):
+    async def answer(request):
+        return web.Response(status=status, text="canary")
+
+    async def main():
+        server = web.ServerRunner(web.Server(answer))
+        await server.setup()
+        site = web.TCPSite(server, "127.0.0.1", 0)
+        await site.start()
+        async with open_session({}) as session:
+            with pytest.raises(DestinationError, match=f"PUT: {status} ") as caught:
+                await Dav(session, f"http://127.0.0.1:{server.addresses[0][1]}/dav").put(path, in_memory(b"x"))
+        await server.cleanup()
+        return caught.value
+
+    error = anyio.run(main)
+    assert type(error) is kind
+    assert error.hint
+    assert "canary" not in str(error)
 
 
 def test_many_tasks_that_want_one_name_are_all_kept(url, folder):

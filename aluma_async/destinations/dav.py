@@ -17,6 +17,7 @@ from aluma_async.config.authorities import tls
 from aluma_async.destinations.blocks import BLOCK
 from aluma_async.destinations.spool import Spooled
 from aluma_async.exceptions import DestinationError, DestinationUnavailable
+from aluma_async.policy.naming import OWN_FOLDER
 
 Path: TypeAlias = Sequence[str]
 """Below the root, part by part."""
@@ -75,13 +76,16 @@ class Dav:
             return True
         async with self._making:
             status, _ = await self._send("MKCOL", (*path, ""), (*_DONE, _NOT_ALLOWED))
-            if status == _NOT_ALLOWED:
-                fine = (207, *_MOVED, _NOT_ALLOWED)
-                status, answer = await self._send("PROPFIND", path, fine, headers={"Depth": "0"})
-                if status == 207 and not _COLLECTION.search(answer):
-                    return False  # what is led to the address with a slash, or tells nothing, is taken for one
+            if status == _NOT_ALLOWED and not await self.is_collection(path):
+                return False
             self._known.add(path)
         return True
+
+    async def is_collection(self, path: Path) -> bool:
+        """Whether files may be in it; what is led to the address with a slash, or tells nothing, is taken for one."""
+        fine = (207, *_MOVED, _NO_SUCH, _NOT_ALLOWED)
+        status, answer = await self._send("PROPFIND", path, fine, headers={"Depth": "0"})
+        return status != _NO_SUCH and (status != 207 or bool(_COLLECTION.search(answer)))
 
     def forget(self) -> None:
         """Take no collection for known any more."""
@@ -134,7 +138,9 @@ class Dav:
             if status in fine:
                 return status, body
             if status != _LOCKED or pause is None:
-                raise _told(status, f"{self.url}: {verb}: {status} {reply.reason or ''}".rstrip())
+                self.forget()
+                ours = verb != "MOVE" and (*path, "")[0] in ("", OWN_FOLDER)
+                raise _told(status, f"{self.url}: {verb}: {status} {reply.reason or ''}".rstrip(), ours=ours)
             await anyio.sleep(pause)
         raise AssertionError  # the last pause is None
 
@@ -151,14 +157,14 @@ class _Body:
             yield piece
 
 
-def _told(status: int, what: str) -> DestinationError:
-    """Make ours of an answer that says no."""
-    if status in (401, 403):
+def _told(status: int, what: str, *, ours: bool) -> DestinationError:
+    """Make ours of an answer that says no; what is refused under a name of ours is refused to everybody."""
+    if status == 401 or (status == 403 and ours):
         return DestinationUnavailable(what, hint="Are user and password (or token) right, and may they write there?")
-    if status in (_NO_SUCH, _NOT_ALLOWED, _CONFLICT) or 300 <= status < 400:
+    if ours and (status in (_NO_SUCH, _NOT_ALLOWED, _CONFLICT) or 300 <= status < 400):
         return DestinationUnavailable(what, hint="Is the url that of a WebDAV folder, whose parent is there?")
     if status == 507:
         return DestinationUnavailable(what, hint="Is there space left?")
     if status >= 500 or status in (408, 429):
         return DestinationUnavailable(what, hint="Is the server well?")
-    return DestinationError(what)
+    return DestinationError(what, hint="The server's own log may tell why it takes no such file.")

@@ -119,13 +119,14 @@ class ObjectStoreDestination:
         files = claim.spec.files
         paths = plan((*files, manifest_file(claim)))
         new: dict[str, _Upload] = {}
-        keys: dict[int, str] = {}
+        keys: dict[str, int] = {}
         try:
             async with anyio.create_task_group() as group:
                 for file, path in zip(files, paths, strict=False):
                     group.start_soon(self._put, claim, _upload(claim, file.number, path, spool[file]), new, keys)
             if self._manifest:
-                stored = [Stored(file, keys[file.number], spool[file].size, spool[file].sha256) for file in files]
+                where = {number: key for key, number in keys.items()}
+                stored = [Stored(file, where[file.number], spool[file].size, spool[file].sha256) for file in files]
                 data = in_memory(manifest(claim, stored, self._now()))
                 await self._put(claim, _upload(claim, -1, paths[-1], data), new, keys)
         except BaseException as error:
@@ -135,15 +136,15 @@ class ObjectStoreDestination:
                 raise deciding(error) from None
             raise
 
-    async def _put(self, claim: Claim, upload: _Upload, new: dict[str, _Upload], keys: dict[int, str]) -> None:
+    async def _put(self, claim: Claim, upload: _Upload, new: dict[str, _Upload], keys: dict[str, int]) -> None:
         async with self._turns if upload.data.size <= BIG else self._big_turns:
             what = f"{self._url}: task {claim.task.id}: file {upload.number}"
             for path in names(upload.path, claim.task.id, self._on_conflict, what):
                 key = joined(path, self._room)
                 async with self._names.setdefault(key, anyio.Lock()):
                     try:
-                        if await self._put_as(key, upload, new):
-                            keys[upload.number] = key
+                        if key not in keys and await self._put_as(key, upload, new):
+                            keys[key] = upload.number
                             return
                     except ERRORS as error:
                         raise told(error, what) from error

@@ -110,7 +110,7 @@ class WebDavDestination:
             what = f"{self._dav.url}: task {claim.task.id}: file {file.number}"
             moves.append(_OnItsWay(claim.task.id, what, path, (*_STAGING, f"{prefix}-{file.number}.part"), record))
         new: list[_Placed] = []
-        places: dict[Parts, Parts] = {}
+        places: dict[str, tuple[Parts, Parts]] = {}
         await self._make_ours()
         try:
             async with anyio.create_task_group() as group:
@@ -121,8 +121,9 @@ class WebDavDestination:
                 for move in moves[:-1]:
                     group.start_soon(self._place, move, new, places)
             if self._manifest:
+                finals = dict(places.values())
                 stored = [
-                    Stored(file, "/".join(places[move.staged]), spool[file].size, spool[file].sha256)
+                    Stored(file, "/".join(finals[move.staged]), spool[file].size, spool[file].sha256)
                     for file, move in zip(files, moves, strict=False)
                 ]
                 await self._stage(moves[-1].staged, in_memory(manifest(claim, stored, self._now())))
@@ -148,7 +149,7 @@ class WebDavDestination:
             with anyio.CancelScope(shield=data.size <= BLOCK):
                 await self._dav.put(path, data)
 
-    async def _place(self, file: _OnItsWay, new: list[_Placed], places: dict[Parts, Parts]) -> None:
+    async def _place(self, file: _OnItsWay, new: list[_Placed], places: dict[str, tuple[Parts, Parts]]) -> None:
         async with self._turns:
             folder: Parts = ()
             for part in file.wanted[:-1]:
@@ -157,32 +158,33 @@ class WebDavDestination:
                         folder = (*folder, name)
                         break
             for final in names((*folder, file.wanted[-1]), file.task, self._on_conflict, file.what):
-                async with self._names.setdefault(collision_key(final), anyio.Lock()):
-                    taken = False
+                key = collision_key(final)
+                async with self._names.setdefault(key, anyio.Lock()):
                     with anyio.CancelScope(shield=True):  # a move is not given up half-way
-                        taken = await self._take(final, file, new)
-                    if taken:
-                        places[file.staged] = final
-                        return
+                        if key not in places and await self._take(final, file, new):
+                            places[key] = (file.staged, final)
+                            return
 
     async def _take(self, final: Parts, file: _OnItsWay, new: list[_Placed]) -> bool:
         """Move a file to a name; False if that is another's."""
         digest = hashlib.sha256(collision_key(final).encode()).hexdigest()
         owner = (*_OWNERS, digest[:2], digest[2:40])
         whose = await self._dav.read(owner)
-        replace = self._on_conflict == "overwrite"
         if whose is None and not await self._dav.has(final):
             await self._dav.make(*owner[:-1])
             if await self._dav.move(file.record, owner, overwrite=False, verb="COPY"):
                 placed = _Placed(file.staged, final, owner)
                 new.append(placed)
-                if await self._dav.move(file.staged, final, overwrite=replace):
+                if await self._dav.move(file.staged, final, overwrite=False):
                     return True
-                new.remove(placed)  # somebody else put a file there just now
+                new.remove(placed)  # somebody else put something there just now
                 await self._dav.delete(owner)
-                return False
-            whose = await self._dav.read(owner)
-        return (replace or whose == file.task) and await self._dav.move(file.staged, final, overwrite=True)
+            else:
+                whose = await self._dav.read(owner)
+        if whose != file.task and self._on_conflict != "overwrite":
+            return False
+        # To replace a collection is to delete all that is in it.
+        return not await self._dav.is_collection(final) and await self._dav.move(file.staged, final, overwrite=True)
 
     async def _take_back(self, new: Sequence[_Placed], staged: Iterable[Parts]) -> None:
         """Delete what is new, as far as the server is there; what stays is replaced by the task's next attempt."""
