@@ -135,7 +135,10 @@ class Journal(Protocol):
         ...
 
     async def write(self, *records: OpenClaim | Hold) -> None:
-        """Keep records. MUST be durable when it returns, with all that was noted and forgotten before."""
+        """Keep records. MUST be durable when it returns, with all that was noted and forgotten before.
+
+        A caller that is cancelled meanwhile MUST NOT stop what others wait for.
+        """
         ...
 
     def note(self, record: OpenClaim | Hold) -> None:

@@ -1,5 +1,6 @@
 """``Rounds``: one run of a dear step (a sync, a hop into a thread) for all who wait for it, not one for each."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import anyio
@@ -19,16 +20,19 @@ class Rounds:
         self._crowded = False
 
     async def join(self) -> None:
-        """Return when a run that began after this call has ended; raise what it raised. Not to be cancelled."""
+        """Return when a run that began after this call has ended; raise what it raised.
+
+        Whoever leads a run cannot be cancelled meanwhile, for the sake of the others.
+        """
         coming = self._next
-        with anyio.CancelScope(shield=True):
-            if coming:
-                coming.joined += 1
-                await coming.ended.wait()
-            else:
-                coming = self._next = _Round()
+        if coming:
+            coming.joined += 1
+            await coming.ended.wait()
+        else:
+            coming = self._next = _Round()
+            with anyio.CancelScope(shield=True):
                 await self._lead(coming)
-        if coming and coming.error:
+        if coming.error:
             raise coming.error
 
     async def _lead(self, coming: "_Round") -> None:
@@ -50,5 +54,5 @@ class _Round:
 
     def __init__(self) -> None:
         self.joined = 1
-        self.ended = anyio.Event()
+        self.ended = asyncio.Event()
         self.error: Exception | None = None

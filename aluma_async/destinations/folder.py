@@ -142,7 +142,8 @@ class FolderDestination:
     async def _publish(self, delivery: "FolderDelivery") -> None:
         """Publish a delivery, together with all others that wait by then: one step in a thread for many."""
         self._waiting.append(delivery)
-        await self._rounds.join()
+        with anyio.CancelScope(shield=True):  # others may be writing our files
+            await self._rounds.join()
         if not delivery.published:
             with self.told():
                 raise delivery.error or DestinationError(f"folder {self.root}: the files were not published")

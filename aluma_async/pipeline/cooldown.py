@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-import anyio
 from aiocache import SimpleMemoryCache
 from msgspec.structs import replace
 
 from aluma_async.exceptions import AlumaAsyncError, DestinationUnavailable, JournalError
+from aluma_async.loop_time import loop_time
 from aluma_async.models import Hold
 from aluma_async.policy.lease import elapsed, remaining
 from aluma_async.policy.retry import Patience
@@ -61,7 +61,7 @@ class Cooldown:
 
     async def holds(self, task_id: str) -> bool:
         """Whether the task is to be left alone now."""
-        return anyio.current_time() < (await self._entry(task_id))[1]
+        return loop_time() < (await self._entry(task_id))[1]
 
     async def parked(self, task_id: str) -> bool:
         """Whether the task, if it is held back, is so for long."""
@@ -106,7 +106,7 @@ class Cooldown:
             crashes = hold.crashes + 1
             park = crashes >= PARK_AFTER_CRASHES
             message = f"the exporter ended {crashes} times while it was at work on this task"
-            left = max(until - anyio.current_time(), self._park if park else 0.0)
+            left = max(until - loop_time(), self._park if park else 0.0)
             told = {"error": "Crash", "message": message} if park else {}
             hold = replace(
                 hold, since=self._clock(), seconds=max(0.0, left), crashes=crashes, parked=hold.parked or park, **told
@@ -138,7 +138,7 @@ class Cooldown:
 
     async def _keep(self, hold: Hold, seconds: float) -> None:
         self._ids.add(hold.task_id)
-        entry = (hold, anyio.current_time() + seconds)
+        entry = (hold, loop_time() + seconds)
         await self._cache.set(hold.task_id, entry, ttl=seconds + self._memory)
 
     async def _entry(self, task_id: str) -> tuple[Hold, float]:

@@ -5,6 +5,8 @@ from itertools import islice
 
 import anyio
 
+from aluma_async.loop_time import loop_time
+
 SETTLED_SECONDS = 60.0
 """How long a task that was settled is not taken again: Aluma accepts a Complete (202) before it is done."""
 
@@ -24,7 +26,7 @@ class Desk:
 
     def has(self, task_id: str) -> bool:
         """Whether the task is in hand or was settled a moment ago."""
-        return task_id in self._in_hand or anyio.current_time() < self._settled.get(task_id, 0.0)
+        return task_id in self._in_hand or loop_time() < self._settled.get(task_id, 0.0)
 
     def in_hand(self, task_id: str) -> bool:
         """Whether somebody is at work on a task, or about to be."""
@@ -46,7 +48,7 @@ class Desk:
         """Take a task out of hand; ``settled``: Aluma will not offer it again."""
         self._in_hand.discard(task_id)
         self._at_work.discard(task_id)
-        now = anyio.current_time()
+        now = loop_time()
         if settled:
             self._settled[task_id] = now + SETTLED_SECONDS
         for oldest, until in list(islice(self._settled.items(), 2)):  # two out for one in: it cannot grow without end

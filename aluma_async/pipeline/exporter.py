@@ -24,6 +24,7 @@ from aluma_async.events import (
     TaskRefused,
 )
 from aluma_async.exceptions import AlumaAsyncError, JournalError
+from aluma_async.loop_time import loop_time
 from aluma_async.models import ExportTask, Summary
 from aluma_async.pipeline.carrier import Carrier
 from aluma_async.pipeline.claims import Claims
@@ -159,7 +160,7 @@ class Exporter:
         return self._exporting
 
     async def _run(self, *, until_drained: bool) -> Summary:
-        begun = anyio.current_time()
+        begun = loop_time()
         held_back = 0
         broken: AlumaAsyncError | None = None
         with self._receive, self._send:
@@ -190,7 +191,7 @@ class Exporter:
         await self._flush()
         if broken:
             raise broken
-        summary = self._summary(anyio.current_time() - begun, held_back)
+        summary = self._summary(loop_time() - begun, held_back)
         self._tell(RunEnded(summary))
         return summary
 

@@ -7,10 +7,10 @@ was lost sight of stays in doubt for its grace, whatever is answered meanwhile: 
 from collections.abc import Iterator
 from contextlib import suppress
 
-import anyio
 from msgspec.structs import replace
 
 from aluma_async.exceptions import JournalError
+from aluma_async.loop_time import loop_time
 from aluma_async.models import Claim, OpenClaim, Stamp, Step
 from aluma_async.policy.lease import GRACE_SECONDS, Standing, elapsed, standing
 from aluma_async.ports import Clock, Journal
@@ -64,7 +64,7 @@ class Ledger:
     def claimed(self, claim: Claim) -> None:
         """Take note that Start was answered, and of when it was really sent; it may have waited for a permit."""
         now = self._clock()
-        waited = anyio.current_time() - claim.sent_at
+        waited = loop_time() - claim.sent_at
         sent = replace(now, boottime=now.boottime - waited, wall=now.wall - waited)
         self._keep(replace(self._claims[claim.task.id], step=Step.CLAIMED, sent=sent))
 

@@ -9,6 +9,7 @@ from anyio.abc import TaskGroup
 
 from aluma_async.events import ClaimAbandoned, TaskParked
 from aluma_async.exceptions import SourceError
+from aluma_async.loop_time import loop_time
 from aluma_async.models import ExportTask, Hold, OpenClaim, Step
 from aluma_async.pipeline.cooldown import Cooldown
 from aluma_async.pipeline.desk import Desk
@@ -59,7 +60,7 @@ class Recovery:
                 if self._desk.has(claim.task_id) and claim.task_id not in self._due:
                     group.start_soon(self._speak, claim, 0, COOLDOWN_SECONDS)
             while True:
-                now = anyio.current_time() + _CLOCK_STEP
+                now = loop_time() + _CLOCK_STEP
                 for task_id, (at, tries) in list(self._due.items()):
                     if at <= now:
                         del self._due[task_id]
@@ -82,7 +83,7 @@ class Recovery:
         # What is heard after the grace settles it; what is not is tried a little longer.
         grace = self._ledger.grace(claim)
         wait = min(wait, grace + _LAST_SECONDS if grace > 0 else worth - _LAST_SECONDS / 2)
-        self._due[task_id] = anyio.current_time() + wait, tries
+        self._due[task_id] = loop_time() + wait, tries
         self._changed.set()
 
     async def finish(self, within: float) -> None:

@@ -7,6 +7,7 @@ import anyio
 
 from aluma_async.events import LimitChanged, RequestsHeldBack
 from aluma_async.exceptions import Ambiguous, RateLimited, SourceError, Unavailable, Unreachable
+from aluma_async.loop_time import loop_time
 from aluma_async.policy.adaptive import AdaptiveLimit
 from aluma_async.policy.pacing import Pace
 from aluma_async.policy.retry import doubled
@@ -37,33 +38,26 @@ class Throttle:
     ) -> None:
         self.in_flight = 0
         """How many permits are held now."""
-        self._most = max_at_once
         self._adaptive = AdaptiveLimit(max_at_once) if adaptive else None
+        self.limit = self._adaptive.value if self._adaptive else max_at_once
+        """How many may be held now."""
         self._pace = Pace(max_per_second) if max_per_second else None
         self._bytes = Pace(max_bytes_per_second, burst=max_bytes_per_second) if max_bytes_per_second else None
         self._urgent: deque[anyio.Event] = deque()
         self._waiting: deque[anyio.Event] = deque()
-        self._turn = anyio.Lock()
+        self._turn = anyio.Lock(fast_acquire=True)
         self._open_at = 0.0
         self._refusals = 0
         self._uniform = uniform
         self._on_event = on_event
 
-    @property
-    def limit(self) -> int:
-        """How many may be held now."""
-        return self._adaptive.value if self._adaptive else self._most
-
     def set_limits(self, max_at_once: int, *, max_per_second: float, max_bytes_per_second: float) -> None:
         """Let other limits hold from now on; what is under way counts against them."""
-        before = self.limit
-        self._most = max_at_once
         if self._adaptive:
             self._adaptive.at_most(max_at_once)
         self._pace = Pace(max_per_second) if max_per_second else None
         self._bytes = Pace(max_bytes_per_second, burst=max_bytes_per_second) if max_bytes_per_second else None
-        if self.limit != before:
-            self._on_event(LimitChanged(self.limit))
+        self._adopt(self._adaptive.value if self._adaptive else max_at_once)
         self._hand_on()
 
     def permit(self, *, urgent: bool = False) -> "_Permit":
@@ -73,8 +67,8 @@ class Throttle:
     async def received(self, count: int) -> None:
         """Account for bytes downloaded; waits if they came faster than allowed."""
         if self._bytes:
-            self._bytes.take(anyio.current_time(), count)
-            if (wait := self._bytes.wait(anyio.current_time())) > 0:
+            self._bytes.take(loop_time(), count)
+            if (wait := self._bytes.wait(loop_time())) > 0:
                 await anyio.sleep(wait)
 
     async def acquire(self, *, urgent: bool) -> float:
@@ -83,14 +77,14 @@ class Throttle:
             self.in_flight += 1
         else:
             await self._queue(self._urgent if urgent else self._waiting)
-        now = anyio.current_time()
+        now = loop_time()
         try:
             # Only the first in line sleeps; the others wait for their turn, so that none is overtaken.
             if self._turn.locked() or self._wait(now) > 0:
                 async with self._turn:
-                    while (wait := self._wait(anyio.current_time())) > 0:  # noqa: ASYNC110 - a pause may grow
+                    while (wait := self._wait(loop_time())) > 0:  # noqa: ASYNC110 - a pause may grow
                         await anyio.sleep(max(wait, _SHORTEST_SLEEP))
-                now = anyio.current_time()
+                now = loop_time()
             if self._pace:
                 self._pace.take(now)
         except BaseException:
@@ -100,16 +94,20 @@ class Throttle:
 
     def answered(self, sent_at: float, error: BaseException | None, *, urgent: bool) -> None:
         """Take the permit back, and note what came of the request."""
-        before = self.limit
-        if isinstance(error, SourceError):
-            self._note(error, sent_at)
-        elif error is None:
+        if error is None:
             self._refusals = 0
             if self._adaptive:
-                self._adaptive.answered(sent_at, anyio.current_time(), in_flight=self.in_flight, timed=urgent)
-        if self.limit != before:
-            self._on_event(LimitChanged(self.limit))
+                self._adaptive.answered(sent_at, loop_time(), in_flight=self.in_flight, timed=urgent)
+        elif isinstance(error, SourceError):
+            self._note(error, sent_at)
+        if self._adaptive:
+            self._adopt(self._adaptive.value)
         self._release()
+
+    def _adopt(self, limit: int) -> None:
+        if limit != self.limit:
+            self.limit = limit
+            self._on_event(LimitChanged(limit))
 
     async def _queue(self, line: deque[anyio.Event]) -> None:
         """Wait in a line; the permit is ours when this returns."""
@@ -140,7 +138,7 @@ class Throttle:
 
     def _note(self, error: SourceError, sent_at: float) -> None:
         """Begin a pause if the error asks for one, and lower the limit if there were too many."""
-        now = anyio.current_time()
+        now = loop_time()
         # What never connected, or was answered in any other way, says nothing of how many are too many.
         too_many = isinstance(error, Unavailable | Ambiguous) and not isinstance(error, Unreachable)
         if self._adaptive and too_many:

@@ -28,6 +28,7 @@ from aluma_async.exceptions import (
     Refused,
     SourceError,
 )
+from aluma_async.loop_time import loop_time
 from aluma_async.models import Claim, ExportTask, Step
 from aluma_async.pipeline.carrier import Carrier
 from aluma_async.pipeline.cooldown import Cooldown
@@ -86,12 +87,11 @@ class Worker:
             async with self._slots:  # given back before Complete, which needs no disk: the next may begin meanwhile
                 if not self._may_begin(task.id):
                     return False
-                begun = anyio.current_time()
+                begun = loop_time()
                 claim = await self._source.start(task)
                 self._on_event(TaskStarted(task, len(claim.spec.files)))
                 size = await self._deliver(claim)
-            with anyio.CancelScope(shield=True):  # from here on Complete is the only right word
-                await self._ledger.committed(task.id, len(claim.spec.files), size)
+            await self._ledger.committed(task.id, len(claim.spec.files), size)  # from here on only Complete is right
             await self._source.complete(task)
         except AlumaAsyncError as error:
             return await self._give_up(task, claim, error)
@@ -102,7 +102,7 @@ class Worker:
             raise
         await self._cooldown.forget(task.id)
         self._breaker.exported()
-        self._on_event(TaskCompleted(task, len(claim.spec.files), size, anyio.current_time() - begun))
+        self._on_event(TaskCompleted(task, len(claim.spec.files), size, loop_time() - begun))
         return True
 
     async def _deliver(self, claim: Claim) -> int:
