@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
+from aluma_async.loop_time import loop_time
+
 RENEW_AT = 0.8
 """The share of a token's life after which it is renewed."""
 
@@ -26,7 +28,7 @@ class TokenKeeper:
         if not self._usable():
             async with self._fetching:
                 if not self._usable(alone=True):
-                    sent = anyio.current_time()
+                    sent = loop_time()
                     self._token, life = await self._fetch()
                     self._renew_at, self._expires_at = sent + RENEW_AT * life, sent + life
         return self._token
@@ -37,6 +39,6 @@ class TokenKeeper:
             self._token = ""
 
     def _usable(self, *, alone: bool = False) -> bool:
-        now = anyio.current_time()
+        now = loop_time()
         good_until = self._expires_at if self._fetching.locked() and not alone else self._renew_at
         return bool(self._token) and now < good_until

@@ -7,17 +7,17 @@ the API's own origin only; another host has to be named in the settings, and may
 import ipaddress
 import socket
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import TypeAlias
+from contextlib import AbstractAsyncContextManager
+from typing import Self, TypeAlias
 
 import aiohttp
-import anyio
 from aiohttp.abc import AbstractResolver, ResolveResult
 from msgspec import Struct
 from yarl import URL
 
 from aluma_async.aluma import replies
 from aluma_async.exceptions import BadReply, SourceError, Unavailable
+from aluma_async.loop_time import loop_time
 from aluma_async.models import ExportFile
 from aluma_async.ports import Permits
 
@@ -27,6 +27,7 @@ Fetch: TypeAlias = Callable[[Mapping[str, str]], AbstractAsyncContextManager[aio
 REDIRECTS = (301, 302, 303, 307, 308)
 MOST_REDIRECTS = 3
 _MOST_RESUMPTIONS = 5
+_WHOLE = {"Accept-Encoding": "identity"}  # of what is compressed a short one looks like a whole one
 _WINDOW_SECONDS = 60.0
 """The time over which a rate is measured; only waiting for the network counts."""
 
@@ -50,11 +51,12 @@ class Download:
         self._fetch = fetch
         self._permits = permits
         self._limits = limits
-        self._connection = AsyncExitStack()
+        self._connection: AbstractAsyncContextManager[aiohttp.ClientResponse] | None = None
         self._count = 0
         self._size: int | None = None
         self._version = ""
         self._pace = _Slowest(limits.min_bytes_per_second)
+        self._resumptions, self._resumed_at = 0, -1
 
     async def __aenter__(self) -> AsyncIterator[bytes]:
         """Send the request; its bytes come as they arrive."""
@@ -62,46 +64,48 @@ class Download:
         try:
             replies.check_download(self._what, self._file, self._response)
         except BaseException:
-            await self._connection.aclose()
+            await self._close()
             raise
         self._size = self._response.content_length
         etag = self._response.headers.get("ETag", "")
         self._version = "" if etag.startswith("W/") else etag  # a weak one does not promise the same bytes
-        return self._pieces()
+        return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._connection.aclose()
+        await self._close()
 
-    async def _pieces(self) -> AsyncIterator[bytes]:
-        resumptions, begun_at = 0, -1
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
         while True:
             try:
                 piece = await self._piece()
-            except (BadReply, Unavailable):
-                resumptions += 1
-                if not self._version or self._count == begun_at or resumptions > _MOST_RESUMPTIONS:
-                    raise
-                begun_at = self._count
-                await self._resume()
-                continue
-            if not piece:
                 break
-            self._count += len(piece)
-            if 0 < self._limits.max_bytes < max(self._count, self._size or 0):
-                raise SourceError(
-                    f"{self._what}: more than {self._limits.max_bytes:.0f} bytes",
-                    hint="limits.max_file_bytes says how long a file may be.",
-                )
-            await self._permits.received(len(piece))
-            yield piece
-        if self._size is not None and self._count != self._size:
-            raise BadReply(f"{self._what}: {self._count} bytes came, {self._size} were announced")
+            except (BadReply, Unavailable):
+                self._resumptions += 1
+                if not self._version or self._count == self._resumed_at or self._resumptions > _MOST_RESUMPTIONS:
+                    raise
+                self._resumed_at = self._count
+                await self._resume()
+        if not piece:
+            if self._size is not None and self._count != self._size:
+                raise BadReply(f"{self._what}: {self._count} bytes came, {self._size} were announced")
+            raise StopAsyncIteration
+        self._count += len(piece)
+        if 0 < self._limits.max_bytes < max(self._count, self._size or 0):
+            raise SourceError(
+                f"{self._what}: more than {self._limits.max_bytes:.0f} bytes",
+                hint="limits.max_file_bytes says how long a file may be.",
+            )
+        await self._permits.received(len(piece))
+        return piece
 
     async def _piece(self) -> bytes:
         """What has arrived; empty at the end. Raises ``Unavailable`` if it comes too slowly."""
-        asked = anyio.current_time()
+        asked = loop_time()
         piece = await replies.piece(self._what, self._response)
-        if piece and not self._pace.lets(anyio.current_time() - asked, len(piece)):
+        if piece and not self._pace.lets(loop_time() - asked, len(piece)):
             raise Unavailable(
                 f"{self._what}: slower than {self._limits.min_bytes_per_second:.0f} bytes a second",
                 hint="limits.min_bytes_per_second says what is too slow.",
@@ -110,13 +114,20 @@ class Download:
 
     async def _resume(self) -> None:
         """Ask for what is missing. Raises ``BadReply`` if the file is another one by now."""
-        await self._connection.aclose()
+        await self._close()
         self._response = await self._open({"Range": f"bytes={self._count}-", "If-Range": self._version})
         self._size = replies.check_resumption(self._what, self._response, self._count, self._size)
 
     async def _open(self, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        # Of what is compressed a short one looks like a whole one.
-        return await self._connection.enter_async_context(self._fetch({"Accept-Encoding": "identity", **headers}))
+        connection = self._fetch({**_WHOLE, **headers} if headers else _WHOLE)
+        response = await connection.__aenter__()
+        self._connection = connection
+        return response
+
+    async def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection:
+            await connection.__aexit__(None, None, None)
 
 
 class _Slowest:
