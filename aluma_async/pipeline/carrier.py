@@ -1,11 +1,13 @@
 """``Carrier``: brings the files of a claim into a destination, several at once, each begun anew if it breaks."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator
+from typing import Self
 
 import anyio
 
 from aluma_async.events import BytesReceived, FileSaved
 from aluma_async.exceptions import deciding
+from aluma_async.loop_time import loop_time
 from aluma_async.models import Claim, ExportFile
 from aluma_async.pipeline.resilient import Resilient
 from aluma_async.ports import Delivery, Destination, OnEvent
@@ -58,41 +60,67 @@ class Carrier:
     async def _save(self, claim: Claim, file: ExportFile, delivery: Delivery) -> int:
         if file.source == "content":
             data = file.content.encode()
-            await delivery.save(file, _once(data))
+            await delivery.save(file, _Once(data))
             size = len(data)
             self._on_event(BytesReceived(claim.task, file, size))
         else:
-            meter = _Meter(claim, file, self._on_event)
             async with self._source.open_file(claim, file) as chunks:
-                await delivery.save(file, meter.over(chunks))
+                meter = _Meter(chunks, claim, file, self._on_event)
+                await delivery.save(file, meter)
             size = meter.total
         self._on_event(FileSaved(claim.task, file, size))
         return size
 
 
 class _Meter:
-    """Counts bytes that pass, and tells of them a MiB at a time, or now and then if they come slowly."""
+    """Counts bytes that pass, and tells of them a MiB at a time, or now and then if they come slowly.
 
-    def __init__(self, claim: Claim, file: ExportFile, on_event: OnEvent) -> None:
+    A class, as is ``_Once``: a generator that is begun for each small file costs more than all else that it does.
+    """
+
+    def __init__(self, chunks: AsyncIterator[bytes], claim: Claim, file: ExportFile, on_event: OnEvent) -> None:
+        self._chunks = chunks
         self._task = claim.task
         self._file = file
         self._on_event = on_event
+        self._told, self._told_at = 0, 0.0
         self.total = 0
 
-    async def over(self, chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-        told, told_at = 0, 0.0
-        async for chunk in chunks:
-            if self.total > told:  # never of a file in one piece, which so needs no clock
-                now = anyio.current_time()
-                told_at = told_at or now
-                if self.total - told >= _REPORT_BYTES or now - told_at >= _REPORT_SECONDS:
-                    self._on_event(BytesReceived(self._task, self._file, self.total - told))
-                    told, told_at = self.total, now
-            self.total += len(chunk)
-            yield chunk
-        if self.total > told:
-            self._on_event(BytesReceived(self._task, self._file, self.total - told))
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            chunk = await anext(self._chunks)
+        except StopAsyncIteration:
+            self._tell()
+            raise
+        if self.total > self._told:  # never of a file in one piece, which so needs no clock
+            now = loop_time()
+            self._told_at = self._told_at or now
+            if self.total - self._told >= _REPORT_BYTES or now - self._told_at >= _REPORT_SECONDS:
+                self._tell()
+                self._told_at = now
+        self.total += len(chunk)
+        return chunk
+
+    def _tell(self) -> None:
+        if self.total > self._told:
+            self._on_event(BytesReceived(self._task, self._file, self.total - self._told))
+            self._told = self.total
 
 
-async def _once(data: bytes) -> AsyncIterator[bytes]:
-    yield data
+class _Once:
+    """A file in one piece."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data: bytes | None = data
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        data, self._data = self._data, None
+        if data is None:
+            raise StopAsyncIteration
+        return data
