@@ -29,6 +29,7 @@ from aluma_async.destinations.places import OnConflict, Place, Places
 from aluma_async.destinations.root import Root, Tree
 from aluma_async.exceptions import DestinationError, DestinationUnavailable
 from aluma_async.models import Claim, ExportFile
+from aluma_async.policy.naming import Parts, collision_key, plan
 from aluma_async.rounds import Rounds
 
 P = ParamSpec("P")
@@ -158,7 +159,7 @@ class FolderDestination:
             with self.place.open(sync=self.sync) as tree:
                 _each(batch, lambda delivery: delivery.write(tree))
                 _each(batch, FolderDelivery.finish)
-                with self.owners.transaction():
+                with self.owners.transaction([key for delivery in batch for key in delivery.plan()]):
                     _each(batch, lambda delivery: delivery.find_places(tree))
                 _each(batch, lambda delivery: delivery.give_names(tree))
             if self.manifest:
@@ -209,6 +210,8 @@ class FolderDelivery:
         self._written: dict[int, int] = {}  # by number: the descriptor, as long as it is not durable
         self._staged: dict[int, int] = {}  # by number: the inode
         self._kept: dict[int, int] = {}  # by number: the size of what an earlier attempt staged
+        self._all: Sequence[ExportFile] = ()  # the manifest included
+        self._planned: Sequence[Parts] = ()
         self._places: list[Place] = []
         self._hashes: dict[int, hashlib._Hash] = {}  # of what is on the disk, if there will be a manifest
         self._sizes: dict[int, int] = {}
@@ -273,11 +276,16 @@ class FolderDelivery:
         while self._written:
             os.close(self._written.popitem()[1])
 
+    def plan(self) -> list[str]:
+        """Say where all files should go; return what these paths are known by."""
+        self._all = (*self._claim.spec.files, *([manifest_file(self._claim)] if self._to.manifest else []))
+        self._planned = plan(self._all)
+        return [collision_key(parts) for parts in self._planned]
+
     def find_places(self, tree: Tree) -> None:
         """Find the path that each file may be given, and let no other task have it."""
         places = Places(tree, self._to.owners, self._to.on_conflict, self._claim.task.id)
-        files = (*self._claim.spec.files, manifest_file(self._claim)) if self._to.manifest else self._claim.spec.files
-        self._places = places.find(files, self._name)
+        self._places = places.find(self._all, self._planned, self._name)
 
     def give_names(self, tree: Tree) -> None:
         """Give all files their final names, or none a new one."""

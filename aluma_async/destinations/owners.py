@@ -7,15 +7,19 @@ lost or damaged, files are told apart by their content, and no export fails for 
 import errno
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import msgspec
 
 _SET_UP = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=NORMAL",  # never damaged by a power loss, and no sync for each task
     "CREATE TABLE IF NOT EXISTS owner (key TEXT PRIMARY KEY, task TEXT NOT NULL) WITHOUT ROWID",
 )
+_KNOWN = "SELECT key, task FROM owner WHERE key IN (SELECT value FROM json_each(?))"
+_TAKE = "INSERT INTO owner SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)"
 # What concerns all tasks has to be told apart from what concerns one: a full disk from a file that is busy.
 _ERRNOS = {
     sqlite3.SQLITE_FULL: errno.ENOSPC,
@@ -32,10 +36,15 @@ class Owners:
         self._path = path
         self._lock = threading.Lock()
         self._database: sqlite3.Connection | None = None
+        self._known: dict[str, str | None] = {}  # in this transaction
+        self._taken: list[tuple[str, str]] = []
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """What is looked up and taken inside belongs together. Raises ``OSError`` if the file cannot be used."""
+    def transaction(self, keys: Sequence[str] = ()) -> Iterator[None]:
+        """What is looked up and taken inside belongs together; ``keys``: what will be, looked up in one step.
+
+        Raises ``OSError`` if the file cannot be used.
+        """
         with self._lock:
             try:
                 try:
@@ -45,7 +54,13 @@ class Owners:
                 except sqlite3.DatabaseError:
                     self._set_aside()
                     self._open().execute("BEGIN IMMEDIATE")
+                # Each statement hands the interpreter's lock on and back, which is dearer than what it does.
+                self._known = dict.fromkeys(keys)
+                self._known.update(self._open().execute(_KNOWN, (_text(list(keys)),)))
+                self._taken = []
                 yield
+                if self._taken:
+                    self._open().execute(_TAKE, (_text(self._taken),))
                 self._open().execute("COMMIT")
             except sqlite3.Error as error:
                 if not isinstance(error, sqlite3.OperationalError):
@@ -58,12 +73,15 @@ class Owners:
 
     def of(self, key: str) -> str | None:
         """Tell whose a path is; None: nobody's. Only inside a transaction."""
-        found = self._open().execute("SELECT task FROM owner WHERE key = ?", (key,)).fetchone()
-        return str(found[0]) if found else None
+        if key not in self._known:
+            found = self._open().execute("SELECT task FROM owner WHERE key = ?", (key,)).fetchone()
+            self._known[key] = found and found[0]
+        return self._known[key]
 
     def take(self, key: str, task_id: str) -> None:
         """Give a path that is nobody's to a task. Only inside a transaction."""
-        self._open().execute("INSERT INTO owner VALUES (?, ?)", (key, task_id))
+        self._known[key] = task_id
+        self._taken.append((key, task_id))
 
     def close(self) -> None:
         """Close the file; it is opened again when needed."""
@@ -88,3 +106,7 @@ class Owners:
             damaged = self._path.with_name(self._path.name + ending)
             with suppress(FileNotFoundError):
                 damaged.replace(damaged.with_name(damaged.name + ".damaged"))
+
+
+def _text(value: object) -> str:
+    return msgspec.json.encode(value).decode()

@@ -11,7 +11,7 @@ from aluma_async.destinations.owners import Owners
 from aluma_async.destinations.root import Tree
 from aluma_async.exceptions import DestinationError
 from aluma_async.models import ExportFile
-from aluma_async.policy.naming import Parts, collision_key, owner_suffix, plan, with_suffix
+from aluma_async.policy.naming import Parts, collision_key, owner_suffix, with_suffix
 
 OnConflict: TypeAlias = Literal["keep-both", "overwrite", "fail"]
 """What becomes of a file whose name another task's file has."""
@@ -38,10 +38,13 @@ class Places:
         self._task_id = task_id
         self._taken: set[str] = set()  # collision keys: no two files of a task may end in one place
 
-    def find(self, files: Sequence[ExportFile], staged: Callable[[int], str]) -> list[Place]:
-        """A place for each file; ``staged`` tells by its number what it is called now. No other task may have them."""
+    def find(self, files: Sequence[ExportFile], planned: Sequence[Parts], staged: Callable[[int], str]) -> list[Place]:
+        """A place for each file, where it was ``planned`` if that can be; no other task may have them.
+
+        ``staged`` tells by a file's number what it is called now.
+        """
         places = []
-        for file, wanted in zip(files, plan(files), strict=True):
+        for file, wanted in zip(files, planned, strict=True):
             places.append(self._place(wanted, file, staged(file.number)))
             self._taken.add(collision_key(places[-1].parts))
             self._tree.rest()
