@@ -203,7 +203,7 @@ class Exporter:
 
     async def _work(self, queue: MemoryObjectReceiveStream[ExportTask]) -> None:
         with queue:
-            async for task in queue:
+            while task := await _next(queue):
                 settled = False
                 try:
                     self._desk.moved()
@@ -263,3 +263,13 @@ class Exporter:
             held_back=held_back,
             seconds=seconds,
         )
+
+
+async def _next(queue: MemoryObjectReceiveStream[ExportTask]) -> ExportTask | None:
+    """The next task; None at the end. What waits already is not waited for: that would be a turn of the loop."""
+    with suppress(anyio.EndOfStream):
+        try:
+            return queue.receive_nowait()
+        except anyio.WouldBlock:
+            return await queue.receive()
+    return None
