@@ -48,10 +48,16 @@ class ConfigError(AlumaAsyncError):
 class SourceError(AlumaAsyncError):
     """Aluma did not do what was asked."""
 
-    def __init__(self, message: str, *, hint: str = "", retry_after: float | None = None) -> None:
+    overloaded: bool = False
+    """Whether it tells of too many requests at once: 429, 503, or no answer in time."""
+
+    def __init__(
+        self, message: str, *, hint: str = "", retry_after: float | None = None, overloaded: bool = False
+    ) -> None:
         super().__init__(message, hint=hint)
         self.retry_after = retry_after
         """Seconds for which Aluma asked all requests to wait, if it did."""
+        self.overloaded = overloaded or self.overloaded
 
 
 class CredentialsRefused(SourceError):
@@ -70,6 +76,8 @@ class Unreachable(Unavailable):
 
 class RateLimited(Unavailable):
     """Too many requests (429): the request was surely not carried out."""
+
+    overloaded = True
 
 
 class BadReply(SourceError):

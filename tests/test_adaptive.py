@@ -1,11 +1,12 @@
 """The adaptive limit finds what Aluma takes, follows it when it moves, and lets no Complete starve."""
 
 import random
+from contextlib import suppress
 
 import anyio
 import pytest
 
-from aluma_async.exceptions import RateLimited, Unavailable
+from aluma_async.exceptions import Ambiguous, RateLimited, Unavailable
 from aluma_async.pipeline.throttle import Throttle
 from aluma_async.policy.adaptive import AdaptiveLimit
 from aluma_async.testing import run_virtual
@@ -113,7 +114,7 @@ def test_what_was_not_held_back_by_the_limit_does_not_raise_it():
     assert limit.value == 10
 
 
-@pytest.mark.parametrize("error", [RateLimited("", retry_after=1.0), Unavailable("no reply")])
+@pytest.mark.parametrize("error", [RateLimited("", retry_after=1.0), Unavailable("no reply", overloaded=True)])
 def test_what_ends_something_goes_before_all_that_begins_something(error):
     """However low the limit falls: a Complete that waits behind hundreds of Starts would lose its claim."""
 
@@ -142,5 +143,25 @@ def test_what_ends_something_goes_before_all_that_begins_something(error):
             group.cancel_scope.cancel()
         assert max(waited) < 5
         assert gate.in_flight == 0
+
+    run_virtual(main)
+
+
+def test_only_what_tells_of_too_many_lowers_the_limit():
+    """A gateway that drops one reply in ten, whatever the load, must not bring an export down to one at a time."""
+
+    async def main():
+        gate = throttle(16, adaptive=True)
+        for number in range(400):
+            with suppress(Ambiguous):
+                async with gate.permit():
+                    await anyio.sleep(0.05)
+                    if number % 10 == 0:
+                        raise Ambiguous("the reply was cut short")
+        assert gate.limit == 16
+        with suppress(Ambiguous):
+            async with gate.permit():
+                raise Ambiguous("no reply in time", overloaded=True)
+        assert gate.limit < 16
 
     run_virtual(main)

@@ -72,7 +72,10 @@ class told:  # noqa: N801 - used like a function; a generator would cost more th
         if isinstance(error, aiohttp.ClientPayloadError):
             raise (Ambiguous if changes else BadReply)(f"{what}: the reply was cut short") from None
         if isinstance(error, aiohttp.ClientError | TimeoutError):
-            raise (Ambiguous if changes else Unavailable)(f"{what}: no reply ({_reason(error)})") from None
+            late = isinstance(error, TimeoutError)
+            raise (Ambiguous if changes else Unavailable)(
+                f"{what}: no reply ({_reason(error)})", overloaded=late
+            ) from None
 
 
 def _reason(error: Exception) -> str:
@@ -101,7 +104,8 @@ async def check(what: str, response: aiohttp.ClientResponse, *, changes: bool) -
     if status == 429:
         raise RateLimited(said, retry_after=pause)
     if status == 408 or status >= 500:
-        raise (Ambiguous if changes else Unavailable)(said, retry_after=pause if status == 503 else None)
+        full = status == 503
+        raise (Ambiguous if changes else Unavailable)(said, retry_after=pause if full else None, overloaded=full)
     if changes:
         raise Refused(said)
     if status in (404, 410):

@@ -6,7 +6,7 @@ from types import TracebackType
 import anyio
 
 from aluma_async.events import LimitChanged, RequestsHeldBack
-from aluma_async.exceptions import Ambiguous, RateLimited, SourceError, Unavailable, Unreachable
+from aluma_async.exceptions import RateLimited, SourceError
 from aluma_async.loop_time import loop_time
 from aluma_async.policy.adaptive import AdaptiveLimit
 from aluma_async.policy.pacing import Pace
@@ -139,9 +139,7 @@ class Throttle:
     def _note(self, error: SourceError, sent_at: float) -> None:
         """Begin a pause if the error asks for one, and lower the limit if there were too many."""
         now = loop_time()
-        # What never connected, or was answered in any other way, says nothing of how many are too many.
-        too_many = isinstance(error, Unavailable | Ambiguous) and not isinstance(error, Unreachable)
-        if self._adaptive and too_many:
+        if self._adaptive and error.overloaded:
             self._adaptive.refused(sent_at, now, min(error.retry_after or 0.0, LONGEST_PAUSE))
         pause = error.retry_after
         if pause is None and isinstance(error, RateLimited) and now >= self._open_at:
