@@ -5,6 +5,7 @@ import subprocess
 import pytest
 
 from aluma_async.testing import SimulatedAluma
+from tests import databases
 from tests.processes import PENDING, PROGRAM, environment, simulator
 
 
@@ -35,3 +36,10 @@ def cli(tmp_path):
         return done
 
     return run
+
+
+@pytest.fixture(scope="session")
+def server():
+    """A PostgreSQL of its own."""
+    with databases.postgres() as running:
+        yield running

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 import sqlalchemy as sa
@@ -20,7 +21,7 @@ from aluma_async.destinations.sql import tables
 from aluma_async.destinations.sql.errors import may_pass, told
 from aluma_async.destinations.sql.rows import Reading, Rows, read_rows
 from aluma_async.destinations.sql.writers import WRITERS, Writer
-from aluma_async.exceptions import ConfigError, DestinationError
+from aluma_async.exceptions import ConfigError, DestinationError, DoesNotFit
 from aluma_async.models import Claim, ExportFile
 
 _AT_ONCE = 8
@@ -54,7 +55,10 @@ class SqlDestination:
         spool: Path | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        address = sa.make_url(url)
+        try:
+            address = sa.make_url(url)
+        except sa.exc.ArgumentError:
+            raise ConfigError("url: is no URL of a database", hint='Like "postgresql://me@host/database".') from None
         backend = address.get_backend_name()
         if backend not in WRITERS:
             raise ConfigError(f"url: {backend} is not supported", hint=f"Known: {', '.join(WRITERS)}.")
@@ -104,6 +108,7 @@ class SqlDestination:
         for file in claim.spec.files:
             to.setdefault(tables.table_name(self._template, file), []).append(file)
         for attempt in range(1, _ATTEMPTS + 1):
+            remembered = bool(self._tables)
             try:
                 async with self._transaction(f"task {claim.task.id}") as connection:
                     for where in sorted(to, key=str):  # one order for all: no deadlock between tables
@@ -112,19 +117,29 @@ class SqlDestination:
                         await self._put_manifest(connection, claim, to, spool)
                 return
             except DestinationError as error:
-                if attempt == _ATTEMPTS or not may_pass(error.__cause__ or error):
+                outdated = remembered and isinstance(error, DoesNotFit)  # it may fit into the table as it is now
+                if attempt == _ATTEMPTS or not (outdated or may_pass(error.__cause__ or error)):
                     raise
                 await anyio.sleep(random.uniform(0, 0.05 * 2**attempt))
 
     @asynccontextmanager
     async def _transaction(self, what: str) -> AsyncIterator[AsyncConnection]:
+        """Let no cancellation in but where ``_batches`` does: a driver that is cut off in mid-sentence may stay so.
+
+        Each step ends by itself: connecting, a lock and a server that is away have time-outs of their own.
+        """
         async with self._turns:
-            try:
-                async with self._engine.begin() as connection:
-                    yield connection
-            except self._errors as error:
-                self._tables.clear()  # somebody may have changed one
-                raise told(error, f"{self._what}: {what}") from error
+            with anyio.CancelScope(shield=True) as scope:
+                try:
+                    async with self._engine.begin() as connection:
+                        connection.info["scope"] = scope
+                        yield connection
+                except DestinationError:
+                    self._tables.clear()  # somebody may have changed one
+                    raise
+                except self._errors as error:
+                    self._tables.clear()
+                    raise told(error, f"{self._what}: {what}") from error
 
     async def _deliver(
         self,
@@ -152,9 +167,13 @@ class SqlDestination:
                 forgotten = True
             ours = () if self._key else (claim.task.id, file.document, file.number)
             names = (*rows.names, *(() if self._key else tables.OURS))
-            await self._writer.put_rows(connection, table, names, self._key, self._batches(rows, table, ours))
+            await self._writer.put_rows(
+                connection, table, names, self._key, self._batches(connection, rows, table, ours)
+            )
 
-    async def _batches(self, rows: Rows, table: sa.Table, ours: tuple[Any, ...]) -> AsyncIterator[list[list[Any]]]:
+    async def _batches(
+        self, connection: AsyncConnection, rows: Rows, table: sa.Table, ours: tuple[Any, ...]
+    ) -> AsyncIterator[list[list[Any]]]:
         converted = rows.converted(table, self._key, self._reading)
         if ours:
             pieces = ([*values, *ours, number] for number, values in converted)
@@ -162,6 +181,12 @@ class SqlDestination:
             pieces = (values for _, values in converted)
         while batch := await anyio.to_thread.run_sync(lambda: list(islice(pieces, _BATCH))):
             yield batch
+            scope: anyio.CancelScope = connection.info["scope"]
+            scope.shield = False
+            try:
+                await anyio.lowlevel.checkpoint()
+            finally:
+                scope.shield = True
 
     async def _put_manifest(
         self,

@@ -60,7 +60,14 @@ class Postgres:
 
     driver = "postgresql+psycopg"
     at_once = 0
-    connect_args: Mapping[str, Any] = {"connect_timeout": 10}
+    connect_args: Mapping[str, Any] = {
+        "connect_timeout": 10,
+        "tcp_user_timeout": 30_000,  # ms until a server that does not answer counts as away
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 4,
+        "options": "-c lock_timeout=60s",
+    }
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
@@ -83,7 +90,7 @@ class Postgres:
         batches: AsyncIterable[Sequence[Sequence[Any]]],
     ) -> None:
         cursor = await _cursor(connection)
-        target, columns = _sql(connection, table, names)
+        target, columns = _sql(table, names)
         stage = target
         if key:
             stage = "pg_temp.aluma_stage"
@@ -96,10 +103,10 @@ class Postgres:
                 for row in batch:
                     await copy.write_row(row)
         if key:
-            keys = _sql(connection, table, key)[1]
+            keys = _sql(table, key)[1]
             await cursor.execute(
                 f"INSERT INTO {target} ({columns}) SELECT DISTINCT ON ({keys}) {columns} FROM {stage} "
-                f"ORDER BY {keys}, aluma_number DESC {_on_conflict(connection, table, names, key)}"
+                f"ORDER BY {keys}, aluma_number DESC {_on_conflict(names, key)}"
             )
             await cursor.execute(f"DROP TABLE {stage}")
 
@@ -108,7 +115,7 @@ class Postgres:
     ) -> None:
         cursor = await _cursor(connection)
         values = _described(claim, file, data)
-        target, columns = _sql(connection, table, [*values, "data"])
+        target, columns = _sql(table, [*values, "data"])
         fields = [
             struct.pack(">iq", 8, value) if isinstance(value, int) else _field(value.encode())
             for value in values.values()
@@ -150,11 +157,11 @@ class Sqlite:
         key: Sequence[str],
         batches: AsyncIterable[Sequence[Sequence[Any]]],
     ) -> None:
-        target, columns = _sql(connection, table, names)
+        target, columns = _sql(table, names)
         marks = ", ".join("?" * len(names))
         insert = f"INSERT INTO {target} ({columns}) VALUES ({marks})"
         if key:
-            insert += " " + _on_conflict(connection, table, names, key)
+            insert += " " + _on_conflict(names, key)
         async for batch in batches:
             await connection.exec_driver_sql(insert, [tuple(map(_plain, row)) for row in batch])
 
@@ -162,7 +169,7 @@ class Sqlite:
         self, connection: AsyncConnection, table: sa.Table, claim: Claim, file: ExportFile, data: Spooled
     ) -> None:
         values = _described(claim, file, data)
-        target, columns = _sql(connection, table, [*values, "data"])
+        target, columns = _sql(table, [*values, "data"])
         marks = ", ".join("?" * len(values))
         sql = f"INSERT INTO {target} ({columns}) VALUES ({marks}, zeroblob(?))"
         done = await connection.exec_driver_sql(sql, (*values.values(), data.size))
@@ -186,16 +193,19 @@ async def _cursor(connection: AsyncConnection) -> Any:
     return (await connection.get_raw_connection()).driver_connection.cursor()  # type: ignore[union-attr]
 
 
-def _sql(connection: AsyncConnection, table: sa.Table, names: Sequence[str]) -> tuple[str, str]:
-    """Quote the names of a table and of columns."""
-    quoting = connection.dialect.identifier_preparer
-    return quoting.format_table(table), ", ".join(quoting.quote_identifier(name) for name in names)
+def _sql(table: sa.Table, names: Sequence[str]) -> tuple[str, str]:
+    """Quote the names of a table and of columns; SQLAlchemy would double each percent sign for its own parameters."""
+    return ".".join(_quoted(part) for part in (table.schema, table.name) if part), ", ".join(map(_quoted, names))
 
 
-def _on_conflict(connection: AsyncConnection, table: sa.Table, names: Sequence[str], key: Sequence[str]) -> str:
-    quote = connection.dialect.identifier_preparer.quote_identifier
-    others = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in names if name not in key)
-    return f"ON CONFLICT ({_sql(connection, table, key)[1]}) DO " + (f"UPDATE SET {others}" if others else "NOTHING")
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _on_conflict(names: Sequence[str], key: Sequence[str]) -> str:
+    others = ", ".join(f"{_quoted(name)} = excluded.{_quoted(name)}" for name in names if name not in key)
+    keys = ", ".join(map(_quoted, key))
+    return f"ON CONFLICT ({keys}) DO " + (f"UPDATE SET {others}" if others else "NOTHING")
 
 
 def _described(claim: Claim, file: ExportFile, data: Spooled) -> dict[str, str | int]:
