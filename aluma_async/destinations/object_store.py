@@ -107,8 +107,6 @@ class ObjectStoreDestination:
     @asynccontextmanager
     async def open(self, claim: Claim) -> AsyncIterator[Spool]:
         """Begin to deliver: files are staged, and put into the bucket at the end."""
-        if self._spool:
-            self._spool.mkdir(parents=True, exist_ok=True)
         with Spool(self._spool) as spool:
             yield spool
             if self.conditional is None:

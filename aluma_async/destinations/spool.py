@@ -39,7 +39,7 @@ class Spool:
     """The files of one claim: small ones in memory, others in files without a name, which no crash leaves behind."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        """``folder`` has to exist; None: where the system has its temporary files."""
+        """``folder`` is made when it is needed; None: where the system has its temporary files."""
         self._folder = folder
         self._files: dict[int, Spooled] = {}
 
@@ -86,6 +86,8 @@ class Spool:
                 data.close()
 
     def _temporary(self) -> IO[bytes]:
+        if self._folder:
+            self._folder.mkdir(parents=True, exist_ok=True)
         return tempfile.TemporaryFile(dir=self._folder, buffering=0)
 
     def _drop(self, number: int) -> None:

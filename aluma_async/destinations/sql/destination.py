@@ -97,8 +97,6 @@ class SqlDestination:
     @asynccontextmanager
     async def open(self, claim: Claim) -> AsyncIterator[Spool]:
         """Begin to deliver: files are staged, and go into their tables together at the end."""
-        if self._spool:
-            self._spool.mkdir(parents=True, exist_ok=True)
         with Spool(self._spool) as spool:
             yield spool
             await self._publish(claim, spool)
