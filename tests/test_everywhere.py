@@ -159,11 +159,7 @@ def test_a_database_that_goes_away_loses_nothing_and_when_it_is_back_all_goes_on
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (lambda url: url.replace(PASSWORD, "canary-wrong"), "authentication failed"),
-        (lambda url: url + "x", "not exist"),
-    ],
+    ("change", "says"), [((PASSWORD, "canary-x"), "authentication"), (("/ledger", "/x"), "not exist")]
 )
 def test_a_database_that_cannot_be_used_is_told_at_the_start_without_its_password(ledger, tmp_path, change, says):
     with simulator("--tasks", "3", "--profile", "small") as aluma:
