@@ -5,6 +5,7 @@ where one may be; a download that is not provably whole raises; a request that c
 answer even if the caller is cancelled; no exception holds a token, a secret or content.
 """
 
+import re
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -20,6 +21,8 @@ from aluma_async.events import Event, RowSkipped
 from aluma_async.exceptions import FileMissing, SourceError
 from aluma_async.models import Claim, ExportFile, ExportTask
 from aluma_async.ports import OnEvent, Permits
+
+_PLAIN = re.compile("[A-Za-z0-9_-]+").fullmatch  # what quoting leaves as it is: all of Aluma's ids
 
 
 class _Unlimited:
@@ -98,7 +101,7 @@ class AlumaClient:
         """Tell a task's state; None if Aluma does not know it."""
         what = f"look up task {task.id}"
         try:
-            async with self._requests.get(what, f"/tasks/{quote(task.id, safe='')}", timeout=CALL) as response:
+            async with self._requests.get(what, _path(task), timeout=CALL) as response:
                 with replies.told(what, changes=False):
                     return wire.state(await replies.body(response, replies.LONGEST_ERROR))
         except FileMissing:
@@ -110,6 +113,10 @@ class AlumaClient:
         return [t for t in tasks if t.project_id in self._projects or t.project_name in self._projects]
 
     async def _change(self, verb: str, task: ExportTask, body: object = None) -> tuple[float, bytes]:
-        path = f"/tasks/{quote(task.id, safe='')}/{verb}_client_action?action=export"
+        path = f"{_path(task)}/{verb}_client_action?action=export"
         begins = verb == "start"
         return await self._requests.put(f"{verb} task {task.id}", path, body, urgent=not begins, reply=begins)
+
+
+def _path(task: ExportTask) -> str:
+    return "/tasks/" + (task.id if _PLAIN(task.id) else quote(task.id, safe=""))

@@ -91,7 +91,7 @@ async def check(what: str, response: aiohttp.ClientResponse, *, changes: bool) -
     if status == 206 and "Range" in response.request_info.headers:
         return
     if status in (200, 202, 204):
-        if changes and response.content_type == "text/html":
+        if changes and _is_web_page(response):
             raise Ambiguous(f"{what}: a web page came back", hint=_URL_HINT)
         return
     if 200 <= status < 400:
@@ -145,7 +145,7 @@ def check_download(what: str, file: ExportFile, response: aiohttp.ClientResponse
     if response.status != 200:
         raise BadReply(f"{what}: unexpected reply {response.status}")
     _check_framing(what, response)
-    if response.content_type == "text/html" and not file.filename.lower().endswith((".html", ".htm")):
+    if _is_web_page(response) and not file.filename.lower().endswith((".html", ".htm")):
         raise BadReply(f"{what}: a web page came instead")
 
 
@@ -158,6 +158,10 @@ def check_resumption(what: str, response: aiohttp.ClientResponse, begin: int, si
     if not found or int(found[1]) != begin or size not in (None, int(found[2])):
         raise BadReply(f"{what}: broke off, and what came next was not what was missing")
     return int(found[2])
+
+
+def _is_web_page(response: aiohttp.ClientResponse) -> bool:
+    return response.headers.get("Content-Type", "").lstrip().lower().startswith("text/html")
 
 
 def _check_framing(what: str, response: aiohttp.ClientResponse) -> None:

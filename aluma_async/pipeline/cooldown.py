@@ -61,7 +61,7 @@ class Cooldown:
 
     async def holds(self, task_id: str) -> bool:
         """Whether the task is to be left alone now."""
-        return loop_time() < (await self._entry(task_id))[1]
+        return task_id in self._ids and loop_time() < (await self._entry(task_id))[1]
 
     async def parked(self, task_id: str) -> bool:
         """Whether the task, if it is held back, is so for long."""
@@ -69,7 +69,7 @@ class Cooldown:
 
     async def suspects(self, task_id: str) -> int:
         """How often our process crashed with the task in hand, if that is often enough to suspect it; else 0."""
-        crashes = (await self._entry(task_id))[0].crashes
+        crashes = (await self._entry(task_id))[0].crashes if task_id in self._ids else 0
         return crashes if crashes >= SUSPECT_AFTER else 0
 
     async def hold(self, task_id: str, error: AlumaAsyncError, *, park: bool = False) -> Hold:

@@ -26,7 +26,8 @@ class Desk:
 
     def has(self, task_id: str) -> bool:
         """Whether the task is in hand or was settled a moment ago."""
-        return task_id in self._in_hand or loop_time() < self._settled.get(task_id, 0.0)
+        until = self._settled.get(task_id)
+        return task_id in self._in_hand or (until is not None and loop_time() < until)
 
     def in_hand(self, task_id: str) -> bool:
         """Whether somebody is at work on a task, or about to be."""
