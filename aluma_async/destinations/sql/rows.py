@@ -23,6 +23,7 @@ Value: TypeAlias = Any
 Convert: TypeAlias = Callable[[Any], Value]
 """Turns a cell (text from CSV, any JSON value) into a value; raises ``ValueError`` that says what is wanted."""
 
+_MISFITS = (ValueError, ArithmeticError, TypeError)
 _LONGEST_CELL = 64 * 1024 * 1024
 _TRUTH = {"true": True, "t": True, "yes": True, "y": True, "1": True, "on": True} | dict.fromkeys(
     ("false", "f", "no", "n", "0", "off"), False
@@ -72,16 +73,23 @@ class Rows:
         for number, cells in self._cells:
             if len(cells) != len(converts):
                 raise DoesNotFit(f"{self.what}, row {number}: has {len(cells)} values for {len(converts)} columns")
-            values = []
-            for name, convert, cell in zip(self.names, converts, cells, strict=True):
-                try:
-                    values.append(convert(cell))
-                except (ValueError, ArithmeticError, TypeError) as error:
-                    raise DoesNotFit(
-                        f"{self.what}, row {number}, column {name!r}: {error}",
-                        hint=f"The column is {table.columns[name].type!r} in table {table.fullname}.",
-                    ) from None
+            try:
+                values = [convert(cell) for convert, cell in zip(converts, cells, strict=True)]
+            except _MISFITS:
+                raise self._misfit(table, converts, number, cells) from None
             yield number, values
+
+    def _misfit(self, table: sa.Table, converts: Sequence[Convert], number: int, cells: Sequence[Any]) -> DoesNotFit:
+        """Find the column that a row does not fit; only then is it asked which."""
+        for name, convert, cell in zip(self.names, converts, cells, strict=True):
+            try:
+                convert(cell)
+            except _MISFITS as error:
+                return DoesNotFit(
+                    f"{self.what}, row {number}, column {name!r}: {error}",
+                    hint=f"The column is {table.columns[name].type!r} in table {table.fullname}.",
+                )
+        raise AssertionError("a value that fits now did not a moment ago")
 
 
 def read_rows(data: IO[bytes], filename: str, what: str, reading: Reading) -> Rows:
@@ -163,7 +171,8 @@ def _plain(cell: Any) -> Value:
     text = cell if isinstance(cell, str) else _json_text(cell)
     if "\0" in text:
         raise ValueError("holds a zero character")
-    text.encode()  # a lone surrogate is no text
+    if not text.isascii():
+        text.encode()  # a lone surrogate is no text
     return text
 
 
