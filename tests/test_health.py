@@ -309,8 +309,7 @@ def test_a_download_that_trickles_is_not_stuck():
                 yield b"x" * 100
 
         file = ExportFile(0, 0, "", "a.pdf", "url", url="/a")
-        meter = _Meter(Claim(TASK, ExportSpec((file,)), 0.0), file, told.append)
-        async for _ in meter.over(chunks()):
+        async for _ in _Meter(chunks(), Claim(TASK, ExportSpec((file,)), 0.0), file, told.append):
             pass
         assert sum(event.count for event in told) == 60_000
         assert 120 <= len(told) <= 180
