@@ -36,8 +36,8 @@ def program(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
 
 
-def ours(durability: str) -> Run:
-    """The whole product: journal, throttle, events, path safety, all on."""
+def ours(durability: str, *, manifest: bool = False) -> Run:
+    """The whole product: journal, throttle, events, path safety, all on; ``manifest``: sha256 of each file, too."""
 
     def run(url: str, folder: Path, at_once: int) -> None:
         from aluma_async import Config, Credentials, open_exporter
@@ -46,7 +46,9 @@ def ours(durability: str) -> Run:
         config = Config(
             aluma=AlumaConfig(base_url=url),
             exporter=ExporterConfig(workers=at_once, state=folder / "state"),
-            destinations={"default": FolderConfig(path=folder / "out", durability=durability)},  # type: ignore[arg-type]
+            destinations={
+                "default": FolderConfig(path=folder / "out", durability=durability, manifest=manifest)  # type: ignore[arg-type]
+            },
         )
 
         async def export() -> None:
@@ -228,6 +230,7 @@ CONTENDERS = {
     "floor": Contender(floor),
     "aluma-async": Contender(ours("full"), "aluma_async"),
     "aluma-async, rename": Contender(ours("rename"), "aluma_async"),
+    "aluma-async, sha256": Contender(ours("rename", manifest=True), "aluma_async"),
     "aiohttp + aiofiles": Contender(naive),
     "requests": Contender(one_by_one, "requests"),
     "requests, threads": Contender(guide, "requests"),

@@ -93,7 +93,7 @@ def scenarios(*, quick: bool, tiny: bool) -> Iterator[Scenario]:
         on_disk=True,
     )
     bulk = Load(tasks=2 if tiny else 16, size=(2 if tiny else 64) << 20, folder="")
-    downloaders = ("curl -Z", "aluma-async, rename", "aria2c", "rclone")
+    downloaders = ("curl -Z", "aluma-async, rename", "aluma-async, sha256", "aria2c", "rclone")
     yield Scenario(name="bulk, 8 at once", unit="MB/s", value=megabytes, contenders=downloaders, load=bulk, at_once=8)
     for latency in (0.05,) if quick or tiny else (0.02, 0.05, 0.1):
         for at_once in (16,) if tiny else (16, 256) if quick else (16, 64, 256, 1024):
