@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from benchmarks.contenders import CONTENDERS
 from benchmarks.scenarios import SHM, serving
@@ -14,6 +15,23 @@ from benchmarks.server import Load
 
 def profile(name: str = "aluma-async, rename", tasks: int = 2000) -> str:
     """Export small tasks under the profiler; microseconds a task by room. The profiler itself doubles the time."""
+    stats = _profiled(name, tasks)
+    rooms: Counter[str] = Counter()
+    for (file, _, function), (_, _, own, _, _) in stats.items():
+        rooms[_room(file, function)] += own
+    total = sum(rooms.values())
+    lines = [f"{'room':34}{'us/task':>9}{'share':>8}   ({name}; the loop's thread, under the profiler)"]
+    for room, seconds in rooms.most_common(16):
+        lines.append(f"{room:34}{1e6 * seconds / tasks:9.1f}{seconds / total:8.1%}")
+    return "\n".join(lines)
+
+
+def calls(name: str, tasks: int) -> float:
+    """How many functions are called for a small task: what it costs, whatever else the machine does meanwhile."""
+    return sum(count for _, count, *_ in _profiled(name, tasks).values()) / tasks
+
+
+def _profiled(name: str, tasks: int) -> dict[tuple[str, int, str], tuple[Any, ...]]:
     with (
         tempfile.TemporaryDirectory(dir=SHM if SHM.is_dir() else None) as folder,
         serving(Load(tasks=tasks, folder=folder)) as url,
@@ -22,14 +40,8 @@ def profile(name: str = "aluma-async, rename", tasks: int = 2000) -> str:
         into.mkdir()
         profiler = cProfile.Profile(time.thread_time)
         profiler.runcall(CONTENDERS[name].run, url, into, 16)
-    rooms: Counter[str] = Counter()
-    for (file, _, function), (_, _, own, _, _) in pstats.Stats(profiler).stats.items():  # type: ignore[attr-defined]
-        rooms[_room(file, function)] += own
-    total = sum(rooms.values())
-    lines = [f"{'room':34}{'us/task':>9}{'share':>8}   ({name}; the loop's thread, under the profiler)"]
-    for room, seconds in rooms.most_common(16):
-        lines.append(f"{room:34}{1e6 * seconds / tasks:9.1f}{seconds / total:8.1%}")
-    return "\n".join(lines)
+    found: dict[tuple[str, int, str], tuple[Any, ...]] = pstats.Stats(profiler).stats  # type: ignore[attr-defined]
+    return found
 
 
 def _room(file: str, function: str) -> str:
