@@ -23,9 +23,10 @@ from aiofiles.threadpool.binary import AsyncFileIO
 
 from aluma_async.destinations import disk
 from aluma_async.destinations.blocks import BLOCK, blocks, crlf
+from aluma_async.destinations.conflicts import OnConflict
 from aluma_async.destinations.manifest import Stored, manifest, manifest_file
 from aluma_async.destinations.owners import Owners
-from aluma_async.destinations.places import OnConflict, Place, Places
+from aluma_async.destinations.places import Place, Places
 from aluma_async.destinations.root import Root, Tree
 from aluma_async.exceptions import DestinationError, DestinationUnavailable
 from aluma_async.models import Claim, ExportFile

@@ -3,18 +3,14 @@
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from aluma_async.destinations import disk
+from aluma_async.destinations.conflicts import OnConflict, names
 from aluma_async.destinations.owners import Owners
 from aluma_async.destinations.root import Tree
-from aluma_async.exceptions import DestinationError
 from aluma_async.models import ExportFile
-from aluma_async.policy.naming import Parts, collision_key, owner_suffix, with_suffix
-
-OnConflict: TypeAlias = Literal["keep-both", "overwrite", "fail"]
-"""What becomes of a file whose name another task's file has."""
+from aluma_async.policy.naming import Parts, collision_key
 
 
 class Place(NamedTuple):
@@ -69,15 +65,8 @@ class Places:
 
     def _candidates(self, wanted: Parts, file: ExportFile) -> Iterator[Parts]:
         """The paths that a file, or its folder, may be given, the best first."""
-        yield wanted
-        if self._on_conflict == "fail":
-            raise DestinationError(
-                f"task {self._task_id}: the name of file {file.number} belongs to another",
-                hint='on_conflict = "keep-both" keeps both.',
-            )
-        suffix = owner_suffix(self._task_id)
-        for number in count(1):
-            yield with_suffix(wanted, suffix if number == 1 else f"{suffix}~{number}")
+        what = f"task {self._task_id}: file {file.number}"
+        return names(wanted, self._task_id, self._on_conflict, what)
 
     def _is_ours(self, parts: Parts, staged: str, there: os.stat_result | None) -> bool:
         """Whether a file may go there: where its task wrote before, where nothing is, or the same bytes as nobody's."""
