@@ -1,7 +1,6 @@
 """Measures the exporter beside what else one would use, interleaved in one run, on this machine.
 
-Read the ratios rather than the rates, and the CPU rather than the time: the server is a Python program on the
-same cores.
+Read the ratios rather than the rates, and the CPU rather than the time: the server is on the same cores.
 """
 
 import argparse

@@ -6,13 +6,14 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
 from benchmarks.contenders import CONTENDERS
+from benchmarks.nginx import can_serve, nginx
 from benchmarks.postgres import postgres
 from benchmarks.server import Load
 
@@ -196,8 +197,13 @@ def measure(name: str, scenario: Scenario, folder: Path) -> dict[str, float]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
+def serving(load: Load) -> AbstractContextManager[str]:
+    """A server in a process of its own, as cheap as there is one; its base URL."""
+    return nginx(load) if can_serve(load) else served(load)
+
+
 @contextmanager
-def serving(load: Load) -> Iterator[str]:
+def served(load: Load) -> Iterator[str]:
     command = [sys.executable, "-m", "benchmarks.server", msgspec.json.encode(load).decode()]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout

@@ -1,4 +1,4 @@
-"""The server under every benchmark: the least that an exporter needs of Aluma's API, and as cheap as Python makes it.
+"""The server for what nginx cannot play: replies that take their time, and tables. The least of Aluma's API.
 
 It runs in a process of its own, checks no token, keeps no state but what is left, and sends files with sendfile.
 ``python -m benchmarks.server JSON`` prints its base URL.
@@ -7,6 +7,7 @@ It runs in a process of its own, checks no token, keeps no state but what is lef
 import asyncio
 import random
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -37,6 +38,29 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
         if not self.heavy_tail:
             return [0.0] * self.tasks
         return [min(8.0, 0.02 * chance.paretovariate(1.05)) for _ in range(self.tasks)]
+
+    def file(self) -> Path:
+        """Write the file that all tasks have."""
+        path = Path(self.folder) / "file.bin"
+        path.write_bytes(random.Random(0).randbytes(min(self.size, 1 << 20)) * max(1, self.size >> 20))
+        return path
+
+
+def listing(load: Load, numbers: Iterable[int]) -> Iterator[bytes]:
+    """The list of what waits, piece by piece."""
+    piece = bytearray(b'{"tasks":[')
+    for count, number in enumerate(numbers):
+        piece += b"," * bool(count) + row(load, number)
+        if len(piece) > 256 * 1024:
+            yield bytes(piece)
+            piece.clear()
+    yield bytes(piece) + b"]}"
+
+
+def index(load: Load) -> str:
+    """A page of links to all files, as rclone wants to see one."""
+    links = "".join(f'<a href="{load.task_id(number)}">{number}</a>\n' for number in range(load.tasks))
+    return f"<html><body>{links}</body></html>"
 
 
 def row(load: Load, number: int) -> bytes:
@@ -69,8 +93,7 @@ class Api:
         self.load = load
         self.open = dict.fromkeys(map(load.task_id, range(load.tasks)))
         self.delays = dict(zip(self.open, load.delays(), strict=True))
-        self.path = Path(load.folder) / "file.bin"
-        self.path.write_bytes(random.Random(0).randbytes(min(load.size, 1 << 20)) * max(1, load.size >> 20))
+        self.path = load.file()
         self.body = self.path.read_bytes() if load.size <= 256 * 1024 else b""
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -81,15 +104,14 @@ class Api:
             if delay := self.delays[path.rpartition("/")[2]]:
                 await asyncio.sleep(delay)
             return web.Response(body=self.body) if self.body else web.FileResponse(self.path)
-        if path.startswith("/rclone"):  # an index page, as rclone wants to see one
-            if path != "/rclone/":
-                return web.FileResponse(self.path)
-            links = "".join(f'<a href="{task_id}">{task_id}</a>\n' for task_id in self.delays)
-            return web.Response(text=f"<html><body>{links}</body></html>", content_type="text/html")
+        if path == "/rclone/":
+            return web.Response(text=index(self.load), content_type="text/html")
+        if path.startswith("/rclone/"):
+            return web.FileResponse(self.path)
         if path == "/oauth/token":
             return web.json_response({"access_token": "token", "expires_in": 86400})
         if path == "/tasks":
-            return await self.listing(request)
+            return await self.list(request)
         task_id, verb = path.split("/")[2:4]
         if verb.startswith("start"):
             body = specification(self.load, task_id)
@@ -98,16 +120,11 @@ class Api:
             del self.open[task_id]
         return web.Response(status=202)
 
-    async def listing(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def list(self, request: web.BaseRequest) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
-        piece = bytearray(b'{"tasks":[')
-        for number, task_id in enumerate(list(self.open)):
-            piece += b"," * bool(number) + row(self.load, int(task_id[4:]))
-            if len(piece) > 256 * 1024:
-                await response.write(bytes(piece))
-                piece.clear()
-        await response.write(bytes(piece) + b"]}")
+        for piece in listing(self.load, [int(task_id[4:]) for task_id in self.open]):
+            await response.write(piece)
         await response.write_eof()
         return response
 
