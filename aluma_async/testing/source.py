@@ -21,6 +21,7 @@ from aluma_async.exceptions import (
     Unavailable,
     Unreachable,
 )
+from aluma_async.loop_time import loop_time
 from aluma_async.models import Claim, ExportFile, ExportTask
 from aluma_async.testing.aluma import Conflict, SimulatedAluma, Unknown
 from aluma_async.testing.faults import Fault, FaultPlan
@@ -54,7 +55,7 @@ class SimulatedSource:
     async def start(self, task: ExportTask) -> Claim:
         """Claim a task."""
         with anyio.CancelScope(shield=True):
-            sent_at = anyio.current_time()
+            sent_at = loop_time()
             fault, body = await self._change("start", task, lambda: self._aluma.start(task.id))
             if fault is Fault.TRUNCATE:
                 raise BadReply(f"start task {task.id}: cut short")

@@ -9,12 +9,11 @@ import asyncio
 import contextvars
 import gc
 import heapq
-import selectors
 import sys
 import warnings
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
-from itertools import count
+from collections.abc import Callable, Coroutine
+from itertools import count, islice
 from typing import Any, TypeVar
 
 from anyio._backends import _asyncio as anyio_backend
@@ -67,28 +66,6 @@ class Process:
         self.ended.set()
 
 
-class _NoFiles(selectors.BaseSelector):
-    """What asyncio's base class wants to have; nothing is ever ready."""
-
-    def __init__(self) -> None:
-        self._keys: dict[int, selectors.SelectorKey] = {}
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        del timeout
-        return []
-
-    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
-        self._keys[fd] = selectors.SelectorKey(fileobj, fd, events, data)
-        return self._keys[fd]
-
-    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        return self._keys.pop(fileobj if isinstance(fileobj, int) else fileobj.fileno())
-
-    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
-        return self._keys
-
-
 class _Task(asyncio.Task[T]):
     """Hashed by number: tasks in a set come out in the same order in each run, as addresses would not let them."""
 
@@ -105,6 +82,7 @@ class _Task(asyncio.Task[T]):
 
 def _make_task(loop: Any, coro: Any, **options: Any) -> _Task[Any]:
     task = _Task(coro, loop=loop, **options)
+    loop.begun.append(task)
     context = options.get("context")
     owner = context.get(_OWNER) if context else _OWNER.get()
     if owner:
@@ -113,21 +91,26 @@ def _make_task(loop: Any, coro: Any, **options: Any) -> _Task[Any]:
     return task
 
 
-class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """A loop that begins at 0 seconds."""
+class VirtualTimeLoop(asyncio.BaseEventLoop):
+    """A loop that begins at 0 seconds.
 
-    _ready: deque[asyncio.Handle]  # of asyncio's base class: what runs in the next step,
-    _scheduled: list[asyncio.TimerHandle]  # and what has its time, as a heap
+    Simulations spend their time here: what is called at each step is written out, instead of calling asyncio's own.
+    """
+
+    _ready: deque["_Handle | _Timer"]  # of asyncio's base class: what runs in the next step,
+    _scheduled: list["_Moment"]  # and what has its time, as a heap
 
     def __init__(self) -> None:
         self.now = 0.0
         self.steps = 0
         """Steps made so far."""
         self.processes: list[Process] = []
+        self.begun: list[_Task[Any]] = []
+        """All tasks, also those that have ended."""
         self._moved_at = 0
         self._alarms: dict[int, Callable[[], None]] = {}
         self.next_number = count().__next__
-        super().__init__(_NoFiles())
+        super().__init__()
         self.asyncgens: Any = self._asyncgens  # type: ignore[attr-defined]
         self.set_task_factory(_make_task)
 
@@ -150,36 +133,52 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         if self._alarms and (alarm := self._alarms.pop(self.steps, None)):
             alarm()
         ready, scheduled = self._ready, self._scheduled
-        while scheduled and scheduled[0].cancelled():
+        while scheduled and scheduled[0].timer._cancelled:  # noqa: SLF001
             heapq.heappop(scheduled)
         if not ready:
             if not scheduled:
                 raise SleepForeverError("nothing is scheduled, and nothing can happen any more")
-            if scheduled[0].when() > self.now:
-                self.now = scheduled[0].when()
+            if scheduled[0] > self.now:
+                self.now = scheduled[0].timer.when()
                 self._moved_at = self.steps
         if self.steps - self._moved_at > LIVELOCK_STEPS:
             raise LivelockError(f"{LIVELOCK_STEPS} steps at {self.now:.6f} s")
-        while scheduled and scheduled[0].when() <= self.now:
-            ready.append(heapq.heappop(scheduled))
+        while scheduled and scheduled[0] <= self.now:
+            ready.append(heapq.heappop(scheduled).timer)
         for _ in range(len(ready)):
             handle = ready.popleft()
-            if not handle.cancelled():
-                handle._run()  # noqa: SLF001 - a handle has no other way to be run
+            if not handle._cancelled:  # noqa: SLF001
+                owner = handle._context.get(_OWNER)  # noqa: SLF001
+                if owner is None or owner.alive:
+                    try:
+                        handle._context.run(handle._callback, *handle._args)  # noqa: SLF001
+                    except (SystemExit, KeyboardInterrupt):
+                        raise
+                    except BaseException as error:  # noqa: BLE001 - told as asyncio tells it
+                        self.call_exception_handler({"message": f"{handle} failed", "exception": error})
 
     def call_soon(  # type: ignore[override]
         self, callback: Any, *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
-        """Schedule a step, unless the process that wants it is dead."""
+        """Schedule a step, unless the process that wants it is dead by then."""
         handle = _Handle(callback, args, self, context)
         self._ready.append(handle)
         return handle
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Any, *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        """As ``call_at``."""
+        return self.call_at(self.now + delay, callback, *args, context=context)
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         """Schedule a step for later; it is left out if its process is dead by then."""
-        return super().call_at(when, _if_alive, callback, args, context=context)
+        moment = _Moment(when)
+        moment.timer = _Timer(when, callback, args, self, context)
+        heapq.heappush(self._scheduled, moment)
+        return moment.timer
 
     def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override]
         """Run a blocking call now; its result comes with the next step of the loop."""
@@ -200,18 +199,40 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 class _Handle(asyncio.Handle):
+    """Without what asyncio keeps for its debug mode."""
+
+    __slots__ = ()
+    _callback: Any
     _context: contextvars.Context
 
-    def _run(self) -> None:
-        owner = self._context.get(_OWNER)
-        if owner is None or owner.alive:
-            super()._run()
+    def __init__(self, callback: Any, args: Any, loop: VirtualTimeLoop, context: contextvars.Context | None) -> None:
+        self._callback = callback
+        self._args = args
+        self._loop = loop
+        self._context = contextvars.copy_context() if context is None else context
+        self._cancelled = False
+        self._repr = self._source_traceback = None
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._callback, self._args = None, ()
 
 
-def _if_alive(callback: Any, args: Any) -> None:
-    owner = _OWNER.get()
-    if owner is None or owner.alive:
-        callback(*args)
+class _Timer(_Handle, asyncio.TimerHandle):
+    __slots__ = ()
+
+    def __init__(
+        self, when: float, callback: Any, args: Any, loop: VirtualTimeLoop, context: contextvars.Context | None
+    ) -> None:
+        _Handle.__init__(self, callback, args, loop, context)
+        self._when = when
+
+
+class _Moment(float):
+    """A time in the loop's heap: compared as the number it is, not by a call of Python as a timer would be."""
+
+    __slots__ = ("timer",)
+    timer: _Timer
 
 
 NOBODY = contextvars.Context()
@@ -233,10 +254,10 @@ def run_virtual(main: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T
 
 def _end(loop: VirtualTimeLoop) -> None:
     """Cancel what is left, and take the tasks of dead processes apart, which nothing may wake any more."""
-    tasks = asyncio.all_tasks(loop)
-    alive = [task for task in tasks if not (isinstance(task, _Task) and task.owner and task.owner.killed)]
-    some_are_dead = len(alive) < len(tasks)
-    del tasks
+    left = [task for task in loop.begun if not task.done()]
+    alive = [task for task in left if not (task.owner and task.owner.killed)]
+    some_are_dead = len(alive) < len(left)
+    del left
     try:
         for task in alive:
             task.cancel()
@@ -247,6 +268,7 @@ def _end(loop: VirtualTimeLoop) -> None:
         else:
             loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
+        loop.begun.clear()
         loop.close()
 
 
@@ -258,15 +280,14 @@ def _bury(loop: VirtualTimeLoop) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            buried: set[asyncio.Task[Any]] = set()
-            while (left := asyncio.all_tasks(loop) - buried) and len(buried) < 10_000:  # one may begin another
-                for task in left:
+            for task in islice(loop.begun, 100_000):  # it grows on the way: one may begin another
+                if not task.done():
                     _take_apart(task)
-                buried |= left
             for process in loop.processes:
                 process.tasks.clear()
+            loop.begun.clear()
             loop.forget()
-            task = left = buried = None  # type: ignore[assignment]
+            task = None  # type: ignore[assignment]
             if gc.isenabled():
                 gc.collect()  # what hangs in circles is taken apart now, too, while nobody hears it
     finally:

@@ -11,13 +11,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
-import anyio
 from aiohttp import web
 
 from aluma_async.aluma.client import AlumaClient
 from aluma_async.config import Credentials
 from aluma_async.destinations.folder import FolderDestination
 from aluma_async.exceptions import JournalError
+from aluma_async.loop_time import loop_time
 from aluma_async.models import Claim
 from aluma_async.pipeline import sqlite_journal
 from aluma_async.pipeline.exporter import Exporter
@@ -149,7 +149,7 @@ class _WatchedSqlite(SqliteJournal):
     async def flush(self) -> None:
         if self._waiting:
             await self._instance.point()
-            if anyio.current_time() < self._instance.journal_broken_until:
+            if loop_time() < self._instance.journal_broken_until:
                 raise JournalError("the journal's disk is full")
         await super().flush()
         await self._instance.point()

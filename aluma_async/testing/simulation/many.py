@@ -28,16 +28,19 @@ class Result(Struct, frozen=True):
 def run_many(wanted: Sequence[Plan | int], *, full: bool = False, jobs: int | None = None) -> Iterator[Result]:
     """Run the schedules of these plans or seeds; results come a portion at a time, in their order."""
     portions = [wanted[start : start + _PORTION] for start in range(0, len(wanted), _PORTION)]
-    with ProcessPoolExecutor(jobs or os.cpu_count(), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs or os.cpu_count(), mp_context=get_context("spawn"), initializer=_prepare) as pool:
         yield from pool.map(_portion, portions, [full] * len(portions))
+
+
+def _prepare() -> None:
+    """Make ready a process that is for nothing else."""
+    sys.unraisablehook = lambda _: None  # what the dead raise when they are taken apart
+    gc.disable()  # each schedule leaves circles behind, and looking for them after every few steps costs a sixth
+    gc.freeze()  # what is imported is no rubbish
 
 
 def _portion(wanted: Sequence[Plan | int], full: bool) -> Result:
     broken, kills = [], 0
-    sys.unraisablehook = lambda _: (
-        None
-    )  # what the dead raise when they are taken apart; this process is for nothing else
-    gc.disable()  # each schedule leaves circles behind, and looking for them after every few steps costs a sixth
     for number, each in enumerate(wanted):
         if not number % 25:
             gc.collect()

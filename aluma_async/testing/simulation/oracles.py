@@ -22,6 +22,7 @@ from aluma_async.exceptions import (
     Refused,
     SourceError,
 )
+from aluma_async.loop_time import loop_time
 from aluma_async.models import Claim, ExportFile, ExportTask, OpenClaim, Step
 from aluma_async.pipeline.journal import MemoryJournal, Record
 from aluma_async.pipeline.ledger import UNHEARD_SECONDS
@@ -51,7 +52,7 @@ class Witness:
 
     def saw(self, what: str) -> None:
         """Take note of something that happened."""
-        line = f"{anyio.current_time():.6f} {what}"
+        line = f"{loop_time():.6f} {what}"
         self._digest.update(line.encode())
         if self.story is not None:
             self.story.append(line)
@@ -59,7 +60,7 @@ class Witness:
     def demand(self, holds: bool, rule: str) -> None:
         """Take note if a rule does not hold."""
         if not holds:
-            self.violations.append(f"{anyio.current_time():.3f} s: {rule}")
+            self.violations.append(f"{loop_time():.3f} s: {rule}")
 
     @property
     def digest(self) -> str:
@@ -131,7 +132,7 @@ class Instance:
 
     def begun(self) -> None:
         """Take note that a process begins: what its journal still holds is open, and is to be spoken of soon."""
-        now = anyio.current_time()
+        now = loop_time()
         for task_id, until in self._doubt.items():
             if until == float("inf"):
                 self._doubt[task_id] = now + GRACE_SECONDS + _SLACK
@@ -145,7 +146,7 @@ class Instance:
 
     def tick(self) -> None:
         """Look whether something that was owed is late."""
-        late = [task_id for task_id, until in self._owed.items() if until < anyio.current_time()]
+        late = [task_id for task_id, until in self._owed.items() if until < loop_time()]
         for task_id in late:
             del self._owed[task_id]
             self.witness.demand(False, f"exporter {self.number} has not spoken of {task_id} in time after its restart")
@@ -154,7 +155,7 @@ class Instance:
         """Hear what the exporter says of itself."""
         self.witness.counts[type(event).__name__] += 1
         now = self._clock().boottime
-        if anyio.current_time() < self.journal_broken_until:
+        if loop_time() < self.journal_broken_until:
             now = float("-inf")  # what cannot be written down is not known to the next process
         match event:
             case TaskCancelled(task, _, _, seconds):
@@ -167,7 +168,7 @@ class Instance:
     @contextmanager
     def request(self, verb: str, task_id: str) -> Iterator[None]:
         """The rules for what is said about a task."""
-        now, demand = anyio.current_time(), self.witness.demand
+        now, demand = loop_time(), self.witness.demand
         who = f"exporter {self.number}: {verb} {task_id}"
         demand(task_id not in self._under_way, f"{who} while {self._under_way.get(task_id)} is under way")
         self._owed.pop(task_id, None)
@@ -191,7 +192,7 @@ class Instance:
         except BaseException as error:
             outcome = type(error).__name__
             if isinstance(error, Ambiguous) and verb == "start":
-                self._doubt[task_id] = anyio.current_time() + GRACE_SECONDS + _SLACK
+                self._doubt[task_id] = loop_time() + GRACE_SECONDS + _SLACK
                 self._lost_starts.add(task_id)
             surely_not = isinstance(error, SourceError) and not isinstance(error, Ambiguous | BadReply)
             if isinstance(error, Refused) or (verb == "start" and surely_not):
@@ -268,13 +269,13 @@ class WatchedPermits:
         async with self._permits.permit(urgent=urgent):
             self._held += 1
             self._witness.demand(self._held <= self._limit, f"{self._held} requests at once, {self._limit} are allowed")
-            in_pause = anyio.current_time() < self._closed_until - 1e-6
+            in_pause = loop_time() < self._closed_until - 1e-6
             self._witness.demand(not in_pause, f"a request left before {self._closed_until:.3f}, as Aluma had asked")
             try:
                 yield
             except SourceError as error:
                 if error.retry_after:
-                    self._closed_until = max(self._closed_until, anyio.current_time() + error.retry_after)
+                    self._closed_until = max(self._closed_until, loop_time() + error.retry_after)
                 raise
             finally:
                 self._held -= 1
@@ -293,7 +294,7 @@ class WatchedJournal(MemoryJournal):
     async def flush(self) -> None:
         if self._waiting:
             await self._instance.point()
-            if anyio.current_time() < self._instance.journal_broken_until:
+            if loop_time() < self._instance.journal_broken_until:
                 raise JournalError("the journal's disk is full")
         await super().flush()
         await self._instance.point()
@@ -358,7 +359,7 @@ class Troubles:
 
     def check(self) -> None:
         """Raise if nobody's files can be saved now."""
-        if any(begin <= anyio.current_time() < end for begin, end in self._away):
+        if any(begin <= loop_time() < end for begin, end in self._away):
             raise DestinationUnavailable("the disk is full")
 
     async def meet(self) -> None:

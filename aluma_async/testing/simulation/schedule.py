@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 from msgspec import Struct
 
+from aluma_async.loop_time import loop_time
 from aluma_async.models import Stamp
 from aluma_async.pipeline.exporter import Exporter
 from aluma_async.policy.retry import Patience, Retry
@@ -144,6 +145,7 @@ class Schedule:
         chosen, witness = self._plan, self._witness
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualTimeLoop)
+        self._loop = loop
         self._prepare()
         self._faults = FaultPlan(chosen.rates, seed=chosen.seed, burst=chosen.burst)
         self._troubles = Troubles(random.Random(f"troubles/{chosen.seed}"), chosen.broken, chosen.slow, chosen.away)
@@ -172,11 +174,11 @@ class Schedule:
 
     def clock(self) -> Stamp:
         """The time, with that slept."""
-        now = anyio.current_time() + self._slept
+        now = self._loop.now + self._slept
         return Stamp("simulated", now, _EPOCH + now)
 
     def _now(self) -> float:
-        return anyio.current_time() + self._slept
+        return self._loop.now + self._slept
 
     def _sleep_machine(self, seconds: float) -> None:
         self._slept += seconds
@@ -186,8 +188,8 @@ class Schedule:
         await anyio.sleep(faulty)
         self._faults.end()
         self._troubles.end()
-        deadline = anyio.current_time() + PATIENCE_SECONDS
-        while not self._all_ended() and anyio.current_time() < deadline:  # noqa: ASYNC110 - Aluma tells nobody
+        deadline = loop_time() + PATIENCE_SECONDS
+        while not self._all_ended() and loop_time() < deadline:  # noqa: ASYNC110 - Aluma tells nobody
             await anyio.sleep(20)
         self._witness.demand(self._all_ended(), f"tasks are left: {self._aluma.ledger()}")
         self._over.set()
@@ -263,7 +265,7 @@ class Schedule:
 
     def _settings(self, instance: Instance) -> dict[str, Any]:
         chosen = self._plan
-        chance = random.Random(f"{chosen.seed}/{instance.number}/{anyio.current_time()}")
+        chance = random.Random(f"{chosen.seed}/{instance.number}/{loop_time()}")
         return {
             "workers": chosen.workers,
             "retry": Retry(chosen.attempts),
