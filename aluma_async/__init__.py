@@ -1,15 +1,20 @@
 """Exports finished tasks from Aluma, concurrently and without losing one."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from aluma_async import events, exceptions
-from aluma_async.aluma.client import AlumaClient
-from aluma_async.config import Config, Credentials
-from aluma_async.destinations.folder import FolderDestination
-from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask, Summary
-from aluma_async.pipeline.exporter import Exporter
-from aluma_async.pipeline.journal import MemoryJournal
-from aluma_async.policy.retry import Patience, Retry
-from aluma_async.ports import Clock, Delivery, Destination, Journal, OnEvent, Permits, TaskSource
-from aluma_async.wiring import open_exporter
+
+if TYPE_CHECKING:
+    from aluma_async.aluma.client import AlumaClient
+    from aluma_async.config import Config, Credentials
+    from aluma_async.destinations.folder import FolderDestination
+    from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask, Summary
+    from aluma_async.pipeline.exporter import Exporter
+    from aluma_async.pipeline.journal import MemoryJournal
+    from aluma_async.policy.retry import Patience, Retry
+    from aluma_async.ports import Clock, Delivery, Destination, Journal, OnEvent, Permits, TaskSource
+    from aluma_async.wiring import open_exporter
 
 __version__ = "0.1.0"
 
@@ -39,3 +44,28 @@ __all__ = [
     "exceptions",
     "open_exporter",
 ]
+
+_HOMES = {
+    "aluma_async.aluma.client": "AlumaClient",
+    "aluma_async.config": "Config Credentials",
+    "aluma_async.destinations.folder": "FolderDestination",
+    "aluma_async.models": "Claim ExportFile ExportSpec ExportTask Summary",
+    "aluma_async.pipeline.exporter": "Exporter",
+    "aluma_async.pipeline.journal": "MemoryJournal",
+    "aluma_async.policy.retry": "Patience Retry",
+    "aluma_async.ports": "Clock Delivery Destination Journal OnEvent Permits TaskSource",
+    "aluma_async.wiring": "open_exporter",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is: aiohttp takes its time, and a shell that completes a word waits for it."""
+    for home, names in _HOMES.items():
+        if name in names.split():
+            value = globals()[name] = getattr(import_module(home), name)
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
