@@ -1,5 +1,7 @@
 """Fixtures of all tests that run the program."""
 
+import gc
+import os
 import subprocess
 
 import pytest
@@ -7,6 +9,17 @@ import pytest
 from aluma_async.testing import SimulatedAluma
 from tests import databases
 from tests.processes import PENDING, PROGRAM, environment, simulator
+
+
+def pytest_configure():
+    """Let the processes that tests start, some hundreds, keep what they compile."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_collection_finish():
+    """Keep what is imported by now out of every collection of rubbish."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")
