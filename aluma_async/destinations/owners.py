@@ -19,7 +19,7 @@ _SET_UP = (
     "CREATE TABLE IF NOT EXISTS owner (key TEXT PRIMARY KEY, task TEXT NOT NULL) WITHOUT ROWID",
 )
 _KNOWN = "SELECT key, task FROM owner WHERE key IN (SELECT value FROM json_each(?))"
-_TAKE = "INSERT INTO owner SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)"
+_TAKE = "INSERT INTO owner SELECT key, value FROM json_each(?)"
 # What concerns all tasks has to be told apart from what concerns one: a full disk from a file that is busy.
 _ERRNOS = {
     sqlite3.SQLITE_FULL: errno.ENOSPC,
@@ -37,7 +37,7 @@ class Owners:
         self._lock = threading.Lock()
         self._database: sqlite3.Connection | None = None
         self._known: dict[str, str | None] = {}  # in this transaction
-        self._taken: list[tuple[str, str]] = []
+        self._taken: dict[str, str] = {}
 
     @contextmanager
     def transaction(self, keys: Sequence[str] = ()) -> Iterator[None]:
@@ -57,7 +57,7 @@ class Owners:
                 # Each statement hands the interpreter's lock on and back, which is dearer than what it does.
                 self._known = dict.fromkeys(keys)
                 self._known.update(self._open().execute(_KNOWN, (_text(list(keys)),)))
-                self._taken = []
+                self._taken = {}
                 yield
                 if self._taken:
                     self._open().execute(_TAKE, (_text(self._taken),))
@@ -80,8 +80,7 @@ class Owners:
 
     def take(self, key: str, task_id: str) -> None:
         """Give a path that is nobody's to a task. Only inside a transaction."""
-        self._known[key] = task_id
-        self._taken.append((key, task_id))
+        self._known[key] = self._taken[key] = task_id
 
     def close(self) -> None:
         """Close the file; it is opened again when needed."""

@@ -31,7 +31,6 @@ T = TypeVar("T")
 FILE_NAME = "journal.sqlite3"
 _LOCK = "lock"
 _KINDS: dict[str, type[Record]] = {"claim": OpenClaim, "hold": Hold}
-_NAMES = {kind: name for name, kind in _KINDS.items()}
 _SET_UP = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
@@ -39,14 +38,8 @@ _SET_UP = (
     "CREATE TABLE IF NOT EXISTS released (task TEXT PRIMARY KEY) WITHOUT ROWID",
     history.SET_UP,
 )
-_KEEP = (
-    "INSERT OR REPLACE INTO record SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'),"
-    " json_extract(value, '$[2]') FROM json_each(?)"
-)
-_DROP = (
-    "DELETE FROM record WHERE (kind, task) IN"
-    " (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"
-)
+_KEEP = "INSERT OR REPLACE INTO record SELECT ?, key, value FROM json_each(?)"
+_DROP = "DELETE FROM record WHERE kind = ? AND task IN (SELECT value FROM json_each(?))"
 _HINT = "Is there space, and may this user write there? --state names another folder."
 _ASIDE = "The next run sets it aside and begins a new one."
 
@@ -300,13 +293,13 @@ def _put(
     trim: bool = False,
 ) -> None:
     """Write changes in one transaction, and in few statements: each hands the interpreter's lock on and back."""
-    kept = [(_NAMES[kind], task, _text(record)) for (kind, task), record in changes.items() if record is not None]
-    dropped = [(_NAMES[kind], task) for (kind, task), record in changes.items() if record is None]
     with _transaction(database):
-        if kept:
-            database.execute(_KEEP, (_text(kept),))
-        if dropped:
-            database.execute(_DROP, (_text(dropped),))
+        for name, kind in _KINDS.items():
+            ours = [(task, record) for (of, task), record in changes.items() if of is kind]
+            if kept := {task: record for task, record in ours if record is not None}:
+                database.execute(_KEEP, (name, _text(kept)))
+            if dropped := [task for task, record in ours if record is None]:
+                database.execute(_DROP, (name, _text(dropped)))
         if exported:
             history.insert(database, exported)
         if trim:
