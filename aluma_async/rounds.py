@@ -1,6 +1,7 @@
 """``Rounds``: one run of a dear step (a sync, a hop into a thread) for all who wait for it, not one for each."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 
 import anyio
@@ -22,12 +23,18 @@ class Rounds:
     async def join(self) -> None:
         """Return when a run that began after this call has ended; raise what it raised.
 
-        Whoever leads a run cannot be cancelled meanwhile, for the sake of the others.
+        Nobody is cancelled meanwhile: it is waited for as in a shielded scope.
         """
         coming = self._next
         if coming:
             coming.joined += 1
-            await coming.ended.wait()
+            try:
+                await coming.ended.wait()
+            except asyncio.CancelledError:  # a scope is dearer than most waits: only one who is cancelled has one
+                with anyio.CancelScope(shield=True):
+                    await coming.ended.wait()
+                if anyio.current_effective_deadline() > -math.inf:  # of no scope, which would say it again
+                    raise
         else:
             coming = self._next = _Round()
             with anyio.CancelScope(shield=True):

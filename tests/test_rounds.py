@@ -1,5 +1,7 @@
 """A step that is dear serves all who wait for it, and nobody waits for more than two of them."""
 
+import asyncio
+
 import anyio
 import pytest
 
@@ -137,5 +139,37 @@ def test_one_who_is_cancelled_leaves_nobody_waiting(who):
             scopes[who].cancel()
         assert sorted(done) == [0, 1]
         assert sorted(step.done) == [0, 1]
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("natively", [False, True])
+def test_one_who_is_cancelled_waits_for_the_end_nevertheless(natively):
+    async def main():
+        step = Step()
+        rounds, ended = Rounds(step), []
+
+        async def one():
+            with anyio.CancelScope() as scope:
+                scopes.append(scope)
+                try:
+                    await rounds.join()
+                finally:
+                    ended.append((anyio.current_time(), step.runs))
+                await anyio.sleep(1)
+                raise AssertionError("the cancellation is not lost")
+
+        begun, scopes = anyio.current_time(), []
+        first = asyncio.ensure_future(rounds.join())
+        await anyio.sleep(0.1)
+        leader, follower = asyncio.ensure_future(rounds.join()), asyncio.ensure_future(one())
+        await anyio.sleep(0.5)
+        if natively:
+            follower.cancel()
+        else:
+            scopes[0].cancel()
+        await asyncio.wait([first, leader, follower])
+        assert ended == [(pytest.approx(begun + 2), 2)]
+        assert follower.cancelled() == natively
 
     run_virtual(main)
