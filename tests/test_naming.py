@@ -2,12 +2,14 @@
 
 import ntpath
 import sys
+import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aluma_async.models import ExportFile
+from aluma_async.policy import naming
 from aluma_async.policy.naming import OWN_FOLDER, collision_key, owner_suffix, plan, safe_path, with_suffix
 
 NASTY = ["..", ".", "", "/", "\\", "C:", "\\\\srv\\x", "~", "con", "NUL.txt", "COM¹", "a:b", "a. ", " ", "\0", "\n"]
@@ -42,6 +44,12 @@ def test_a_safe_name_is_left_alone_and_the_same_name_comes_out_each_time(folder,
     assert safe_path("/".join(parts[:-1]), parts[-1]) == parts == safe_path(folder, filename)
 
 
+@given(st.from_regex(naming._PLAIN, fullmatch=True) | text)
+def test_the_short_way_gives_what_the_long_way_gives(part):
+    assert naming._safe_part(part) == naming._made_safe(part)
+    assert collision_key((part,)) == unicodedata.normalize("NFC", unicodedata.normalize("NFC", part).casefold())
+
+
 @pytest.mark.parametrize(
     ("folder", "filename", "expected"),
     [
@@ -73,8 +81,10 @@ def test_a_name_that_is_too_long_keeps_its_extension_and_stays_different(stem):
     | st.lists(st.sampled_from([("", "a"), ("", "A"), ("a", "b"), ("a/b", "c"), ("", "a~2")]), max_size=9)
 )
 def test_the_files_of_a_task_all_have_a_place_and_none_is_another_ones_folder(names):
-    paths = plan([file(i, *name) for i, name in enumerate(names)])
+    planned = plan([file(i, *name) for i, name in enumerate(names)])
+    paths = list(planned.values())
     keys = [collision_key(parts) for parts in paths]
+    assert keys == list(planned)
     assert len(set(keys)) == len(names)
     folders = {collision_key(parts[:depth]) for parts in paths for depth in range(1, len(parts))}
     assert not folders & set(keys)
@@ -82,7 +92,7 @@ def test_the_files_of_a_task_all_have_a_place_and_none_is_another_ones_folder(na
 
 def test_a_second_file_of_the_same_name_gets_a_number():
     paths = plan([file(0, "x", "a.pdf"), file(1, "x", "A.pdf"), file(2, "x", "a.pdf")])
-    assert ["/".join(parts) for parts in paths] == ["x/a.pdf", "x/A~2.pdf", "x/a~3.pdf"]
+    assert ["/".join(parts) for parts in paths.values()] == ["x/a.pdf", "x/A~2.pdf", "x/a~3.pdf"]
 
 
 def test_another_tasks_file_gets_a_suffix_that_depends_on_the_task_alone():

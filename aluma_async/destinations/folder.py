@@ -9,7 +9,7 @@ import hashlib
 import os
 import socket
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cached_property, partial
@@ -30,7 +30,7 @@ from aluma_async.destinations.places import Place, Places
 from aluma_async.destinations.root import Root, Tree
 from aluma_async.exceptions import DestinationError, DestinationUnavailable
 from aluma_async.models import Claim, ExportFile
-from aluma_async.policy.naming import Parts, collision_key, plan
+from aluma_async.policy.naming import Parts, plan
 from aluma_async.rounds import Rounds
 
 P = ParamSpec("P")
@@ -212,7 +212,7 @@ class FolderDelivery:
         self._staged: dict[int, int] = {}  # by number: the inode
         self._kept: dict[int, int] = {}  # by number: the size of what an earlier attempt staged
         self._all: Sequence[ExportFile] = ()  # the manifest included
-        self._planned: Sequence[Parts] = ()
+        self._planned: Mapping[str, Parts] = {}
         self._places: list[Place] = []
         self._hashes: dict[int, hashlib._Hash] = {}  # of what is on the disk, if there will be a manifest
         self._sizes: dict[int, int] = {}
@@ -281,7 +281,7 @@ class FolderDelivery:
         """Say where all files should go; return what these paths are known by."""
         self._all = (*self._claim.spec.files, *([manifest_file(self._claim)] if self._to.manifest else []))
         self._planned = plan(self._all)
-        return [collision_key(parts) for parts in self._planned]
+        return list(self._planned)
 
     def find_places(self, tree: Tree) -> None:
         """Find the path that each file may be given, and let no other task have it."""

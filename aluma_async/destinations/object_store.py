@@ -115,7 +115,7 @@ class ObjectStoreDestination:
 
     async def _publish(self, claim: Claim, spool: Spool) -> None:
         files = claim.spec.files
-        paths = plan((*files, manifest_file(claim)))
+        paths = list(plan((*files, manifest_file(claim))).values())
         new: dict[str, _Upload] = {}
         keys: dict[str, int] = {}
         try:

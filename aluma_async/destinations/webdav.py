@@ -104,7 +104,7 @@ class WebDavDestination:
         everything = (*files, manifest_file(claim))
         record = (*_STAGING, f"{prefix}.owner")
         moves = []
-        for file, path in zip(everything, plan(everything), strict=True):
+        for file, path in zip(everything, plan(everything).values(), strict=True):
             what = f"{self._dav.url}: task {claim.task.id}: file {file.number}"
             moves.append(_OnItsWay(claim.task.id, what, path, (*_STAGING, f"{prefix}-{file.number}.part"), record))
         new: list[_Placed] = []

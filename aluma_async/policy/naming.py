@@ -27,14 +27,17 @@ OWN_FOLDER = ".aluma-async"
 # C0, DEL, C1, zero-width and bidirectional controls, lone surrogates, and what Windows forbids.
 _UNSAFE = re.compile('[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff<>:"|?*]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|clock\$|conin\$|conout\$|(com|lpt)[0-9¹²³])(?=\Z|\s*\.)", re.IGNORECASE)
+_SEPARATOR = re.compile(r"[/\\]")
+# What most parts are, and what surely comes out of all that follows as it is.
+_PLAIN = re.compile(rf"(?!(?i:{_RESERVED.pattern}))[\w-](?:[\w (),.+-]{{0,200}}[\w()+-])?", re.ASCII)
 
 
 def safe_path(folder: str, filename: str) -> Parts:
     """Make a path of what a specification asks for: never empty, never outside the root."""
-    parts = [_safe_part(part) for part in re.split(r"[/\\]", folder) if part.strip(" .")]
+    parts = [_safe_part(part) for part in _SEPARATOR.split(folder) if part.strip(" .")]
     if len(parts) > DEEPEST:
         parts = [*parts[: DEEPEST - 1], _shortened("_".join(parts[DEEPEST - 1 :]))]
-    parts.append(_safe_part(re.sub(r"[/\\]", "_", filename)))
+    parts.append(_safe_part(_SEPARATOR.sub("_", filename)))
     if parts[0].casefold() == OWN_FOLDER:
         parts[0] = "_" + parts[0]
     return tuple(parts)
@@ -42,7 +45,10 @@ def safe_path(folder: str, filename: str) -> Parts:
 
 def collision_key(parts: Parts) -> str:
     """What two paths have in common that some file system holds to be one (case, Unicode composition)."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", "/".join(parts)).casefold())
+    path = "/".join(parts)
+    if path.isascii():
+        return path.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
 
 
 def with_suffix(parts: Parts, suffix: str) -> Parts:
@@ -74,24 +80,26 @@ def joined(parts: Parts, room: int) -> str:
     return f"{folders.decode(errors='ignore').rstrip('/. ')}~{digest}/{parts[-1]}"
 
 
-def plan(files: Sequence[ExportFile]) -> list[Parts]:
-    """A path for each file of a task, all different, and none a folder of another."""
+def plan(files: Sequence[ExportFile]) -> dict[str, Parts]:
+    """A path for each file of a task, in their order and by ``collision_key``; none is a folder of another."""
     wanted = [safe_path(file.folder, file.filename) for file in files]
     # Folders come first: a file can give way to a folder, but not the other way round.
     folders = {collision_key(parts[:depth]) for parts in wanted for depth in range(1, len(parts))}
-    taken: set[str] = set()
-    planned = []
+    planned: dict[str, Parts] = {}
     for parts in wanted:
         candidate, number = parts, 1
-        while (key := collision_key(candidate)) in taken or key in folders:
+        while (key := collision_key(candidate)) in planned or key in folders:
             number += 1
             candidate = with_suffix(parts, str(number))
-        taken.add(key)
-        planned.append(candidate)
+        planned[key] = candidate
     return planned
 
 
 def _safe_part(text: str) -> str:
+    return text if _PLAIN.fullmatch(text) else _made_safe(text)
+
+
+def _made_safe(text: str) -> str:
     text = unicodedata.normalize("NFC", _UNSAFE.sub("_", text)).strip()
     if text.endswith((".", " ")):
         text = text.rstrip(". ") + "_"
