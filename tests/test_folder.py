@@ -472,11 +472,11 @@ def test_what_is_kept_survives_the_process_but_not_for_ever(tmp_path):
         await too_long(first, claim("t", "a", "b"), BIG, BIG)
         second = FolderDestination(tmp_path)
         await second.probe()
-        assert len(second.kept) == 2
+        assert len(second.place.kept) == 2
         for path in (tmp_path / ".aluma-async" / "kept").iterdir():
             os.utime(path, (0, 0))
         await second.probe()
-        assert not second.kept
+        assert not second.place.kept
         assert not list((tmp_path / ".aluma-async" / "kept").iterdir())
 
     asyncio.run(main())
@@ -491,7 +491,7 @@ def test_after_an_error_nothing_is_kept(run):
         what = claim("t", "a", "b")
         with pytest.raises(ZeroDivisionError):
             await both(destination, what, chunks(BIG), breaks_off())
-        assert not destination.kept
+        assert not destination.place.kept
         assert not staged(destination.root)
 
     run(main)

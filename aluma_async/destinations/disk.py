@@ -20,22 +20,22 @@ _UNAVAILABLE = (
     "ENOSPC EDQUOT EROFS EACCES EPERM EIO ESTALE EMFILE ENFILE ENOMEM ENODEV ENXIO ENOTCONN EHOSTDOWN ETIMEDOUT"
 )
 UNAVAILABLE = {getattr(errno, name) for name in _UNAVAILABLE.split() if hasattr(errno, name)}
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
 _MOST_PIECES = 1024  # what Linux takes in one call
 _COMPARED = 256 * 1024
 
 
 def create(folder: int, name: str) -> int:
     """Open a new file for writing; one that is there already is emptied, for a download that begins anew."""
-    return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, FILE_MODE, dir_fd=folder)
+    return os.open(name, _NEW, FILE_MODE, dir_fd=folder)
 
 
 def write_file(folder: int, name: str, data: bytes, *, sync: bool) -> int:
     """Write a new file, whole, and leave it open; ``sync``: let the disk begin with it. Returns its descriptor."""
     fd = create(folder, name)
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
+        while data:
+            data = data[os.write(fd, data) :]  # rarely more than nothing
         if sync and hasattr(os, "posix_fadvise"):
             # Begins to write without waiting, so that many files are waited for together and not one by one.
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -90,6 +90,8 @@ class Root:
         self.path = path
         self.own = path / OWN_FOLDER
         self.staging = self.own / _STAGING
+        self.kept: set[str] = set()
+        """Names of what was put aside, as far as is known here."""
         # What it was mounted on when it was last in use.
         self._note = mounts and mounts / hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:16]
         self._mounted_on = ""
@@ -133,26 +135,28 @@ class Root:
         """Put a staged file aside for a later attempt."""
         (self.own / _KEPT).mkdir(exist_ok=True, mode=0o700)
         (self.staging / staged).replace(self.own / _KEPT / name)
+        self.kept.add(name)
 
     def take_back(self, name: str, staged: str) -> os.stat_result | None:
         """Stage a file that was put aside; None if there is none."""
-        with suppress(FileNotFoundError):
-            (self.own / _KEPT / name).replace(self.staging / staged)
-            return (self.staging / staged).lstat()
+        if name in self.kept:
+            self.kept.discard(name)
+            with suppress(FileNotFoundError):
+                (self.own / _KEPT / name).replace(self.staging / staged)
+                return (self.staging / staged).lstat()
         return None
 
-    def kept(self) -> set[str]:
-        """Names of what was put aside, without what was for too long."""
+    def find_kept(self) -> None:
+        """Find out what was put aside, and remove what was for too long."""
         mark = self.own / _MARK
         mark.touch()
-        now, names = mark.stat().st_mtime, set()  # the clock of the file system, as a share has its own
+        now, self.kept = mark.stat().st_mtime, set()  # the clock of the file system, as a share has its own
         with suppress(FileNotFoundError):
             for path in (self.own / _KEPT).iterdir():
                 if path.lstat().st_mtime < now - KEPT_SECONDS:
                     path.unlink()
                 else:
-                    names.add(path.name)
-        return names
+                    self.kept.add(path.name)
 
     def create(self, name: str, flags: int = 0) -> int:  # noqa: ARG002 - ``open`` hands them to its opener
         """Open a new file in the staging folder for writing; what ``open`` takes for its ``opener``."""
