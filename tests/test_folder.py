@@ -8,7 +8,9 @@ import shutil
 import socket
 import sqlite3
 import sys
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anyio
@@ -236,32 +238,70 @@ def test_what_a_crashed_run_left_in_staging_is_swept_and_what_a_living_one_holds
     run(main)
 
 
-def test_whenever_a_delivery_is_cancelled_it_leaves_no_trace_or_is_whole(tmp_path):
+@pytest.mark.parametrize(("natively", "pieces"), [(False, 3), (False, 1), (True, 1)])
+def test_whenever_a_delivery_is_cancelled_it_leaves_no_trace_or_is_whole(tmp_path, natively, pieces):
     """Cancelled at each step of the loop in turn."""
     outcomes = set()
 
     async def main(steps):
         destination = FolderDestination(tmp_path / str(steps))
         await destination.probe()
-        with anyio.CancelScope() as scope:
+        scope = anyio.CancelScope()
 
-            async def cancel_later():
-                for _ in range(steps):
-                    await anyio.lowlevel.checkpoint()
-                scope.cancel()
+        async def delivered():
+            with scope:
+                await deliver(destination, claim("t", "a", "b/c"), b"1", (b"2" * 700_000,) * pieces)
 
-            async with anyio.create_task_group() as group:
-                group.start_soon(cancel_later)
-                await deliver(destination, claim("t", "a", "b/c"), b"1", (b"2" * 700_000,) * 3)
+        delivery = asyncio.ensure_future(delivered())
+        for _ in range(steps):
+            await anyio.lowlevel.checkpoint()
+        if natively:
+            delivery.cancel()
+        else:
+            scope.cancel()
+        await asyncio.wait([delivery])
         destination.close()
         found = tree(destination.root)
-        assert found in ({}, {"a": b"1", "b/c": b"2" * 2_100_000})
+        assert found in ({}, {"a": b"1", "b/c": b"2" * 700_000 * pieces})
         assert not staged(destination.root)
         outcomes.add(len(found))
 
     for steps in range(40):
         run_virtual(main, steps)
     assert outcomes == {0, 2}
+
+
+def test_a_delivery_that_is_cancelled_without_a_scope_waits_for_the_thread_that_publishes_it(tmp_path):
+    asked, may_go = threading.Event(), threading.Event()
+
+    class Held(ThreadPoolExecutor):
+        def submit(self, step, *args):
+            asked.set()
+            return super().submit(lambda: may_go.wait(10) and step(*args))
+
+    async def main():
+        with Held() as executor:
+            destination = FolderDestination(tmp_path, executor=executor)
+            may_go.set()
+            await destination.probe()
+            may_go.clear()
+            asked.clear()
+            deliveries = [asyncio.ensure_future(deliver(destination, claim(name, name), b"1")) for name in "ab"]
+            while not asked.is_set():
+                await anyio.lowlevel.checkpoint()
+            for delivery in deliveries:
+                delivery.cancel()
+                for _ in range(10):
+                    await anyio.lowlevel.checkpoint()
+                assert not delivery.done()
+            may_go.set()
+            await asyncio.wait(deliveries)
+            assert all(delivery.cancelled() for delivery in deliveries)
+            assert tree(tmp_path) == {"a": b"1", "b": b"1"}
+            assert not staged(tmp_path)
+            destination.close()
+
+    asyncio.run(main())
 
 
 def test_many_tasks_at_once_with_hostile_names_lose_nothing(run):

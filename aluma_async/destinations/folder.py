@@ -97,7 +97,7 @@ class FolderDestination:
 
     async def _publish_waiting(self) -> None:
         batch, self._waiting = self._waiting, []
-        await self.offload.begin(publish, self.folder, batch)
+        await self.offload.run(publish, self.folder, batch)
 
     def _probe(self) -> None:
         if not self.place.is_there():

@@ -37,8 +37,16 @@ class Offload:
 
     async def end(self, begun: "asyncio.Future[T]") -> T:
         """Wait for a step that was begun."""
+        cancelled: asyncio.CancelledError | None = None
         with anyio.CancelScope(shield=True), self.told():
-            return await begun
+            while not begun.done():
+                try:
+                    await asyncio.wait([begun])  # which does not cancel it
+                except asyncio.CancelledError as error:  # from no scope, as they are shielded from
+                    cancelled = error
+            if cancelled:
+                raise cancelled
+            return begun.result()
         raise AssertionError  # a shielded scope swallows nothing
 
     @contextmanager
