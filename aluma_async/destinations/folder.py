@@ -130,7 +130,7 @@ class FolderDelivery:
         self._staged = staged
 
     async def __aenter__(self) -> Self:
-        if self._staged.may_be_kept():
+        if self._to.place.kept and self._staged.may_be_kept():
             try:
                 await self._to.offload.run(self._staged.take_back)
             except BaseException as error:

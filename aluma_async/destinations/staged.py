@@ -152,8 +152,7 @@ class Staged:
 
     def may_be_kept(self) -> bool:
         """Whether an earlier attempt may have left files."""
-        kept = self._folder.place.kept
-        return bool(kept) and any(self._kept_name(file.number) in kept for file in self._claim.spec.files)
+        return any(self._kept_name(file.number) in self._folder.place.kept for file in self._claim.spec.files)
 
     def take_back(self) -> None:
         """Stage what an earlier attempt at this very specification finished."""

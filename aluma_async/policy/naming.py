@@ -24,8 +24,8 @@ DEEPEST = 32
 OWN_FOLDER = ".aluma-async"
 """The folder below the root that is ours; no export may reach it."""
 
-# C0, DEL, C1, zero-width and bidirectional controls, lone surrogates, and what Windows forbids.
-_UNSAFE = re.compile('[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff<>:"|?*]')
+# C0, DEL, C1, zero-width and bidirectional controls, lone surrogates, separators, and what Windows forbids.
+_UNSAFE = re.compile('[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff<>:"|?*/\\\\]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|clock\$|conin\$|conout\$|(com|lpt)[0-9¹²³])(?=\Z|\s*\.)", re.IGNORECASE)
 _SEPARATOR = re.compile(r"[/\\]")
 # What most parts are, and what surely comes out of all that follows as it is.
@@ -37,7 +37,7 @@ def safe_path(folder: str, filename: str) -> Parts:
     parts = [_safe_part(part) for part in _SEPARATOR.split(folder) if part.strip(" .")]
     if len(parts) > DEEPEST:
         parts = [*parts[: DEEPEST - 1], _shortened("_".join(parts[DEEPEST - 1 :]))]
-    parts.append(_safe_part(_SEPARATOR.sub("_", filename)))
+    parts.append(_safe_part(filename))
     if parts[0].casefold() == OWN_FOLDER:
         parts[0] = "_" + parts[0]
     return tuple(parts)
