@@ -18,7 +18,8 @@ class Desk:
         self._in_hand: set[str] = set()
         self._at_work: set[str] = set()
         self._settled: dict[str, float] = {}
-        self._moved = anyio.Event()
+        self._awaited: Callable[[], bool] | None = None
+        self._arrived = anyio.Event()
 
     def __len__(self) -> int:
         """How many tasks are in hand: queued or being exported."""
@@ -58,11 +59,15 @@ class Desk:
         self.moved()
 
     def moved(self) -> None:
-        """Wake the one who waits in ``until``."""
-        self._moved.set()
+        """Wake the one who waits in ``until``, if what it waits for has come."""
+        if self._awaited and self._awaited():
+            self._arrived.set()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until the condition holds; it is looked at whenever something moved. For one waiter at a time."""
         while not condition():
-            self._moved = anyio.Event()
-            await self._moved.wait()
+            self._awaited, self._arrived = condition, anyio.Event()
+            try:
+                await self._arrived.wait()
+            finally:
+                self._awaited = None

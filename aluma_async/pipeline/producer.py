@@ -163,6 +163,14 @@ class Producer:
             held = self._desk.has(task.id) or self._ledger.holds(task.id)
             if not held and not await self._cooldown.holds(task.id):
                 self._desk.take(task.id)
-                await self._queue.send(task)
+                await self._enqueue(task)
                 if self._trials:  # one task shows whether it goes again; a whole queue would fail with it
                     await self._desk.until(lambda: not len(self._desk))
+
+    async def _enqueue(self, task: ExportTask) -> None:
+        """Put a task into the queue. A full one is filled up again when it is half empty: one wait for many tasks."""
+        try:
+            self._queue.send_nowait(task)
+        except anyio.WouldBlock:
+            await self._desk.until(self._low_water)
+            await self._queue.send(task)
