@@ -140,7 +140,8 @@ async def open_run(
         history = History(journal, routed.went_to if routed else lambda _: tuple(to))
 
         def tell(event: Event) -> None:
-            history(event)
+            if type(event) in History.HEARS:
+                history(event)
             if on_event:
                 on_event(event)
 

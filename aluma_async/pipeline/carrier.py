@@ -52,8 +52,7 @@ class Carrier:
                 continue
             sizes.append(
                 await self._source.repeat(
-                    f"download file {file.number} of task {claim.task.id}",
-                    lambda file=file: self._save(claim, file, delivery),  # type: ignore[misc]
+                    f"download file {file.number} of task {claim.task.id}", self._save, claim, file, delivery
                 )
             )
 

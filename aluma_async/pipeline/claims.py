@@ -50,28 +50,28 @@ class Claims:
 
     async def complete(self, task: ExportTask) -> None:
         """Complete what is surely ours."""
-        await self._say(task, lambda: self._source.complete(task), deletes=True)
+        await self._say(self._source.complete, task, deletes=True)
 
     async def cancel(self, task: ExportTask) -> None:
         """Cancel what is surely ours, or was perhaps claimed without our seeing it."""
-        await self._say(task, lambda: self._source.cancel(task), deletes=False)
+        await self._say(self._source.cancel, task, deletes=False)
 
     async def fail(self, task: ExportTask, message: str) -> None:
         """Fail what is surely ours."""
-        await self._say(task, lambda: self._source.fail(task, message), deletes=True)
+        await self._say(self._source.fail, task, message, deletes=True)
 
     async def state(self, task: ExportTask) -> str | None:
         """Look up a task's state."""
         return await self._source.state(task)
 
-    async def _say(self, task: ExportTask, request: Callable[[], Awaitable[None]], *, deletes: bool) -> None:
+    async def _say(self, word: Callable[..., Awaitable[None]], task: ExportTask, *more: str, deletes: bool) -> None:
         try:
             match self._ledger.standing(task.id):
                 case Standing.OVER:
                     raise Refused(f"task {task.id}: Aluma's time-out for our claim has passed")
                 case Standing.DOUBTFUL if await self._source.state(task) != CLAIMED:
                     raise Refused(f"task {task.id}: Aluma has ended our claim")
-            await request()
+            await word(task, *more)
         except Refused:
             self._ledger.settle(task.id)
             raise

@@ -36,7 +36,10 @@ class _Keeps(Protocol):
 
 
 class History:
-    """Hears events, and notes what was exported; ``where`` tells once, by a task's id, the destinations it went to."""
+    """Notes what was exported; ``where`` tells once, by a task's id, the destinations it went to."""
+
+    HEARS = frozenset({TaskCompleted, ClaimLost})
+    """The kinds of events that it is to be called with."""
 
     def __init__(self, journal: _Keeps, where: Callable[[str], Sequence[str]], clock: Clock = system_clock) -> None:
         self._journal = journal

@@ -9,7 +9,7 @@ cannot be taken back; ``repeat`` serves the one who can begin it anew.
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from itertools import count
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 import anyio
 
@@ -19,6 +19,7 @@ from aluma_async.models import Claim, ExportFile, ExportTask
 from aluma_async.policy.retry import Retry
 from aluma_async.ports import OnEvent, TaskSource, Uniform
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -33,7 +34,7 @@ class Resilient:
 
     async def list_pending(self) -> AsyncIterator[Sequence[ExportTask]]:
         """List; a listing that broke begins anew, so tasks may come twice."""
-        pause = _Pause(self, "list tasks")
+        pause: _Pause | None = None
         while True:
             try:
                 async with aclosing(self._source.list_pending()) as pages:  # type: ignore[type-var]
@@ -41,15 +42,17 @@ class Resilient:
                         yield tasks
                 return
             except AlumaAsyncError as error:
+                pause = pause or _Pause(self, "list tasks")
                 await pause.after(error, again=error.retryable)
 
     async def start(self, task: ExportTask) -> Claim:
         """Claim a task; repeated only where it was surely not carried out."""
-        pause = _Pause(self, f"start task {task.id}")
+        pause: _Pause | None = None
         while True:
             try:
                 return await self._source.start(task)
             except AlumaAsyncError as error:
+                pause = pause or _Pause(self, f"start task {task.id}")
                 await pause.after(error, again=isinstance(error, Unavailable))
 
     def open_file(self, claim: Claim, file: ExportFile) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
@@ -58,41 +61,43 @@ class Resilient:
 
     async def complete(self, task: ExportTask) -> None:
         """Complete until an answer is certain."""
-        await self._settle(f"complete task {task.id}", lambda: self._source.complete(task))
+        await self._settle("complete", self._source.complete, task)
 
     async def cancel(self, task: ExportTask) -> None:
         """Cancel until an answer is certain."""
-        await self._settle(f"cancel task {task.id}", lambda: self._source.cancel(task))
+        await self._settle("cancel", self._source.cancel, task)
 
     async def fail(self, task: ExportTask, message: str) -> None:
         """Fail until an answer is certain."""
-        await self._settle(f"fail task {task.id}", lambda: self._source.fail(task, message))
+        await self._settle("fail", self._source.fail, task, message)
 
     async def state(self, task: ExportTask) -> str | None:
         """Look up a task's state."""
-        return await self.repeat(f"look up task {task.id}", lambda: self._source.state(task))
+        return await self.repeat(f"look up task {task.id}", self._source.state, task)
 
-    async def repeat(self, request: str, step: Callable[[], Awaitable[T]]) -> T:
+    async def repeat(self, request: str, step: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a step that may be run again; repeat it after each error that may pass."""
-        pause = _Pause(self, request)
+        pause: _Pause | None = None
         while True:
             try:
-                return await step()
+                return await step(*args, **kwargs)
             except AlumaAsyncError as error:
+                pause = pause or _Pause(self, request)
                 await pause.after(error, again=error.retryable)
 
-    async def _settle(self, request: str, step: Callable[[], Awaitable[None]]) -> None:
-        pause = _Pause(self, request)
+    async def _settle(self, verb: str, say: Callable[..., Awaitable[None]], task: ExportTask, *more: str) -> None:
+        pause: _Pause | None = None
         doubtful = False
         while True:
             try:
-                return await step()
+                return await say(task, *more)
             except Refused:
                 if not doubtful:
                     raise
                 return None  # an earlier one was carried out, and its answer was lost
             except AlumaAsyncError as error:
                 doubtful = doubtful or isinstance(error, Ambiguous)
+                pause = pause or _Pause(self, f"{verb} task {task.id}")
                 await pause.after(error, again=isinstance(error, Ambiguous | Unavailable))
 
 
