@@ -110,9 +110,10 @@ class Destination(Protocol):
 class Permits(Protocol):
     """The right to send a request: one limit, one rate and one pause for all requests of an exporter."""
 
-    def permit(self, *, urgent: bool = False) -> AbstractAsyncContextManager[None]:
+    def permit(self, *, urgent: bool = False) -> AbstractAsyncContextManager[float]:
         """Wait until a request may be sent, and hold the permit until its answer has been read.
 
+        Yields the moment (the event loop's clock) from which on the request may be sent.
         An ``urgent`` one goes before all that are not: it ends something, and what was begun must not starve.
         A ``SourceError`` that leaves the block with ``retry_after`` set holds back all other requests.
         """

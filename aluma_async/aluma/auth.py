@@ -25,9 +25,11 @@ class TokenKeeper:
 
     async def token(self) -> str:
         """Return a token that should be good. While one worker renews it early, the others go on with the old one."""
-        if not self._usable():
+        now = loop_time()
+        good_until = self._expires_at if self._fetching.locked() else self._renew_at
+        if not self._token or now >= good_until:
             async with self._fetching:
-                if not self._usable(alone=True):
+                if not self._token or loop_time() >= self._renew_at:
                     sent = loop_time()
                     self._token, life = await self._fetch()
                     self._renew_at, self._expires_at = sent + RENEW_AT * life, sent + life
@@ -37,8 +39,3 @@ class TokenKeeper:
         """Forget the token if it is the one that was refused; a newer one is kept."""
         if self._token == refused:
             self._token = ""
-
-    def _usable(self, *, alone: bool = False) -> bool:
-        now = loop_time()
-        good_until = self._expires_at if self._fetching.locked() and not alone else self._renew_at
-        return bool(self._token) and now < good_until

@@ -6,7 +6,7 @@ answer even if the caller is cancelled; no exception holds a token, a secret or 
 """
 
 import re
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from urllib.parse import quote
@@ -19,6 +19,7 @@ from aluma_async.aluma.requests import CALL, Requests
 from aluma_async.config import Credentials
 from aluma_async.events import Event, RowSkipped
 from aluma_async.exceptions import FileMissing, SourceError
+from aluma_async.loop_time import loop_time
 from aluma_async.models import Claim, ExportFile, ExportTask
 from aluma_async.ports import OnEvent, Permits
 
@@ -29,8 +30,8 @@ class _Unlimited:
     """Permits without a limit, for a client that is used alone."""
 
     @asynccontextmanager
-    async def permit(self, *, urgent: bool = False) -> AsyncIterator[None]:  # noqa: ARG002 - the port has it
-        yield
+    async def permit(self, *, urgent: bool = False) -> AsyncIterator[float]:  # noqa: ARG002 - the port has it
+        yield loop_time()
 
     async def received(self, count: int) -> None:
         pass
@@ -102,20 +103,21 @@ class AlumaClient:
         what = f"look up task {task.id}"
         try:
             async with self._requests.get(what, _path(task), timeout=CALL) as response:
-                with replies.told(what, changes=False):
-                    return wire.state(await replies.body(response, replies.LONGEST_ERROR))
+                return wire.state(await replies.body(response, replies.LONGEST_ERROR))
         except FileMissing:
             return None
+        except replies.NO_ANSWER as error:
+            raise replies.lost(what, error, changes=False) from None
 
     def _wanted(self, tasks: list[ExportTask]) -> list[ExportTask]:
         if not self._projects:
             return tasks
         return [t for t in tasks if t.project_id in self._projects or t.project_name in self._projects]
 
-    async def _change(self, verb: str, task: ExportTask, body: object = None) -> tuple[float, bytes]:
+    def _change(self, verb: str, task: ExportTask, body: object = None) -> Awaitable[tuple[float, bytes]]:
         path = f"{_path(task)}/{verb}_client_action?action=export"
         begins = verb == "start"
-        return await self._requests.put(f"{verb} task {task.id}", path, body, urgent=not begins, reply=begins)
+        return self._requests.put(f"{verb} task {task.id}", path, body, urgent=not begins, reply=begins)
 
 
 def _path(task: ExportTask) -> str:

@@ -103,9 +103,16 @@ class Download:
 
     async def _piece(self) -> bytes:
         """What has arrived; empty at the end. Raises ``Unavailable`` if it comes too slowly."""
-        asked = loop_time()
-        piece = await replies.piece(self._what, self._response)
-        if piece and not self._pace.lets(loop_time() - asked, len(piece)):
+        content, waited = self._response.content, 0.0
+        try:
+            piece = content.read_nowait()
+            if not piece and not content.at_eof():
+                asked = loop_time()
+                piece = await content.readany()
+                waited = loop_time() - asked
+        except replies.NO_ANSWER as error:
+            raise replies.lost(self._what, error, changes=False) from None
+        if piece and not self._pace.lets(waited, len(piece)):
             raise Unavailable(
                 f"{self._what}: slower than {self._limits.min_bytes_per_second:.0f} bytes a second",
                 hint="limits.min_bytes_per_second says what is too slow.",

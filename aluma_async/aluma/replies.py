@@ -7,6 +7,7 @@ import re
 from contextlib import suppress
 
 import aiohttp
+import anyio
 
 from aluma_async.aluma import wire
 from aluma_async.exceptions import (
@@ -21,9 +22,13 @@ from aluma_async.exceptions import (
 )
 from aluma_async.models import ExportFile
 
+NO_ANSWER = (aiohttp.ClientError, TimeoutError)
+"""What aiohttp raises where there is no answer, or no whole one; ``lost`` tells what that stands for."""
+
 LONGEST_ERROR = 64 * 1024
 """Bytes that are read of a reply that is not expected to hold much."""
 _LONGEST_SPEC = 64 * 1024 * 1024
+_EPILOGUE_SECONDS = 5.0  # for a body that changes nothing, once the status has said what matters
 _URL_HINT = "Is base_url right, and is nothing in between (a proxy, a log-in page)?"
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18})")
 _REACH_HINT = "Check base_url, the network and the proxy."
@@ -45,37 +50,20 @@ async def no_replay(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerT
         raise _Lost(type(error).__name__) from None
 
 
-class told:  # noqa: N801 - used like a function; a generator would cost more than all that it does
-    """Turn what aiohttp raises into our own errors; the only place that knows its exceptions.
+def lost(what: str, error: Exception, *, changes: bool) -> SourceError:
+    """Our own error for what aiohttp raised (``NO_ANSWER``); the only place that knows its exceptions.
 
-    ``changes`` says whether the request changes a task. ``from None``: an aiohttp error can show the token.
+    ``changes`` says whether the request changes a task. Raise it ``from None``: an aiohttp error can show the token.
     """
-
-    __slots__ = ("_changes", "_what")
-
-    def __init__(self, what: str, *, changes: bool) -> None:
-        self._what = what
-        self._changes = changes
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None:
-            return
-        what, changes = self._what, self._changes
-        if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-            hint = _TRUST_HINT if isinstance(error, aiohttp.ClientConnectorCertificateError) else _REACH_HINT
-            raise Unreachable(f"{what}: no connection ({_reason(error)})", hint=hint) from None
-        if isinstance(error, aiohttp.ClientHttpProxyError):  # nothing has gone through it
-            raise Unreachable(f"{what}: the proxy answered {error.status}", hint=_PROXY_HINT) from None
-        if isinstance(error, aiohttp.ClientPayloadError):
-            raise (Ambiguous if changes else BadReply)(f"{what}: the reply was cut short") from None
-        if isinstance(error, aiohttp.ClientError | TimeoutError):
-            late = isinstance(error, TimeoutError)
-            raise (Ambiguous if changes else Unavailable)(
-                f"{what}: no reply ({_reason(error)})", overloaded=late
-            ) from None
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+        hint = _TRUST_HINT if isinstance(error, aiohttp.ClientConnectorCertificateError) else _REACH_HINT
+        return Unreachable(f"{what}: no connection ({_reason(error)})", hint=hint)
+    if isinstance(error, aiohttp.ClientHttpProxyError):  # nothing has gone through it
+        return Unreachable(f"{what}: the proxy answered {error.status}", hint=_PROXY_HINT)
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return (Ambiguous if changes else BadReply)(f"{what}: the reply was cut short")
+    late = isinstance(error, TimeoutError)
+    return (Ambiguous if changes else Unavailable)(f"{what}: no reply ({_reason(error)})", overloaded=late)
 
 
 def _reason(error: Exception) -> str:
@@ -97,7 +85,7 @@ async def check(what: str, response: aiohttp.ClientResponse, *, changes: bool) -
     if 200 <= status < 400:
         raise SourceError(f"{what}: unexpected reply {status}", hint=_URL_HINT)
     reason = ""
-    with suppress(aiohttp.ClientError, TimeoutError, BadReply):  # the status has said what matters
+    with suppress(*NO_ANSWER, BadReply), anyio.fail_after(_EPILOGUE_SECONDS):  # the status has said what matters
         reason = wire.problem(await body(response, LONGEST_ERROR))
     said = f"{what}: Aluma answered {status}" + (f" ({reason})" if reason else "")
     pause = wire.retry_after(response.headers.get("Retry-After"), response.headers.get("Date"))
@@ -116,9 +104,9 @@ async def check(what: str, response: aiohttp.ClientResponse, *, changes: bool) -
 async def body(response: aiohttp.ClientResponse, limit: int) -> bytes:
     """Read a body of at most ``limit`` bytes. Raises ``BadReply`` if there is more."""
     pieces = []
-    while piece := await response.content.readany():
-        pieces.append(piece)
-        limit -= len(piece)
+    while not response.content.at_eof():
+        pieces.append(await response.content.readany())
+        limit -= len(pieces[-1])
         if limit < 0:
             raise BadReply("a reply is longer than it can sensibly be")
     return b"".join(pieces)
@@ -126,18 +114,23 @@ async def body(response: aiohttp.ClientResponse, limit: int) -> bytes:
 
 async def piece(what: str, response: aiohttp.ClientResponse) -> bytes:
     """Read what has arrived of a body; empty at its end."""
-    with told(what, changes=False):
+    try:
         return await response.content.readany()
+    except NO_ANSWER as error:
+        raise lost(what, error, changes=False) from None
 
 
 async def accepted(response: aiohttp.ClientResponse, *, needed: bool) -> bytes:
     """Read the body of a 2xx; where it is not needed, its absence or its end does not matter."""
-    try:
-        return await body(response, _LONGEST_SPEC if needed else LONGEST_ERROR)
-    except (aiohttp.ClientError, TimeoutError, BadReply):
-        if needed:
+    if needed:
+        try:
+            return await body(response, _LONGEST_SPEC)
+        except (*NO_ANSWER, BadReply):
             raise BadReply("the reply to a Start was accepted but cut short") from None
-        return b""
+    if not response.content.at_eof():
+        with suppress(*NO_ANSWER, BadReply), anyio.fail_after(_EPILOGUE_SECONDS):
+            await body(response, LONGEST_ERROR)
+    return b""
 
 
 def check_download(what: str, file: ExportFile, response: aiohttp.ClientResponse) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType, TracebackType
 
 import aiohttp
-import anyio
 from yarl import URL
 
 from aluma_async.aluma import replies, wire
@@ -16,14 +15,15 @@ from aluma_async.aluma.auth import TokenKeeper
 from aluma_async.aluma.downloads import REDIRECTS, redirected
 from aluma_async.config import Credentials
 from aluma_async.exceptions import CredentialsRefused
-from aluma_async.loop_time import loop_time
 from aluma_async.ports import Permits
+from aluma_async.time_limit import TimeLimit
 
 LONGEST_REQUEST = 60.0
 """Seconds for any request but a listing and a download; for these, seconds without a byte."""
 
 READ = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=LONGEST_REQUEST)
 CALL = aiohttp.ClientTimeout(total=LONGEST_REQUEST, sock_connect=10)
+_CHANGE = aiohttp.ClientTimeout(total=None, sock_connect=10)  # a time limit of ours ends it
 _CREDENTIALS_HINT = "Check ALUMA_CLIENT_ID and ALUMA_CLIENT_SECRET, or client_id and client_secret_file."
 
 
@@ -44,6 +44,7 @@ class Requests:
         self.keeper = TokenKeeper(self._fetch_token)
         self.hosts = hosts
         self._credentials = credentials
+        self._limit = TimeLimit(LONGEST_REQUEST)
 
     def get(
         self,
@@ -62,23 +63,35 @@ class Requests:
         url = self.url(path)
         for chances in (1, 0):
             token = await self.keeper.token()
-            # Once a permit is held the answer is awaited: without it nobody would know whose the task is.
-            async with self.permits.permit(urgent=urgent):
-                with anyio.CancelScope(shield=True), replies.told(what, changes=True):
-                    sent_at = loop_time()
-                    async with self.session.put(
-                        url,
-                        json=body,
-                        headers={"Authorization": f"Bearer {token}"},
-                        timeout=CALL,
-                        allow_redirects=False,
-                        middlewares=(replies.no_replay,),
-                    ) as response:
-                        if response.status != 401:
-                            await replies.check(what, response, changes=True)
-                            return sent_at, await replies.accepted(response, needed=reply)
+            async with self.permits.permit(urgent=urgent) as sent_at:
+                answer = await self._change(what, url, body, token, sent_at, reply=reply)
+            if answer is not None:
+                return sent_at, answer
             self.token_refused(token, chances)
         raise AssertionError  # the second refusal has raised
+
+    async def _change(
+        self, what: str, url: URL, body: object, token: str, sent_at: float, *, reply: bool
+    ) -> bytes | None:
+        """Send a PUT once; the body of a good reply, or None if the token was refused."""
+        # It is awaited to its answer: without that nobody would know whose the task is.
+        with self._limit.since(sent_at, shield=True):
+            try:
+                async with self.session.put(
+                    url,
+                    json=body,
+                    headers={"Authorization": f"Bearer {token}"},
+                    timeout=_CHANGE,
+                    allow_redirects=False,
+                    middlewares=(replies.no_replay,),
+                ) as response:
+                    if response.status == 401:
+                        return None
+                    await replies.check(what, response, changes=True)
+                    return await replies.accepted(response, needed=reply)
+            except replies.NO_ANSWER as error:
+                raise replies.lost(what, error, changes=True) from None
+        raise replies.lost(what, TimeoutError(), changes=True)
 
     def url(self, path: str) -> URL:
         """Join by hand: urljoin would drop the base URL's path. Aluma's urls go out as they came, not encoded again."""
@@ -92,23 +105,19 @@ class Requests:
 
     async def _fetch_token(self) -> tuple[str, float]:
         what = "get a token"
+        who = {"client_id": self._credentials.client_id, "client_secret": self._credentials.client_secret}
+        url = self.url("/oauth/token")
         async with self.permits.permit(urgent=True):
-            with replies.told(what, changes=False):
-                async with self.session.post(
-                    self.url("/oauth/token"),
-                    json={
-                        "client_id": self._credentials.client_id,
-                        "client_secret": self._credentials.client_secret,
-                    },
-                    timeout=CALL,
-                    allow_redirects=False,
-                ) as response:
+            try:
+                async with self.session.post(url, json=who, timeout=CALL, allow_redirects=False) as response:
                     if response.status in (400, 401, 403):
                         raise CredentialsRefused(
                             f"Aluma refused the client id and secret ({response.status})", hint=_CREDENTIALS_HINT
                         )
                     await replies.check(what, response, changes=False)
                     return wire.token(await replies.body(response, replies.LONGEST_ERROR))
+            except replies.NO_ANSWER as error:
+                raise replies.lost(what, error, changes=False) from None
 
 
 class Reading:
@@ -163,19 +172,21 @@ class Reading:
         """Send it once: a good reply, where it was redirected to, or None if the token was refused."""
         owner, what = self._owner, self._what
         sent = {"Authorization": f"Bearer {token}", **self._headers} if token else self._headers
-        with replies.told(what, changes=False):
+        try:
             response = await owner.session.get(self._url, headers=sent, timeout=self._timeout, allow_redirects=False)
-            good = False
-            try:
-                if self._redirects and response.status in REDIRECTS:
-                    self._redirects -= 1
-                    location = response.headers.get("Location", "")
-                    return redirected(what, self._url, location, URL(owner.base_url), owner.hosts)
-                if response.status == 401 and token:
-                    return None
-                await replies.check(what, response, changes=False)
-                good = True
-                return response
-            finally:
-                if not good:
-                    response.release()
+        except replies.NO_ANSWER as error:
+            raise replies.lost(what, error, changes=False) from None
+        good = False
+        try:
+            if self._redirects and response.status in REDIRECTS:
+                self._redirects -= 1
+                location = response.headers.get("Location", "")
+                return redirected(what, self._url, location, URL(owner.base_url), owner.hosts)
+            if response.status == 401 and token:
+                return None
+            await replies.check(what, response, changes=False)
+            good = True
+            return response
+        finally:
+            if not good:
+                response.release()

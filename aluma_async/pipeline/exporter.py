@@ -242,7 +242,7 @@ class Exporter:
     def _tell(self, event: Event) -> None:
         """Count an event and pass it on; a listener that breaks must not break an export."""
         self._counts[type(event)] += 1
-        if isinstance(event, TaskCompleted):
+        if type(event) is TaskCompleted:
             self._files += event.files
             self._bytes += event.bytes
             self._producer.exported()

@@ -80,7 +80,7 @@ class Throttle:
         now = loop_time()
         try:
             # Only the first in line sleeps; the others wait for their turn, so that none is overtaken.
-            if self._turn.locked() or self._wait(now) > 0:
+            if self._turn.locked() or now < self._open_at or (self._pace and self._pace.wait(now) > 0):
                 async with self._turn:
                     while (wait := self._wait(loop_time())) > 0:  # noqa: ASYNC110 - a pause may grow
                         await anyio.sleep(max(wait, _SHORTEST_SLEEP))
@@ -96,12 +96,12 @@ class Throttle:
         """Take the permit back, and note what came of the request."""
         if error is None:
             self._refusals = 0
-            if self._adaptive:
+            # Of a limit that held nothing back, what is not even timed tells nothing.
+            if self._adaptive and (urgent or self.in_flight >= self.limit):
                 self._adaptive.answered(sent_at, loop_time(), in_flight=self.in_flight, timed=urgent)
+                self._adopt(self._adaptive.value)
         elif isinstance(error, SourceError):
             self._note(error, sent_at)
-        if self._adaptive:
-            self._adopt(self._adaptive.value)
         self._release()
 
     def _adopt(self, limit: int) -> None:
@@ -124,7 +124,8 @@ class Throttle:
 
     def _release(self) -> None:
         self.in_flight -= 1
-        self._hand_on()
+        if self._urgent or self._waiting:
+            self._hand_on()
 
     def _hand_on(self) -> None:
         """Give permits that are free to those who wait."""
@@ -141,6 +142,7 @@ class Throttle:
         now = loop_time()
         if self._adaptive and error.overloaded:
             self._adaptive.refused(sent_at, now, min(error.retry_after or 0.0, LONGEST_PAUSE))
+            self._adopt(self._adaptive.value)
         pause = error.retry_after
         if pause is None and isinstance(error, RateLimited) and now >= self._open_at:
             # Those refused in the same moment count as one, or sixteen workers would cause the longest pause at once.
@@ -164,8 +166,9 @@ class _Permit:
         self._throttle = throttle
         self._urgent = urgent
 
-    async def __aenter__(self) -> None:
+    async def __aenter__(self) -> float:
         self._sent_at = await self._throttle.acquire(urgent=self._urgent)
+        return self._sent_at
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

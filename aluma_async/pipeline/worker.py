@@ -1,7 +1,6 @@
 """``Worker``: takes one task through start -> save -> commit -> complete, and out again if that goes wrong."""
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import TypeVar
 
 import anyio
@@ -39,6 +38,7 @@ from aluma_async.policy.breaker import Breaker
 from aluma_async.policy.lease import CLAIM_SHARE
 from aluma_async.policy.verdict import Verdict, flaw, verdict
 from aluma_async.ports import Destination, OnEvent, TaskSource
+from aluma_async.time_limit import TimeLimit
 
 T = TypeVar("T")
 
@@ -74,6 +74,7 @@ class Worker:
         self._may_begin = may_begin
         self._breaker = Breaker()
         self._claim_seconds = claim_timeout * CLAIM_SHARE
+        self._limit = TimeLimit(self._claim_seconds)
         self._on_event = on_event
 
     async def export(self, task: ExportTask) -> bool:
@@ -109,12 +110,12 @@ class Worker:
         """Bring all files of a claim to the destination while it is surely ours; return their bytes."""
         if why := flaw(claim.spec):
             raise ImpossibleExport(why)
-        return await self._in_time(claim, partial(self._carrier.carry, claim, self._destination))
+        return await self._in_time(self._carrier.carry, claim, self._destination)
 
-    async def _in_time(self, claim: Claim, step: Callable[[], Awaitable[T]]) -> T:
+    async def _in_time(self, step: Callable[..., Awaitable[T]], claim: Claim, *args: object) -> T:
         """Do something as long as the claim is surely ours. Raises ``DestinationError`` if that is not enough."""
-        with anyio.move_on_at(claim.sent_at + self._claim_seconds):
-            return await step()
+        with self._limit.since(claim.sent_at):
+            return await step(claim, *args)
         raise DestinationError(
             f"not saved within {self._claim_seconds:.0f} s, after which Aluma may give the task to somebody else",
             hint="Fewer workers, or a longer claim_timeout_seconds if Aluma's is longer.",
@@ -153,7 +154,7 @@ class Worker:
                 raise error
             if not self._breaker.lets(reason):
                 raise error
-            await self._in_time(claim, partial(self._quarantine.save, claim, error))
+            await self._in_time(self._quarantine.save, claim, error)
             with anyio.CancelScope(shield=True):  # from here on Fail is the only right word
                 await self._ledger.failing(task.id, message)
             await self._source.fail(task, message)

@@ -265,14 +265,14 @@ class WatchedPermits:
         self._closed_until = 0.0
 
     @asynccontextmanager
-    async def permit(self, *, urgent: bool = False) -> AsyncIterator[None]:
-        async with self._permits.permit(urgent=urgent):
+    async def permit(self, *, urgent: bool = False) -> AsyncIterator[float]:
+        async with self._permits.permit(urgent=urgent) as moment:
             self._held += 1
             self._witness.demand(self._held <= self._limit, f"{self._held} requests at once, {self._limit} are allowed")
             in_pause = loop_time() < self._closed_until - 1e-6
             self._witness.demand(not in_pause, f"a request left before {self._closed_until:.3f}, as Aluma had asked")
             try:
-                yield
+                yield moment
             except SourceError as error:
                 if error.retry_after:
                     self._closed_until = max(self._closed_until, loop_time() + error.retry_after)
