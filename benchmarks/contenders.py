@@ -19,6 +19,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+import anyio
+import anyio.lowlevel
+
 Run = Callable[[str, Path, int], None]
 
 
@@ -37,11 +40,12 @@ def program(name: str) -> str | None:
 
 
 def ours(durability: str, *, manifest: bool = False) -> Run:
-    """The whole product: journal, throttle, events, path safety, all on; ``manifest``: sha256 of each file, too."""
+    """The whole product: journal, throttle, metrics, path safety, all on; ``manifest``: sha256 of each file, too."""
 
     def run(url: str, folder: Path, at_once: int) -> None:
         from aluma_async import Config, Credentials, open_exporter
         from aluma_async.config import AlumaConfig, ExporterConfig, FolderConfig
+        from aluma_async.service.metrics import Metrics
 
         config = Config(
             aluma=AlumaConfig(base_url=url),
@@ -52,7 +56,8 @@ def ours(durability: str, *, manifest: bool = False) -> Run:
         )
 
         async def export() -> None:
-            async with open_exporter(config, Credentials("id", "secret")) as exporter:
+            metrics = Metrics(limit=at_once)
+            async with open_exporter(config, Credentials("id", "secret"), on_event=metrics) as exporter:
                 summary = await exporter.run_until_drained()
             assert summary.everything_exported
 
@@ -228,9 +233,9 @@ def listed(url: str, folder: Path, at_once: int) -> None:
 
 CONTENDERS = {
     "floor": Contender(floor),
-    "aluma-async": Contender(ours("full"), "aluma_async"),
-    "aluma-async, rename": Contender(ours("rename"), "aluma_async"),
-    "aluma-async, sha256": Contender(ours("rename", manifest=True), "aluma_async"),
+    "aluma-async": Contender(ours("full"), "aluma_async.wiring"),
+    "aluma-async, rename": Contender(ours("rename"), "aluma_async.wiring"),
+    "aluma-async, sha256": Contender(ours("rename", manifest=True), "aluma_async.wiring"),
     "aiohttp + aiofiles": Contender(naive),
     "requests": Contender(one_by_one, "requests"),
     "requests, threads": Contender(guide, "requests"),
@@ -278,4 +283,5 @@ if __name__ == "__main__":
     name, url, folder, at_once = sys.argv[1:]
     if find_spec(CONTENDERS[name].needs or "aiohttp"):
         import_module(CONTENDERS[name].needs or "aiohttp")  # what it costs to import is not measured
+    asyncio.run(anyio.lowlevel.checkpoint())  # which imports, too
     print(json.dumps(measure(name, url, Path(folder), int(at_once))))

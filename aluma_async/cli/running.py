@@ -13,6 +13,7 @@ from aluma_async.cli.services import Services
 from aluma_async.cli.signals import leave_now, on_hangup, on_signals
 from aluma_async.config import Config, Credentials
 from aluma_async.exceptions import AlumaAsyncError, CredentialsRefused
+from aluma_async.loop_time import loop_time
 from aluma_async.models import Summary
 from aluma_async.pipeline.exporter import Exporter
 from aluma_async.service.report import Report, choose_mode
@@ -36,7 +37,7 @@ async def run(
     """
     terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     mode = choose_mode(config.service, progress=progress, terminal=terminal)
-    report = Report(config.service, mode, Tally(anyio.current_time))
+    report = Report(config.service, mode, Tally(loop_time))
     for warning in config.warnings():
         report.log.write("warning", "ConfigWarning", warning)
     services = Services(config, report)
