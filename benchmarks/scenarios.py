@@ -103,7 +103,7 @@ def scenarios(*, quick: bool, tiny: bool) -> Iterator[Scenario]:
                 name=f"{latency * 1000:.0f} ms, {at_once} workers",
                 unit="tasks/s",
                 value=rate,
-                contenders=("aluma-async, rename",),
+                contenders=("aluma-async, rename", "floor"),
                 load=Load(tasks=count, latency=latency, folder=""),
                 at_once=at_once,
                 ideal=at_once / (3 * latency),

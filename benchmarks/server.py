@@ -1,17 +1,20 @@
 """The server for what nginx cannot play: replies that take their time, and tables. The least of Aluma's API.
 
-It runs in a process of its own, checks no token, keeps no state but what is left, and sends files with sendfile.
+It runs in a process of its own, checks no token and keeps no state but what is left.
 ``python -m benchmarks.server JSON`` prints its base URL.
 """
 
 import asyncio
 import random
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
-from aiohttp import web
+
+_LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,54 +91,79 @@ def specification(load: Load, task_id: str) -> bytes:
     return msgspec.json.encode({"documents": [{"files": files}]})
 
 
+class Reply(NamedTuple):
+    body: bytes = b""
+    kind: str = "application/json"
+    status: int = 200
+    delay: float = 0.0
+    """Seconds."""
+
+
 class Api:
+    """What is answered to what is asked."""
+
     def __init__(self, load: Load) -> None:
         self.load = load
         self.open = dict.fromkeys(map(load.task_id, range(load.tasks)))
         self.delays = dict(zip(self.open, load.delays(), strict=True))
-        self.path = load.file()
-        self.body = self.path.read_bytes() if load.size <= 256 * 1024 else b""
+        self.file = load.file().read_bytes()
 
-    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        if self.load.latency:
-            await asyncio.sleep(self.load.latency)
-        path = request.path
+    def reply(self, path: str) -> Reply:
         if path.startswith("/file_collections"):
-            if delay := self.delays[path.rpartition("/")[2]]:
-                await asyncio.sleep(delay)
-            return web.Response(body=self.body) if self.body else web.FileResponse(self.path)
+            return Reply(self.file, "application/pdf", delay=self.delays[path.rpartition("/")[2]])
         if path == "/rclone/":
-            return web.Response(text=index(self.load), content_type="text/html")
+            return Reply(index(self.load).encode(), "text/html")
         if path.startswith("/rclone/"):
-            return web.FileResponse(self.path)
+            return Reply(self.file, "application/pdf")
         if path == "/oauth/token":
-            return web.json_response({"access_token": "token", "expires_in": 86400})
-        if path == "/tasks":
-            return await self.list(request)
+            return Reply(b'{"access_token":"token","expires_in":86400}')
+        if path.partition("?")[0] == "/tasks":
+            return Reply(b"".join(listing(self.load, [int(task_id[4:]) for task_id in self.open])))
         task_id, verb = path.split("/")[2:4]
         if verb.startswith("start"):
-            body = specification(self.load, task_id)
-            return web.Response(status=202, body=body, content_type="application/json")
+            return Reply(specification(self.load, task_id), status=202)
         if verb.startswith("complete"):
             del self.open[task_id]
-        return web.Response(status=202)
+        return Reply(status=202)
 
-    async def list(self, request: web.BaseRequest) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        await response.prepare(request)
-        for piece in listing(self.load, [int(task_id[4:]) for task_id in self.open]):
-            await response.write(piece)
-        await response.write_eof()
-        return response
+
+class Connection(asyncio.Protocol):
+    """One request after the other. By hand, as a framework would take as much of the cores as who is measured."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, api: Api) -> None:
+        self.api = api
+        self.received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+        asked, end, body = self.received.partition(b"\r\n\r\n")
+        length = _LENGTH.search(asked)
+        if not end or (length and len(body) < int(length[1])):
+            return
+        self.received = b""
+        method, path, _ = asked.decode().split(" ", 2)
+        reply = self.api.reply(path)
+        head = f"HTTP/1.1 {reply.status} OK", f"Content-Type: {reply.kind}", f"Content-Length: {len(reply.body)}"
+        sent = "\r\n".join((*head, "", "")).encode() + (b"" if method == "HEAD" else reply.body)
+        delay = self.api.load.latency + reply.delay
+        if delay:
+            asyncio.get_running_loop().call_later(delay, self.transport.write, sent)
+        else:
+            self.transport.write(sent)
 
 
 async def main(load: Load) -> None:
-    runner = web.ServerRunner(web.Server(Api(load)))
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, backlog=4096)
-    await site.start()
-    print(f"http://127.0.0.1:{runner.addresses[0][1]}", flush=True)
-    await asyncio.Event().wait()
+    api = Api(load)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Connection(api), "127.0.0.1", 0, backlog=4096)
+    print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
+    await server.serve_forever()
 
 
 if __name__ == "__main__":
