@@ -5,6 +5,7 @@ benchmarks.contenders NAME URL FOLDER AT_ONCE`` runs one and prints its time, CP
 """
 
 import asyncio
+import gc
 import json
 import os
 import resource
@@ -58,6 +59,7 @@ def ours(durability: str, *, manifest: bool = False) -> Run:
         async def export() -> None:
             metrics = Metrics(limit=at_once)
             async with open_exporter(config, Credentials("id", "secret"), on_event=metrics) as exporter:
+                gc.freeze()  # as the program does
                 summary = await exporter.run_until_drained()
             assert summary.everything_exported
 

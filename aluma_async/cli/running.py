@@ -1,5 +1,6 @@
 """A run: an exporter, what is shown of it, and the signals that end it."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -44,6 +45,7 @@ async def run(
     async with services.opened(), open_run(config, credentials, on_event=services.on_event) as opened:
         exporter = opened.exporter
         services.watch(exporter.destination)
+        gc.freeze()  # what is there by now stays: no collection need look at it again
         stopped = anyio.Event()
 
         def drain() -> None:
