@@ -3,6 +3,6 @@
 from benchmarks.profile import calls
 
 
-def test_a_small_task_calls_at_most_three_times_as_many_functions_as_its_bare_requests():
-    """Everything on: journal, throttle, path safety. It is 2.5 times; what makes it more should be worth it."""
-    assert calls("aluma-async, rename", 400) < 3.0 * calls("floor", 400)
+def test_a_small_task_calls_little_more_than_twice_as_many_functions_as_its_bare_requests():
+    """Everything on: journal, throttle, metrics, path safety. It is twice; what makes it more should be worth it."""
+    assert calls("aluma-async, rename", 400) < 2.3 * calls("floor", 400)
