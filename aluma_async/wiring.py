@@ -26,6 +26,7 @@ from aluma_async.pipeline.throttle import Throttle
 from aluma_async.policy.retry import Patience, Retry
 from aluma_async.ports import Destination, OnEvent
 
+_USER_AGENT = f"aluma-async/{version('aluma-async')}"
 _READ_BUFFER = 1024 * 1024  # a connection holds twice as much before it stops reading
 _KEEP_ALIVE_SECONDS = 15.0  # shorter than what load balancers grant, so that a PUT meets no closing connection
 
@@ -59,7 +60,7 @@ async def _open_client(
         connector=connector,
         read_bufsize=_READ_BUFFER,
         cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"User-Agent": f"aluma-async/{version('aluma-async')}"},
+        headers={"User-Agent": _USER_AGENT},
         proxy=config.aluma.proxy or None,
     ) as session:
         yield AlumaClient(

