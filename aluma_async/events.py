@@ -1,7 +1,8 @@
 """Everything that can be observed, as values; logs, progress and metrics are made of these and nothing else.
 
 An event never holds a document's content, a token or a secret. File names come from extracted data:
-listeners show them to the operator at most, and never log them by default.
+listeners show them to the operator at most, and never log them by default. Those that each task brings are none of the
+garbage collector's business (``gc=False``); one with an error is, as that holds frames.
 """
 
 from msgspec import Struct
@@ -41,7 +42,7 @@ class RowSkipped(Event, frozen=True):
     reason: str
 
 
-class TaskStarted(Event, frozen=True):
+class TaskStarted(Event, frozen=True, gc=False):
     """A task was claimed."""
 
     task: ExportTask
@@ -55,7 +56,7 @@ class TaskRefused(Event, frozen=True):
     error: AlumaAsyncError
 
 
-class BytesReceived(Event, frozen=True):
+class BytesReceived(Event, frozen=True, gc=False):
     """Some bytes of a file came in: one event for each MiB or so, or each ten seconds, and one for what is left."""
 
     task: ExportTask
@@ -63,7 +64,7 @@ class BytesReceived(Event, frozen=True):
     count: int
 
 
-class FileSaved(Event, frozen=True):
+class FileSaved(Event, frozen=True, gc=False):
     """A file is staged at the destination."""
 
     task: ExportTask
@@ -71,7 +72,7 @@ class FileSaved(Event, frozen=True):
     size: int
 
 
-class TaskCompleted(Event, frozen=True):
+class TaskCompleted(Event, frozen=True, gc=False):
     """A task is exported: its files are durable and Aluma may forget it."""
 
     task: ExportTask

@@ -1,4 +1,7 @@
-"""What moves from Aluma to a destination: frozen values, without behaviour that could fail."""
+"""What moves from Aluma to a destination: frozen values, without behaviour that could fail.
+
+The collector of garbage need not look at them (``gc=False``): none can hold itself.
+"""
 
 from enum import StrEnum
 from typing import Literal
@@ -39,7 +42,7 @@ class ExportFile(Struct, frozen=True, gc=False):
         return f"ExportFile(number={self.number}, source={self.source!r})"
 
 
-class ExportSpec(Struct, frozen=True):
+class ExportSpec(Struct, frozen=True, gc=False):
     """What has to be exported for one task."""
 
     files: tuple[ExportFile, ...]
@@ -51,7 +54,7 @@ class ExportSpec(Struct, frozen=True):
         return f"ExportSpec(files={len(self.files)})"
 
 
-class Claim(Struct, frozen=True):
+class Claim(Struct, frozen=True, gc=False):
     """A task that Aluma gave to us: from Start until Complete, Cancel or Fail."""
 
     task: ExportTask
@@ -60,7 +63,7 @@ class Claim(Struct, frozen=True):
     """When Start was sent (the event loop's clock): Aluma's time-out runs from no earlier than this."""
 
 
-class Stamp(Struct, frozen=True):
+class Stamp(Struct, frozen=True, gc=False):
     """A moment that a later process can still measure from, even if the machine slept or started anew meanwhile."""
 
     boot: str
@@ -86,7 +89,7 @@ class Step(StrEnum):
     """Nobody works on it, and Aluma may count it as ours: Cancel, until that cannot be any more."""
 
 
-class OpenClaim(Struct, frozen=True):
+class OpenClaim(Struct, frozen=True, gc=False):
     """What the journal keeps of a claim about which the last word was not said. Neither content nor names."""
 
     task_id: str
@@ -103,7 +106,7 @@ class OpenClaim(Struct, frozen=True):
     """What Fail says."""
 
 
-class Hold(Struct, frozen=True):
+class Hold(Struct, frozen=True, gc=False):
     """What the journal keeps of a task that is held back: cooling down, or parked."""
 
     task_id: str
@@ -119,7 +122,7 @@ class Hold(Struct, frozen=True):
     message: str = ""
 
 
-class Exported(Struct, frozen=True, array_like=True):
+class Exported(Struct, frozen=True, array_like=True, gc=False):
     """What the journal keeps of a task that was exported. Neither content nor names of files."""
 
     task_id: str
