@@ -219,9 +219,10 @@ def test_a_power_loss_takes_no_file_of_a_task_that_was_completed(tmp_path):
     with (
         mounted(out, "mount", "-o", "loop", image),
         simulator("--tasks", "200", "--profile", "small", "--latency", "0.05") as aluma,
-        exporter(tmp_path, aluma),
+        exporter(tmp_path, aluma) as process,
     ):
         until(lambda: aluma.ledger()["tasks"].get(COMPLETED, 0) > 40, 60)
+        process.send_signal(signal.SIGSTOP)  # power fails in one moment, and a copy takes several
         completed = aluma.ledger()["tasks"][COMPLETED]
         shutil.copyfile(image, copy)
     known = expected(200, profile="small")
