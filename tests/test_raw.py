@@ -3,7 +3,7 @@
 import asyncio
 import gzip
 import ssl
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 import aiohttp
 import pytest
@@ -11,8 +11,9 @@ import trustme
 
 from aluma_async import AlumaClient, Config, Credentials
 from aluma_async.config import AlumaConfig
-from aluma_async.exceptions import AlumaAsyncError, Ambiguous, Unreachable
+from aluma_async.exceptions import AlumaAsyncError, Ambiguous, RateLimited, Unreachable
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
+from aluma_async.pipeline.throttle import Throttle
 from aluma_async.wiring import open_client
 
 BODY = b"%PDF-" + bytes(range(256)) * 40
@@ -23,11 +24,15 @@ TOKEN = JSON % (38, b'{"access_token":"t","expires_in":3600}')
 
 
 @asynccontextmanager
-async def raw_server(answer, tls=None):
-    """Answers each request with the bytes that ``answer`` gives for its first line, then closes the connection."""
-    seen = []
+async def raw_server(answer, tls=None, *, stalls=False):
+    """Answers each request with the bytes that ``answer`` gives for its first line, then closes the connection.
+
+    ``stalls``: or keeps it open and sends nothing more.
+    """
+    seen, serving = [], []
 
     async def serve(reader, writer):
+        serving.append(asyncio.current_task())
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 line = head.split(b"\r\n")[0].decode()
@@ -37,6 +42,8 @@ async def raw_server(answer, tls=None):
                 writer.write(TOKEN if "/oauth/token" in line else answer(line))
                 await writer.drain()
                 if "/oauth/token" not in line:
+                    if stalls:
+                        await reader.read()  # until the other side gives up
                     break
         except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
             pass
@@ -45,6 +52,7 @@ async def raw_server(answer, tls=None):
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     async with server:
         yield server.sockets[0].getsockname()[1], seen
+        await asyncio.gather(*serving)
 
 
 def head(*lines, status="200 OK"):
@@ -121,6 +129,31 @@ def test_a_put_whose_answer_is_lost_is_sent_once_and_ambiguous(reply):
             with pytest.raises(Ambiguous):
                 await client.complete(ExportTask("t"))
             assert len([line for line in seen if line.startswith("PUT")]) == 1
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("verb", "reply", "error"),
+    [
+        ("complete", b"", Ambiguous),
+        ("complete", head("Content-Length: 9", status="429 Too Many Requests"), RateLimited),
+        ("complete", head("Content-Length: 9", status="202 Accepted"), None),
+        ("start", head("Content-Length: 9", status="202 Accepted"), Ambiguous),
+    ],
+)
+def test_a_put_whose_answer_never_ends_is_given_up_and_stands_for_what_was_seen_of_it(verb, reply, error, monkeypatch):
+    monkeypatch.setattr("aluma_async.aluma.requests.LONGEST_REQUEST", 0.5)
+    monkeypatch.setattr("aluma_async.aluma.replies._EPILOGUE_SECONDS", 0.1)
+    limit = Throttle(1, uniform=lambda low, _: low, on_event=lambda _: None)
+
+    async def main():
+        async with raw_server(lambda _: reply, stalls=True) as (port, seen), aiohttp.ClientSession() as session:
+            client = AlumaClient(session, f"http://127.0.0.1:{port}", Credentials("i", "s"), permits=limit)
+            with pytest.raises(error) if error else nullcontext():
+                await getattr(client, verb)(ExportTask("t"))
+            assert len([line for line in seen if line.startswith("PUT")]) == 1
+            assert limit.in_flight == 0
 
     asyncio.run(main())
 
