@@ -3,8 +3,11 @@
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import anyio
+
+T = TypeVar("T")
 
 GATHER_SECONDS = 0.001
 """How long a run waits for others to join once the last one was shared: a hop into a thread costs a tenth of that,
@@ -54,6 +57,22 @@ class Rounds:
             coming.error = error
         finally:
             coming.ended.set()
+
+
+async def whole(begun: "asyncio.Future[T]") -> T:
+    """Wait for a step in a thread, which goes on whether or not anybody waits; only within a shielded scope.
+
+    A cancellation from outside of any scope, which none keeps out, is raised when the step has ended well.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    while not begun.done():
+        try:
+            await asyncio.wait([begun])  # which does not cancel it
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled and not begun.exception():
+        raise cancelled
+    return begun.result()
 
 
 class _Round:

@@ -1,11 +1,13 @@
 """The journal on disk, and what an exporter does with what an earlier one left in it."""
 
+import asyncio
 import json
 import os
 import random
 import sqlite3
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,6 +91,34 @@ def test_many_writes_at_once_share_their_syncs(tmp_path):
 
     anyio.run(main)
     assert len(recalled(tmp_path)) == 100
+
+
+def test_who_shares_a_write_is_told_of_it_when_it_is_done_even_if_its_leader_was_cancelled_without_a_scope(tmp_path):
+    """As ``asyncio.run`` does with whatever is left at its end."""
+
+    async def main():
+        with opened(tmp_path) as journal:
+            await journal.recall()
+            done = []
+            apply = journal._apply
+
+            def slowly(*what):
+                time.sleep(0.3)
+                apply(*what)
+                done.append(len(what[0]))
+
+            journal._apply = slowly
+            journal._rounds._crowded = True  # the leader waits for others to join
+            leader = asyncio.create_task(journal.write(claim("a")))
+            joiner = asyncio.create_task(journal.write(claim("b")))
+            await asyncio.sleep(0.1)
+            leader.cancel()
+            await joiner
+            assert done == [2]
+            with pytest.raises(asyncio.CancelledError):
+                await leader
+
+    asyncio.run(main())
 
 
 def test_a_second_process_is_refused_and_the_first_goes_on(tmp_path):

@@ -15,6 +15,7 @@ import anyio
 from aluma_async.destinations import disk
 from aluma_async.destinations.root import Root
 from aluma_async.exceptions import DestinationError, DestinationUnavailable
+from aluma_async.rounds import whole
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,16 +38,8 @@ class Offload:
 
     async def end(self, begun: "asyncio.Future[T]") -> T:
         """Wait for a step that was begun."""
-        cancelled: asyncio.CancelledError | None = None
         with anyio.CancelScope(shield=True), self.told():
-            while not begun.done():
-                try:
-                    await asyncio.wait([begun])  # which does not cancel it
-                except asyncio.CancelledError as error:  # from no scope, as they are shielded from
-                    cancelled = error
-            if cancelled:
-                raise cancelled
-            return begun.result()
+            return await whole(begun)
         raise AssertionError  # a shielded scope swallows nothing
 
     @contextmanager

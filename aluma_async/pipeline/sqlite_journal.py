@@ -24,7 +24,7 @@ from aluma_async.pipeline import history
 from aluma_async.pipeline.clock import system_clock
 from aluma_async.pipeline.journal import Change, Key, Record, change
 from aluma_async.ports import OnEvent
-from aluma_async.rounds import Rounds
+from aluma_async.rounds import Rounds, whole
 
 T = TypeVar("T")
 
@@ -95,7 +95,7 @@ class SqliteJournal:
         if not changes and not exported:
             return
         try:
-            damaged = await self._hop(lambda: self._apply(changes, exported))
+            damaged = await whole(self._hop(lambda: self._apply(changes, exported)))
         except JournalError:
             self._waiting = changes + self._waiting
             self._exported = exported + self._exported
@@ -117,8 +117,8 @@ class SqliteJournal:
             os.close(self._lock)
             self._lock = None
 
-    async def _hop(self, step: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, step)
+    def _hop(self, step: Callable[[], T]) -> "asyncio.Future[T]":
+        return asyncio.get_running_loop().run_in_executor(self._executor, step)
 
     # -- blocking steps, one at a time
 
