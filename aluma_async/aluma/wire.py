@@ -77,8 +77,6 @@ _spec = msgspec.json.Decoder(_Spec)
 
 # An id becomes a part of a path, so it must not be able to leave its place there.
 _ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9._~-]{1,200}")
-
-
 # Aluma's own urls, which so need no closer look.
 _PLAIN_URL = re.compile(r"(/[A-Za-z0-9_-]+)+").fullmatch
 
