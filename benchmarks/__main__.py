@@ -25,7 +25,7 @@ def main() -> None:
     arguments.add_argument("--quick", action="store_true", help="fewer tasks and fewer scenarios, under two minutes")
     arguments.add_argument("--tiny", action="store_true", help="only to see that everything runs")
     arguments.add_argument("--only", default="", help="scenarios whose name holds this")
-    arguments.add_argument("--repeat", type=int, default=0, help="runs of each (default: 5, with --quick 3)")
+    arguments.add_argument("--repeat", type=int, default=0, help="runs of each (default: 5, with --quick 2)")
     arguments.add_argument("--folder", type=Path, help="for what is to go to a disk (default: a temporary folder)")
     arguments.add_argument("--json", type=Path, help="write all figures there")
     arguments.add_argument("--plot", type=Path, help="draw them there (.png, .svg); needs matplotlib")
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def measured(options: argparse.Namespace) -> list[Result]:
-    repeat = options.repeat or (1 if options.tiny else 3 if options.quick else 5)
+    repeat = options.repeat or (1 if options.tiny else 2 if options.quick else 5)
     results: list[Result] = []
     print(f"{'':26}{'':22}{'value':>10} {'':8}{'ratio':>7}  {'(spread)':12}{'CPU ms/task':>12}{'ratio':>7}", flush=True)
     for scenario in scenarios(quick=options.quick, tiny=options.tiny):

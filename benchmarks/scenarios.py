@@ -81,7 +81,7 @@ def elapsed(found: dict[str, float], _: Load) -> float:
 
 def scenarios(*, quick: bool, tiny: bool) -> Iterator[Scenario]:
     """All of them; ``quick`` under two minutes, ``tiny`` only shows that they run."""
-    few = 20 if tiny else 400 if quick else 1500
+    few = 20 if tiny else 250 if quick else 1500
     everybody = ("floor", "aluma-async, rename", "aiohttp + aiofiles", "requests", "requests, threads", "httpx")
     load = Load(tasks=few, folder="")
     yield Scenario(name="small, tmpfs", unit="tasks/s", value=rate, contenders=everybody, load=load)
@@ -98,7 +98,7 @@ def scenarios(*, quick: bool, tiny: bool) -> Iterator[Scenario]:
     yield Scenario(name="bulk, 8 at once", unit="MB/s", value=megabytes, contenders=downloaders, load=bulk, at_once=8)
     for latency in (0.05,) if quick or tiny else (0.02, 0.05, 0.1):
         for at_once in (16,) if tiny else (16, 256) if quick else (16, 64, 256, 1024):
-            count = at_once * (2 if tiny else 12 if at_once > 100 else 40)
+            count = at_once * (2 if tiny else 6 if quick else 12 if at_once > 100 else 40)
             yield Scenario(
                 name=f"{latency * 1000:.0f} ms, {at_once} workers",
                 unit="tasks/s",
