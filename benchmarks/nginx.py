@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks.server import Load, index, listing, specification
+from benchmarks.server import Load, free_port, index, listing, specification
 
 _CONFIG = """
 daemon off; master_process off; pid nginx.pid; error_log stderr crit;
@@ -48,9 +48,7 @@ def nginx(load: Load) -> Iterator[str]:
     (folder / "index").write_text(index(load))
     with (folder / "listing").open("wb") as file:
         file.writelines(listing(load, range(load.tasks)))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     # Backslashes are nginx's own; $task is the variable that its pattern sets.
     reply = specification(load, "$task").decode().replace("\\", "\\\\")
     (folder / "nginx.conf").write_text(_CONFIG.format(folder=folder, port=port, specification=reply))

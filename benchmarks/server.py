@@ -7,6 +7,7 @@ It runs in a process of its own, checks no token and keeps no state but what is 
 import asyncio
 import random
 import re
+import socket
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,6 +16,13 @@ from typing import NamedTuple
 import msgspec
 
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
