@@ -8,11 +8,11 @@ from aluma_async import events, exceptions
 if TYPE_CHECKING:
     from aluma_async.aluma.client import AlumaClient
     from aluma_async.config import Config, Credentials
-    from aluma_async.destinations.folder import FolderDestination
+    from aluma_async.destinations.folder.destination import FolderDestination
+    from aluma_async.journal.memory import MemoryJournal
     from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask, Summary
     from aluma_async.pipeline.exporter import Exporter
-    from aluma_async.pipeline.journal import MemoryJournal
-    from aluma_async.policy.retry import Patience, Retry
+    from aluma_async.policy.backoff import Patience, Retry
     from aluma_async.ports import Clock, Delivery, Destination, Journal, OnEvent, Permits, TaskSource
     from aluma_async.wiring import open_exporter
 
@@ -48,11 +48,11 @@ __all__ = [
 _HOMES = {
     "aluma_async.aluma.client": "AlumaClient",
     "aluma_async.config": "Config Credentials",
-    "aluma_async.destinations.folder": "FolderDestination",
+    "aluma_async.destinations.folder.destination": "FolderDestination",
     "aluma_async.models": "Claim ExportFile ExportSpec ExportTask Summary",
     "aluma_async.pipeline.exporter": "Exporter",
-    "aluma_async.pipeline.journal": "MemoryJournal",
-    "aluma_async.policy.retry": "Patience Retry",
+    "aluma_async.journal.memory": "MemoryJournal",
+    "aluma_async.policy.backoff": "Patience Retry",
     "aluma_async.ports": "Clock Delivery Destination Journal OnEvent Permits TaskSource",
     "aluma_async.wiring": "open_exporter",
 }

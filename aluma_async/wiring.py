@@ -11,19 +11,19 @@ from pathlib import Path
 import aiohttp
 
 from aluma_async.aluma.client import AlumaClient
-from aluma_async.aluma.downloads import DownloadLimits, PublicResolver
+from aluma_async.aluma.download import DownloadLimits, PublicResolver
 from aluma_async.config import Config, Credentials, FolderConfig
-from aluma_async.config.authorities import tls
-from aluma_async.config.changes import needs_restart
+from aluma_async.config.reload import needs_restart
+from aluma_async.config.tls import tls
 from aluma_async.destinations.registry import open_destinations, open_folder
-from aluma_async.destinations.routed import Routed
+from aluma_async.destinations.router import Routed
 from aluma_async.events import Event
 from aluma_async.exceptions import ConfigError
+from aluma_async.journal.history import History
+from aluma_async.journal.sqlite import SqliteJournal
 from aluma_async.pipeline.exporter import Exporter
-from aluma_async.pipeline.history import History
-from aluma_async.pipeline.sqlite_journal import SqliteJournal
 from aluma_async.pipeline.throttle import Throttle
-from aluma_async.policy.retry import Patience, Retry
+from aluma_async.policy.backoff import Patience, Retry
 from aluma_async.ports import Destination, OnEvent
 
 _USER_AGENT = f"aluma-async/{version('aluma-async')}"

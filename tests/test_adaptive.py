@@ -8,7 +8,7 @@ import pytest
 
 from aluma_async.exceptions import Ambiguous, RateLimited, Unavailable
 from aluma_async.pipeline.throttle import Throttle
-from aluma_async.policy.adaptive import AdaptiveLimit
+from aluma_async.policy.adaptive_limit import AdaptiveLimit
 from aluma_async.testing import run_virtual
 
 ROUND_TRIP = 0.05

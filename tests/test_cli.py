@@ -13,7 +13,7 @@ import pytest
 
 from aluma_async.cli.simulate import FRAMINGS, PROFILES
 from aluma_async.testing import SimulatedAluma
-from aluma_async.testing.work import Profile
+from aluma_async.testing.sample_data import Profile
 from tests.processes import CLAIMED, PENDING, Simulator, environment, expect_error, simulator, started
 
 CANARY = "canary-7d41"

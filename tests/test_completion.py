@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from aluma_async.journal.sqlite import SqliteJournal
 from aluma_async.models import Hold, Stamp
-from aluma_async.pipeline.sqlite_journal import SqliteJournal
 
 BIN = str(Path(sys.executable).parent)
 

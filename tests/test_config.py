@@ -14,8 +14,8 @@ from msgspec import structs
 
 from aluma_async.config import AlumaConfig, Config, Credentials, ExporterConfig, FolderConfig, RetryConfig, RouteConfig
 from aluma_async.config.destinations import DESTINATION_TYPES
-from aluma_async.config.places import find_config_file
-from aluma_async.config.tables import Rate, Seconds
+from aluma_async.config.paths import find_config_file
+from aluma_async.config.sections import Rate, Seconds
 from aluma_async.exceptions import ConfigError
 
 EXAMPLE = Path(__file__).parent.parent / "config.example.toml"

@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractResolver
 
 from aluma_async import AlumaClient, Credentials
-from aluma_async.aluma.downloads import DownloadLimits, PublicResolver
+from aluma_async.aluma.download import DownloadLimits, PublicResolver
 from aluma_async.exceptions import BadReply, SourceError, Unavailable
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
 from aluma_async.testing import Fault, FaultPlan, run_virtual

@@ -7,7 +7,7 @@ import pytest
 
 from aluma_async.config import AlumaConfig, Config
 from aluma_async.config.destinations import SqlConfig
-from aluma_async.config.shown import shown
+from aluma_async.config.redaction import shown
 
 CANARY = "canary-5b1c"
 CONFIG = f"""

@@ -13,18 +13,18 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from aluma_async import Exporter, Patience, events
-from aluma_async.cli.services import _probe
+from aluma_async.cli.observers import _probe
 from aluma_async.config import ServiceConfig
 from aluma_async.exceptions import ConfigError, CredentialsRefused, DestinationUnavailable, JournalError, Unavailable
+from aluma_async.journal import sqlite
+from aluma_async.journal.history import History
+from aluma_async.journal.sqlite import SqliteJournal
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask, Stamp, Summary
-from aluma_async.pipeline import sqlite_journal
-from aluma_async.pipeline.carrier import _Meter
-from aluma_async.pipeline.history import History
-from aluma_async.pipeline.sqlite_journal import SqliteJournal
+from aluma_async.pipeline.transfer import _Meter
+from aluma_async.service.health import Vitals
 from aluma_async.service.http import serve
 from aluma_async.service.metrics import OUTCOMES, REASONS, Metrics
-from aluma_async.service.systemd import Systemd, notify_socket, watchdog_seconds
-from aluma_async.service.vitals import Vitals
+from aluma_async.service.sd_notify import Systemd, notify_socket, watchdog_seconds
 from aluma_async.testing import Fault, FaultPlan, MemoryDestination, SimulatedSource, run_virtual
 from tests.stack import simulated
 from tests.test_service import Clock, kinds, sample
@@ -160,8 +160,8 @@ def test_metrics_journal_summary_and_aluma_agree_at_the_end_of_a_faulty_run(seed
         assert set(retries) <= set(REASONS)
         assert (now["in_flight",], now["queue_depth",], now["parked_tasks",]) == (0, 0, 0)
         journal.close()
-        assert not sqlite_journal.look(tmp_path), "nothing is open, nothing is held back"
-        past = list(sqlite_journal.past(tmp_path))
+        assert not sqlite.look(tmp_path), "nothing is open, nothing is held back"
+        past = list(sqlite.past(tmp_path))
         assert (len(past), sum(one.files for one in past)) == (60, now["files_total",])
         assert sum(one.bytes for one in past) == now["bytes_total",]
 

@@ -9,10 +9,10 @@ import pytest
 
 from aluma_async import events
 from aluma_async.exceptions import Refused
+from aluma_async.journal import history, sqlite
+from aluma_async.journal.history import MOST_SECONDS, MOST_TASKS, TRIM_EVERY, History
+from aluma_async.journal.sqlite import FILE_NAME, SqliteJournal
 from aluma_async.models import Exported, ExportTask, OpenClaim, Stamp, Step
-from aluma_async.pipeline import history, sqlite_journal
-from aluma_async.pipeline.history import MOST_SECONDS, MOST_TASKS, TRIM_EVERY, History
-from aluma_async.pipeline.sqlite_journal import FILE_NAME, SqliteJournal
 from tests.processes import simulator
 
 NOW = Stamp("boot", 0.0, 1_800_000_000.0)
@@ -32,13 +32,13 @@ def journal(tmp_path):
 
 def put(folder, records):
     """Write rows as many runs would have."""
-    with closing(sqlite_journal.connect(folder / FILE_NAME)) as database:
+    with closing(sqlite.connect(folder / FILE_NAME)) as database:
         for begin in range(0, len(records), 500):
             history.insert(database, records[begin : begin + 500])
 
 
 def remembered(folder, since=0.0):
-    return [one.task_id for one in sqlite_journal.past(folder, since)]
+    return [one.task_id for one in sqlite.past(folder, since)]
 
 
 def test_what_was_exported_comes_back_in_its_order(journal, tmp_path):
@@ -47,7 +47,7 @@ def test_what_was_exported_comes_back_in_its_order(journal, tmp_path):
     journal.exported(record("new"))
     asyncio.run(journal.flush())
     assert remembered(tmp_path) == [*(f"task-{number}" for number in range(3000)), "task-new"]
-    assert list(sqlite_journal.past(tmp_path))[-1] == record("new")
+    assert list(sqlite.past(tmp_path))[-1] == record("new")
 
 
 def test_it_costs_no_write_of_its_own(journal, tmp_path):
@@ -89,7 +89,7 @@ def test_what_is_too_old_is_dropped(tmp_path, others):
     put(tmp_path, [record("old", NOW.wall - MOST_SECONDS - 10)])
     if others:
         put(tmp_path, [record(number) for number in range(others)])
-    with closing(sqlite_journal.connect(tmp_path / FILE_NAME)) as database:
+    with closing(sqlite.connect(tmp_path / FILE_NAME)) as database:
         history.trim(database, NOW.wall)
     assert len(remembered(tmp_path)) == others
     made.close()

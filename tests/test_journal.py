@@ -16,11 +16,11 @@ import anyio
 import pytest
 
 from aluma_async import Exporter, MemoryJournal, events
+from aluma_async.clock import system_clock
 from aluma_async.exceptions import JournalError, JournalInUse
+from aluma_async.journal import sqlite
+from aluma_async.journal.sqlite import SqliteJournal
 from aluma_async.models import Hold, OpenClaim, Stamp, Step
-from aluma_async.pipeline import sqlite_journal
-from aluma_async.pipeline.clock import system_clock
-from aluma_async.pipeline.sqlite_journal import SqliteJournal
 from aluma_async.policy.lease import GRACE_SECONDS
 from aluma_async.testing import Fault, FaultPlan, MemoryDestination, SimulatedSource, run_virtual
 from tests.stack import simulated
@@ -135,7 +135,7 @@ def test_a_damaged_journal_is_set_aside_and_reported_and_a_new_one_begun(harm, t
     with opened(tmp_path) as journal:
         anyio.run(journal.recall)
         anyio.run(journal.write, *[claim(str(number)) for number in range(500)])
-    path = tmp_path / sqlite_journal.FILE_NAME
+    path = tmp_path / sqlite.FILE_NAME
     match harm:
         case "noise":
             path.write_bytes(random.Random(0).randbytes(path.stat().st_size))
@@ -165,7 +165,7 @@ def test_a_journal_that_is_damaged_under_way_is_made_anew_from_what_is_known(tmp
         anyio.run(journal.recall)
         anyio.run(journal.write, claim("a"))
         journal._disconnect()  # as if its pages had to be read again
-        (tmp_path / sqlite_journal.FILE_NAME).write_bytes(b"no database at all" * 1000)
+        (tmp_path / sqlite.FILE_NAME).write_bytes(b"no database at all" * 1000)
         anyio.run(journal.write, claim("b"))
     assert [type(event) for event in told] == [events.JournalDamaged]
     assert {record.task_id for record in recalled(tmp_path)} == {"a", "b"}
@@ -183,13 +183,13 @@ def test_nobody_else_may_read_the_journal(tmp_path):
         pytest.skip("file modes are POSIX's")
     recalled(tmp_path / "state")
     assert (tmp_path / "state").stat().st_mode & 0o077 == 0
-    assert (tmp_path / "state" / sqlite_journal.FILE_NAME).stat().st_mode & 0o077 == 0
+    assert (tmp_path / "state" / sqlite.FILE_NAME).stat().st_mode & 0o077 == 0
 
 
 def test_a_lock_ends_with_its_process_however_that_ends(tmp_path):
     code = (
         "import anyio, os, pathlib\n"
-        "from aluma_async.pipeline.sqlite_journal import SqliteJournal\n"
+        "from aluma_async.journal.sqlite import SqliteJournal\n"
         f"anyio.run(SqliteJournal(pathlib.Path({str(tmp_path)!r})).recall)\n"
         "os._exit(9)"
     )

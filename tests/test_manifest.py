@@ -9,13 +9,13 @@ import anyio
 import pytest
 
 from aluma_async.config import Config
-from aluma_async.destinations.dav import open_session
-from aluma_async.destinations.folder import FolderDestination
-from aluma_async.destinations.manifest import Stored, manifest
-from aluma_async.destinations.object_store import ObjectStoreDestination
+from aluma_async.destinations.common.manifest import Stored, manifest
+from aluma_async.destinations.folder.destination import FolderDestination
+from aluma_async.destinations.object_store.destination import ObjectStoreDestination
 from aluma_async.destinations.registry import open_destinations
 from aluma_async.destinations.sql.destination import SqlDestination
-from aluma_async.destinations.webdav import WebDavDestination
+from aluma_async.destinations.webdav.client import open_session
+from aluma_async.destinations.webdav.destination import WebDavDestination
 from aluma_async.exceptions import DestinationError
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
 from aluma_async.policy.naming import owner_suffix

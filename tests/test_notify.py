@@ -11,9 +11,9 @@ from aluma_async import events
 from aluma_async.config import ServiceConfig
 from aluma_async.exceptions import ConfigError, DestinationUnavailable, ImpossibleExport, Unavailable
 from aluma_async.models import ExportTask, Hold, Stamp
-from aluma_async.service import notify
-from aluma_async.service.notify import KINDS, Notification, Notifier, NotTold
-from aluma_async.service.tell import command, open_webhook
+from aluma_async.service import notifications
+from aluma_async.service.notification_channels import command, open_webhook
+from aluma_async.service.notifications import KINDS, Notification, Notifier, NotTold
 from aluma_async.testing import run_virtual
 from tests.test_service import Clock, kinds, sample
 
@@ -122,12 +122,12 @@ def test_more_than_can_be_told_is_dropped_and_a_run_ends_in_time_all_the_same():
             await anyio.sleep(4)
 
         notifier = Notifier([slow], log=lost.append)
-        for _ in range(notify.QUEUE + 1):
+        for _ in range(notifications.QUEUE + 1):
             notifier(events.ClaimingResumed())
         assert lost == ["resumed: not told, 100 others wait"]
         began = anyio.current_time()
         await notifier.finish()
-        assert anyio.current_time() - began <= notify.FINISH_SECONDS + notify.TELL_SECONDS
+        assert anyio.current_time() - began <= notifications.FINISH_SECONDS + notifications.TELL_SECONDS
         assert lost[1].endswith("were not told before the end")
 
     run_virtual(main)

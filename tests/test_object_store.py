@@ -12,10 +12,10 @@ import obstore
 import pytest
 
 from aluma_async.config import Config
-from aluma_async.destinations import buckets as ours
-from aluma_async.destinations.object_store import ObjectStoreDestination
+from aluma_async.destinations.common.spool import Spooled
+from aluma_async.destinations.object_store import client as ours
+from aluma_async.destinations.object_store.destination import ObjectStoreDestination
 from aluma_async.destinations.registry import open_destinations
-from aluma_async.destinations.spool import Spooled
 from aluma_async.exceptions import ConfigError, DestinationError, DestinationUnavailable
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
 from aluma_async.policy.naming import joined

@@ -22,9 +22,9 @@ from aluma_async.exceptions import (
     Unreachable,
 )
 from aluma_async.models import Step
-from aluma_async.policy.pacing import Pace
-from aluma_async.policy.retry import Patience, Retry, doubled
-from aluma_async.policy.verdict import Verdict, verdict
+from aluma_async.policy.backoff import Patience, Retry, doubled
+from aluma_async.policy.error_policy import Verdict, verdict
+from aluma_async.policy.rate_limit import Pace
 
 
 @given(st.floats(0.001, 100), st.floats(0.001, 1e5), st.integers(1, 10_000))

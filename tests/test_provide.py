@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from aluma_async.deploy.systemd_unit import Place, unit
 from aluma_async.service.metrics import Metrics
-from aluma_async.service.unit import Place, unit
 
 PLACE = Place(["/opt/aluma/bin/aluma-async"], "/bin/kill", 255)
 analyze = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not on this machine")

@@ -19,15 +19,15 @@ from aluma_async.config import (
     RouteConfig,
     ServiceConfig,
 )
-from aluma_async.config.changes import LIVE, needs_restart
-from aluma_async.destinations.routed import Routed
+from aluma_async.config.reload import LIVE, needs_restart
+from aluma_async.destinations.router import Routed
 from aluma_async.events import LimitChanged, TaskStarted
 from aluma_async.exceptions import ConfigError
 from aluma_async.models import Claim, ExportSpec
 from aluma_async.pipeline.throttle import Throttle
-from aluma_async.policy.adaptive import AdaptiveLimit
-from aluma_async.service.report import Report
-from aluma_async.service.tally import Tally
+from aluma_async.policy.adaptive_limit import AdaptiveLimit
+from aluma_async.service.console import Report
+from aluma_async.service.stats import Tally
 from aluma_async.testing import MemoryDestination, SimulatedAluma, run_virtual
 from aluma_async.wiring import open_run
 from tests.processes import PROGRAM, environment, simulator

@@ -5,7 +5,7 @@ import asyncio
 import anyio
 import pytest
 
-from aluma_async.rounds import GATHER_SECONDS, Rounds
+from aluma_async.concurrency.batcher import GATHER_SECONDS, Rounds
 from aluma_async.testing import run_virtual
 
 

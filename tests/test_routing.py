@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from aluma_async.config import Config, FolderConfig, RouteConfig
-from aluma_async.destinations.routed import Routed
+from aluma_async.destinations.router import Routed
 from aluma_async.exceptions import ConfigError, DestinationError, Refused
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
 from aluma_async.policy.routing import Route, Routing

@@ -18,13 +18,13 @@ from aluma_async.events import Event
 from aluma_async.exceptions import Unavailable
 from aluma_async.models import ExportFile, ExportTask, Hold, Stamp, Summary
 from aluma_async.service import journald
-from aluma_async.service.folding import FIRST, Folding
+from aluma_async.service.console import Report, choose_mode
+from aluma_async.service.formatting import printable, size, span
+from aluma_async.service.live_display import LiveDisplay, Painter
+from aluma_async.service.log_suppression import FIRST, Folding
 from aluma_async.service.logs import LEVELS, MESSAGES, Log
-from aluma_async.service.progress import LiveDisplay, Painter
-from aluma_async.service.report import Report, choose_mode
+from aluma_async.service.stats import MOST_LEFT, Tally
 from aluma_async.service.summary import closing_lines, progress_line, time_left
-from aluma_async.service.tally import MOST_LEFT, Tally
-from aluma_async.service.text import printable, size, span
 from aluma_async.testing import run_virtual
 
 NAME, CONTENT = "canary-name.pdf", "canary-content"

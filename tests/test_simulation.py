@@ -9,25 +9,25 @@ import anyio
 import msgspec
 import pytest
 
+from aluma_async.journal.memory import MemoryJournal
 from aluma_async.models import ExportSpec, Step
 from aluma_async.pipeline import recovery
-from aluma_async.pipeline.claims import Claims
+from aluma_async.pipeline.claim_source import Claims
+from aluma_async.pipeline.claim_tracker import Ledger
 from aluma_async.pipeline.cooldown import Cooldown
-from aluma_async.pipeline.desk import Desk
-from aluma_async.pipeline.journal import MemoryJournal
-from aluma_async.pipeline.ledger import Ledger
 from aluma_async.pipeline.quarantine import Quarantine
-from aluma_async.pipeline.resilient import Resilient
+from aluma_async.pipeline.retrying_source import Resilient
+from aluma_async.pipeline.task_tracker import Desk
 from aluma_async.pipeline.throttle import Throttle
 from aluma_async.pipeline.worker import Worker
-from aluma_async.policy import verdict
+from aluma_async.policy import error_policy
 from aluma_async.testing import run_virtual
-from aluma_async.testing.aluma import Behaviour
 from aluma_async.testing.faults import Fault
 from aluma_async.testing.simulation import Plan, plan, run_schedule
-from aluma_async.testing.simulation.full import FullSchedule
-from aluma_async.testing.simulation.many import run_many
+from aluma_async.testing.simulation.full_stack import FullSchedule
+from aluma_async.testing.simulation.parallel import run_many
 from aluma_async.testing.simulation.schedule import Schedule
+from aluma_async.testing.simulator import Behaviour
 
 
 @pytest.mark.parametrize(("full", "count"), [(False, 10_000), (True, 1_000)], ids=["ports", "full-stack"])
@@ -105,7 +105,7 @@ def blind_restart(patch):
         for _ in range(3):
             try:
                 return await step()
-            except verdict.Ambiguous as error:
+            except error_policy.Ambiguous as error:
                 last = error
         raise last
 
@@ -145,7 +145,7 @@ def a_refused_complete_is_taken_for_a_loss(patch):
         for _ in range(5):
             try:
                 return await step()
-            except verdict.Ambiguous:
+            except error_policy.Ambiguous:
                 await anyio.sleep(1)
         return None
 
@@ -180,7 +180,7 @@ def the_intent_is_written_after_start(patch):
 
 
 def no_grace(patch):
-    patch.setattr("aluma_async.pipeline.ledger.GRACE_SECONDS", 0.0)
+    patch.setattr("aluma_async.pipeline.claim_tracker.GRACE_SECONDS", 0.0)
 
 
 def nobody_looks_after_loose_ends(patch):
@@ -202,7 +202,7 @@ def complete_before_the_files_are_safe(patch):
 
 
 def an_unheard_complete_is_cancelled(patch):
-    judge = verdict.verdict
+    judge = error_policy.verdict
 
     def wrong(error, *, step, attempt):
         return judge(error, step=Step.CLAIMED if step is Step.COMMITTED else step, attempt=attempt)
@@ -223,11 +223,11 @@ def fail_without_a_quarantine(patch):
 
 
 def a_transient_error_is_fatal(patch):
-    judge = verdict.verdict
+    judge = error_policy.verdict
 
     def wrong(error, *, step, attempt):
         found = judge(error, step=step, attempt=attempt)
-        return verdict.Verdict.FAIL if found is verdict.Verdict.CANCEL and step is Step.CLAIMED else found
+        return error_policy.Verdict.FAIL if found is error_policy.Verdict.CANCEL and step is Step.CLAIMED else found
 
     patch.setattr("aluma_async.pipeline.worker.verdict", wrong)
 
@@ -241,7 +241,7 @@ def what_is_not_ours_is_cancelled(patch):
 
 
 def a_file_is_forgotten(patch):
-    from aluma_async.pipeline.carrier import Carrier
+    from aluma_async.pipeline.transfer import Carrier
 
     carry = Carrier.carry
 

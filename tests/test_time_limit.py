@@ -3,9 +3,9 @@
 import anyio
 import pytest
 
-from aluma_async.loop_time import loop_time
+from aluma_async.clock import loop_time
+from aluma_async.concurrency.deadline import TimeLimit
 from aluma_async.testing import run_virtual
-from aluma_async.time_limit import TimeLimit
 
 
 async def ended_after(limit, begun, seconds=1000.0, *, shield=False):

@@ -12,15 +12,15 @@ import trustme
 from aiohttp import web
 
 from aluma_async.config import Config
-from aluma_async.destinations.dav import Dav, open_session
+from aluma_async.destinations.common.spool import in_memory
 from aluma_async.destinations.registry import open_destinations
-from aluma_async.destinations.spool import in_memory
-from aluma_async.destinations.webdav import WebDavDestination
+from aluma_async.destinations.webdav.client import Dav, open_session
+from aluma_async.destinations.webdav.destination import WebDavDestination
 from aluma_async.events import ClaimingPaused, TaskCompleted
 from aluma_async.exceptions import ConfigError, DestinationError, DestinationUnavailable
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
 from aluma_async.pipeline.exporter import Exporter
-from aluma_async.policy.retry import Patience
+from aluma_async.policy.backoff import Patience
 from aluma_async.testing import SimulatedAluma, SimulatedSource, check_destination, check_memory
 from tests import buckets
 

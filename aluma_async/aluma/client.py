@@ -13,13 +13,13 @@ from urllib.parse import quote
 
 import aiohttp
 
-from aluma_async.aluma import replies, wire
-from aluma_async.aluma.downloads import MOST_REDIRECTS, Download, DownloadLimits
-from aluma_async.aluma.requests import CALL, Requests
+from aluma_async.aluma import responses, wire
+from aluma_async.aluma.download import MOST_REDIRECTS, Download, DownloadLimits
+from aluma_async.aluma.transport import CALL, Requests
+from aluma_async.clock import loop_time
 from aluma_async.config import Credentials
 from aluma_async.events import Event, RowSkipped
 from aluma_async.exceptions import FileMissing, SourceError
-from aluma_async.loop_time import loop_time
 from aluma_async.models import Claim, ExportFile, ExportTask
 from aluma_async.ports import OnEvent, Permits
 
@@ -66,7 +66,7 @@ class AlumaClient:
         decoder = wire.ListingDecoder(lambda reason: self._on_event(RowSkipped(reason)))
         path = f"/tasks?state={wire.PENDING}&client_action=export"
         async with self._requests.get("list tasks", path) as response:
-            while piece := await replies.piece("list tasks", response):
+            while piece := await responses.piece("list tasks", response):
                 await self._permits.received(len(piece))
                 if tasks := self._wanted(decoder.feed(piece)):
                     yield tasks
@@ -103,11 +103,11 @@ class AlumaClient:
         what = f"look up task {task.id}"
         try:
             async with self._requests.get(what, _path(task), timeout=CALL) as response:
-                return wire.state(await replies.body(response, replies.LONGEST_ERROR))
+                return wire.state(await responses.body(response, responses.LONGEST_ERROR))
         except FileMissing:
             return None
-        except replies.NO_ANSWER as error:
-            raise replies.lost(what, error, changes=False) from None
+        except responses.NO_ANSWER as error:
+            raise responses.lost(what, error, changes=False) from None
 
     def _wanted(self, tasks: list[ExportTask]) -> list[ExportTask]:
         if not self._projects:

@@ -10,14 +10,14 @@ from typing import Any
 import anyio
 import click
 
-from aluma_async.cli.exits import DONE, LEFT_BEHIND
+from aluma_async.cli.exit_codes import DONE, LEFT_BEHIND
 from aluma_async.cli.options import load_config, merged, shared_options, state_option
 from aluma_async.config import Config
 from aluma_async.exceptions import Ambiguous, Refused
+from aluma_async.journal import sqlite
 from aluma_async.models import ExportTask, OpenClaim, Step
-from aluma_async.pipeline import sqlite_journal
-from aluma_async.pipeline.claims import CLAIMED
-from aluma_async.service.text import printable
+from aluma_async.pipeline.claim_source import CLAIMED
+from aluma_async.service.formatting import printable
 
 _SAID_BY_THE_NEXT_RUN = (Step.COMMITTED, Step.FAILING)
 
@@ -69,9 +69,9 @@ async def _cancel(config: Config, task_id: str, yes: bool) -> int:
 def _ours(config: Config, task_id: str) -> tuple[str, str] | None:
     """Tell why a task is not to be given back behind the back of an exporter on this state folder."""
     folder = config.state_folder()
-    claims = [record for record in sqlite_journal.look(folder) if isinstance(record, OpenClaim)]
+    claims = [record for record in sqlite.look(folder) if isinstance(record, OpenClaim)]
     claim = next((claim for claim in claims if claim.task_id == task_id), None)
-    if claim and sqlite_journal.in_use(folder):
+    if claim and sqlite.in_use(folder):
         return f"is in hand of the exporter on {folder}", "That one completes it, or gives it back; or stop it first."
     if claim and claim.step in _SAID_BY_THE_NEXT_RUN:
         return "is saved, and only Aluma has not been told yet", "The next run on this state folder tells it."

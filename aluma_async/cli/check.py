@@ -14,13 +14,13 @@ import anyio
 import anyio.to_thread
 import click
 
-from aluma_async.cli.exits import DONE, error_lines, exit_code
+from aluma_async.cli.exit_codes import DONE, error_lines, exit_code
 from aluma_async.cli.options import load_config, merged, shared_options, state_option
 from aluma_async.cli.pages import pages
 from aluma_async.config import Config, Credentials
-from aluma_async.config.places import find_config_file
+from aluma_async.config.paths import find_config_file
 from aluma_async.exceptions import AlumaAsyncError, JournalError
-from aluma_async.pipeline import sqlite_journal
+from aluma_async.journal import sqlite
 from aluma_async.policy.routing import Routing
 
 
@@ -101,7 +101,7 @@ def _try_state(folder: Path) -> None:
         raise JournalError(
             f"cannot be written: {error.strerror}", hint="May this user write there? --state names another folder."
         ) from None
-    sqlite_journal.look(folder)
+    sqlite.look(folder)
 
 
 def _file(options: dict[str, Any]) -> str:

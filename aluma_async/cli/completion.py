@@ -12,7 +12,7 @@ from click.shell_completion import (
     split_arg_string,
 )
 
-from aluma_async.cli.exits import DONE
+from aluma_async.cli.exit_codes import DONE
 
 SHELLS = ("bash", "zsh", "fish", "powershell")
 PROGRAM, VARIABLE = "aluma-async", "_ALUMA_ASYNC_COMPLETE"

@@ -11,7 +11,7 @@ import aiofiles.os
 import anyio
 import click
 
-from aluma_async.cli.exits import LEFT_BEHIND
+from aluma_async.cli.exit_codes import LEFT_BEHIND
 from aluma_async.config import AlumaConfig, Config, Credentials, ExporterConfig, FolderConfig, ServiceConfig
 
 # The simulated Aluma brings aiohttp, which takes its time, and --help does not need it.
@@ -35,7 +35,7 @@ def demo(tasks: int, output: str, workers: int, seed: int, *, progress: bool) ->
 
 
 async def _demo(tasks: int, output: Path, workers: int, seed: int, progress: bool) -> int:
-    from aluma_async.cli.running import run
+    from aluma_async.cli.run import run
     from aluma_async.testing import Behaviour, SimulatedAluma, serve
 
     behaviour = Behaviour(latency_seconds=_LATENCY_SECONDS, bad_row=False)

@@ -9,13 +9,13 @@ from typing import Any
 import click
 import msgspec
 
-from aluma_async.cli.exits import DONE
+from aluma_async.cli.exit_codes import DONE
+from aluma_async.cli.list_tasks import duration
 from aluma_async.cli.options import load_config, merged, shared_options, state_option
-from aluma_async.cli.waiting import duration
+from aluma_async.clock import system_clock
+from aluma_async.journal import sqlite
 from aluma_async.models import Exported
-from aluma_async.pipeline import sqlite_journal
-from aluma_async.pipeline.clock import system_clock
-from aluma_async.service.text import counted, printable, size
+from aluma_async.service.formatting import counted, printable, size
 
 
 def moment(text: str) -> float:
@@ -42,7 +42,7 @@ def history(outer: dict[str, Any], /, *, as_json: bool, since: float | None, tas
     folder = load_config(merged(outer, inner)).state_folder()
     count = 0
     try:
-        for record in _of(sqlite_journal.past(folder, since or 0.0), task_id):
+        for record in _of(sqlite.past(folder, since or 0.0), task_id):
             click.echo(_json_row(record) if as_json else _text_row(record))
             count += 1
         sys.stdout.flush()

@@ -14,15 +14,15 @@ from aluma_async import __version__
 from aluma_async.cli.cancel import cancel
 from aluma_async.cli.check import check
 from aluma_async.cli.completion import completion
+from aluma_async.cli.config_show import config_group
 from aluma_async.cli.demo import demo
-from aluma_async.cli.effective import config_group
-from aluma_async.cli.exits import DONE, INTERRUPTED, LEFT_BEHIND, error_lines, exit_code
-from aluma_async.cli.held import retry, status
+from aluma_async.cli.exit_codes import DONE, INTERRUPTED, LEFT_BEHIND, error_lines, exit_code
 from aluma_async.cli.history import history
+from aluma_async.cli.list_tasks import list_waiting
 from aluma_async.cli.options import load_config, run_options, shared_options
-from aluma_async.cli.provide import monitoring, print_unit
 from aluma_async.cli.simulate import simulate
-from aluma_async.cli.waiting import list_waiting
+from aluma_async.cli.status import retry, status
+from aluma_async.cli.systemd import monitoring, print_unit
 from aluma_async.exceptions import AlumaAsyncError
 from aluma_async.service.journald import marked
 
@@ -50,7 +50,7 @@ def cli(context: click.Context, /, **options: Any) -> int:
     config = load_config(options)
     config.routing()
     credentials = config.credentials()
-    from aluma_async.cli.running import run  # aiohttp takes its time, and --help does not need it
+    from aluma_async.cli.run import run  # aiohttp takes its time, and --help does not need it
 
     summary = config.service.log_level in ("debug", "info")
     load = partial(load_config, options)

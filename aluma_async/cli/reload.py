@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from aluma_async.cli.exits import error_lines
+from aluma_async.cli.exit_codes import error_lines
 from aluma_async.config import Config
 from aluma_async.exceptions import AlumaAsyncError
-from aluma_async.service.report import Report
-from aluma_async.service.systemd import Systemd
+from aluma_async.service.console import Report
+from aluma_async.service.sd_notify import Systemd
 from aluma_async.wiring import Run
 
 

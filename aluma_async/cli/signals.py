@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from itertools import chain, repeat
 from typing import NoReturn
 
-from aluma_async.cli.exits import INTERRUPTED
+from aluma_async.cli.exit_codes import INTERRUPTED
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGBREAK")  # the last is Windows' Ctrl-Break
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import click
 
-from aluma_async.cli.exits import DONE
+from aluma_async.cli.exit_codes import DONE
 from aluma_async.cli.signals import on_signals
-from aluma_async.config.table import nearest
+from aluma_async.config.schema import nearest
 
 # The simulated Aluma brings aiohttp, which takes its time, and --help does not need it.
 if TYPE_CHECKING:

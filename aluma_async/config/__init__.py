@@ -3,7 +3,7 @@
 from aluma_async.config.config import Config
 from aluma_async.config.credentials import Credentials
 from aluma_async.config.destinations import DestinationConfig, FolderConfig, SqlConfig
-from aluma_async.config.tables import (
+from aluma_async.config.sections import (
     AlumaConfig,
     ExporterConfig,
     LimitsConfig,

@@ -14,9 +14,9 @@ from msgspec import Struct, structs
 
 from aluma_async.config.credentials import Credentials, collect_credentials
 from aluma_async.config.destinations import DESTINATION_TYPES, DestinationConfig, PluginConfig, installed_types
-from aluma_async.config.places import default_state_folder, find_config_file
-from aluma_async.config.table import nearest, read_table
-from aluma_async.config.tables import (
+from aluma_async.config.paths import default_state_folder, find_config_file
+from aluma_async.config.schema import nearest, read_table
+from aluma_async.config.sections import (
     AlumaConfig,
     ExporterConfig,
     LimitsConfig,

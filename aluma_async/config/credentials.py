@@ -9,8 +9,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from aluma_async.config.places import systemd_folder
-from aluma_async.config.tables import AlumaConfig
+from aluma_async.config.paths import systemd_folder
+from aluma_async.config.sections import AlumaConfig
 from aluma_async.exceptions import ConfigError
 
 _HINT = (

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, TypeAlias
 from msgspec import Meta, Struct, field
 
 from aluma_async.config.credentials import read_secret
-from aluma_async.config.shown import without_password
-from aluma_async.config.table import BadValue, Table
-from aluma_async.config.tables import is_unencrypted, url_fault
+from aluma_async.config.redaction import without_password
+from aluma_async.config.schema import BadValue, Table
+from aluma_async.config.sections import is_unencrypted, url_fault
 from aluma_async.exceptions import ConfigError
 
 ColumnType: TypeAlias = Literal["text", "integer", "number", "float", "boolean", "date", "timestamp", "time", "json"]

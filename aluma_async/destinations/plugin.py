@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aluma_async.config.destinations import PluginConfig, installed_types
-from aluma_async.config.table import nearest
+from aluma_async.config.schema import nearest
 from aluma_async.exceptions import ConfigError
 from aluma_async.ports import Destination
 

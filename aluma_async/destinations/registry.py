@@ -18,10 +18,10 @@ from aluma_async.config.destinations import (
     SqlConfig,
     WebDavConfig,
 )
-from aluma_async.destinations.dav import open_session
-from aluma_async.destinations.folder import FolderDestination
+from aluma_async.destinations.folder.destination import FolderDestination
 from aluma_async.destinations.plugin import open_plugin
-from aluma_async.destinations.webdav import WebDavDestination
+from aluma_async.destinations.webdav.client import open_session
+from aluma_async.destinations.webdav.destination import WebDavDestination
 from aluma_async.exceptions import ConfigError
 from aluma_async.ports import Destination
 
@@ -84,7 +84,7 @@ def _sql(config: SqlConfig, state: Path, stack: AsyncExitStack) -> Destination:
 
 
 def _object_store(config: ObjectStoreConfig, state: Path, stack: AsyncExitStack) -> Destination:  # noqa: ARG001
-    from aluma_async.destinations.object_store import ObjectStoreDestination
+    from aluma_async.destinations.object_store.destination import ObjectStoreDestination
 
     return ObjectStoreDestination(
         config.url,

@@ -11,11 +11,11 @@ from typing import Any
 from aiocache import SimpleMemoryCache
 from msgspec.structs import replace
 
+from aluma_async.clock import loop_time
 from aluma_async.exceptions import AlumaAsyncError, DestinationUnavailable, JournalError
-from aluma_async.loop_time import loop_time
 from aluma_async.models import Hold
+from aluma_async.policy.backoff import Patience
 from aluma_async.policy.lease import elapsed, remaining
-from aluma_async.policy.retry import Patience
 from aluma_async.ports import Clock, Journal, Uniform
 
 SUSPECT_AFTER = 3

@@ -12,6 +12,7 @@ from anyio import CancelScope
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream
 
+from aluma_async.clock import loop_time, system_clock
 from aluma_async.events import (
     ClaimLost,
     DrainStarted,
@@ -24,21 +25,19 @@ from aluma_async.events import (
     TaskRefused,
 )
 from aluma_async.exceptions import AlumaAsyncError, JournalError
-from aluma_async.loop_time import loop_time
+from aluma_async.journal.memory import MemoryJournal
 from aluma_async.models import ExportTask, Summary
-from aluma_async.pipeline.carrier import Carrier
-from aluma_async.pipeline.claims import Claims
-from aluma_async.pipeline.clock import system_clock
+from aluma_async.pipeline.claim_source import Claims
+from aluma_async.pipeline.claim_tracker import Ledger
 from aluma_async.pipeline.cooldown import Cooldown
-from aluma_async.pipeline.desk import Desk
-from aluma_async.pipeline.journal import MemoryJournal
-from aluma_async.pipeline.ledger import Ledger
 from aluma_async.pipeline.producer import Producer
 from aluma_async.pipeline.quarantine import Quarantine
 from aluma_async.pipeline.recovery import Recovery
-from aluma_async.pipeline.resilient import Resilient
+from aluma_async.pipeline.retrying_source import Resilient
+from aluma_async.pipeline.task_tracker import Desk
+from aluma_async.pipeline.transfer import Carrier
 from aluma_async.pipeline.worker import GIVE_BACK_SECONDS, Worker
-from aluma_async.policy.retry import Patience, Retry
+from aluma_async.policy.backoff import Patience, Retry
 from aluma_async.ports import Clock, Destination, Journal, OnEvent, TaskSource, Uniform
 
 CLAIMS_A_WORKER = 2

@@ -10,10 +10,10 @@ from aluma_async.events import ClaimingPaused, ClaimingResumed, ListingFailed, P
 from aluma_async.exceptions import AlumaAsyncError, DestinationError, JournalError, SourceError
 from aluma_async.models import ExportTask
 from aluma_async.pipeline.backlog import Backlog
+from aluma_async.pipeline.claim_tracker import Ledger
 from aluma_async.pipeline.cooldown import Cooldown
-from aluma_async.pipeline.desk import Desk
-from aluma_async.pipeline.ledger import Ledger
-from aluma_async.policy.retry import Patience
+from aluma_async.pipeline.task_tracker import Desk
+from aluma_async.policy.backoff import Patience
 from aluma_async.ports import OnEvent, TaskSource, Uniform
 
 

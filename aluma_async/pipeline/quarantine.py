@@ -9,8 +9,8 @@ import msgspec
 
 from aluma_async.exceptions import AlumaAsyncError, FileMissing
 from aluma_async.models import Claim, ExportFile, ExportSpec
-from aluma_async.pipeline.carrier import Carrier
-from aluma_async.pipeline.resilient import Resilient
+from aluma_async.pipeline.retrying_source import Resilient
+from aluma_async.pipeline.transfer import Carrier
 from aluma_async.ports import Destination
 
 RECORD = "quarantine.json"

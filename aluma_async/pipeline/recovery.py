@@ -7,15 +7,15 @@ may still make without our seeing it. It runs beside the workers and holds nothi
 import anyio
 from anyio.abc import TaskGroup
 
+from aluma_async.clock import loop_time
 from aluma_async.events import ClaimAbandoned, TaskParked
 from aluma_async.exceptions import SourceError
-from aluma_async.loop_time import loop_time
 from aluma_async.models import ExportTask, Hold, OpenClaim, Step
+from aluma_async.pipeline.claim_tracker import Ledger
 from aluma_async.pipeline.cooldown import Cooldown
-from aluma_async.pipeline.desk import Desk
-from aluma_async.pipeline.last_word import last_word
-from aluma_async.pipeline.ledger import Ledger
-from aluma_async.policy.retry import doubled
+from aluma_async.pipeline.settlement import last_word
+from aluma_async.pipeline.task_tracker import Desk
+from aluma_async.policy.backoff import doubled
 from aluma_async.ports import Journal, OnEvent, TaskSource
 
 COOLDOWN_SECONDS = 2.0

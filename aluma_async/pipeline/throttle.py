@@ -5,12 +5,12 @@ from types import TracebackType
 
 import anyio
 
+from aluma_async.clock import loop_time
 from aluma_async.events import LimitChanged, RequestsHeldBack
 from aluma_async.exceptions import RateLimited, SourceError
-from aluma_async.loop_time import loop_time
-from aluma_async.policy.adaptive import AdaptiveLimit
-from aluma_async.policy.pacing import Pace
-from aluma_async.policy.retry import doubled
+from aluma_async.policy.adaptive_limit import AdaptiveLimit
+from aluma_async.policy.backoff import doubled
+from aluma_async.policy.rate_limit import Pace
 from aluma_async.ports import OnEvent, Uniform
 
 LONGEST_PAUSE = 3600.0

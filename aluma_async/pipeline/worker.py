@@ -5,6 +5,8 @@ from typing import TypeVar
 
 import anyio
 
+from aluma_async.clock import loop_time
+from aluma_async.concurrency.deadline import TimeLimit
 from aluma_async.events import (
     ClaimAbandoned,
     ClaimDeferred,
@@ -27,18 +29,16 @@ from aluma_async.exceptions import (
     Refused,
     SourceError,
 )
-from aluma_async.loop_time import loop_time
 from aluma_async.models import Claim, ExportTask, Step
-from aluma_async.pipeline.carrier import Carrier
+from aluma_async.pipeline.claim_tracker import Ledger
 from aluma_async.pipeline.cooldown import Cooldown
-from aluma_async.pipeline.last_word import last_word
-from aluma_async.pipeline.ledger import Ledger
 from aluma_async.pipeline.quarantine import Quarantine
-from aluma_async.policy.breaker import Breaker
+from aluma_async.pipeline.settlement import last_word
+from aluma_async.pipeline.transfer import Carrier
+from aluma_async.policy.circuit_breaker import Breaker
+from aluma_async.policy.error_policy import Verdict, flaw, verdict
 from aluma_async.policy.lease import CLAIM_SHARE
-from aluma_async.policy.verdict import Verdict, flaw, verdict
 from aluma_async.ports import Destination, OnEvent, TaskSource
-from aluma_async.time_limit import TimeLimit
 
 T = TypeVar("T")
 

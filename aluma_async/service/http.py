@@ -11,8 +11,8 @@ import msgspec
 from aiohttp import web
 
 from aluma_async.exceptions import ConfigError
+from aluma_async.service.health import Vitals
 from aluma_async.service.metrics import Metrics
-from aluma_async.service.vitals import Vitals
 
 _NOT_WELL = 503
 _CLOSE_SECONDS = 1.0

@@ -17,9 +17,9 @@ from aluma_async import events, exceptions
 from aluma_async.events import Event
 from aluma_async.exceptions import AlumaAsyncError
 from aluma_async.models import ExportFile, ExportTask, Hold, Summary
-from aluma_async.service.folding import Folding
+from aluma_async.service.formatting import printable
 from aluma_async.service.journald import PRIORITIES
-from aluma_async.service.text import printable
+from aluma_async.service.log_suppression import Folding
 
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 LEVELS: tuple[Level, ...] = ("debug", "info", "warning", "error")

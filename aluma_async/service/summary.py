@@ -6,8 +6,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from aluma_async.models import Summary
-from aluma_async.service.tally import Left, Rates, Tally
-from aluma_async.service.text import counted, printable, size, span
+from aluma_async.service.formatting import counted, printable, size, span
+from aluma_async.service.stats import Left, Rates, Tally
 
 _EXAMPLES = 2
 

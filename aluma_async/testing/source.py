@@ -11,6 +11,7 @@ from typing import TypeVar
 import anyio
 
 from aluma_async.aluma import wire
+from aluma_async.clock import loop_time
 from aluma_async.exceptions import (
     Ambiguous,
     BadReply,
@@ -21,10 +22,9 @@ from aluma_async.exceptions import (
     Unavailable,
     Unreachable,
 )
-from aluma_async.loop_time import loop_time
 from aluma_async.models import Claim, ExportFile, ExportTask
-from aluma_async.testing.aluma import Conflict, SimulatedAluma, Unknown
 from aluma_async.testing.faults import Fault, FaultPlan
+from aluma_async.testing.simulator import Conflict, SimulatedAluma, Unknown
 from aluma_async.testing.virtual_time import NOBODY
 
 T = TypeVar("T")

@@ -15,12 +15,12 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from aluma_async.destinations.manifest import Stored, manifest
-from aluma_async.destinations.spool import Spool
+from aluma_async.destinations.common.manifest import Stored, manifest
+from aluma_async.destinations.common.spool import Spool
 from aluma_async.destinations.sql import tables
+from aluma_async.destinations.sql.backend import WRITERS, Writer
 from aluma_async.destinations.sql.errors import may_pass, told
 from aluma_async.destinations.sql.rows import Reading, Rows, read_rows
-from aluma_async.destinations.sql.writers import WRITERS, Writer
 from aluma_async.exceptions import ConfigError, DestinationError, DoesNotFit
 from aluma_async.models import Claim, ExportFile
 

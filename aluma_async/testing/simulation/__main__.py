@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from aluma_async.testing.simulation.full import FullSchedule
-from aluma_async.testing.simulation.many import run_many
+from aluma_async.testing.simulation.full_stack import FullSchedule
+from aluma_async.testing.simulation.parallel import run_many
 from aluma_async.testing.simulation.schedule import Schedule, plan
 from aluma_async.testing.virtual_time import run_virtual
 

@@ -14,14 +14,14 @@ from typing import Any
 import anyio
 from msgspec import Struct
 
-from aluma_async.loop_time import loop_time
+from aluma_async.clock import loop_time
 from aluma_async.models import Stamp
 from aluma_async.pipeline.exporter import Exporter
-from aluma_async.policy.retry import Patience, Retry
-from aluma_async.testing.aluma import Behaviour
+from aluma_async.policy.backoff import Patience, Retry
+from aluma_async.testing.destination import MemoryDestination
 from aluma_async.testing.faults import Fault, FaultPlan
-from aluma_async.testing.memory import MemoryDestination
-from aluma_async.testing.simulation.oracles import (
+from aluma_async.testing.sample_data import Profile
+from aluma_async.testing.simulation.invariants import (
     PROMPT_SECONDS,
     Instance,
     Troubles,
@@ -30,9 +30,9 @@ from aluma_async.testing.simulation.oracles import (
     WatchedSource,
     Witness,
 )
+from aluma_async.testing.simulator import Behaviour
 from aluma_async.testing.source import SimulatedSource
 from aluma_async.testing.virtual_time import Process, VirtualTimeLoop, run_virtual
-from aluma_async.testing.work import Profile
 
 CLAIM_TIMEOUT = 1800.0
 PATIENCE_SECONDS = 4 * 3600.0

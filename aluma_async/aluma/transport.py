@@ -1,0 +1,192 @@
+"""``Requests``: how a request is sent: with a good token, while a permit is held, and led only to where it may be.
+
+It promises: the token is sent to the API's own origin only; a request that changes a task is awaited to its answer
+even if the caller is cancelled. It knows no verb of the API but the one that gives tokens.
+"""
+
+from collections.abc import Collection, Mapping
+from types import MappingProxyType, TracebackType
+
+import aiohttp
+from yarl import URL
+
+from aluma_async.aluma import responses, wire
+from aluma_async.aluma.download import REDIRECTS, redirected
+from aluma_async.aluma.token import TokenKeeper
+from aluma_async.concurrency.deadline import TimeLimit
+from aluma_async.config import Credentials
+from aluma_async.exceptions import CredentialsRefused
+from aluma_async.ports import Permits
+
+LONGEST_REQUEST = 60.0
+"""Seconds for any request but a listing and a download; for these, seconds without a byte."""
+
+READ = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=LONGEST_REQUEST)
+CALL = aiohttp.ClientTimeout(total=LONGEST_REQUEST, sock_connect=10)
+_CHANGE = aiohttp.ClientTimeout(total=None, sock_connect=10)  # a time limit of ours ends it
+_CREDENTIALS_HINT = "Check ALUMA_CLIENT_ID and ALUMA_CLIENT_SECRET, or client_id and client_secret_file."
+
+
+class Requests:
+    """Sends to the API at ``base_url``, which may have a path; a download may be led to ``hosts``, with no token."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        credentials: Credentials,
+        permits: Permits,
+        hosts: Collection[str],
+    ) -> None:
+        self.session = session
+        self.base_url = base_url.rstrip("/")
+        self.permits = permits
+        self.keeper = TokenKeeper(self._fetch_token)
+        self.hosts = hosts
+        self._credentials = credentials
+        self._limit = TimeLimit(LONGEST_REQUEST)
+
+    def get(
+        self,
+        what: str,
+        path: str,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        *,
+        timeout: aiohttp.ClientTimeout = READ,
+        redirects: int = 0,
+    ) -> "Reading":
+        """Send a GET; its permit is held until the block is left."""
+        return Reading(self, what, self.url(path), headers, timeout, redirects)
+
+    async def put(self, what: str, path: str, body: object, *, urgent: bool, reply: bool) -> tuple[float, bytes]:
+        """Send a PUT; return when it was sent, and the body of its reply where that is needed (``reply``)."""
+        url = self.url(path)
+        for chances in (1, 0):
+            token = await self.keeper.token()
+            async with self.permits.permit(urgent=urgent) as sent_at:
+                answer = await self._change(what, url, body, token, sent_at, reply=reply)
+            if answer is not None:
+                return sent_at, answer
+            self.token_refused(token, chances)
+        raise AssertionError  # the second refusal has raised
+
+    async def _change(
+        self, what: str, url: URL, body: object, token: str, sent_at: float, *, reply: bool
+    ) -> bytes | None:
+        """Send a PUT once; the body of a good reply, or None if the token was refused."""
+        # It is awaited to its answer: without that nobody would know whose the task is.
+        with self._limit.since(sent_at, shield=True):
+            try:
+                async with self.session.put(
+                    url,
+                    json=body,
+                    headers={"Authorization": f"Bearer {token}"},
+                    timeout=_CHANGE,
+                    allow_redirects=False,
+                    middlewares=(responses.no_replay,),
+                ) as response:
+                    if response.status == 401:
+                        return None
+                    await responses.check(what, response, changes=True)
+                    return await responses.accepted(response, needed=reply)
+            except responses.NO_ANSWER as error:
+                raise responses.lost(what, error, changes=True) from None
+        raise responses.lost(what, TimeoutError(), changes=True)
+
+    def url(self, path: str) -> URL:
+        """Join by hand: urljoin would drop the base URL's path. Aluma's urls go out as they came, not encoded again."""
+        return URL(self.base_url + path, encoded=True)
+
+    def token_refused(self, token: str, chances: int) -> None:
+        """Forget a token. Raises ``CredentialsRefused`` if there are no more chances."""
+        self.keeper.discard(token)
+        if not chances:
+            raise CredentialsRefused("Aluma refused a token that it had just given (401)", hint=_CREDENTIALS_HINT)
+
+    async def _fetch_token(self) -> tuple[str, float]:
+        what = "get a token"
+        who = {"client_id": self._credentials.client_id, "client_secret": self._credentials.client_secret}
+        url = self.url("/oauth/token")
+        async with self.permits.permit(urgent=True):
+            try:
+                async with self.session.post(url, json=who, timeout=CALL, allow_redirects=False) as response:
+                    if response.status in (400, 401, 403):
+                        raise CredentialsRefused(
+                            f"Aluma refused the client id and secret ({response.status})", hint=_CREDENTIALS_HINT
+                        )
+                    await responses.check(what, response, changes=False)
+                    return wire.token(await responses.body(response, responses.LONGEST_ERROR))
+            except responses.NO_ANSWER as error:
+                raise responses.lost(what, error, changes=False) from None
+
+
+class Reading:
+    """A GET: repeated with a fresh token, or where it is led to. A class, as a generator would cost a tenth of it."""
+
+    __slots__ = ("_headers", "_owner", "_permit", "_redirects", "_response", "_timeout", "_url", "_what")
+
+    def __init__(
+        self,
+        owner: Requests,
+        what: str,
+        url: URL,
+        headers: Mapping[str, str],
+        timeout: aiohttp.ClientTimeout,
+        redirects: int,
+    ) -> None:
+        self._owner = owner
+        self._what = what
+        self._url = url
+        self._headers = headers
+        self._timeout = timeout
+        self._redirects = redirects
+
+    async def __aenter__(self) -> aiohttp.ClientResponse:
+        owner, at_home, chances = self._owner, True, 1
+        while True:
+            token = await owner.keeper.token() if at_home else ""
+            self._permit = owner.permits.permit()
+            await self._permit.__aenter__()
+            try:
+                answer = await self._answer(token)
+            except BaseException as error:
+                await self._permit.__aexit__(type(error), error, error.__traceback__)
+                raise
+            if isinstance(answer, aiohttp.ClientResponse):
+                self._response = answer
+                return answer
+            await self._permit.__aexit__(None, None, None)
+            if answer is None:
+                owner.token_refused(token, chances)
+                chances -= 1
+            else:
+                self._url, at_home = answer, answer.origin() == URL(owner.base_url).origin()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._response.release()
+        await self._permit.__aexit__(kind, error, trace)
+
+    async def _answer(self, token: str) -> aiohttp.ClientResponse | URL | None:
+        """Send it once: a good reply, where it was redirected to, or None if the token was refused."""
+        owner, what = self._owner, self._what
+        sent = {"Authorization": f"Bearer {token}", **self._headers} if token else self._headers
+        try:
+            response = await owner.session.get(self._url, headers=sent, timeout=self._timeout, allow_redirects=False)
+        except responses.NO_ANSWER as error:
+            raise responses.lost(what, error, changes=False) from None
+        good = False
+        try:
+            if self._redirects and response.status in REDIRECTS:
+                self._redirects -= 1
+                location = response.headers.get("Location", "")
+                return redirected(what, self._url, location, URL(owner.base_url), owner.hosts)
+            if response.status == 401 and token:
+                return None
+            await responses.check(what, response, changes=False)
+            good = True
+            return response
+        finally:
+            if not good:
+                response.release()

@@ -1,0 +1,140 @@
+"""What listens to a run besides its report: metrics and health over HTTP, the service manager, notifications."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any
+
+import anyio
+
+from aluma_async.config import Config, ServiceConfig
+from aluma_async.events import Event
+from aluma_async.exceptions import AlumaAsyncError
+from aluma_async.policy.adaptive_limit import AdaptiveLimit
+from aluma_async.ports import Destination, OnEvent
+from aluma_async.service.console import Report
+from aluma_async.service.health import Vitals
+from aluma_async.service.sd_notify import Systemd, notify_socket, watchdog_seconds
+
+_PROBE_SECONDS = 30.0
+"""An idle destination is tried this often."""
+_HELD_BYTES = 2 * 1024 * 1024
+"""What a worker may have in hand of a download."""
+
+
+class Services:
+    """Those that the config and the environment want; each only hears events, and none knows another."""
+
+    def __init__(self, config: Config, report: Report) -> None:
+        self._config = config
+        self._report = report
+        self._listeners: list[OnEvent] = [report.on_event]
+        self.beside: list[Callable[[], Coroutine[Any, Any, None]]] = [report.watch]
+        """What runs as long as the exporter does."""
+        self.systemd: Systemd | None = None
+        self._vitals: Vitals | None = None
+
+    def on_event(self, event: Event) -> None:
+        """Tell everybody. Raises what the first one raises that breaks, after all were told."""
+        broken: Exception | None = None
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception as error:  # noqa: BLE001 - one that breaks must not keep others from hearing
+                broken = broken or error
+        if broken:
+            raise broken
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Begin what is wanted. Raises ``ConfigError``."""
+        service = self._config.service
+        send = notify_socket(os.environ)
+        async with AsyncExitStack() as stack:
+            if service.address or send:
+                vitals = Vitals(
+                    asyncio.get_running_loop().time,  # anyio's takes three times as long, for each event
+                    poll_seconds=self._config.exporter.poll_wait_max_seconds,
+                    stuck_seconds=service.stuck_seconds + self._slowest_report(),
+                )
+                self._vitals = vitals
+                self._listeners.append(vitals)
+                if send:
+                    self._tell_systemd(send, vitals)
+                if service.address:
+                    await self._serve(*service.address, vitals, stack)
+            if service.notify_command or service.notify_url:
+                await self._notify(service, stack)
+            if tracing := tracer():
+                self._listeners.append(tracing)
+            yield
+
+    def watch(self, destination: Destination) -> None:
+        """Try now and then whether a destination takes work, when no work shows it; readiness tells."""
+        if self._vitals and self._config.service.address:
+            self.beside.append(partial(_probe, destination, self._vitals))
+
+    def _slowest_report(self) -> float:
+        """Seconds for which a limit on bytes may hold up what each worker has just read."""
+        rate = self._config.limits.max_bytes_per_second
+        return self._config.exporter.workers * _HELD_BYTES / rate if rate else 0.0
+
+    def _tell_systemd(self, send: Callable[[str], bool], vitals: Vitals) -> None:
+        def stuck(why: str) -> None:
+            self._report.log.write("error", "Stuck", f"the watchdog is not fed any more: {why}")
+
+        self.systemd = Systemd(send, vitals, watchdog=watchdog_seconds(os.environ), stuck=stuck)
+        self._listeners.append(self.systemd)
+        self.beside.append(self.systemd.run)
+
+    async def _notify(self, service: ServiceConfig, stack: AsyncExitStack) -> None:
+        from aluma_async.service.notification_channels import command, open_webhook
+        from aluma_async.service.notifications import Notifier, Tell  # costs memory, so only where it is wanted
+
+        tells: list[Tell] = []
+        if service.notify_command:
+            tells.append(command(service.notify_command))
+        if service.notify_url:
+            tells.append(await stack.enter_async_context(open_webhook(service.notify_url)))
+        notifier = Notifier(
+            tells,
+            oldest_seconds=service.oldest_task_seconds,
+            log=lambda text: self._report.log.write("warning", "NotificationLost", text),
+        )
+        stack.push_async_callback(notifier.finish)
+        self._listeners.append(notifier)
+        self.beside.append(notifier.run)
+
+    async def _serve(self, host: str, port: int, vitals: Vitals, stack: AsyncExitStack) -> None:
+        from aluma_async.service.http import serve  # costs memory, so only where it is wanted
+        from aluma_async.service.metrics import Metrics
+
+        most = self._config.max_at_once
+        metrics = Metrics(limit=AdaptiveLimit(most).value if self._config.limits.adaptive else most)
+        self._listeners.append(metrics)
+        url = await stack.enter_async_context(serve(host, port, metrics, vitals))
+        if self._config.service.log_level in ("debug", "info"):
+            self._report.log.write("info", "Listening", f"metrics and health at {url}", url=url)
+
+
+async def _probe(destination: Destination, vitals: Vitals) -> None:
+    while True:
+        await anyio.sleep(_PROBE_SECONDS)
+        if vitals.listed and vitals.idle_seconds >= _PROBE_SECONDS:
+            error: AlumaAsyncError | None = None
+            try:
+                await destination.probe()
+            except AlumaAsyncError as why:
+                error = why
+            vitals.probed(error)
+
+
+def tracer() -> OnEvent | None:
+    """Make spans, if OpenTelemetry is installed and somebody has set it up."""
+    try:
+        from aluma_async.service.tracing import Tracing, is_set_up
+    except ModuleNotFoundError:
+        return None
+    return Tracing() if is_set_up() else None

@@ -1,0 +1,147 @@
+"""``status`` and ``retry``: look at what is held back, from the state folder, and release it. An exporter may run."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from aluma_async.cli.exit_codes import DONE, LEFT_BEHIND
+from aluma_async.cli.options import load_config, merged, shared_options, state_option
+from aluma_async.clock import system_clock
+from aluma_async.exceptions import AlumaAsyncError
+from aluma_async.journal import sqlite
+from aluma_async.models import Hold, OpenClaim, Stamp, Step
+from aluma_async.pipeline.quarantine import RECORD
+from aluma_async.policy.lease import elapsed, remaining
+from aluma_async.service.formatting import counted, printable, span
+
+_IN_WORDS = {
+    Step.STARTED: "being exported",
+    Step.CLAIMED: "being exported",
+    Step.COMMITTED: "saved, to be completed",
+    Step.FAILING: "in the quarantine, to be failed",
+    Step.LOOSE: "to be given back",
+}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="A JSON object.")
+@state_option
+@shared_options
+@click.pass_obj
+def status(outer: dict[str, Any], /, *, as_json: bool, **inner: Any) -> int:
+    """Show what is in hand, cooling down, parked and in the quarantine."""
+    config = load_config(merged(outer, inner))
+    folder, now = config.state_folder(), system_clock()
+    records = sqlite.look(folder)
+    found: dict[str, list[dict[str, object]]] = {
+        "in_hand": [_claim(record, now) for record in records if isinstance(record, OpenClaim)],
+        "cooling_down": [],
+        "parked": [],
+        "quarantined": list(_quarantined(config.quarantine_folder())),
+    }
+    for record in records:
+        if isinstance(record, Hold) and remaining(record.since, record.seconds, now) > 0:
+            found["parked" if record.parked else "cooling_down"].append(_hold(record, now))
+    exported, last = _lately(folder, now)
+    if as_json:
+        lately = {"exported_in_24_hours": exported, "seconds_since_last_export": last}
+        click.echo(msgspec.json.format(msgspec.json.encode({"state": str(folder), **lately, **found})).decode())
+        return DONE
+    click.echo(f"State in {folder}")
+    click.echo(f"exported in the last 24 h: {exported:,}" + ("" if last is None else f", the last {span(last)} ago"))
+    for name, rows in found.items():
+        click.echo(f"{name.replace('_', ' ')}: {len(rows)}")
+        for row in rows:
+            click.echo("  " + printable(_line(row)))
+    return DONE
+
+
+def _completions(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Propose what is held back."""
+    with suppress(AlumaAsyncError):
+        outer = context.parent.params if context.parent else {}
+        records = sqlite.look(load_config(merged(outer, context.params)).state_folder())
+        return [one.task_id for one in records if isinstance(one, Hold) and one.task_id.startswith(incomplete)]
+    return []
+
+
+@click.command()
+@click.argument("task_ids", metavar="TASK_ID...", nargs=-1, shell_complete=_completions)
+@click.option("--all", "everything", is_flag=True, help="All that are held back.")
+@state_option
+@shared_options
+@click.pass_context
+def retry(context: click.Context, /, *, task_ids: tuple[str, ...], everything: bool, **inner: Any) -> int:
+    """Release tasks that are parked or cool down: they are tried at the next listing.
+
+    A task whose id begins with a dash goes behind "--".
+    """
+    if bool(task_ids) == everything:
+        raise click.UsageError("name the tasks to release, or --all", context)
+    config = load_config(merged(context.obj, inner))
+    folder = config.state_folder()
+    held = {record.task_id for record in sqlite.look(folder) if isinstance(record, Hold)}
+    kept = {str(row["task"]): str(row["folder"]) for row in _quarantined(config.quarantine_folder())}
+    wanted = sorted(held) if everything else task_ids
+    found = [task_id for task_id in wanted if task_id in held]
+    if found:
+        sqlite.release(folder, found)
+    click.echo(f"released {counted(len(found), 'task')}")
+    for task_id in wanted:
+        if task_id in kept:
+            click.echo(f"{task_id}: Aluma has deleted it; all that it held is in {kept[task_id]}", err=True)
+        elif task_id not in held:
+            click.echo(f"{printable(task_id)}: is not held back ('aluma-async status' shows what is)", err=True)
+    return DONE if len(found) == len(wanted) else LEFT_BEHIND
+
+
+def _lately(folder: Path, now: Stamp) -> tuple[int, int | None]:
+    """Count what was exported in the last 24 hours, and tell how many seconds ago the last of it was."""
+    count, at = 0, 0.0
+    for record in sqlite.past(folder, now.wall - 86400):
+        count, at = count + 1, record.at
+    return count, max(0, round(now.wall - at)) if count else None
+
+
+def _claim(claim: OpenClaim, now: Stamp) -> dict[str, object]:
+    since = claim.doubted or claim.sent if claim.step is Step.LOOSE else claim.sent
+    return {"task": claim.task_id, "step": str(claim.step), "seconds": round(elapsed(since, now))}
+
+
+def _hold(hold: Hold, now: Stamp) -> dict[str, object]:
+    return {
+        "task": hold.task_id,
+        "retry_in_seconds": round(remaining(hold.since, hold.seconds, now)),
+        "failures": hold.failures,
+        "crashes": hold.crashes,
+        "error": hold.error,
+        "message": hold.message,
+    }
+
+
+def _quarantined(folder: Path) -> Iterator[dict[str, object]]:
+    for path in sorted(folder.glob(f"*/{RECORD}")):
+        try:
+            record = msgspec.json.decode(path.read_bytes())
+            task_id, error, message = record["task"]["id"], record["error"], record["message"]
+        except (OSError, ValueError, KeyError, TypeError) as why:
+            click.echo(f"{path}: cannot be read: {type(why).__name__}", err=True)
+            continue
+        yield {"task": task_id, "folder": str(path.parent), "error": error, "message": message}
+
+
+def _line(row: dict[str, object]) -> str:
+    parts = [str(row["task"])]
+    if "step" in row:
+        parts.append(f"{_IN_WORDS[Step(str(row['step']))]}, {span(float(str(row['seconds'])))} ago")
+    if "retry_in_seconds" in row:
+        parts.append(f"again in {span(float(str(row['retry_in_seconds'])))}, {row['failures']} failures")
+    if "message" in row:
+        parts.append(f"{row['error']}: {row['message']}")
+    if "folder" in row:
+        parts.append(str(row["folder"]))
+    return "  ".join(parts)

@@ -1,0 +1,1 @@
+"""Primitives for many callers: group commit and one timer for many cancel scopes."""

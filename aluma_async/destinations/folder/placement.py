@@ -1,0 +1,96 @@
+"""``Places``: the path that each file of a task may be given, so that no other task's file is touched."""
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import NamedTuple
+
+from aluma_async.destinations.common.conflicts import OnConflict, names
+from aluma_async.destinations.folder import fs
+from aluma_async.destinations.folder.owners import Owners
+from aluma_async.destinations.folder.root import Tree
+from aluma_async.models import ExportFile
+from aluma_async.policy.naming import Parts, collision_key
+
+
+class Place(NamedTuple):
+    """Where a file goes."""
+
+    number: int
+    """The file's."""
+    staged: str
+    parts: Parts
+    new: bool
+    """Whether nothing was there."""
+
+
+class Places:
+    """Finds places below a root, inside a transaction of ``owners``."""
+
+    def __init__(self, tree: Tree, owners: Owners, on_conflict: OnConflict, task_id: str) -> None:
+        self._tree = tree
+        self._owners = owners
+        self._on_conflict = on_conflict
+        self._task_id = task_id
+        self._taken: set[str] = set()  # collision keys: no two files of a task may end in one place
+
+    def find(
+        self, files: Sequence[ExportFile], planned: Mapping[str, Parts], staged: Callable[[int], str]
+    ) -> list[Place]:
+        """A place for each file, where it was ``planned`` if that can be; no other task may have them.
+
+        ``staged`` tells by a file's number what it is called now.
+        """
+        places = []
+        for file, (key, wanted) in zip(files, planned.items(), strict=True):
+            places.append(self._place(key, wanted, file, staged(file.number)))
+            self._tree.rest()
+        self._tree.planned.update([place.parts for place in places])
+        return places
+
+    def _place(self, key: str, planned: Parts, file: ExportFile, staged: str) -> Place:
+        folder, fd = self._folder(planned[:-1], file)
+        wanted = (*folder, planned[-1])
+        for parts in self._candidates(wanted, file):
+            key = key if parts == planned else collision_key(parts)
+            there = fs.look(fd, parts[-1])
+            if self._is_ours(key, staged, there, (fd, parts[-1])):
+                self._taken.add(key)
+                return Place(file.number, staged, parts, there is None)
+        raise AssertionError  # the candidates do not end
+
+    def _folder(self, wanted: Parts, file: ExportFile) -> tuple[Parts, int]:
+        """The folder that a file may be given, opened."""
+        try:
+            return wanted, self._tree.enter(wanted)
+        except FileExistsError:  # a file has the name of one of them
+            folder: Parts = ()
+        for part in wanted:
+            for (name,) in self._candidates((part,), file):
+                with suppress(FileExistsError):
+                    self._tree.enter((*folder, name))
+                    folder = (*folder, name)
+                    break
+        return folder, self._tree.enter(folder)
+
+    def _candidates(self, wanted: Parts, file: ExportFile) -> Iterator[Parts]:
+        """The paths that a file, or its folder, may be given, the best first, which nearly always can be."""
+        yield wanted
+        what = f"task {self._task_id}: file {file.number}"
+        yield from islice(names(wanted, self._task_id, self._on_conflict, what), 1, None)
+
+    def _is_ours(self, key: str, staged: str, there: os.stat_result | None, target: tuple[int, str]) -> bool:
+        """Whether a file may go there: where its task wrote before, where nothing is, or the same bytes as nobody's."""
+        if key in self._taken or (there and stat.S_ISDIR(there.st_mode)):
+            return False
+        if self._on_conflict == "overwrite":
+            return True
+        owner = self._owners.of(key)
+        if owner is None:
+            # What is no plain file (a pipe, a device) is not even opened.
+            if there and not (stat.S_ISREG(there.st_mode) and fs.same_content((self._tree.staging, staged), target)):
+                return False
+            self._owners.take(key, self._task_id)
+        return owner in (None, self._task_id)

@@ -1,0 +1,324 @@
+"""``SqliteJournal``: the journal in a state folder, durable when a write returns, for one process at a time.
+
+SQLite in WAL mode with ``synchronous=FULL``: each transaction is synced. All that waits while one is under way
+goes into the next, so that many workers share the price. What cannot be read is set aside and reported.
+"""
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import closing, contextmanager, suppress
+from itertools import count
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from aluma_async.clock import system_clock
+from aluma_async.concurrency.batcher import Rounds, whole
+from aluma_async.events import JournalDamaged
+from aluma_async.exceptions import JournalError, JournalInUse
+from aluma_async.journal import history
+from aluma_async.journal.memory import Change, Key, Record, change
+from aluma_async.models import Exported, Hold, OpenClaim
+from aluma_async.ports import OnEvent
+
+T = TypeVar("T")
+
+FILE_NAME = "journal.sqlite3"
+_LOCK = "lock"
+_KINDS: dict[str, type[Record]] = {"claim": OpenClaim, "hold": Hold}
+_SET_UP = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    "CREATE TABLE IF NOT EXISTS record (kind TEXT, task TEXT, value TEXT, PRIMARY KEY (kind, task)) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS released (task TEXT PRIMARY KEY) WITHOUT ROWID",
+    history.SET_UP,
+)
+_KEEP = "INSERT OR REPLACE INTO record SELECT ?, key, value FROM json_each(?)"
+_DROP = "DELETE FROM record WHERE kind = ? AND task IN (SELECT value FROM json_each(?))"
+_HINT = "Is there space, and may this user write there? --state names another folder."
+_ASIDE = "The next run sets it aside and begins a new one."
+
+
+class SqliteJournal:
+    """A file ``journal.sqlite3`` in ``folder``, which is made if it is missing. Blocking steps run on ``executor``."""
+
+    def __init__(self, folder: Path, *, executor: Executor | None = None, on_event: OnEvent | None = None) -> None:
+        self._folder = folder
+        self._path = folder / FILE_NAME
+        self._executor = executor
+        self._on_event = on_event or (lambda _: None)
+        self._lock: int | None = None
+        self._database: sqlite3.Connection | None = None
+        # All that is in the file: if it is damaged under way, a new one is made of this.
+        self._kept: dict[Key, Record] = {}
+        self._waiting: list[Change] = []
+        self._exported: list[Exported] = []
+        self._untrimmed = history.TRIM_EVERY
+        self._rounds = Rounds(self._write)
+
+    async def recall(self) -> Sequence[Record]:
+        """Take the folder for this process, and read what an earlier one left. Raises ``JournalInUse``."""
+        damaged = await self._hop(self._begin)
+        if damaged:
+            self._on_event(JournalDamaged(str(damaged)))
+        return list(self._kept.values())
+
+    async def write(self, *records: Record) -> None:
+        """Keep records; synced when it returns."""
+        self._waiting += map(change, records)
+        await self.flush()
+
+    def note(self, record: Record) -> None:
+        """Keep a record with the next write."""
+        self._waiting.append(change(record))
+
+    def forget(self, kind: type[Record], task_id: str) -> None:
+        """Drop a record with the next write."""
+        self._waiting.append(((kind, task_id), None))
+
+    def exported(self, record: Exported) -> None:
+        """Add to the history with the next write."""
+        self._exported.append(record)
+
+    async def flush(self) -> None:
+        """Write what waits, together with all that waits by the time the file is free."""
+        await self._rounds.join()
+
+    async def _write(self) -> None:
+        changes, self._waiting = self._waiting, []
+        exported, self._exported = self._exported, []
+        if not changes and not exported:
+            return
+        try:
+            damaged = await whole(self._hop(lambda: self._apply(changes, exported)))
+        except JournalError:
+            self._waiting = changes + self._waiting
+            self._exported = exported + self._exported
+            raise
+        if damaged:
+            self._on_event(JournalDamaged(str(damaged)))
+
+    async def released(self) -> Sequence[str]:
+        """Ids that ``release`` was called with, in this process or another."""
+        return await self._hop(self._take_released)
+
+    def close(self) -> None:
+        """Let go of the folder. Blocking, and not while something is under way."""
+        if (self._waiting or self._exported) and self._database:
+            with suppress(JournalError):
+                self._apply(self._waiting, self._exported)
+        self._disconnect()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _hop(self, step: Callable[[], T]) -> "asyncio.Future[T]":
+        return asyncio.get_running_loop().run_in_executor(self._executor, step)
+
+    # -- blocking steps, one at a time
+
+    def _begin(self) -> Path | None:
+        with _told(self._path):
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = _locked(self._folder / _LOCK)
+        try:
+            with _told(self._path):
+                self._kept = {(type(record), record.task_id): record for record in read(self._connect())}
+                return None
+        except _Damaged:
+            return self._renew()
+
+    def _apply(self, changes: Sequence[Change], exported: Sequence[Exported]) -> Path | None:
+        """Write changes in one transaction; return where a damaged file went, if it was."""
+        for key, record in changes:
+            self._kept.pop(key, None)
+            if record is not None:
+                self._kept[key] = record
+        try:
+            with _told(self._path):
+                self._untrimmed += len(exported)
+                trim = self._untrimmed >= history.TRIM_EVERY
+                _put(self._connect(), dict(changes), exported, trim=trim)
+                self._untrimmed = 0 if trim else self._untrimmed
+                return None
+        except _Damaged:
+            return self._renew()
+
+    def _renew(self) -> Path:
+        """Set a damaged file aside and write all that is known into a new one."""
+        self._disconnect()
+        with _told(self._path):
+            names = (self._path.with_name(f"{FILE_NAME}.damaged-{number}") for number in count())
+            aside = next(path for path in names if not path.exists())
+            self._path.rename(aside)
+            for ending in ("-wal", "-shm"):
+                self._path.with_name(FILE_NAME + ending).unlink(missing_ok=True)
+            _put(self._connect(), self._kept)
+        return aside
+
+    def _take_released(self) -> list[str]:
+        with _told(self._path):
+            database = self._connect()
+            released = [str(task_id) for (task_id,) in database.execute("SELECT task FROM released")]
+            if released:
+                with _transaction(database):
+                    database.executemany("DELETE FROM released WHERE task = ?", [(task_id,) for task_id in released])
+            return released
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._database is None:
+            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite's own would be readable by others
+            self._database = connect(self._path)
+        return self._database
+
+    def _disconnect(self) -> None:
+        if self._database:
+            with suppress(sqlite3.Error):
+                self._database.close()
+            self._database = None
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a journal's file, for the exporter or for an operator beside it. Raises ``sqlite3.Error``."""
+    database = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+    try:
+        for statement in _SET_UP:
+            database.execute(statement)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def read(database: sqlite3.Connection) -> Iterator[Record]:
+    """All records of a journal's file. Raises ``sqlite3.Error``, ``ValueError``."""
+    for kind, value in database.execute("SELECT kind, value FROM record ORDER BY kind, task"):
+        yield msgspec.json.decode(value, type=_KINDS[kind])
+
+
+def look(folder: Path) -> list[Record]:
+    """Read the journal in a folder, in use or not; empty where there is none. Raises ``JournalError``."""
+    path = folder / FILE_NAME
+    if not path.exists():
+        return []
+    try:
+        with _told(path), closing(connect(path)) as database:
+            return list(read(database))
+    except _Damaged as error:
+        raise JournalError(str(error), hint=_ASIDE) from None
+
+
+def past(folder: Path, since: float = 0.0) -> Iterator[Exported]:
+    """What was exported since a moment, oldest first, whether or not an exporter is running. Raises ``JournalError``.
+
+    Read a page at a time, so that a slow reader holds up nobody.
+    """
+    path = folder / FILE_NAME
+    if not path.exists():
+        return
+    try:
+        with _told(path), closing(connect(path)) as database:
+            after, found = history.page(database, 0, since)
+            while after:
+                yield from found
+                after, found = history.page(database, after, since)
+    except _Damaged as error:
+        raise JournalError(str(error), hint=_ASIDE) from None
+
+
+def in_use(folder: Path) -> bool:
+    """Whether an exporter runs on a folder now. Raises ``JournalError``."""
+    path = folder / _LOCK
+    with _told(path):
+        if not path.exists():
+            return False
+        fd = os.open(path, os.O_RDWR)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+    return False
+
+
+def release(folder: Path, task_ids: Sequence[str]) -> None:
+    """Lift the holds of tasks, whether or not an exporter is running. Raises ``JournalError``."""
+    path = folder / FILE_NAME
+    with _told(path), closing(connect(path)) as database, _transaction(database):
+        rows = [(task_id,) for task_id in task_ids]
+        database.executemany("DELETE FROM record WHERE kind = 'hold' AND task = ?", rows)
+        database.executemany("INSERT OR IGNORE INTO released VALUES (?)", rows)
+
+
+class _Damaged(JournalError):
+    """The file is no journal, or not any more."""
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """The one place where the errors of SQLite and the operating system become ours."""
+    try:
+        yield
+    except OSError as error:
+        raise JournalError(f"state folder {path.parent}: {error.strerror or error}", hint=_HINT) from error
+    except sqlite3.OperationalError as error:  # full, read-only, busy: nothing is wrong with what it holds
+        raise JournalError(f"{path}: {error}", hint=_HINT) from error
+    except (sqlite3.Error, ValueError, KeyError) as error:
+        raise _Damaged(f"{path} is damaged: {error}") from error
+
+
+@contextmanager
+def _transaction(database: sqlite3.Connection) -> Iterator[None]:
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        database.execute("COMMIT")
+    except BaseException:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+        raise
+
+
+def _put(
+    database: sqlite3.Connection,
+    changes: Mapping[Key, Record | None],
+    exported: Sequence[Exported] = (),
+    *,
+    trim: bool = False,
+) -> None:
+    """Write changes in one transaction, and in few statements: each hands the interpreter's lock on and back."""
+    with _transaction(database):
+        for name, kind in _KINDS.items():
+            ours = [(task, record) for (of, task), record in changes.items() if of is kind]
+            if kept := {task: record for task, record in ours if record is not None}:
+                database.execute(_KEEP, (name, _text(kept)))
+            if dropped := [task for task, record in ours if record is None]:
+                database.execute(_DROP, (name, _text(dropped)))
+        if exported:
+            history.insert(database, exported)
+        if trim:
+            history.trim(database, system_clock().wall)
+
+
+def _text(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _locked(path: Path) -> int:
+    """Lock a file for the life of the process; the system unlocks it however that ends. Returns its descriptor."""
+    fd = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise JournalInUse(
+            f"state folder {path.parent}: another exporter uses it",
+            hint="Stop that one, or give this one a folder of its own with --state.",
+        ) from None
+    return fd

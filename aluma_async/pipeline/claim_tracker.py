@@ -1,0 +1,139 @@
+"""``Ledger``: every claim of ours about which the last word was not said, in memory and in the journal.
+
+A Start is written down before it is sent, so that after any crash it is known what may be claimed. A Start that
+was lost sight of stays in doubt for its grace, whatever is answered meanwhile: Aluma may carry it out late.
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+from msgspec.structs import replace
+
+from aluma_async.clock import loop_time
+from aluma_async.exceptions import JournalError
+from aluma_async.models import Claim, OpenClaim, Stamp, Step
+from aluma_async.policy.lease import GRACE_SECONDS, Standing, elapsed, standing
+from aluma_async.ports import Clock, Journal
+
+UNHEARD_SECONDS = 600.0
+"""How long after its grace a claim in doubt is tried to be given back, if that found no hearing until then."""
+_AT_WORK = (Step.STARTED, Step.CLAIMED)
+_NEVER = Stamp("", 0.0, 0.0)  # when a claim was sent of which nothing is left but a doubt
+
+
+class Ledger:
+    """``claim_timeout`` is Aluma's, in seconds."""
+
+    def __init__(self, journal: Journal, clock: Clock, claim_timeout: float) -> None:
+        self._journal = journal
+        self._clock = clock
+        self._timeout = claim_timeout
+        self._claims: dict[str, OpenClaim] = {}
+
+    def __iter__(self) -> Iterator[OpenClaim]:
+        return iter(list(self._claims.values()))
+
+    def get(self, task_id: str) -> OpenClaim | None:
+        """What is open about a task."""
+        return self._claims.get(task_id)
+
+    def recall(self, claims: list[OpenClaim]) -> list[OpenClaim]:
+        """Take over what an earlier process left; return those claims that it was at work on when it ended.
+
+        A Start whose answer had not come may still be under way, so it is in doubt from now on; what was in doubt
+        before is not again, or many crashes in a row would make the doubts grow without end.
+        """
+        broken = [claim for claim in claims if claim.step in _AT_WORK]
+        self._claims = {claim.task_id: claim for claim in claims}
+        for claim in broken:
+            doubted = self._clock() if claim.step is Step.STARTED else claim.doubted
+            self._keep(replace(claim, step=Step.LOOSE, doubted=doubted))
+        return broken
+
+    async def intend(self, task_id: str) -> None:
+        """Write down that Start is about to be sent. Raises ``JournalError``: then it must not be."""
+        earlier = self._claims.get(task_id)
+        doubted = earlier.doubted if earlier else None
+        self._claims[task_id] = OpenClaim(task_id, Step.STARTED, self._clock(), doubted=doubted)
+        try:
+            await self._journal.write(self._claims[task_id])
+        except BaseException:
+            self.settle(task_id)
+            raise
+
+    def claimed(self, claim: Claim) -> None:
+        """Take note that Start was answered, and of when it was really sent; it may have waited for a permit."""
+        now = self._clock()
+        waited = loop_time() - claim.sent_at
+        sent = replace(now, boottime=now.boottime - waited, wall=now.wall - waited)
+        self._keep(replace(self._claims[claim.task.id], step=Step.CLAIMED, sent=sent))
+
+    def doubt(self, task_id: str) -> None:
+        """Take note that a Start was lost sight of."""
+        self._keep(replace(self._claims[task_id], doubted=self._clock()))
+
+    def unheard(self, task_id: str) -> None:
+        """Take note that a last word was sent, and nobody knows whether it was heard."""
+        if claim := self._claims.get(task_id):
+            self._keep(replace(claim, unheard=True))
+
+    async def committed(self, task_id: str, files: int, size: int) -> None:
+        """Write down that all files are durable, so that Complete is all that is left."""
+        await self._advance(task_id, Step.COMMITTED, files=files, bytes=size)
+
+    async def failing(self, task_id: str, message: str) -> None:
+        """Write down that all is in the quarantine, so that Fail is all that is left."""
+        await self._advance(task_id, Step.FAILING, message=message)
+
+    def loosen(self, task_id: str) -> None:
+        """Take note that nobody works on a claim any more, though it may still be ours."""
+        claim = self._claims.get(task_id)
+        if claim and claim.step in _AT_WORK:
+            self._keep(replace(claim, step=Step.LOOSE))
+
+    def settle(self, task_id: str, *, gone: bool = False) -> None:
+        """Take note that the last word was said; ``gone``: Aluma has deleted the task, so no doubt can matter."""
+        claim = self._claims.get(task_id)
+        if claim is None:
+            return
+        if not gone and self.grace(claim) > 0:
+            self._keep(replace(claim, step=Step.LOOSE, sent=_NEVER, unheard=False))
+        else:
+            del self._claims[task_id]
+            self._journal.forget(OpenClaim, task_id)
+
+    def holds(self, task_id: str) -> bool:
+        """Whether Aluma may count a task as claimed by us now, so that it must not be started, whatever is listed."""
+        claim = self._claims.get(task_id)
+        return bool(claim and elapsed(claim.sent, self._clock()) < self._timeout)
+
+    def standing(self, task_id: str) -> Standing:
+        """Judge by its age whose a claim is; one that is not known is over."""
+        claim = self._claims.get(task_id)
+        if claim is None:
+            return Standing.OVER
+        if claim.step is Step.LOOSE:
+            return Standing.OURS if self.worth(claim) > 0 else Standing.OVER
+        return standing(elapsed(claim.sent, self._clock()), self._timeout)
+
+    def worth(self, claim: OpenClaim) -> float:
+        """For how many seconds from now Aluma may count a claim as ours, so that a word about it is worth saying."""
+        now = self._clock()
+        return max(self._timeout - elapsed(claim.sent, now), self.grace(claim) + UNHEARD_SECONDS)
+
+    def grace(self, claim: OpenClaim) -> float:
+        """For how many seconds from now a Start that was lost sight of may still be carried out; below 0: no more."""
+        return GRACE_SECONDS - elapsed(claim.doubted, self._clock()) if claim.doubted else float("-inf")
+
+    async def _advance(self, task_id: str, step: Step, *, files: int = 0, bytes: int = 0, message: str = "") -> None:  # noqa: A002
+        claim = self._claims.get(task_id)
+        if claim is None:
+            return
+        self._claims[task_id] = replace(claim, step=step, files=files, bytes=bytes, message=message)
+        # Where that cannot be written a crash makes us give the task back instead: it is exported twice, alike.
+        with suppress(JournalError):
+            await self._journal.write(self._claims[task_id])
+
+    def _keep(self, claim: OpenClaim) -> None:
+        self._claims[claim.task_id] = claim
+        self._journal.note(claim)

@@ -1,0 +1,241 @@
+"""The simulated Aluma over HTTP: an aiohttp application, and a server for it on a loopback port."""
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import TypeVar
+
+import msgspec
+from aiohttp import web
+
+from aluma_async.testing.faults import Fault, FaultPlan
+from aluma_async.testing.simulator import Conflict, SimulatedAluma, Unknown
+
+T = TypeVar("T")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_CHUNK = 256 * 1024
+_END = web.RequestKey("end", str)  # how a request's connection is to end: abort or close
+
+
+def simulated_app(aluma: SimulatedAluma, faults: FaultPlan | None = None, prefix: str = "") -> web.Application:
+    """The API below ``prefix``; and ``GET /simulated``, what an observer wants to know (JSON)."""
+    face = _Face(aluma, faults or FaultPlan())
+    app = web.Application()
+    app.add_routes(
+        [
+            web.post(f"{prefix}/oauth/token", face.around("token", face.token)),
+            web.get(f"{prefix}/tasks", face.around("list", face.list_pending)),
+            web.get(prefix + "/tasks/{id}", face.around("get", face.get)),
+            *(
+                web.put(prefix + f"/tasks/{{id}}/{verb}_client_action", face.around(verb, face.change(verb)))
+                for verb in ("start", "complete", "cancel", "fail")
+            ),
+            web.get(prefix + "/file_collections/{collection}/files/{file}", face.around("file", face.file)),
+            web.get(f"{prefix}/simulated", face.observe),
+        ]
+    )
+    return app
+
+
+@asynccontextmanager
+async def serve(
+    aluma: SimulatedAluma, faults: FaultPlan | None = None, *, host: str = "127.0.0.1", port: int = 0, prefix: str = ""
+) -> AsyncIterator[str]:
+    """Serve on a port (0: any that is free); yields the base URL."""
+    runner = web.AppRunner(
+        simulated_app(aluma, faults, prefix), access_log=None, shutdown_timeout=1, handler_cancellation=True
+    )
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port)
+        await site.start()
+        yield f"http://{host}:{runner.addresses[0][1]}{prefix}"
+    finally:
+        await runner.cleanup()
+
+
+class _Face:
+    def __init__(self, aluma: SimulatedAluma, faults: FaultPlan) -> None:
+        self._aluma = aluma
+        self._faults = faults
+
+    def around(
+        self, verb: str, handler: Callable[[web.Request, Fault | None], Awaitable[web.StreamResponse]]
+    ) -> Handler:
+        """What all requests have in common: they are counted, delayed, authorised, and go wrong."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            aluma, behaviour = self._aluma, self._aluma.behaviour
+            try:
+                if not aluma.arrive():
+                    return _throttled(behaviour.retry_after_seconds)
+                if behaviour.latency_seconds:
+                    await asyncio.sleep(behaviour.latency_seconds)
+                fault = self._faults.next(verb)
+                match fault:
+                    case Fault.DROP_BEFORE:
+                        return _drop(request)
+                    case Fault.ERROR_BEFORE:
+                        return web.Response(status=503, text="<html>try again</html>", content_type="text/html")
+                    case Fault.THROTTLE:
+                        return _throttled(1)
+                    case Fault.HTML:
+                        return web.Response(text="<html>please log in</html>", content_type="text/html")
+                    case Fault.HANG:
+                        await asyncio.sleep(3600)
+                    case Fault.LATE:
+                        self._carry_out_late(request, verb)
+                        await asyncio.sleep(3600)
+                    case Fault.SLOW:
+                        await asyncio.sleep(self._faults.seconds(Fault.SLOW))
+                    case Fault.UNAUTHORISED:
+                        aluma.revoke_tokens()
+                if verb != "token" and not aluma.accepts(
+                    request.headers.get("Authorization", "").removeprefix("Bearer ")
+                ):
+                    return _said(401, "token missing or expired")
+                try:
+                    response = await handler(request, fault)
+                except Conflict as state:
+                    return _said(behaviour.conflict_status, f"the task is in state {state}")
+                except Unknown:
+                    return _said(404, "no such thing")
+                if fault is Fault.DROP_AFTER:
+                    return _drop(request)
+                if fault is Fault.ERROR_AFTER:
+                    return web.Response(status=502, text="Bad gateway")
+                if not response.prepared and _END not in request:  # the request is in flight until its reply has left
+                    await response.prepare(request)
+                    await response.write_eof()
+                return response
+            finally:
+                aluma.leave()  # before the client can see the end of the connection and send its next request
+                if request.transport and (end := request.get(_END)):
+                    getattr(request.transport, end)()
+
+        return handle
+
+    def _carry_out_late(self, request: web.Request, verb: str) -> None:
+        act = {"start": self._aluma.start, "complete": self._aluma.complete, "cancel": self._aluma.cancel}.get(verb)
+
+        def carry_out() -> None:
+            with suppress(Conflict, Unknown):
+                act(request.match_info["id"])  # type: ignore[misc]
+
+        if act:
+            asyncio.get_running_loop().call_later(self._faults.seconds(Fault.LATE), carry_out)
+
+    async def token(self, request: web.Request, _: Fault | None) -> web.StreamResponse:
+        try:
+            sent = msgspec.json.decode(await request.read(), type=dict[str, str])
+        except msgspec.DecodeError:
+            return _said(400, "not JSON")
+        token = self._aluma.issue_token(sent.get("client_id", ""), sent.get("client_secret", ""))
+        if token is None:
+            return _said(401, "invalid client")
+        return web.json_response({"access_token": token, "expires_in": int(self._aluma.behaviour.token_seconds)})
+
+    async def list_pending(self, request: web.Request, fault: Fault | None) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        piece = bytearray(b'{"tasks":[')
+        for number, row in enumerate(self._aluma.list_pending()):
+            piece += b"," * bool(number) + row
+            if len(piece) >= _CHUNK:
+                await response.write(bytes(piece))
+                piece.clear()
+        if fault is Fault.TRUNCATE:
+            await response.write(bytes(piece[: len(piece) // 2]))
+            return _cut(request, response)
+        await response.write(bytes(piece) + b"]}")
+        await response.write_eof()
+        return response
+
+    async def get(self, request: web.Request, _: Fault | None) -> web.StreamResponse:
+        return web.Response(body=self._aluma.get(request.match_info["id"]), content_type="application/json")
+
+    def change(self, verb: str) -> Callable[[web.Request, Fault | None], Awaitable[web.StreamResponse]]:
+        async def handle(request: web.Request, fault: Fault | None) -> web.StreamResponse:
+            task_id, status = request.match_info["id"], self._aluma.behaviour.success_status
+            if request.query.get("action") != "export":
+                return _said(400, "unknown action")
+            if verb == "start":
+                body = self._aluma.start(task_id)
+                if fault is Fault.TRUNCATE:
+                    return await _truncated(request, body, 202)
+                return web.Response(status=202, body=body, content_type="application/json")
+            if verb == "fail":
+                sent = msgspec.json.decode(await request.read(), type=dict[str, str])
+                self._aluma.fail(task_id, sent["message"])
+            else:
+                {"complete": self._aluma.complete, "cancel": self._aluma.cancel}[verb](task_id)
+            return web.Response(status=status)
+
+        return handle
+
+    async def file(self, request: web.Request, fault: Fault | None) -> web.StreamResponse:
+        body = self._aluma.file(request.match_info["collection"], request.match_info["file"])
+        response = web.StreamResponse(headers={"Content-Type": "application/pdf"})
+        begin = 0
+        if self._aluma.behaviour.resumable:
+            response.headers["ETag"] = f'"{zlib.crc32(body):x}"'
+            asked = request.http_range.start
+            if asked is not None and request.headers.get("If-Range") == response.headers["ETag"]:
+                begin = asked
+                response.set_status(206)
+                response.headers["Content-Range"] = f"bytes {begin}-{len(body) - 1}/{len(body)}"
+        view = memoryview(body)[begin:]
+        if self._aluma.behaviour.framing == "length" or fault is Fault.TRUNCATE:
+            response.content_length = len(view)
+        elif self._aluma.behaviour.framing == "chunked":
+            response.enable_chunked_encoding()
+        else:
+            response.force_close()
+            response._length_check = False  # noqa: SLF001 - aiohttp has no public way to leave the framing out
+        await response.prepare(request)
+        if fault is Fault.TRUNCATE:
+            await response.write(view[: len(view) // 2])
+            await asyncio.sleep(0.01)  # aiohttp's client drops what has not been read when the end comes
+            return _cut(request, response)
+        for start in range(0, len(view), _CHUNK):
+            await response.write(view[start : start + _CHUNK])
+        await response.write_eof()
+        return response
+
+    async def observe(self, _: web.Request) -> web.StreamResponse:
+        aluma = self._aluma
+        return web.json_response(
+            {"tasks": aluma.ledger(), "requests": dict(aluma.counts), "in_flight_peak": aluma.in_flight_peak}
+        )
+
+
+def _said(status: int, message: str) -> web.Response:
+    return web.json_response({"message": message}, status=status)
+
+
+def _throttled(seconds: float) -> web.Response:
+    headers = {"Retry-After": f"{seconds:.0f}"} if seconds else {}
+    return web.json_response({"message": "too many requests"}, status=429, headers=headers)
+
+
+def _drop(request: web.Request) -> web.Response:
+    """Cut the connection without a word."""
+    request[_END] = "abort"
+    return web.Response()
+
+
+async def _truncated(request: web.Request, body: bytes, status: int) -> web.StreamResponse:
+    """Announce the whole body and send half of it."""
+    response = web.StreamResponse(status=status, headers={"Content-Type": "application/json"})
+    response.content_length = len(body)
+    await response.prepare(request)
+    await response.write(body[: len(body) // 2])
+    return _cut(request, response)
+
+
+def _cut(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+    """Close the connection in the middle of a body."""
+    request[_END] = "close"
+    return response

@@ -1,0 +1,164 @@
+"""A schedule of the whole stack: the real client and server on an in-memory wire, real files and a real journal.
+
+Files and journal are on a memory file system where there is one. What a crash in the middle of a blocking step
+leaves, and what a power loss leaves, is not to be seen here: a blocking step is one step of the loop.
+"""
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+
+from aluma_async.aluma.client import AlumaClient
+from aluma_async.clock import loop_time
+from aluma_async.config import Credentials
+from aluma_async.destinations.folder.destination import FolderDestination
+from aluma_async.exceptions import JournalError
+from aluma_async.journal import sqlite
+from aluma_async.journal.memory import Record
+from aluma_async.journal.sqlite import SqliteJournal
+from aluma_async.models import Claim
+from aluma_async.pipeline.exporter import Exporter
+from aluma_async.pipeline.throttle import Throttle
+from aluma_async.policy.naming import OWN_FOLDER
+from aluma_async.ports import Delivery
+from aluma_async.testing.http_app import simulated_app
+from aluma_async.testing.memory_connector import MemoryConnector
+from aluma_async.testing.simulation.invariants import Instance, Troubles, WatchedAluma, WatchedPermits, WatchedSource
+from aluma_async.testing.simulation.schedule import Schedule
+
+_SHM = Path("/dev/shm")  # noqa: S108 - a place for files that live for a moment
+_BASE_URL = "http://aluma.test/v1"
+_REQUESTS_AT_ONCE = 5
+
+
+class FullSchedule(Schedule):
+    """The same plans, with real parts."""
+
+    def _prepare(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="aluma-async-", dir=_SHM if _SHM.is_dir() else None))
+        self._aluma = WatchedAluma(
+            self._plan.tasks, seed=self._plan.seed, profile=self.profile, behaviour=self._plan.behaviour, now=self._now
+        )
+        self._aluma.witness = self._witness
+        self._aluma.saved = lambda _: self._visible(self._folder / "out")
+        self._aluma.quarantined = lambda _: self._visible(self._folder / "quarantine")
+        self._expected = {data for task_id in self._aluma.ids() for _, _, data in self._aluma.expected(task_id)}
+        self._runner: web.AppRunner | None = None
+        self._wires: dict[int, MemoryConnector] = {}
+
+    @asynccontextmanager
+    async def _exporter(self, instance: Instance) -> AsyncIterator[Exporter]:
+        server = await self._server()
+        journal = _WatchedSqlite(self._folder / f"state-{instance.number}", instance)
+        instance.journal = journal
+        connector = self._wires[instance.number] = MemoryConnector(server)
+        settings = self._settings(instance)
+        throttle = Throttle(
+            _REQUESTS_AT_ONCE,
+            adaptive=self._plan.seed % 3 > 0,
+            uniform=settings["uniform"],
+            on_event=instance.on_event,
+        )
+        folders = [FolderDestination(self._folder / name) for name in ("out", "quarantine")]
+        try:
+            async with aiohttp.ClientSession(connector=connector) as session:
+                credentials = Credentials(self._aluma.client_id, self._aluma.client_secret)
+                permits = WatchedPermits(throttle, _REQUESTS_AT_ONCE, self._witness)
+                client = AlumaClient(session, _BASE_URL, credentials, permits=permits, on_event=instance.on_event)
+                out, quarantine = (_WatchedFolder(folder, instance, self._troubles) for folder in folders)
+                yield Exporter(WatchedSource(client, instance), out, quarantine=quarantine, journal=journal, **settings)
+                self._witness.demand(not throttle.in_flight, "a permit is held after the end")
+        finally:
+            journal.close()
+            for folder in folders:
+                folder.close()
+
+    async def _server(self) -> web.Server:
+        if self._runner is None:
+            app = simulated_app(self._aluma, self._faults, "/v1")
+            self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
+            await self._runner.setup()
+        assert self._runner.server
+        return self._runner.server
+
+    def _killed(self, instance: Instance) -> None:
+        if isinstance(instance.journal, _WatchedSqlite):
+            instance.journal.die()
+        if wire := self._wires.get(instance.number):
+            wire.cut()
+        self._look_at_files()
+
+    def _judge(self) -> None:
+        super()._judge()
+        self._look_at_files()
+        limit = _REQUESTS_AT_ONCE * self._plan.instances
+        peak = self._aluma.in_flight_peak
+        self._witness.demand(peak <= limit, f"{peak} requests in flight, and the limit is {limit}")
+
+    def _look_at_files(self) -> None:
+        """Whatever has happened, a file that can be seen is whole."""
+        for data in self._visible(self._folder / "out"):
+            self._witness.demand(data in self._expected, f"a visible file has {len(data)} bytes of no known file")
+
+    def _visible(self, root: Path) -> Iterator[bytes]:
+        for path in root.rglob("*"):
+            if path.is_file() and OWN_FOLDER not in path.relative_to(root).parts:
+                yield path.read_bytes()
+
+    async def _clean_up(self) -> None:
+        if self._runner:
+            await self._runner.cleanup()
+        shutil.rmtree(self._folder)
+
+
+class _WatchedFolder:
+    """The real folder; a crash may fall before and after its steps, and it may be away."""
+
+    def __init__(self, folder: FolderDestination, instance: Instance, troubles: Troubles) -> None:
+        self._folder = folder
+        self._instance = instance
+        self._troubles = troubles
+
+    async def probe(self) -> None:
+        await self._instance.point()
+        self._troubles.check()
+        await self._folder.probe()
+
+    @asynccontextmanager
+    async def open(self, claim: Claim) -> AsyncIterator[Delivery]:
+        async with self._folder.open(claim) as delivery:
+            yield delivery
+            await self._instance.point()
+            await self._troubles.meet()
+        await self._instance.point()
+
+
+class _WatchedSqlite(SqliteJournal):
+    """The real journal; a crash may fall before and after each write."""
+
+    def __init__(self, folder: Path, instance: Instance) -> None:
+        super().__init__(folder, on_event=instance.on_event)
+        self._where = folder
+        self._instance = instance
+
+    async def flush(self) -> None:
+        if self._waiting:
+            await self._instance.point()
+            if loop_time() < self._instance.journal_broken_until:
+                raise JournalError("the journal's disk is full")
+        await super().flush()
+        await self._instance.point()
+
+    def durable(self) -> Sequence[Record]:
+        """What a next process would find."""
+        return sqlite.look(self._where)
+
+    def die(self) -> None:
+        """Let go as the system does for a process that is gone: nothing that waits is written."""
+        self._waiting.clear()
+        self.close()

@@ -1,0 +1,371 @@
+"""What must hold whatever happens, watched at the edges of the pipeline: ports that look on, and the rules.
+
+Each exporter is an ``Instance``; it outlives its processes, as a machine with a state folder does.
+"""
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import anyio
+
+from aluma_async.clock import loop_time
+from aluma_async.events import Event, TaskCancelled, TaskCompleted, TaskFailed, TaskParked
+from aluma_async.exceptions import (
+    Ambiguous,
+    BadReply,
+    DestinationError,
+    DestinationUnavailable,
+    JournalError,
+    Refused,
+    SourceError,
+)
+from aluma_async.journal.memory import MemoryJournal, Record
+from aluma_async.models import Claim, ExportFile, ExportTask, OpenClaim, Step
+from aluma_async.pipeline.claim_tracker import UNHEARD_SECONDS
+from aluma_async.policy.lease import CLAIM_SHARE, GRACE_SECONDS, elapsed
+from aluma_async.ports import Clock, Permits, TaskSource
+from aluma_async.testing.destination import MemoryDelivery, MemoryDestination
+from aluma_async.testing.simulator import SimulatedAluma
+from aluma_async.testing.virtual_time import Process
+
+PROMPT_SECONDS = 5.0
+"""After a restart each claim of the last process is spoken of within this."""
+_SLACK = UNHEARD_SECONDS + 120.0  # a request that begins inside a limit may end outside of it
+
+
+class Violation(AssertionError):
+    """A rule was broken."""
+
+
+class Witness:
+    """Collects what is seen: a digest of all of it, and the rules that were broken."""
+
+    def __init__(self) -> None:
+        self.violations: list[str] = []
+        self.counts: Counter[str] = Counter()
+        self.story: list[str] | None = None
+        self._digest = hashlib.sha256()
+
+    def saw(self, what: str) -> None:
+        """Take note of something that happened."""
+        line = f"{loop_time():.6f} {what}"
+        self._digest.update(line.encode())
+        if self.story is not None:
+            self.story.append(line)
+
+    def demand(self, holds: bool, rule: str) -> None:
+        """Take note if a rule does not hold."""
+        if not holds:
+            self.violations.append(f"{loop_time():.3f} s: {rule}")
+
+    @property
+    def digest(self) -> str:
+        """Equal for two runs in which the same things happened in the same order at the same time."""
+        return self._digest.hexdigest()[:16]
+
+
+class WatchedAluma(SimulatedAluma):
+    """Looks at the destinations at the very moment when it would delete a task."""
+
+    witness: Witness
+    saved: Callable[[str], Iterable[bytes]]
+    """What is safe of a task at the destination."""
+    quarantined: Callable[[str], Iterable[bytes]]
+
+    def complete(self, task_id: str) -> None:
+        """Complete."""
+        done = self.counts["complete"]
+        super().complete(task_id)
+        if self.counts["complete"] > done:
+            self.witness.demand(self._all_in(self.saved, task_id), f"{task_id} completed, and not all is safe")
+
+    def fail(self, task_id: str, message: str) -> None:
+        """Fail."""
+        super().fail(task_id, message)
+        bad = self.ids().index(task_id) in self.behaviour.impossible_tasks
+        self.witness.demand(bad, f"{task_id} failed, and nothing was wrong with it")
+        self.witness.demand(self._all_in(self.quarantined, task_id), f"{task_id} failed, and not all is in quarantine")
+
+    def _all_in(self, safe: Callable[[str], Iterable[bytes]], task_id: str) -> bool:
+        return not Counter(data for _, _, data in self.expected(task_id)) - Counter(safe(task_id))
+
+
+class Instance:
+    """One exporter's machine: what it may do, and the moment at which its process is killed."""
+
+    def __init__(self, number: int, witness: Witness, clock: Clock, claim_timeout: float) -> None:
+        self.number = number
+        self.witness = witness
+        self.journal: WatchedJournal | Any = WatchedJournal(self)
+        self.process = Process()
+        self.points = 0
+        self.kill_at_point = 0
+        self.journal_broken_until = 0.0
+        self._clock = clock
+        self._timeout = claim_timeout
+        self._under_way: dict[str, str] = {}
+        self._not_before: dict[str, float] = {}
+        self._open: set[str] = set()
+        self._doubt: dict[str, float] = {}
+        self._lost_starts: set[str] = set()
+        self._owed: dict[str, float] = {}
+
+    async def point(self) -> None:
+        """A place at which the process may be killed; if it is, this never returns."""
+        self.points += 1
+        if self.points == self.kill_at_point:
+            self.process.kill()
+            await anyio.sleep_forever()
+
+    def killed(self) -> None:
+        """Take note that the process has ended without a word."""
+        for task_id, verb in self._under_way.items():
+            if verb == "start":
+                self._doubt[task_id] = float("inf")  # until the next process begins, which starts its grace
+        self._under_way.clear()
+        self._lost_starts.clear()
+        self._owed.clear()
+
+    def begun(self) -> None:
+        """Take note that a process begins: what its journal still holds is open, and is to be spoken of soon."""
+        now = loop_time()
+        for task_id, until in self._doubt.items():
+            if until == float("inf"):
+                self._doubt[task_id] = now + GRACE_SECONDS + _SLACK
+        for record in self.journal.durable():
+            if isinstance(record, OpenClaim):
+                self._open.add(record.task_id)
+                if record.step is Step.STARTED:  # nobody knows whether its Start was heard
+                    self._doubt[record.task_id] = now + GRACE_SECONDS + _SLACK
+                if record.step is not Step.LOOSE and elapsed(record.sent, self._clock()) < self._timeout * CLAIM_SHARE:
+                    self._owed[record.task_id] = now + PROMPT_SECONDS
+
+    def tick(self) -> None:
+        """Look whether something that was owed is late."""
+        late = [task_id for task_id, until in self._owed.items() if until < loop_time()]
+        for task_id in late:
+            del self._owed[task_id]
+            self.witness.demand(False, f"exporter {self.number} has not spoken of {task_id} in time after its restart")
+
+    def on_event(self, event: Event) -> None:
+        """Hear what the exporter says of itself."""
+        self.witness.counts[type(event).__name__] += 1
+        now = self._clock().boottime
+        if loop_time() < self.journal_broken_until:
+            now = float("-inf")  # what cannot be written down is not known to the next process
+        match event:
+            case TaskCancelled(task, _, _, seconds):
+                self._not_before[task.id] = now + seconds
+            case TaskParked(task, hold):
+                self._not_before[task.id] = now + hold.seconds
+            case TaskCompleted(task) | TaskFailed(task):
+                self._not_before.pop(task.id, None)
+
+    @contextmanager
+    def request(self, verb: str, task_id: str) -> Iterator[None]:
+        """The rules for what is said about a task."""
+        now, demand = loop_time(), self.witness.demand
+        who = f"exporter {self.number}: {verb} {task_id}"
+        demand(task_id not in self._under_way, f"{who} while {self._under_way.get(task_id)} is under way")
+        self._owed.pop(task_id, None)
+        if verb == "start":
+            awake = self._clock().boottime + 1e-6
+            demand(awake >= self._not_before.get(task_id, 0.0), f"{who} before its cool-down has ended")
+            demand(
+                any(r.task_id == task_id for r in self.journal.durable() if isinstance(r, OpenClaim)),
+                f"{who} without a durable intent",
+            )
+            demand(task_id not in self._lost_starts, f"{who} again, blindly")
+            self._open.add(task_id)
+        elif verb != "get":
+            self._lost_starts.discard(task_id)
+            ours = task_id in self._open or now <= self._doubt.get(task_id, 0.0)
+            demand(ours, f"{who} of what is not ours")
+        self._under_way[task_id] = verb
+        outcome = "done"
+        try:
+            yield
+        except BaseException as error:
+            outcome = type(error).__name__
+            if isinstance(error, Ambiguous) and verb == "start":
+                self._doubt[task_id] = loop_time() + GRACE_SECONDS + _SLACK
+                self._lost_starts.add(task_id)
+            surely_not = isinstance(error, SourceError) and not isinstance(error, Ambiguous | BadReply)
+            if isinstance(error, Refused) or (verb == "start" and surely_not):
+                self._open.discard(task_id)
+            raise
+        else:
+            if verb not in ("start", "get"):
+                self._open.discard(task_id)
+        finally:
+            self._under_way.pop(task_id, None)
+            self.witness.saw(f"{self.number} {verb} {task_id} {outcome}")
+
+
+class WatchedSource:
+    """A ``TaskSource`` around another."""
+
+    def __init__(self, source: TaskSource, instance: Instance) -> None:
+        self._source = source
+        self._instance = instance
+
+    async def list_pending(self) -> AsyncIterator[Sequence[ExportTask]]:
+        await self._instance.point()
+        async for tasks in self._source.list_pending():
+            yield tasks
+
+    async def start(self, task: ExportTask) -> Claim:
+        await self._instance.point()
+        with self._instance.request("start", task.id):
+            claim = await self._source.start(task)
+        await self._instance.point()
+        return claim
+
+    @asynccontextmanager
+    async def open_file(self, claim: Claim, file: ExportFile) -> AsyncIterator[AsyncIterator[bytes]]:
+        await self._instance.point()
+        async with self._source.open_file(claim, file) as chunks:
+            yield chunks
+
+    async def complete(self, task: ExportTask) -> None:
+        await self._instance.point()
+        with self._instance.request("complete", task.id):
+            await self._source.complete(task)
+        await self._instance.point()
+
+    async def cancel(self, task: ExportTask) -> None:
+        await self._instance.point()
+        with self._instance.request("cancel", task.id):
+            await self._source.cancel(task)
+        await self._instance.point()
+
+    async def fail(self, task: ExportTask, message: str) -> None:
+        await self._instance.point()
+        with self._instance.request("fail", task.id):
+            await self._source.fail(task, message)
+        await self._instance.point()
+
+    async def state(self, task: ExportTask) -> str | None:
+        with self._instance.request("get", task.id):
+            return await self._source.state(task)
+
+
+class WatchedPermits:
+    """``Permits`` around others: never too many at once, and none before the end of a pause that Aluma asked for."""
+
+    def __init__(self, permits: Permits, limit: int, witness: Witness) -> None:
+        self._permits = permits
+        self._limit = limit
+        self._witness = witness
+        self._held = 0
+        self._closed_until = 0.0
+
+    @asynccontextmanager
+    async def permit(self, *, urgent: bool = False) -> AsyncIterator[float]:
+        async with self._permits.permit(urgent=urgent) as moment:
+            self._held += 1
+            self._witness.demand(self._held <= self._limit, f"{self._held} requests at once, {self._limit} are allowed")
+            in_pause = loop_time() < self._closed_until - 1e-6
+            self._witness.demand(not in_pause, f"a request left before {self._closed_until:.3f}, as Aluma had asked")
+            try:
+                yield moment
+            except SourceError as error:
+                if error.retry_after:
+                    self._closed_until = max(self._closed_until, loop_time() + error.retry_after)
+                raise
+            finally:
+                self._held -= 1
+
+    async def received(self, count: int) -> None:
+        await self._permits.received(count)
+
+
+class WatchedJournal(MemoryJournal):
+    """A memory journal that can be out of order, and in which a crash may fall before and after each write."""
+
+    def __init__(self, instance: Instance) -> None:
+        super().__init__()
+        self._instance = instance
+
+    async def flush(self) -> None:
+        if self._waiting:
+            await self._instance.point()
+            if loop_time() < self._instance.journal_broken_until:
+                raise JournalError("the journal's disk is full")
+        await super().flush()
+        await self._instance.point()
+
+    def durable(self) -> Sequence[Record]:
+        """What a next process would find."""
+        return list(self._durable.values())
+
+
+class WatchedDestination:
+    """A ``Destination`` in memory that takes its time and breaks; a crash may fall between any two of its steps."""
+
+    def __init__(self, store: MemoryDestination, instance: Instance, troubles: "Troubles") -> None:
+        self._store = store
+        self._instance = instance
+        self._troubles = troubles
+
+    async def probe(self) -> None:
+        await self._instance.point()
+        self._troubles.check()
+
+    @asynccontextmanager
+    async def open(self, claim: Claim) -> AsyncIterator["WatchedDelivery"]:
+        delivery = MemoryDelivery(self._store)
+        yield WatchedDelivery(delivery, self._instance, self._troubles)
+        await self._instance.point()
+        await self._troubles.meet()
+        self._store.tasks[claim.task.id] = delivery.files
+        await self._instance.point()
+
+
+class WatchedDelivery:
+    """The files of one claim."""
+
+    def __init__(self, delivery: MemoryDelivery, instance: Instance, troubles: "Troubles") -> None:
+        self._delivery = delivery
+        self._instance = instance
+        self._troubles = troubles
+
+    def kept(self, file: ExportFile) -> int | None:
+        return self._delivery.kept(file)
+
+    async def save(self, file: ExportFile, chunks: AsyncIterable[bytes]) -> None:
+        await self._instance.point()
+        await self._delivery.save(file, chunks)
+        await self._troubles.meet()
+
+
+class Troubles:
+    """What goes wrong with a destination: it is away for some time, breaks now and then, or is slow."""
+
+    def __init__(self, chance: random.Random, broken: float, slow: float, away: Sequence[tuple[float, float]]) -> None:
+        self._chance = chance
+        self._broken = broken
+        self._slow = slow
+        self._away = away
+
+    def end(self) -> None:
+        """Let nothing go wrong any more."""
+        self._broken = self._slow = 0.0
+        self._away = ()
+
+    def check(self) -> None:
+        """Raise if nobody's files can be saved now."""
+        if any(begin <= loop_time() < end for begin, end in self._away):
+            raise DestinationUnavailable("the disk is full")
+
+    async def meet(self) -> None:
+        """Let one step take its time, and go wrong."""
+        if self._slow and self._chance.random() < self._slow:
+            await anyio.sleep(self._chance.choice((1, 20, 400, 1600)))
+        self.check()
+        if self._broken and self._chance.random() < self._broken:
+            raise DestinationError("a file could not be written")

@@ -1,0 +1,277 @@
+"""``SimulatedAluma``: Aluma's tasks API as a pure state machine, after its public guide.
+
+What the guide leaves open is a field of ``Behaviour``. It knows no network and no clock of its own: ``now``
+is handed in. The faces are ``SimulatedSource`` (in memory) and ``simulated_app`` (HTTP).
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+import msgspec
+from msgspec import Struct
+
+from aluma_async.testing.sample_data import Profile, Work, WorkFile
+
+PENDING, CLAIMED = "pending:start_client_action", "pending:complete_client_action"
+
+
+class Behaviour(Struct, frozen=True, kw_only=True):
+    """How this Aluma behaves where the real one's behaviour is not documented."""
+
+    conflict_status: int = 409
+    """The reply when a task's state does not fit."""
+    success_status: int = 202
+    repeated_complete_accepted: bool = False
+    list_cap: int = 0
+    """Tasks in a listing at most; 0: all."""
+    list_stale_seconds: float = 0.0
+    """How long a listing goes on to show a task that was claimed or settled."""
+    claim_timeout_seconds: float = 1800.0
+    token_seconds: float = 86400.0
+    framing: str = "length"
+    """How a file's body ends: length, chunked or unframed."""
+    resumable: bool = True
+    """Whether a file has an ETag, and a part of it can be asked for."""
+    max_at_once: int = 0
+    """Requests at once before 429; 0: no limit."""
+    retry_after_seconds: float = 1.0
+    """What a 429 asks for; 0: it does not say."""
+    latency_seconds: float = 0.0
+    """From the arrival of a request to its reply."""
+    impossible_tasks: tuple[int, ...] = ()
+    """Numbers of the tasks whose specification asks, at its end, for a source that there is not."""
+    bad_row: bool = True
+    """Whether the listing holds a row that no client can read and a date that does not exist, as the guide's does."""
+
+
+class Conflict(Exception):
+    """The task's state does not fit the request."""
+
+
+class Unknown(Exception):
+    """There is no such task or file."""
+
+
+class _Task:
+    """What is kept of a task; everything else is made from its number."""
+
+    __slots__ = ("changed_at", "number", "state")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.state = PENDING
+        self.changed_at = float("-inf")
+
+
+class SimulatedAluma:
+    """An account with ``tasks`` tasks that wait for export, made from ``seed``."""
+
+    client_id = "simulated-client"
+    client_secret = "simulated-secret"  # noqa: S105 - opens nothing real
+
+    def __init__(
+        self,
+        tasks: int = 100,
+        *,
+        seed: int = 0,
+        profile: Profile = "mixed",
+        behaviour: Behaviour = Behaviour(),  # noqa: B008 - frozen
+        now: Callable[[], float],
+    ) -> None:
+        self.behaviour = behaviour
+        self.work = Work(seed, profile)
+        self.counts: Counter[str] = Counter()
+        """Requests that were carried out, by verb; ``requeued`` counts claims that ran out."""
+        self.messages: dict[str, str] = {}
+        """What Fail said, by task id."""
+        self.in_flight = self.in_flight_peak = 0
+        self._now = now
+        self._tasks = {self.work.task_id(number): _Task(number) for number in range(tasks)}
+        self._claimed: dict[str, None] = {}  # oldest first
+        self._tokens: dict[str, float] = {}
+
+    # -- tokens
+
+    def issue_token(self, client_id: str, client_secret: str) -> str | None:
+        """A new token, or None if the credentials are wrong."""
+        if (client_id, client_secret) != (self.client_id, self.client_secret):
+            return None
+        self.counts["token"] += 1
+        token = hashlib.sha256(f"{self.counts['token']}".encode()).hexdigest()
+        self._tokens[token] = self._now() + self.behaviour.token_seconds
+        return token
+
+    def accepts(self, token: str) -> bool:
+        """Whether a token is good now."""
+        return self._now() < self._tokens.get(token, 0)
+
+    def revoke_tokens(self) -> None:
+        """Let no token be good any more."""
+        self._tokens.clear()
+
+    # -- requests in flight
+
+    def arrive(self) -> bool:
+        """Count a request in; False if the account has too many at once."""
+        self.in_flight += 1
+        self.in_flight_peak = max(self.in_flight_peak, self.in_flight)
+        return not self.behaviour.max_at_once or self.in_flight <= self.behaviour.max_at_once
+
+    def leave(self) -> None:
+        """Count a request out."""
+        self.in_flight -= 1
+
+    # -- the API's verbs
+
+    def list_pending(self) -> Iterator[bytes]:
+        """The rows (JSON) of the tasks that wait for export, oldest first."""
+        self.counts["list"] += 1
+        self._requeue()
+        cap = self.behaviour.list_cap or len(self._tasks) + 1
+        fresh = self._now() - self.behaviour.list_stale_seconds
+        for task_id, task in self._tasks.items():
+            if task.state == PENDING or (self.behaviour.list_stale_seconds and task.changed_at > fresh):
+                yield self._row(task_id, task, PENDING)
+                cap -= 1
+                if not cap:
+                    return
+        if self.behaviour.bad_row:
+            yield b'{"id":["not","an","id"],"created_at":"2024-03-25T16:38:66Z"}'
+
+    def start(self, task_id: str) -> bytes:
+        """Claim; return the Export Specification (JSON)."""
+        task = self._in_state(task_id, PENDING)
+        self._set(task_id, task, CLAIMED)
+        self._claimed[task_id] = None
+        self.counts["start"] += 1
+        return self.specification(task_id)
+
+    def complete(self, task_id: str) -> None:
+        """Take note of the export, and delete the task."""
+        if self.behaviour.repeated_complete_accepted and self._task(task_id).state == "completed":
+            return
+        self._settle(task_id, "completed", "complete")
+
+    def cancel(self, task_id: str) -> None:
+        """Take a claim back."""
+        self._settle(task_id, PENDING, "cancel")
+
+    def fail(self, task_id: str, message: str) -> None:
+        """Take note of the failure, and delete the task."""
+        self._settle(task_id, "failed", "fail")
+        self.messages[task_id] = message
+
+    def get(self, task_id: str) -> bytes:
+        """One task (JSON)."""
+        self._requeue()
+        task = self._task(task_id)
+        return self._row(task_id, task, task.state)
+
+    def file(self, collection: str, name: str) -> bytes:
+        """The bytes of a file; there is none once its task is deleted."""
+        task = self._task(collection)
+        if task.state not in (PENDING, CLAIMED):
+            raise Unknown
+        for file in self._files(task):
+            if file.text is None and _file_id(file) == name:
+                self.counts["file"] += 1
+                return self.work.pdf(file)
+        raise Unknown
+
+    # -- for an observer
+
+    def specification(self, task_id: str) -> bytes:
+        """The Export Specification (JSON) of a task."""
+        documents = [
+            {
+                "files": [
+                    {
+                        "folder": file.folder,
+                        "filename": file.filename,
+                        "source": "url" if file.text is None else "content",
+                        "content": file.text,
+                        "url": f"/file_collections/{task_id}/files/{_file_id(file)}" if file.text is None else None,
+                    }
+                    for file in document
+                ]
+            }
+            for document in self.work.documents(self._task(task_id).number)
+        ]
+        if self._task(task_id).number in self.behaviour.impossible_tasks:
+            fax = {"folder": "", "filename": "fax", "source": "fax", "content": None, "url": None}
+            documents.append({"files": [fax]})
+        return msgspec.json.encode({"documents": documents})
+
+    def expected(self, task_id: str) -> list[tuple[str, str, bytes]]:
+        """Folder, filename and bytes of all files of a task, whatever has become of it."""
+        return [(f.folder, f.filename, self.work.content(f)) for f in self._files(self._task(task_id))]
+
+    def ids(self, state: str | None = None) -> list[str]:
+        """Ids of all tasks, or of those in a state."""
+        self._requeue()
+        return [task_id for task_id, task in self._tasks.items() if state in (None, task.state)]
+
+    def ledger(self) -> dict[str, int]:
+        """How many tasks are in each state."""
+        self._requeue()
+        return dict(Counter(task.state for task in self._tasks.values()))
+
+    def _files(self, task: _Task) -> list[WorkFile]:
+        return [file for document in self.work.documents(task.number) for file in document]
+
+    def _row(self, task_id: str, task: _Task, state: str) -> bytes:
+        project_id, project_name = self.work.project(task.number)
+        created = datetime.fromtimestamp(1_711_385_828 + task.number, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return msgspec.json.encode(
+            {
+                "id": task_id,
+                "name": self.work.name(task.number),
+                "file_collection_id": task_id,
+                "project_id": project_id,
+                "project_name": project_name,
+                "created_at": created,
+                "documents_count": 1,
+                "state": state,
+                "client_action": "export",
+            }
+        )
+
+    def _task(self, task_id: str) -> _Task:
+        if task_id not in self._tasks:
+            raise Unknown
+        return self._tasks[task_id]
+
+    def _in_state(self, task_id: str, state: str) -> _Task:
+        self._requeue()
+        task = self._task(task_id)
+        if task.state != state:
+            raise Conflict(task.state)
+        return task
+
+    def _settle(self, task_id: str, state: str, verb: str) -> None:
+        task = self._in_state(task_id, CLAIMED)
+        del self._claimed[task_id]
+        self._set(task_id, task, state)
+        self.counts[verb] += 1
+
+    def _set(self, task_id: str, task: _Task, state: str) -> None:
+        del task_id
+        task.state = state
+        task.changed_at = self._now()
+
+    def _requeue(self) -> None:
+        """Give back what nobody has settled in time."""
+        before = self._now() - self.behaviour.claim_timeout_seconds
+        for task_id in list(self._claimed):
+            task = self._tasks[task_id]
+            if task.changed_at > before:
+                break
+            del self._claimed[task_id]
+            task.state = PENDING
+            self.counts["requeued"] += 1
+
+
+def _file_id(file: WorkFile) -> str:
+    return hashlib.sha256(f"{file.seed}/{file.size}/{file.folder}/{file.filename}".encode()).hexdigest()[:22]
