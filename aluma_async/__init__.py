@@ -12,14 +12,15 @@ if TYPE_CHECKING:
     from aluma_async.journal.memory import MemoryJournal
     from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask, Summary
     from aluma_async.pipeline.exporter import Exporter
-    from aluma_async.policy.backoff import Patience, Retry
-    from aluma_async.ports import Clock, Delivery, Destination, Journal, OnEvent, Permits, TaskSource
+    from aluma_async.policy.backoff import Backoff, RetryPolicy
+    from aluma_async.ports import Clock, Delivery, Destination, Journal, OnEvent, RequestLimiter, TaskSource
     from aluma_async.wiring import open_exporter
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AlumaClient",
+    "Backoff",
     "Claim",
     "Clock",
     "Config",
@@ -34,9 +35,8 @@ __all__ = [
     "Journal",
     "MemoryJournal",
     "OnEvent",
-    "Patience",
-    "Permits",
-    "Retry",
+    "RequestLimiter",
+    "RetryPolicy",
     "Summary",
     "TaskSource",
     "__version__",
@@ -45,22 +45,22 @@ __all__ = [
     "open_exporter",
 ]
 
-_HOMES = {
+_EXPORTS = {
     "aluma_async.aluma.client": "AlumaClient",
     "aluma_async.config": "Config Credentials",
     "aluma_async.destinations.folder.destination": "FolderDestination",
     "aluma_async.models": "Claim ExportFile ExportSpec ExportTask Summary",
     "aluma_async.pipeline.exporter": "Exporter",
     "aluma_async.journal.memory": "MemoryJournal",
-    "aluma_async.policy.backoff": "Patience Retry",
-    "aluma_async.ports": "Clock Delivery Destination Journal OnEvent Permits TaskSource",
+    "aluma_async.policy.backoff": "Backoff RetryPolicy",
+    "aluma_async.ports": "Clock Delivery Destination Journal OnEvent RequestLimiter TaskSource",
     "aluma_async.wiring": "open_exporter",
 }
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is: aiohttp takes its time, and a shell that completes a word waits for it."""
-    for home, names in _HOMES.items():
+    for home, names in _EXPORTS.items():
         if name in names.split():
             value = globals()[name] = getattr(import_module(home), name)
             return value

@@ -6,7 +6,7 @@ from asyncio import get_running_loop
 from functools import cache
 from pathlib import Path
 
-from aluma_async.models import Stamp
+from aluma_async.models import Timestamp
 
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC if hasattr(time, "CLOCK_MONOTONIC") else None)
 
@@ -16,10 +16,10 @@ def loop_time() -> float:
     return get_running_loop().time()
 
 
-def system_clock() -> Stamp:
+def system_clock() -> Timestamp:
     """Return the time. CLOCK_BOOTTIME continues while the machine sleeps, as Aluma's clock does."""
     boottime = time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
-    return Stamp(_boot(), boottime, time.time())
+    return Timestamp(_boot(), boottime, time.time())
 
 
 @cache

@@ -8,14 +8,14 @@ garbage collector's business (``gc=False``); one with an error is, as that holds
 from msgspec import Struct
 
 from aluma_async.exceptions import AlumaAsyncError
-from aluma_async.models import ExportFile, ExportTask, Hold, Summary
+from aluma_async.models import ExportFile, ExportTask, HoldRecord, Summary
 
 
 class Event(Struct, frozen=True):
     """Base of all events."""
 
 
-class QueueListed(Event, frozen=True):
+class TasksListed(Event, frozen=True):
     """A listing of the tasks that wait ended well."""
 
     listed: int
@@ -49,7 +49,7 @@ class TaskStarted(Event, frozen=True, gc=False):
     files: int
 
 
-class TaskRefused(Event, frozen=True):
+class ClaimRefused(Event, frozen=True):
     """Aluma did not give us the task: somebody else has it, or it is gone."""
 
     task: ExportTask
@@ -64,7 +64,7 @@ class BytesReceived(Event, frozen=True, gc=False):
     count: int
 
 
-class FileSaved(Event, frozen=True, gc=False):
+class FileStaged(Event, frozen=True, gc=False):
     """A file is staged at the destination."""
 
     task: ExportTask
@@ -94,7 +94,7 @@ class TaskParked(Event, frozen=True):
     """A task is held back for long: somebody should look at it, and ``aluma-async retry`` releases it."""
 
     task: ExportTask
-    hold: Hold
+    hold: HoldRecord
 
 
 class TaskReleased(Event, frozen=True):
@@ -124,14 +124,14 @@ class ClaimLost(Event, frozen=True):
     error: AlumaAsyncError
 
 
-class ClaimDeferred(Event, frozen=True):
+class SettlementUnconfirmed(Event, frozen=True):
     """A task's files are safe, but Complete (or Fail) found no hearing; it is said again until it does."""
 
     task: ExportTask
     error: AlumaAsyncError
 
 
-class FailingStopped(Event, frozen=True):
+class FailureBreakerOpened(Event, frozen=True):
     """Several tasks in a row were failed for one reason: no more are, until one is exported. They are parked."""
 
     task: ExportTask
@@ -144,7 +144,7 @@ class ClaimingPaused(Event, frozen=True):
     error: AlumaAsyncError
 
 
-class PauseProlonged(Event, frozen=True):
+class ClaimingStillPaused(Event, frozen=True):
     """What holds back all claims was tried again and has not passed; next time in so many seconds."""
 
     error: AlumaAsyncError
@@ -161,7 +161,7 @@ class JournalDamaged(Event, frozen=True):
     path: str
 
 
-class ClaimAbandoned(Event, frozen=True):
+class SettlementDeferred(Event, frozen=True):
     """Nothing could be said about a claim for now; it is tried again later, or Aluma's time-out ends the claim."""
 
     task: ExportTask
@@ -176,13 +176,13 @@ class RequestRetried(Event, frozen=True):
     delay: float
 
 
-class RequestsHeldBack(Event, frozen=True):
+class RequestsPaused(Event, frozen=True):
     """Aluma asked for a pause: no request of any worker leaves for so many seconds."""
 
     seconds: float
 
 
-class LimitChanged(Event, frozen=True):
+class ConcurrencyLimitChanged(Event, frozen=True):
     """So many requests may be in flight at once from now on, as Aluma was found to take them."""
 
     limit: int
@@ -191,7 +191,7 @@ class LimitChanged(Event, frozen=True):
 class DrainStarted(Event, frozen=True):
     """No new task is claimed; those in hand are finished."""
 
-    in_hand: int
+    tasks_in_progress: int
 
 
 class RunEnded(Event, frozen=True):

@@ -6,21 +6,21 @@ it means for the task, ``hint`` what the operator can do::
     AlumaAsyncError
     ├── ConfigError                what the user wrote cannot be used
     ├── SourceError                Aluma did not do what was asked
-    │   ├── CredentialsRefused     the client id and secret, or a fresh token, were refused
+    │   ├── AuthenticationFailed     the client id and secret, or a fresh token, were refused
     │   ├── Unavailable            not carried out, or a read that can simply be made again    retryable
     │   │   ├── Unreachable        never connected: surely not sent                            retryable
     │   │   └── RateLimited        429: surely not carried out                                 retryable
-    │   ├── BadReply               an answer that cannot be trusted or read                    retryable
+    │   ├── InvalidResponse               an answer that cannot be trusted or read                    retryable
     │   ├── Ambiguous              sent, and nobody knows whether it was carried out
-    │   ├── Refused                the task's state does not fit: it is not ours (any more)
+    │   ├── ClaimConflict                the task's state does not fit: it is not ours (any more)
     │   └── FileMissing            Aluma has no such file                                      fatal after 3
     ├── BadSpecification           what is to be exported cannot be read                       fatal after 3
-    │   └── ImpossibleExport       what is to be exported can never be exported                fatal after 1
+    │   └── UnexportableTask       what is to be exported can never be exported                fatal after 1
     ├── DestinationError           this task's files could not be written
     │   ├── DestinationUnavailable nobody's files can be written just now
-    │   └── DoesNotFit             what a file holds is not what the destination takes         fatal after 1
+    │   └── SchemaMismatch             what a file holds is not what the destination takes         fatal after 1
     └── JournalError               what must not be forgotten cannot be written down
-        └── JournalInUse           another process uses the state folder
+        └── JournalLocked           another process uses the state folder
 
 No message holds a document's content, a token or a secret.
 """
@@ -60,7 +60,7 @@ class SourceError(AlumaAsyncError):
         self.overloaded = overloaded or self.overloaded
 
 
-class CredentialsRefused(SourceError):
+class AuthenticationFailed(SourceError):
     """The client id and secret were refused, or a token just obtained with them was."""
 
 
@@ -80,7 +80,7 @@ class RateLimited(Unavailable):
     overloaded = True
 
 
-class BadReply(SourceError):
+class InvalidResponse(SourceError):
     """An answer that cannot be trusted (cut short, not provably whole, of another kind) or read."""
 
     retryable = True
@@ -90,7 +90,7 @@ class Ambiguous(SourceError):
     """A request that changes a task was sent, and nobody knows whether it was carried out."""
 
 
-class Refused(SourceError):
+class ClaimConflict(SourceError):
     """The task's state does not fit the request: the claim is not ours, or not ours any more."""
 
 
@@ -111,7 +111,7 @@ class BadSpecification(AlumaAsyncError):
         """The specification as it came; it holds content, so it belongs in no log."""
 
 
-class ImpossibleExport(BadSpecification):
+class UnexportableTask(BadSpecification):
     """The Export Specification was read, and what it asks for can never be done."""
 
     fatal_after = 1
@@ -125,7 +125,7 @@ class DestinationUnavailable(DestinationError):
     """Nobody's files can be written just now (disk full, read-only, folder away)."""
 
 
-class DoesNotFit(DestinationError):
+class SchemaMismatch(DestinationError):
     """What a file holds is not what the destination takes (a row that a table has no room for)."""
 
     fatal_after = 1
@@ -135,11 +135,11 @@ class JournalError(AlumaAsyncError):
     """What must not be forgotten cannot be written down, so nothing may be claimed."""
 
 
-class JournalInUse(JournalError):
+class JournalLocked(JournalError):
     """Another process uses the state folder."""
 
 
-def deciding(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def primary_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Of several errors of one task the one that decides: what will not pass before what may, ours before others'."""
     flat: list[BaseException] = []
     pending: list[BaseException] = [group]

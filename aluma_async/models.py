@@ -63,7 +63,7 @@ class Claim(Struct, frozen=True, gc=False):
     """When Start was sent (the event loop's clock): Aluma's time-out runs from no earlier than this."""
 
 
-class Stamp(Struct, frozen=True, gc=False):
+class Timestamp(Struct, frozen=True, gc=False):
     """A moment that a later process can still measure from, even if the machine slept or started anew meanwhile."""
 
     boot: str
@@ -74,10 +74,10 @@ class Stamp(Struct, frozen=True, gc=False):
     """Seconds since 1970; only used across two starts, since somebody may set this clock."""
 
 
-class Step(StrEnum):
+class ClaimState(StrEnum):
     """How far a claim has come, and so what is left to be said about it."""
 
-    STARTED = "started"
+    STARTING = "started"
     """Start was sent, or is about to be: Cancel, and again if it was carried out late."""
     CLAIMED = "claimed"
     """Start was answered: Cancel."""
@@ -85,20 +85,20 @@ class Step(StrEnum):
     """All its files are durable: Complete."""
     FAILING = "failing"
     """All it holds is in the quarantine: Fail."""
-    LOOSE = "loose"
+    ORPHANED = "loose"
     """Nobody works on it, and Aluma may count it as ours: Cancel, until that cannot be any more."""
 
 
-class OpenClaim(Struct, frozen=True, gc=False):
+class ClaimRecord(Struct, frozen=True, gc=False):
     """What the journal keeps of a claim about which the last word was not said. Neither content nor names."""
 
     task_id: str
-    step: Step
-    sent: Stamp
+    step: ClaimState
+    sent: Timestamp
     """When Start was sent, or a little before."""
     unheard: bool = False
     """Whether the last word was sent, and its answer lost: if it is refused next time, it was heard."""
-    doubted: Stamp | None = None
+    doubted: Timestamp | None = None
     """When a Start of ours was last lost sight of: Aluma may carry it out for some time after."""
     files: int = 0
     bytes: int = 0
@@ -106,11 +106,11 @@ class OpenClaim(Struct, frozen=True, gc=False):
     """What Fail says."""
 
 
-class Hold(Struct, frozen=True, gc=False):
+class HoldRecord(Struct, frozen=True, gc=False):
     """What the journal keeps of a task that is held back: cooling down, or parked."""
 
     task_id: str
-    since: Stamp
+    since: Timestamp
     seconds: float
     failures: int = 0
     """Failures in a row."""
@@ -122,7 +122,7 @@ class Hold(Struct, frozen=True, gc=False):
     message: str = ""
 
 
-class Exported(Struct, frozen=True, array_like=True, gc=False):
+class ExportRecord(Struct, frozen=True, array_like=True, gc=False):
     """What the journal keeps of a task that was exported. Neither content nor names of files."""
 
     task_id: str

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeAlias
 
 from aluma_async.events import Event
-from aluma_async.models import Claim, ExportFile, ExportTask, Hold, OpenClaim, Stamp
+from aluma_async.models import Claim, ClaimRecord, ExportFile, ExportTask, HoldRecord, Timestamp
 
 OnEvent: TypeAlias = Callable[[Event], None]
 """Told of everything that happens. MUST NOT block; what it raises is swallowed."""
@@ -16,7 +16,7 @@ OnEvent: TypeAlias = Callable[[Event], None]
 Uniform: TypeAlias = Callable[[float, float], float]
 """Chance, handed in: a number between the two (``random.uniform``)."""
 
-Clock: TypeAlias = Callable[[], Stamp]
+Clock: TypeAlias = Callable[[], Timestamp]
 """What time it is, for what outlives the process; everything else goes by the event loop's clock."""
 
 
@@ -38,8 +38,8 @@ class TaskSource(Protocol):
         """Claim a task.
 
         MUST be whole for a cancelled caller: once the request is under way its answer is awaited, and
-        the claim is returned even then. Raises ``Refused`` if the task is not given to us, ``Ambiguous``,
-        ``BadReply`` or ``BadSpecification`` if it was or may have been, anything else if it was not.
+        the claim is returned even then. Raises ``ClaimConflict`` if the task is not given to us, ``Ambiguous``,
+        ``InvalidResponse`` or ``BadSpecification`` if it was or may have been, anything else if it was not.
         """
         ...
 
@@ -53,7 +53,7 @@ class TaskSource(Protocol):
     async def complete(self, task: ExportTask) -> None:
         """Say that a claimed task is exported. Aluma deletes it, for ever.
 
-        Raises ``Refused`` if the claim is not ours any more. MUST be whole for a cancelled caller, like ``start``.
+        Raises ``ClaimConflict`` if the claim is not ours any more. MUST be whole for a cancelled caller, like ``start``.
         """
         ...
 
@@ -73,7 +73,7 @@ class TaskSource(Protocol):
 class Delivery(Protocol):
     """The files of one claim on their way into a destination."""
 
-    def kept(self, file: ExportFile) -> int | None:
+    def resumable_size(self, file: ExportFile) -> int | None:
         """Tell the size of a file that an earlier attempt at the very same specification has staged; None: save it.
 
         MAY always be None. It serves a task that has more to download than a claim lasts.
@@ -107,7 +107,7 @@ class Destination(Protocol):
         ...
 
 
-class Permits(Protocol):
+class RequestLimiter(Protocol):
     """The right to send a request: one limit, one rate and one pause for all requests of an exporter."""
 
     def permit(self, *, urgent: bool = False) -> AbstractAsyncContextManager[float]:
@@ -119,7 +119,7 @@ class Permits(Protocol):
         """
         ...
 
-    async def received(self, count: int) -> None:
+    async def consume_bytes(self, count: int) -> None:
         """Account for bytes downloaded; waits if there is a limit on bytes per second."""
         ...
 
@@ -131,22 +131,22 @@ class Journal(Protocol):
     content nor tokens. Every verb but ``note`` and ``forget`` raises ``JournalError``.
     """
 
-    async def recall(self) -> Sequence[OpenClaim | Hold]:
+    async def recall(self) -> Sequence[ClaimRecord | HoldRecord]:
         """Return all records. Called once, before all else; MUST refuse a second process until ``close``."""
         ...
 
-    async def write(self, *records: OpenClaim | Hold) -> None:
+    async def write(self, *records: ClaimRecord | HoldRecord) -> None:
         """Keep records. MUST be durable when it returns, with all that was noted and forgotten before.
 
         A caller that is cancelled meanwhile MUST NOT stop what others wait for.
         """
         ...
 
-    def note(self, record: OpenClaim | Hold) -> None:
+    def note(self, record: ClaimRecord | HoldRecord) -> None:
         """Keep a record some time soon; a crash MAY lose it."""
         ...
 
-    def forget(self, kind: type[OpenClaim] | type[Hold], task_id: str) -> None:
+    def forget(self, kind: type[ClaimRecord] | type[HoldRecord], task_id: str) -> None:
         """Drop a task's record, if there is one, some time soon; a crash MAY bring it back."""
         ...
 

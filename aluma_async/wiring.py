@@ -13,8 +13,8 @@ import aiohttp
 from aluma_async.aluma.client import AlumaClient
 from aluma_async.aluma.download import DownloadLimits, PublicResolver
 from aluma_async.config import Config, Credentials, FolderConfig
-from aluma_async.config.reload import needs_restart
-from aluma_async.config.tls import tls
+from aluma_async.config.reload import restart_required
+from aluma_async.config.tls import ssl_context
 from aluma_async.destinations.registry import open_destinations, open_folder
 from aluma_async.destinations.router import Routed
 from aluma_async.events import Event
@@ -23,7 +23,7 @@ from aluma_async.journal.history import History
 from aluma_async.journal.sqlite import SqliteJournal
 from aluma_async.pipeline.exporter import Exporter
 from aluma_async.pipeline.throttle import Throttle
-from aluma_async.policy.backoff import Patience, Retry
+from aluma_async.policy.backoff import Backoff, RetryPolicy
 from aluma_async.ports import Destination, OnEvent
 
 _USER_AGENT = f"aluma-async/{version('aluma-async')}"
@@ -36,7 +36,7 @@ async def open_client(
     config: Config, credentials: Credentials | None = None, *, on_event: OnEvent | None = None
 ) -> AsyncIterator[AlumaClient]:
     """Open the API as the config says. Raises ``ConfigError``; sends nothing yet."""
-    async with _open_client(config, credentials, _throttle(config, on_event), on_event) as client:
+    async with _open_client(config, credentials, _make_throttle(config, on_event), on_event) as client:
         yield client
 
 
@@ -53,7 +53,7 @@ async def _open_client(
     connector = aiohttp.TCPConnector(
         limit=0,  # the throttle has it, and it may change
         keepalive_timeout=_KEEP_ALIVE_SECONDS,
-        ssl=tls(config.aluma.ca_file, "[aluma] "),
+        ssl=ssl_context(config.aluma.ca_file, "[aluma] "),
         resolver=PublicResolver(aiohttp.DefaultResolver(), config.aluma.download_hosts),
     )
     async with aiohttp.ClientSession(
@@ -69,35 +69,40 @@ async def _open_client(
             credentials,
             projects=config.aluma.projects,
             downloads=downloads,
-            permits=throttle,
+            request_limiter=throttle,
             on_event=on_event,
         )
 
 
-class Run:
+class ReloadableExporter:
     """An exporter, with those of its parts that can be changed while it runs."""
 
     def __init__(
-        self, config: Config, exporter: Exporter, throttle: Throttle, routed: Routed | None, yours: Collection[str]
+        self,
+        config: Config,
+        exporter: Exporter,
+        throttle: Throttle,
+        router: Routed | None,
+        extra_destinations: Collection[str],
     ) -> None:
         self.exporter = exporter
         self._config = config
         self._throttle = throttle
-        self._routed = routed
-        self._yours = yours
+        self._router = router
+        self._extra_destinations = extra_destinations
 
     def reload(self, config: Config) -> list[str]:
         """Take over what can be, at once and without dropping a claim; name the keys that need a new start."""
-        left = list(needs_restart(self._config, config))
+        restart_keys = list(restart_required(self._config, config))
         self.exporter.resize(config.exporter.workers)
         self._throttle.set_limits(
             config.max_at_once,
             max_per_second=config.limits.max_per_second,
             max_bytes_per_second=config.limits.max_bytes_per_second,
         )
-        if self._routed and "destinations" not in left:
-            self._routed.route = config.routing(self._yours).of
-        return left
+        if self._router and "destinations" not in restart_keys:
+            self._router.route = config.routing(self._extra_destinations).destinations_for
+        return restart_keys
 
 
 @asynccontextmanager
@@ -112,33 +117,35 @@ async def open_exporter(
 
     ``destinations`` are yours, by name, beside the config's: routes may name them. They are not closed.
     """
-    async with open_run(config, credentials, on_event=on_event, destinations=destinations) as run:
-        yield run.exporter
+    async with open_reloadable_exporter(
+        config, credentials, on_event=on_event, destinations=destinations
+    ) as reloadable:
+        yield reloadable.exporter
 
 
 @asynccontextmanager
-async def open_run(
+async def open_reloadable_exporter(
     config: Config,
     credentials: Credentials | None = None,
     *,
     on_event: OnEvent | None = None,
     destinations: Mapping[str, Destination] | None = None,
-) -> AsyncIterator[Run]:
+) -> AsyncIterator[ReloadableExporter]:
     """Open an exporter whose config can be changed while it runs; all else as ``open_exporter`` has it."""
-    yours = destinations or {}
+    extra_destinations = destinations or {}
     if os.environ.get("AIOCACHE_DISABLE") == "1":
         raise ConfigError("AIOCACHE_DISABLE=1 would let failing tasks be tried again and again", hint="Unset it.")
-    routing, retry, state = config.routing(yours), config.retry, config.state_folder()
-    throttle = _throttle(config, on_event)
+    routing, retry, state = config.routing(extra_destinations), config.retry, config.state_folder()
+    throttle = _make_throttle(config, on_event)
     async with (
         _open_client(config, credentials, throttle, on_event) as client,
         open_destinations(config.destinations, state) as opened,
         AsyncExitStack() as stack,
     ):
-        to = {**opened, **yours}
-        routed = Routed(to, routing.of) if len(to) > 1 else None
-        journal = _journal(state, stack, on_event)
-        history = History(journal, routed.went_to if routed else lambda _: tuple(to))
+        targets = {**opened, **extra_destinations}
+        router = Routed(targets, routing.destinations_for) if len(targets) > 1 else None
+        journal = _open_journal(state, stack, on_event)
+        history = History(journal, router.went_to if router else lambda _: tuple(targets))
 
         def tell(event: Event) -> None:
             if type(event) in History.HEARS:
@@ -148,24 +155,24 @@ async def open_run(
 
         exporter = Exporter(
             client,
-            routed or next(iter(to.values())),
+            router or next(iter(targets.values())),
             workers=config.exporter.workers,
             queue_size=config.queue_size,
             journal=journal,
             quarantine=open_folder(FolderConfig(path=config.quarantine_folder()), state, stack),
-            retry=Retry(retry.attempts, retry.wait_initial_seconds, retry.wait_max_seconds),
-            cooldown=Patience(retry.cooldown_initial_seconds, retry.cooldown_max_seconds),
-            polling=Patience(config.exporter.poll_wait_initial_seconds, config.exporter.poll_wait_max_seconds),
+            retry=RetryPolicy(retry.attempts, retry.wait_initial_seconds, retry.wait_max_seconds),
+            cooldown=Backoff(retry.cooldown_initial_seconds, retry.cooldown_max_seconds),
+            polling=Backoff(config.exporter.poll_wait_initial_seconds, config.exporter.poll_wait_max_seconds),
             park=retry.park_seconds,
             park_after=retry.park_after,
             claim_timeout=config.aluma.claim_timeout_seconds,
             drain_timeout=config.exporter.drain_timeout_seconds,
             on_event=tell,
         )
-        yield Run(config, exporter, throttle, routed, yours)
+        yield ReloadableExporter(config, exporter, throttle, router, extra_destinations)
 
 
-def _throttle(config: Config, on_event: OnEvent | None) -> Throttle:
+def _make_throttle(config: Config, on_event: OnEvent | None) -> Throttle:
     return Throttle(
         config.max_at_once,
         adaptive=config.limits.adaptive,
@@ -176,7 +183,7 @@ def _throttle(config: Config, on_event: OnEvent | None) -> Throttle:
     )
 
 
-def _journal(folder: Path, stack: AsyncExitStack, on_event: OnEvent | None) -> SqliteJournal:
+def _open_journal(folder: Path, stack: AsyncExitStack, on_event: OnEvent | None) -> SqliteJournal:
     executor = stack.enter_context(ThreadPoolExecutor(1, "aluma-async-journal"))
     journal = SqliteJournal(folder, executor=executor, on_event=on_event)
     stack.callback(journal.close)

@@ -8,7 +8,7 @@ import anyio
 from aiohttp import web
 
 from aluma_async import AlumaClient, Credentials
-from aluma_async.ports import OnEvent, Permits
+from aluma_async.ports import OnEvent, RequestLimiter
 from aluma_async.testing import Behaviour, FaultPlan, MemoryConnector, SimulatedAluma, Work, simulated_app
 
 BASE_URL = "http://aluma.test/v1"
@@ -37,7 +37,7 @@ async def client_of(
     faults: FaultPlan | None = None,
     *,
     credentials: Credentials | None = None,
-    permits: Permits | None = None,
+    request_limiter: RequestLimiter | None = None,
     projects=(),
     on_event: OnEvent | None = None,
 ) -> AsyncIterator[AlumaClient]:
@@ -47,7 +47,7 @@ async def client_of(
             session,
             BASE_URL,
             credentials or Credentials(aluma.client_id, aluma.client_secret),
-            permits=permits,
+            request_limiter=request_limiter,
             projects=projects,
             on_event=on_event,
         )

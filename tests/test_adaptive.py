@@ -93,24 +93,24 @@ def test_where_nothing_is_refused_it_finds_the_point_from_which_more_only_waits_
 def test_it_stays_between_one_and_the_most_that_is_allowed():
     limit = AdaptiveLimit(8)
     for number in range(100):
-        limit.answered(number, number + 0.1, in_flight=limit.value, timed=True)
+        limit.record_success(number, number + 0.1, in_flight=limit.value, measured=True)
         assert limit.value <= 8
     for number in range(100, 200):
-        limit.refused(number, number + 0.1)
+        limit.record_overload(number, number + 0.1)
     assert limit.value == 1
 
 
 def test_those_refused_together_count_as_one():
-    limit = AdaptiveLimit(100, first=50)
+    limit = AdaptiveLimit(100, initial=50)
     for _ in range(30):
-        limit.refused(0.0, 0.1)
+        limit.record_overload(0.0, 0.1)
     assert limit.value == 40
 
 
 def test_what_was_not_held_back_by_the_limit_does_not_raise_it():
-    limit = AdaptiveLimit(100, first=10)
+    limit = AdaptiveLimit(100, initial=10)
     for number in range(100):
-        limit.answered(number, number + 0.1, in_flight=3, timed=True)
+        limit.record_success(number, number + 0.1, in_flight=3, measured=True)
     assert limit.value == 10
 
 

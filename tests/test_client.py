@@ -9,11 +9,11 @@ from aiohttp import web
 from aluma_async import AlumaClient, Credentials, Exporter, events
 from aluma_async.exceptions import (
     Ambiguous,
-    BadReply,
-    CredentialsRefused,
+    AuthenticationFailed,
+    ClaimConflict,
     FileMissing,
+    InvalidResponse,
     RateLimited,
-    Refused,
     SourceError,
     Unavailable,
 )
@@ -106,13 +106,13 @@ def test_wrong_credentials_and_a_token_that_is_never_good_are_said_plainly_and_w
     async def main():
         aluma = simulated(1)
         async with client_of(aluma, credentials=Credentials("x", "canary-secret")) as client:
-            with pytest.raises(CredentialsRefused) as caught:
+            with pytest.raises(AuthenticationFailed) as caught:
                 await pending(client)
             assert "canary" not in str(caught.value) + repr(caught.value)
         faults = FaultPlan()
         faults.plan("list", [Fault.UNAUTHORISED, Fault.UNAUTHORISED])
         async with client_of(aluma, faults) as client:
-            with pytest.raises(CredentialsRefused):
+            with pytest.raises(AuthenticationFailed):
                 await pending(client)
 
     run_virtual(main)
@@ -127,7 +127,7 @@ def test_wrong_credentials_and_a_token_that_is_never_good_are_said_plainly_and_w
         (Fault.ERROR_AFTER, Ambiguous, True),
         (Fault.HANG, Ambiguous, False),
         (Fault.HTML, Ambiguous, False),
-        (Fault.TRUNCATE, BadReply, True),
+        (Fault.TRUNCATE, InvalidResponse, True),
         (Fault.THROTTLE, RateLimited, False),
     ],
 )
@@ -181,7 +181,7 @@ def test_what_does_not_fit_the_state_is_refused_whatever_the_status():
         for status in (400, 403, 404, 409, 412, 422):
             aluma = simulated(1, conflict_status=status)
             async with client_of(aluma) as client:
-                with pytest.raises(Refused):
+                with pytest.raises(ClaimConflict):
                     await client.complete(ExportTask(aluma.ids()[0]))
 
     run_virtual(main)
@@ -210,12 +210,12 @@ def test_a_download_is_whole_or_raises():
                 claim = await client.start(ExportTask(aluma.ids()[0]))
                 assert await download(client, claim) == aluma.expected(claim.task.id)[1][2]
                 for _ in range(2):
-                    with pytest.raises(BadReply):
+                    with pytest.raises(InvalidResponse):
                         await download(client, claim)
         aluma = simulated(1, framing="unframed")
         async with client_of(aluma) as client:
             claim = await client.start(ExportTask(aluma.ids()[0]))
-            with pytest.raises(BadReply, match="length"):
+            with pytest.raises(InvalidResponse, match="length"):
                 await download(client, claim)
 
     run_virtual(main)
@@ -294,7 +294,7 @@ def test_no_redirect_is_followed(status):
     run_virtual(main)
 
 
-@pytest.mark.parametrize(("status", "error"), [(502, Ambiguous), (429, RateLimited), (409, Refused)])
+@pytest.mark.parametrize(("status", "error"), [(502, Ambiguous), (429, RateLimited), (409, ClaimConflict)])
 def test_the_status_counts_however_long_the_page_that_comes_with_it(status, error):
     """A proxy's page of 200 KB must not turn an ambiguous Complete into something else."""
 
@@ -344,7 +344,7 @@ def test_requests_in_flight_never_exceed_the_limit_measured_at_the_server():
     async def main():
         aluma = simulated(60, "mixed", latency_seconds=0.05)
         throttle = Throttle(5, uniform=random.Random(0).uniform, on_event=lambda _: None)
-        async with client_of(aluma, permits=throttle) as client:
+        async with client_of(aluma, request_limiter=throttle) as client:
             summary = await Exporter(client, MemoryDestination(), workers=40).run_until_drained()
         assert summary.exported == 60
         assert aluma.in_flight_peak == 5

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from aluma_async.journal.sqlite import SqliteJournal
-from aluma_async.models import Hold, Stamp
+from aluma_async.models import HoldRecord, Timestamp
 
 BIN = str(Path(sys.executable).parent)
 
@@ -81,7 +81,7 @@ def test_retry_proposes_what_is_held_back(tmp_path):
     async def hold(*ids):
         journal = SqliteJournal(tmp_path)
         await journal.recall()
-        await journal.write(*(Hold(task_id, Stamp("boot", 0.0, 0.0), 60.0) for task_id in ids))
+        await journal.write(*(HoldRecord(task_id, Timestamp("boot", 0.0, 0.0), 60.0) for task_id in ids))
         journal.close()
 
     asyncio.run(hold("abc", "abd", "xyz"))

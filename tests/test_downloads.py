@@ -11,7 +11,7 @@ from aiohttp.abc import AbstractResolver
 
 from aluma_async import AlumaClient, Credentials
 from aluma_async.aluma.download import DownloadLimits, PublicResolver
-from aluma_async.exceptions import BadReply, SourceError, Unavailable
+from aluma_async.exceptions import InvalidResponse, SourceError, Unavailable
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
 from aluma_async.testing import Fault, FaultPlan, run_virtual
 from tests.stack import BASE_URL, app_session, client_of, simulated
@@ -83,7 +83,7 @@ def test_it_goes_on_only_where_the_server_says_that_it_is_the_same_file():
                 return await part(request, 1000, len(BODY), **answer)
 
             async with serving(reply) as (client, seen):
-                with pytest.raises(BadReply, match="broke off"):
+                with pytest.raises(InvalidResponse, match="broke off"):
                     await download(client, CLAIM)
             assert seen[1].headers["Range"] == "bytes=1000-"
             assert seen[1].headers["If-Range"] == '"1"'
@@ -103,7 +103,7 @@ def test_it_goes_on_neither_without_a_sure_version_nor_without_progress_nor_for_
             )
 
         async with serving(reply) as (client, seen):
-            with pytest.raises(BadReply, match="cut short"):
+            with pytest.raises(InvalidResponse, match="cut short"):
                 await download(client, CLAIM)
         assert len(seen) == requests
 

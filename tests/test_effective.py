@@ -7,7 +7,7 @@ import pytest
 
 from aluma_async.config import AlumaConfig, Config
 from aluma_async.config.destinations import SqlConfig
-from aluma_async.config.redaction import shown
+from aluma_async.config.redaction import redact
 
 CANARY = "canary-5b1c"
 CONFIG = f"""
@@ -103,7 +103,7 @@ def test_a_mistake_in_the_config_is_told_as_everywhere(cli, tmp_path):
     ],
 )
 def test_what_is_hidden_and_what_is_not(key, value, seen):
-    assert shown(key, value) == seen
+    assert redact(key, value) == seen
 
 
 def test_no_repr_of_a_table_holds_a_password():

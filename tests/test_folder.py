@@ -478,7 +478,7 @@ def test_what_a_task_that_ran_out_of_time_had_finished_is_kept_for_its_next_atte
         assert not tree(root)
         assert not staged(root)
         async with destination.open(what) as delivery:
-            assert [delivery.kept(file) for file in what.spec.files] == [len(BIG), len(BIG) - 1, None]
+            assert [delivery.resumable_size(file) for file in what.spec.files] == [len(BIG), len(BIG) - 1, None]
             await delivery.save(what.spec.files[2], chunks(b"small"))
         assert tree(root) == {"a": BIG, "b": BIG[1:], "small": b"small"}
         assert not list((root / ".aluma-async" / "kept").iterdir())
@@ -492,14 +492,14 @@ def test_what_was_kept_serves_the_very_same_specification_only_and_can_be_saved_
         await too_long(destination, what, BIG, BIG)
         changed = Claim(what.task, ExportSpec(what.spec.files, b"another"), 0.0)
         async with destination.open(changed) as delivery:
-            assert delivery.kept(what.spec.files[0]) is None
+            assert delivery.resumable_size(what.spec.files[0]) is None
             for file in what.spec.files:
                 await delivery.save(file, chunks(b"new"))
         assert tree(destination.root) == {"a": b"new", "b": b"new"}
         async with destination.open(what) as delivery:
-            assert delivery.kept(what.spec.files[0]) == len(BIG)
+            assert delivery.resumable_size(what.spec.files[0]) == len(BIG)
             await delivery.save(what.spec.files[0], chunks(b"once more"))
-            assert delivery.kept(what.spec.files[0]) is None
+            assert delivery.resumable_size(what.spec.files[0]) is None
         assert tree(destination.root) == {"a": b"once more", "b": BIG}
 
     run(main)

@@ -36,7 +36,7 @@ def test_whatever_goes_wrong_every_task_ends_exported_with_every_byte(seed, tmp_
         faults.plan("list", [None])
         throttle = Throttle(6, uniform=chance.uniform, on_event=lambda _: None)
         destination = FolderDestination(tmp_path)
-        async with client_of(aluma, faults, permits=throttle) as client:
+        async with client_of(aluma, faults, request_limiter=throttle) as client:
             exporter = Exporter(client, destination, workers=8, uniform=chance.uniform)
             async with anyio.create_task_group() as group:
                 group.start_soon(exporter.run)

@@ -12,14 +12,14 @@ import anyio.lowlevel
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from aluma_async import Exporter, Patience, events
+from aluma_async import Backoff, Exporter, events
 from aluma_async.cli.observers import _probe
 from aluma_async.config import ServiceConfig
-from aluma_async.exceptions import ConfigError, CredentialsRefused, DestinationUnavailable, JournalError, Unavailable
+from aluma_async.exceptions import AuthenticationFailed, ConfigError, DestinationUnavailable, JournalError, Unavailable
 from aluma_async.journal import sqlite
 from aluma_async.journal.history import History
 from aluma_async.journal.sqlite import SqliteJournal
-from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask, Stamp, Summary
+from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask, Summary, Timestamp
 from aluma_async.pipeline.transfer import _Meter
 from aluma_async.service.health import Vitals
 from aluma_async.service.http import serve
@@ -30,7 +30,7 @@ from tests.stack import simulated
 from tests.test_service import Clock, kinds, sample
 
 TASK = ExportTask("task-1", name="canary-name.pdf", created_at=0.0)
-LISTED = events.QueueListed(10, 8, 2, 0.0, 1)
+LISTED = events.TasksListed(10, 8, 2, 0.0, 1)
 NAMES = {
     "tasks_total",
     "task_duration_seconds",
@@ -99,11 +99,11 @@ def test_ages_and_gauges_are_those_of_the_moment_of_asking():
     for name, value in {"in_flight": 1, "queue_depth": 7, "cooldown_tasks": 1, "parked_tasks": 1}.items():
         assert scraped(metrics)[name,] == value
     metrics(events.TaskCompleted(TASK, 2, 1000, 0.3))
-    metrics(events.LimitChanged(9))
+    metrics(events.ConcurrencyLimitChanged(9))
     now = scraped(metrics)
     assert (now["in_flight",], now["concurrency_limit",]) == (0, 9)
     assert (now["task_duration_seconds_bucket", "0.25"], now["task_duration_seconds_bucket", "0.5"]) == (0, 1)
-    metrics(events.QueueListed(0, 0, 0, None))
+    metrics(events.TasksListed(0, 0, 0, None))
     assert scraped(metrics)["oldest_pending_task_age_seconds",] == 0
     assert scraped(metrics)["queue_depth",] == 0
 
@@ -135,7 +135,7 @@ def test_metrics_journal_summary_and_aluma_agree_at_the_end_of_a_faulty_run(seed
             MemoryDestination(),
             journal=journal,
             on_event=hear,
-            clock=lambda: Stamp("boot", anyio.current_time(), anyio.current_time()),
+            clock=lambda: Timestamp("boot", anyio.current_time(), anyio.current_time()),
         )
         summary: list[Summary] = []
 
@@ -172,7 +172,7 @@ def test_metrics_journal_summary_and_aluma_agree_at_the_end_of_a_faulty_run(seed
 
 
 def vitals_of(clock, *happened):
-    vitals = Vitals(clock, poll_seconds=60, stuck_seconds=600)
+    vitals = Vitals(clock, poll_seconds=60, stuck_after_seconds=600)
     for event in happened:
         vitals(event)
     return vitals
@@ -204,7 +204,7 @@ def test_a_poll_loop_of_which_nothing_is_heard_is_stuck():
 
 def test_one_who_waits_because_aluma_asked_for_it_is_not_stuck():
     clock = Clock()
-    vitals = vitals_of(clock, LISTED, events.TaskStarted(TASK, 1), events.RequestsHeldBack(3600))
+    vitals = vitals_of(clock, LISTED, events.TaskStarted(TASK, 1), events.RequestsPaused(3600))
     clock.now = 4100
     assert not vitals.stuck()
     clock.now = 4300
@@ -217,7 +217,7 @@ def test_an_idle_exporter_and_one_that_cannot_save_are_not_stuck():
     async def main():
         aluma = simulated(40, latency_seconds=0.1)
         destination = MemoryDestination()
-        vitals = Vitals(anyio.current_time, poll_seconds=60, stuck_seconds=600)
+        vitals = Vitals(anyio.current_time, poll_seconds=60, stuck_after_seconds=600)
         worst = []
 
         async def watch():
@@ -225,7 +225,7 @@ def test_an_idle_exporter_and_one_that_cannot_save_are_not_stuck():
                 worst.append(vitals.stuck())
                 await anyio.sleep(10)
 
-        exporter = Exporter(SimulatedSource(aluma), destination, polling=Patience(2, 60), on_event=vitals)
+        exporter = Exporter(SimulatedSource(aluma), destination, polling=Backoff(2, 60), on_event=vitals)
         async with anyio.create_task_group() as group:
             group.start_soon(watch)
             group.start_soon(exporter.run)
@@ -283,7 +283,7 @@ def test_a_worker_that_hangs_is_seen_though_all_others_go_on():
         nonlocal hangs
         aluma = simulated(40, latency_seconds=0.1)
         hangs = aluma.ids()[5]
-        vitals = Vitals(anyio.current_time, poll_seconds=60, stuck_seconds=600)
+        vitals = Vitals(anyio.current_time, poll_seconds=60, stuck_after_seconds=600)
         exporter = Exporter(SimulatedSource(aluma), Hanging(), workers=4, on_event=vitals)
         async with anyio.create_task_group() as group:
             group.start_soon(exporter.run)
@@ -332,7 +332,7 @@ def test_what_held_back_all_claims_has_passed_when_all_that_waited_was_exported(
             destination.unavailable = True
             await anyio.sleep(3600)
             assert told[events.ClaimingPaused] == 1
-            assert told[events.PauseProlonged] > 10
+            assert told[events.ClaimingStillPaused] > 10
             destination.unavailable = False
             await anyio.sleep(7200)
             exporter.stop()
@@ -346,7 +346,7 @@ def test_what_held_back_all_claims_has_passed_when_all_that_waited_was_exported(
     ("happened", "part", "says"),
     [
         ([], "exporter", "not begun"),
-        ([LISTED, events.ListingFailed(CredentialsRefused("refused", hint="Ask."), 1)], "token", "refused. Ask."),
+        ([LISTED, events.ListingFailed(AuthenticationFailed("refused", hint="Ask."), 1)], "token", "refused. Ask."),
         ([LISTED, events.ClaimingPaused(DestinationUnavailable("disk full"))], "destination", "disk full"),
         ([events.ClaimingPaused(JournalError("no room")), LISTED], "destination", "no room"),
         ([LISTED, events.DrainStarted(3)], "exporter", "draining"),
@@ -434,7 +434,7 @@ def test_an_address_that_is_taken_is_a_mistake_in_the_config():
     ],
 )
 def test_only_a_port_means_the_loopback(listen, address):
-    assert ServiceConfig(listen=listen).address == address
+    assert ServiceConfig(listen=listen).listen_address == address
 
 
 @pytest.mark.parametrize("listen", ["host", "host:", ":x", "1.2.3.4:65536", "http://x:1/", "a b:1"])

@@ -8,18 +8,18 @@ from contextlib import closing
 import pytest
 
 from aluma_async import events
-from aluma_async.exceptions import Refused
+from aluma_async.exceptions import ClaimConflict
 from aluma_async.journal import history, sqlite
 from aluma_async.journal.history import MOST_SECONDS, MOST_TASKS, TRIM_EVERY, History
 from aluma_async.journal.sqlite import FILE_NAME, SqliteJournal
-from aluma_async.models import Exported, ExportTask, OpenClaim, Stamp, Step
+from aluma_async.models import ClaimRecord, ClaimState, ExportRecord, ExportTask, Timestamp
 from tests.processes import simulator
 
-NOW = Stamp("boot", 0.0, 1_800_000_000.0)
+NOW = Timestamp("boot", 0.0, 1_800_000_000.0)
 
 
 def record(number, at=NOW.wall):
-    return Exported(f"task-{number}", at, 2, 1000, 0.5, ("default",))
+    return ExportRecord(f"task-{number}", at, 2, 1000, 0.5, ("default",))
 
 
 @pytest.fixture
@@ -56,9 +56,9 @@ def test_it_costs_no_write_of_its_own(journal, tmp_path):
     async def main():
         for number in range(50):
             journal.exported(record(number))
-        journal.note(OpenClaim("x", Step.CLAIMED, NOW))
+        journal.note(ClaimRecord("x", ClaimState.CLAIMED, NOW))
         assert remembered(tmp_path) == []
-        await journal.write(OpenClaim("y", Step.STARTED, NOW))
+        await journal.write(ClaimRecord("y", ClaimState.STARTING, NOW))
 
     asyncio.run(main())
     assert len(remembered(tmp_path)) == 50
@@ -118,8 +118,8 @@ def test_only_what_was_exported_is_noted_and_the_place_is_asked_for_once():
     listener(events.TaskReleased(task))
     assert not noted
     listener(events.TaskCompleted(task, 2, 1000, 0.5))
-    listener(events.ClaimLost(ExportTask("task-2"), Refused("gone")))
-    assert noted == [Exported("task-1", NOW.wall, 2, 1000, 0.5, ("a", "b"))]
+    listener(events.ClaimLost(ExportTask("task-2"), ClaimConflict("gone")))
+    assert noted == [ExportRecord("task-1", NOW.wall, 2, 1000, 0.5, ("a", "b"))]
     assert asked == ["task-1", "task-2"], "what was remembered of a lost one is forgotten"
 
 

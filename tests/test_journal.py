@@ -17,19 +17,19 @@ import pytest
 
 from aluma_async import Exporter, MemoryJournal, events
 from aluma_async.clock import system_clock
-from aluma_async.exceptions import JournalError, JournalInUse
+from aluma_async.exceptions import JournalError, JournalLocked
 from aluma_async.journal import sqlite
 from aluma_async.journal.sqlite import SqliteJournal
-from aluma_async.models import Hold, OpenClaim, Stamp, Step
-from aluma_async.policy.lease import GRACE_SECONDS
+from aluma_async.models import ClaimRecord, ClaimState, HoldRecord, Timestamp
+from aluma_async.policy.lease import LATE_START_SECONDS
 from aluma_async.testing import Fault, FaultPlan, MemoryDestination, SimulatedSource, run_virtual
 from tests.stack import simulated
 
-NOW = Stamp("boot", 100.0, 1_000_000.0)
+NOW = Timestamp("boot", 100.0, 1_000_000.0)
 
 
-def claim(task_id, step=Step.STARTED, **fields):
-    return OpenClaim(task_id, step, fields.pop("sent", NOW), **fields)
+def claim(task_id, step=ClaimState.STARTING, **fields):
+    return ClaimRecord(task_id, step, fields.pop("sent", NOW), **fields)
 
 
 @contextmanager
@@ -60,18 +60,18 @@ def test_what_is_written_is_there_for_the_next_process_and_what_is_forgotten_is_
                 with opened(tmp_path) as journal:
                     yield journal
 
-        hold = Hold("a", NOW, 60.0, failures=2, error="BadReply", message="why")
+        hold = HoldRecord("a", NOW, 60.0, failures=2, error="InvalidResponse", message="why")
         with a_process() as journal:
             assert await journal.recall() == []
             await journal.write(claim("a"), claim("b"), hold)
-            await journal.write(claim("a", Step.COMMITTED, files=2, bytes=3))
-            journal.forget(OpenClaim, "b")
+            await journal.write(claim("a", ClaimState.COMMITTED, files=2, bytes=3))
+            journal.forget(ClaimRecord, "b")
             journal.note(claim("c"))
             await journal.flush()
         with a_process() as journal:
             found = await journal.recall()
             assert sorted(map(str, found)) == sorted(
-                map(str, [claim("a", Step.COMMITTED, files=2, bytes=3), claim("c"), hold])
+                map(str, [claim("a", ClaimState.COMMITTED, files=2, bytes=3), claim("c"), hold])
             )
 
     anyio.run(main)
@@ -108,7 +108,7 @@ def test_who_shares_a_write_is_told_of_it_when_it_is_done_even_if_its_leader_was
                 done.append(len(what[0]))
 
             journal._apply = slowly
-            journal._rounds._crowded = True  # the leader waits for others to join
+            journal._batcher._last_batch_was_shared = True  # the leader waits for others to join
             leader = asyncio.create_task(journal.write(claim("a")))
             joiner = asyncio.create_task(journal.write(claim("b")))
             await asyncio.sleep(0.1)
@@ -124,7 +124,7 @@ def test_who_shares_a_write_is_told_of_it_when_it_is_done_even_if_its_leader_was
 def test_a_second_process_is_refused_and_the_first_goes_on(tmp_path):
     with opened(tmp_path) as first:
         anyio.run(first.recall)
-        with pytest.raises(JournalInUse, match="another exporter uses it"):
+        with pytest.raises(JournalLocked, match="another exporter uses it"):
             recalled(tmp_path)
         anyio.run(first.write, claim("a"))
     assert len(recalled(tmp_path)) == 1
@@ -212,7 +212,7 @@ class Crashed:
         self.settings = exporter or {}
 
     def clock(self):
-        return Stamp("sim", anyio.current_time(), 1e9 + anyio.current_time())
+        return Timestamp("sim", anyio.current_time(), 1e9 + anyio.current_time())
 
     def next(self):
         return Exporter(
@@ -249,7 +249,7 @@ def test_what_was_committed_is_completed_and_not_exported_again():
         world = Crashed(1)
         (task_id,) = world.aluma.ids()
         world.aluma.start(task_id)
-        await world.journal.write(claim(task_id, Step.COMMITTED, sent=world.clock(), files=2, bytes=20))
+        await world.journal.write(claim(task_id, ClaimState.COMMITTED, sent=world.clock(), files=2, bytes=20))
         summary = await world.next().run_until_drained()
         assert (summary.exported, summary.files, summary.bytes) == (1, 2, 20)
         assert world.aluma.counts["start"] == world.aluma.counts["complete"] == 1
@@ -265,7 +265,7 @@ def test_a_claim_whose_time_is_over_is_not_spoken_of():
         world = Crashed(1, claim_timeout_seconds=1800)
         (task_id,) = world.aluma.ids()
         world.aluma.start(task_id)
-        await world.journal.write(claim(task_id, Step.COMMITTED, sent=world.clock()))
+        await world.journal.write(claim(task_id, ClaimState.COMMITTED, sent=world.clock()))
         await anyio.sleep(1801)
         world.aluma.start(task_id)  # somebody else
         await world.next().run_until_drained()
@@ -293,7 +293,7 @@ def test_a_start_that_is_carried_out_late_is_given_back_in_seconds_or_minutes_no
                 (task_id,) = world.aluma.ids()
                 if world.aluma.ledger().get("pending:start_client_action"):
                     world.aluma.start(task_id)
-                await anyio.sleep(GRACE_SECONDS)
+                await anyio.sleep(LATE_START_SECONDS)
                 world.destination.unavailable = False
                 await anyio.sleep(3600)
                 exporter.stop()
@@ -348,8 +348,10 @@ def test_status_shows_what_is_held_and_retry_releases_it_also_beside_a_running_e
     now = system_clock()
     with opened(tmp_path) as journal:
         anyio.run(journal.recall)
-        parked = Hold("-parked", now, 9999.0, failures=10, parked=True, error="BadReply", message="cut short")
-        cooling = Hold("cooling", now, 600.0, failures=1, error="DestinationError", message="why")
+        parked = HoldRecord(
+            "-parked", now, 9999.0, failures=10, parked=True, error="InvalidResponse", message="cut short"
+        )
+        cooling = HoldRecord("cooling", now, 600.0, failures=1, error="DestinationError", message="why")
         anyio.run(journal.write, parked, cooling, claim("open", sent=now))
         told = json.loads(program("status", "--json").stdout)
         assert [row["task"] for row in told["in_hand"]] == ["open"]

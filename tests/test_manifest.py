@@ -207,7 +207,7 @@ def test_in_a_folder_big_files_are_told_of_too_and_what_an_earlier_attempt_had_f
                     scope.cancel()
                     await anyio.lowlevel.checkpoint()
             async with destination.open(what) as delivery:
-                assert delivery.kept(what.spec.files[0]) == len(data[0])
+                assert delivery.resumable_size(what.spec.files[0]) == len(data[0])
                 for file, content in zip(what.spec.files[1:], data[1:], strict=True):
                     await delivery.save(file, chunks(b"given up", content))
                     await delivery.save(file, chunks(content[:2_000_000], content[2_000_000:]))

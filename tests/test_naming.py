@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from aluma_async.models import ExportFile
 from aluma_async.policy import naming
-from aluma_async.policy.naming import OWN_FOLDER, collision_key, owner_suffix, plan, safe_path, with_suffix
+from aluma_async.policy.naming import INTERNAL_FOLDER, collision_key, owner_suffix, plan_paths, safe_path, with_suffix
 
 NASTY = ["..", ".", "", "/", "\\", "C:", "\\\\srv\\x", "~", "con", "NUL.txt", "COM¹", "a:b", "a. ", " ", "\0", "\n"]
 LONG = ["x" * 300, "é" * 200, "🎉" * 80 + ".pdf", "a" * 400 + ".pdf"]
@@ -26,7 +26,7 @@ def file(number, folder, filename):
 def test_a_path_is_inside_the_root_and_legal_on_every_system(folder, filename):
     parts = safe_path(folder, filename)
     assert parts
-    assert collision_key(parts[:1]) != OWN_FOLDER
+    assert collision_key(parts[:1]) != INTERNAL_FOLDER
     for part in parts:
         assert part not in ("", ".", "..")
         assert len(part.encode()) <= 255
@@ -46,7 +46,7 @@ def test_a_safe_name_is_left_alone_and_the_same_name_comes_out_each_time(folder,
 
 @given(st.from_regex(naming._PLAIN, fullmatch=True) | text)
 def test_the_short_way_gives_what_the_long_way_gives(part):
-    assert naming._safe_part(part) == naming._made_safe(part)
+    assert naming._safe_part(part) == naming._sanitize(part)
     assert collision_key((part,)) == unicodedata.normalize("NFC", unicodedata.normalize("NFC", part).casefold())
 
 
@@ -81,7 +81,7 @@ def test_a_name_that_is_too_long_keeps_its_extension_and_stays_different(stem):
     | st.lists(st.sampled_from([("", "a"), ("", "A"), ("a", "b"), ("a/b", "c"), ("", "a~2")]), max_size=9)
 )
 def test_the_files_of_a_task_all_have_a_place_and_none_is_another_ones_folder(names):
-    planned = plan([file(i, *name) for i, name in enumerate(names)])
+    planned = plan_paths([file(i, *name) for i, name in enumerate(names)])
     paths = list(planned.values())
     keys = [collision_key(parts) for parts in paths]
     assert keys == list(planned)
@@ -91,7 +91,7 @@ def test_the_files_of_a_task_all_have_a_place_and_none_is_another_ones_folder(na
 
 
 def test_a_second_file_of_the_same_name_gets_a_number():
-    paths = plan([file(0, "x", "a.pdf"), file(1, "x", "A.pdf"), file(2, "x", "a.pdf")])
+    paths = plan_paths([file(0, "x", "a.pdf"), file(1, "x", "A.pdf"), file(2, "x", "a.pdf")])
     assert ["/".join(parts) for parts in paths.values()] == ["x/a.pdf", "x/A~2.pdf", "x/a~3.pdf"]
 
 

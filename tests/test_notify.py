@@ -9,8 +9,8 @@ from aiohttp import web
 
 from aluma_async import events
 from aluma_async.config import ServiceConfig
-from aluma_async.exceptions import ConfigError, DestinationUnavailable, ImpossibleExport, Unavailable
-from aluma_async.models import ExportTask, Hold, Stamp
+from aluma_async.exceptions import ConfigError, DestinationUnavailable, Unavailable, UnexportableTask
+from aluma_async.models import ExportTask, HoldRecord, Timestamp
 from aluma_async.service import notifications
 from aluma_async.service.notification_channels import command, open_webhook
 from aluma_async.service.notifications import KINDS, Notification, Notifier, NotTold
@@ -19,7 +19,9 @@ from tests.test_service import Clock, kinds, sample
 
 NAME = "canary-name.pdf"
 TASK = ExportTask("task-1", name=NAME, project_name="canary-project", created_at=0.0)
-HOLD = Hold("task-1", Stamp("boot", 0.0, 0.0), 21600.0, failures=10, parked=True, error="BadReply", message="why")
+HOLD = HoldRecord(
+    "task-1", Timestamp("boot", 0.0, 0.0), 21600.0, failures=10, parked=True, error="InvalidResponse", message="why"
+)
 NOTIFICATION = Notification("paused", "1970-01-01T00:00:00Z", "disk full", error="disk full", error_type="JournalError")
 
 
@@ -47,7 +49,7 @@ def told(*happened, oldest=0, clock=None):
     ("event", "kind", "says"),
     [
         (events.TaskParked(TASK, HOLD), "parked", "task task-1: parked for 6 h after 10 failures: why"),
-        (events.TaskFailed(TASK, ImpossibleExport("no such source")), "quarantined", "quarantine: no such source"),
+        (events.TaskFailed(TASK, UnexportableTask("no such source")), "quarantined", "quarantine: no such source"),
         (events.ClaimingPaused(DestinationUnavailable("full", hint="Make room.")), "paused", "full. Make room."),
         (events.ClaimingResumed(), "resumed", "claiming again"),
     ],
@@ -72,7 +74,7 @@ def test_of_a_task_that_waits_too_long_is_told_once_until_that_has_passed():
     def later():
         clock.now += 90
 
-    old, new = events.QueueListed(1, 1, 0, 0.0), events.QueueListed(0, 0, 0, None)
+    old, new = events.TasksListed(1, 1, 0, 0.0), events.TasksListed(0, 0, 0, None)
     away = events.ListingFailed(Unavailable("away"), 1)
     notifications, _ = told(old, later, away, old, new, old, oldest=60, clock=clock)
     assert [notification.event for notification in notifications] == ["oldest-task-too-old"] * 2

@@ -18,7 +18,7 @@ from aluma_async.destinations.object_store.destination import ObjectStoreDestina
 from aluma_async.destinations.registry import open_destinations
 from aluma_async.exceptions import ConfigError, DestinationError, DestinationUnavailable
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
-from aluma_async.policy.naming import joined
+from aluma_async.policy.naming import as_object_key
 from aluma_async.testing import check_destination, check_memory
 from tests import buckets
 from tests.processes import simulator
@@ -329,11 +329,11 @@ def test_the_program_exports_to_a_bucket_and_says_if_there_is_none(cli, servers,
 
 def test_a_name_that_is_too_long_for_a_bucket_is_cut_the_same_way_each_time(moto, prefix):
     long = "/".join(["ä" * 120] * 12)
-    key = joined((*long.split("/"), "a.txt"), 1000)
+    key = as_object_key((*long.split("/"), "a.txt"), 1000)
     assert len(key.encode()) <= 1000
     assert key.endswith("/a.txt")
-    assert key != joined((*long.split("/"), "ä", "a.txt"), 1000)
-    assert joined(("a", "b.txt"), 1000) == "a/b.txt"
+    assert key != as_object_key((*long.split("/"), "ä", "a.txt"), 1000)
+    assert as_object_key(("a", "b.txt"), 1000) == "a/b.txt"
     destination = ObjectStoreDestination(f"s3://bucket/{prefix}", options=moto)
     for _ in range(2):
         anyio.run(deliver, destination, claim("t", (long, "a.txt")), b"deep")
@@ -369,7 +369,7 @@ def test_options_come_from_the_file_the_environment_or_a_secret_file(tmp_path, m
         "access_key_id": "canary-2",
         "allow_http": True,
     }
-    assert "canary" not in repr(settings) + settings.place
+    assert "canary" not in repr(settings) + settings.description
     opened(text)
     secret.chmod(0o644)
     with pytest.raises(ConfigError, match="others may read"):

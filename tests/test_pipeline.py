@@ -9,7 +9,7 @@ import anyio
 import msgspec
 import pytest
 
-from aluma_async import Exporter, FolderDestination, Patience, Retry, events
+from aluma_async import Backoff, Exporter, FolderDestination, RetryPolicy, events
 from aluma_async.exceptions import DestinationError, DestinationUnavailable, SourceError, Unreachable
 from aluma_async.models import ExportFile, ExportSpec
 from aluma_async.testing import Fault, FaultPlan, MemoryDestination, SimulatedSource, check_task_source, run_virtual
@@ -190,7 +190,7 @@ def test_a_task_that_is_listed_twice_is_exported_once():
         world = World(30, source=Doubled)
         await world.exporter.run_until_drained()
         assert world.aluma.counts["start"] == 30
-        assert not world.count(events.TaskRefused)
+        assert not world.count(events.ClaimRefused)
 
     run_virtual(main)
 
@@ -214,7 +214,7 @@ def test_a_transient_error_is_cancelled_and_the_task_cools_down_twice_as_long_ea
             yield
 
     async def main():
-        world = World(1, exporter={"cooldown": Patience(60, 3600, jitter=0)})
+        world = World(1, exporter={"cooldown": Backoff(60, 3600, jitter=0)})
         world.exporter._worker._destination = Broken()
         async with anyio.create_task_group() as group:
             group.start_soon(world.exporter.run)
@@ -403,7 +403,7 @@ def test_a_listener_that_breaks_breaks_nothing():
 
 def test_listings_that_bring_nothing_grow_rarer_up_to_the_maximum():
     async def main():
-        world = World(1, exporter={"polling": Patience(2, 60, jitter=0)})
+        world = World(1, exporter={"polling": Backoff(2, 60, jitter=0)})
         async with anyio.create_task_group() as group:
             group.start_soon(world.exporter.run)
             await anyio.sleep(3600)
@@ -418,7 +418,7 @@ def test_tasks_that_fail_at_once_do_not_make_it_list_in_a_tight_loop():
     async def main():
         faults = FaultPlan({Fault.ERROR_BEFORE: 1.0})
         faults.plan("list", [None] * 1000)
-        world = World(50, faults=faults, exporter={"cooldown": Patience(1, 1), "retry": Retry(1)})
+        world = World(50, faults=faults, exporter={"cooldown": Backoff(1, 1), "retry": RetryPolicy(1)})
         async with anyio.create_task_group() as group:
             group.start_soon(world.exporter.run)
             await anyio.sleep(600)

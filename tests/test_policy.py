@@ -8,48 +8,48 @@ from hypothesis import strategies as st
 from aluma_async.exceptions import (
     AlumaAsyncError,
     Ambiguous,
-    BadReply,
+    AuthenticationFailed,
     BadSpecification,
-    CredentialsRefused,
+    ClaimConflict,
     DestinationError,
     FileMissing,
-    ImpossibleExport,
+    InvalidResponse,
     JournalError,
     RateLimited,
-    Refused,
     SourceError,
     Unavailable,
+    UnexportableTask,
     Unreachable,
 )
-from aluma_async.models import Step
-from aluma_async.policy.backoff import Patience, Retry, doubled
-from aluma_async.policy.error_policy import Verdict, verdict
-from aluma_async.policy.rate_limit import Pace
+from aluma_async.models import ClaimState
+from aluma_async.policy.backoff import Backoff, RetryPolicy, exponential
+from aluma_async.policy.error_policy import Action, decide
+from aluma_async.policy.rate_limit import RateLimit
 
 
 @given(st.floats(0.001, 100), st.floats(0.001, 1e5), st.integers(1, 10_000))
 def test_a_doubled_wait_never_shrinks_and_never_passes_its_maximum(initial, maximum, times):
-    assert doubled(initial, maximum, times) <= doubled(initial, maximum, times + 1) <= maximum
+    assert exponential(initial, maximum, times) <= exponential(initial, maximum, times + 1) <= maximum
 
 
 @given(st.integers(1, 10), st.integers(1, 20), st.integers())
 def test_a_retry_ends_after_its_attempts_and_waits_within_bounds(attempts, failed, seed):
-    delay = Retry(attempts, 0.5, 30).delay(failed, random.Random(seed).uniform)
+    delay = RetryPolicy(attempts, 0.5, 30).delay(failed, random.Random(seed).uniform)
     assert delay is None if failed >= attempts else delay is not None and 0 <= delay <= 30
 
 
 def test_a_cooldown_doubles_with_each_failure_up_to_its_maximum():
-    patience = Patience(60, 3600)
+    patience = Backoff(60, 3600)
     assert [patience.delay(n, lambda low, high: (low + high) / 2) for n in (1, 2, 3, 99)] == [60, 120, 240, 3600]
 
 
 @given(st.integers(1, 50), st.lists(st.floats(0, 0.5), min_size=1, max_size=100))
 def test_a_pace_is_never_exceeded_in_any_window(rate, pauses):
-    pace, now, taken = Pace(rate), 0.0, []
+    limit, now, taken = RateLimit(rate), 0.0, []
     for pause in pauses:
         now += pause
-        now += max(0.0, pace.wait(now))
-        pace.take(now)
+        now += max(0.0, limit.delay_until_allowed(now))
+        limit.consume(now)
         taken.append(now)
     for i, start in enumerate(taken):
         assert sum(start <= at < start + 1 - 1e-6 for at in taken[i:]) <= rate
@@ -57,26 +57,26 @@ def test_a_pace_is_never_exceeded_in_any_window(rate, pauses):
 
 def test_the_verdict_follows_from_what_happened_and_whether_we_had_a_claim():
     """The whole table: error, how far the claim had come, attempt -> verdict."""
-    table: list[tuple[AlumaAsyncError, Step | None, int, Verdict]] = [
-        (Refused(""), None, 1, Verdict.SKIP),
-        (Refused(""), Step.CLAIMED, 1, Verdict.LOST),
-        (Unreachable(""), None, 1, Verdict.AWAY),
-        (RateLimited(""), None, 1, Verdict.AWAY),
-        (CredentialsRefused(""), None, 1, Verdict.AWAY),
-        (SourceError(""), None, 1, Verdict.HOLD),
-        (Ambiguous(""), None, 1, Verdict.CANCEL),
-        (BadReply(""), None, 1, Verdict.CANCEL),
-        (BadSpecification(""), None, 2, Verdict.CANCEL),
-        (BadSpecification(""), None, 3, Verdict.FAIL),
-        (ImpossibleExport(""), Step.CLAIMED, 1, Verdict.FAIL),
-        (FileMissing(""), Step.CLAIMED, 2, Verdict.CANCEL),
-        (FileMissing(""), Step.CLAIMED, 3, Verdict.FAIL),
-        (Unavailable(""), Step.CLAIMED, 99, Verdict.CANCEL),
-        (DestinationError(""), Step.CLAIMED, 99, Verdict.CANCEL),
-        (JournalError(""), None, 1, Verdict.AWAY),
-        (Ambiguous(""), Step.COMMITTED, 1, Verdict.LEAVE),
-        (Unreachable(""), Step.COMMITTED, 1, Verdict.LEAVE),
-        (Refused(""), Step.COMMITTED, 1, Verdict.LOST),
+    table: list[tuple[AlumaAsyncError, ClaimState | None, int, Action]] = [
+        (ClaimConflict(""), None, 1, Action.SKIP),
+        (ClaimConflict(""), ClaimState.CLAIMED, 1, Action.CLAIM_LOST),
+        (Unreachable(""), None, 1, Action.PAUSE_ALL),
+        (RateLimited(""), None, 1, Action.PAUSE_ALL),
+        (AuthenticationFailed(""), None, 1, Action.PAUSE_ALL),
+        (SourceError(""), None, 1, Action.COOL_DOWN),
+        (Ambiguous(""), None, 1, Action.CANCEL),
+        (InvalidResponse(""), None, 1, Action.CANCEL),
+        (BadSpecification(""), None, 2, Action.CANCEL),
+        (BadSpecification(""), None, 3, Action.FAIL),
+        (UnexportableTask(""), ClaimState.CLAIMED, 1, Action.FAIL),
+        (FileMissing(""), ClaimState.CLAIMED, 2, Action.CANCEL),
+        (FileMissing(""), ClaimState.CLAIMED, 3, Action.FAIL),
+        (Unavailable(""), ClaimState.CLAIMED, 99, Action.CANCEL),
+        (DestinationError(""), ClaimState.CLAIMED, 99, Action.CANCEL),
+        (JournalError(""), None, 1, Action.PAUSE_ALL),
+        (Ambiguous(""), ClaimState.COMMITTED, 1, Action.SETTLE_LATER),
+        (Unreachable(""), ClaimState.COMMITTED, 1, Action.SETTLE_LATER),
+        (ClaimConflict(""), ClaimState.COMMITTED, 1, Action.CLAIM_LOST),
     ]
     for error, step, attempt, expected in table:
-        assert verdict(error, step=step, attempt=attempt) is expected, (error, step, attempt)
+        assert decide(error, step=step, attempt=attempt) is expected, (error, step, attempt)

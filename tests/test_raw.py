@@ -149,7 +149,7 @@ def test_a_put_whose_answer_never_ends_is_given_up_and_stands_for_what_was_seen_
 
     async def main():
         async with raw_server(lambda _: reply, stalls=True) as (port, seen), aiohttp.ClientSession() as session:
-            client = AlumaClient(session, f"http://127.0.0.1:{port}", Credentials("i", "s"), permits=limit)
+            client = AlumaClient(session, f"http://127.0.0.1:{port}", Credentials("i", "s"), request_limiter=limit)
             with pytest.raises(error) if error else nullcontext():
                 await getattr(client, verb)(ExportTask("t"))
             assert len([line for line in seen if line.startswith("PUT")]) == 1

@@ -19,9 +19,9 @@ from aluma_async.config import (
     RouteConfig,
     ServiceConfig,
 )
-from aluma_async.config.reload import LIVE, needs_restart
+from aluma_async.config.reload import RELOADABLE, restart_required
 from aluma_async.destinations.router import Routed
-from aluma_async.events import LimitChanged, TaskStarted
+from aluma_async.events import ConcurrencyLimitChanged, TaskStarted
 from aluma_async.exceptions import ConfigError
 from aluma_async.models import Claim, ExportSpec
 from aluma_async.pipeline.throttle import Throttle
@@ -29,7 +29,7 @@ from aluma_async.policy.adaptive_limit import AdaptiveLimit
 from aluma_async.service.console import Report
 from aluma_async.service.stats import Tally
 from aluma_async.testing import MemoryDestination, SimulatedAluma, run_virtual
-from aluma_async.wiring import open_run
+from aluma_async.wiring import open_reloadable_exporter
 from tests.processes import PROGRAM, environment, simulator
 from tests.test_routing import TASK, chunks, file
 from tests.test_service import sample
@@ -42,15 +42,15 @@ ROUTES = (RouteConfig(to=("a",), filename="*.csv"),)
 def test_what_a_run_cannot_take_over_is_named():
     old = Config(destinations={"default": HERE})
     new = structs.replace(old, exporter=ExporterConfig(workers=3, queue_size=9), limits=LimitsConfig(adaptive=False))
-    assert list(needs_restart(old, new)) == ["exporter.queue_size", "limits.adaptive"]
-    assert not list(needs_restart(old, structs.replace(old, routes=ROUTES)))
+    assert list(restart_required(old, new)) == ["exporter.queue_size", "limits.adaptive"]
+    assert not list(restart_required(old, structs.replace(old, routes=ROUTES)))
     elsewhere = structs.replace(old, destinations={"a": HERE}, routes=ROUTES)
-    assert list(needs_restart(old, elsewhere)) == ["destinations", "routes"]
+    assert list(restart_required(old, elsewhere)) == ["destinations", "routes"]
 
 
 def test_what_is_taken_over_are_keys_that_there_are():
     config = Config()
-    for table, keys in LIVE.items():
+    for table, keys in RELOADABLE.items():
         assert keys <= set(getattr(config, table).__struct_fields__)
 
 
@@ -79,7 +79,7 @@ def test_other_limits_hold_for_those_who_wait_and_what_is_under_way_counts(adapt
                 peaks.append(peak[0])
             group.cancel_scope.cancel()
         assert peaks == [4, 10, 2]
-        assert told[-1] == LimitChanged(2)
+        assert told[-1] == ConcurrencyLimitChanged(2)
 
     run_virtual(main)
 
@@ -106,11 +106,11 @@ def test_another_rate_holds_at_once():
 
 def test_an_adaptive_limit_stays_below_its_new_bound_and_may_grow_to_it():
     limit = AdaptiveLimit(100)
-    limit.at_most(5)
+    limit.set_maximum(5)
     assert limit.value == 5
-    limit.at_most(50)
+    limit.set_maximum(50)
     for moment in range(100):
-        limit.answered(float(moment), moment + 0.5, in_flight=limit.value, timed=False)
+        limit.record_success(float(moment), moment + 0.5, in_flight=limit.value, measured=False)
     assert limit.value == 50
 
 
@@ -139,7 +139,7 @@ def test_a_run_takes_over_workers_limits_and_routes(tmp_path):
             limits=LimitsConfig(max_at_once=5),
             routes=ROUTES,
         )
-        async with open_run(config, Credentials("id", "secret")) as run:
+        async with open_reloadable_exporter(config, Credentials("id", "secret")) as run:
             route = run.exporter.destination.route
             assert route(TASK, file()) == ("default",)
             assert run.reload(changed) == []
@@ -182,7 +182,7 @@ def test_a_reload_is_told_and_one_with_a_mistake_leaves_all_as_it_was(tmp_path, 
             service=ServiceConfig(log_level="debug"),
         )
         nowhere = structs.replace(more, exporter=config.exporter, routes=(RouteConfig(to=("x",)),))
-        async with open_run(config, Credentials("id", "secret")) as run:
+        async with open_reloadable_exporter(config, Credentials("id", "secret")) as run:
             report = reload_of(run, more, ConfigError("c.toml: broken", hint="Mend it."), nowhere)
             assert run.exporter._workers == 3, "the last two changed nothing"
             report.log(sample(TaskStarted))

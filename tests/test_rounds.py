@@ -5,7 +5,7 @@ import asyncio
 import anyio
 import pytest
 
-from aluma_async.concurrency.batcher import GATHER_SECONDS, Rounds
+from aluma_async.concurrency.batcher import GATHER_SECONDS, Batcher
 from aluma_async.testing import run_virtual
 
 
@@ -29,10 +29,10 @@ class Step:
         self.done += batch
 
 
-async def ask(step, rounds, number):
+async def ask(step, batcher, number):
     begun = anyio.current_time()
     step.asked.append(number)
-    await rounds.join()
+    await batcher.submit()
     assert number in step.done, "what was asked for before is done when it returns"
     return anyio.current_time() - begun
 
@@ -40,11 +40,11 @@ async def ask(step, rounds, number):
 def test_those_who_come_while_one_is_under_way_share_the_next():
     async def main():
         step = Step()
-        rounds, waited = Rounds(step), []
+        batcher, waited = Batcher(step), []
 
         async def one(number):
             await anyio.sleep(number / 100)
-            waited.append(await ask(step, rounds, number))
+            waited.append(await ask(step, batcher, number))
 
         async with anyio.create_task_group() as group:
             for number in range(50):
@@ -58,9 +58,9 @@ def test_those_who_come_while_one_is_under_way_share_the_next():
 def test_a_worker_that_is_alone_waits_for_nobody():
     async def main():
         step = Step()
-        rounds = Rounds(step)
+        batcher = Batcher(step)
         for number in range(5):
-            assert await ask(step, rounds, number) == 1
+            assert await ask(step, batcher, number) == 1
 
     run_virtual(main)
 
@@ -68,11 +68,11 @@ def test_a_worker_that_is_alone_waits_for_nobody():
 def test_once_they_are_shared_a_moment_is_waited_for_others():
     async def main():
         step = Step(seconds=GATHER_SECONDS / 5)
-        rounds = Rounds(step)
+        batcher = Batcher(step)
 
         async def often(first):
             for number in range(10):
-                await ask(step, rounds, (first, number))
+                await ask(step, batcher, (first, number))
                 await anyio.sleep(first * GATHER_SECONDS / 10)
 
         async with anyio.create_task_group() as group:
@@ -86,11 +86,11 @@ def test_once_they_are_shared_a_moment_is_waited_for_others():
 def test_several_may_overlap_where_that_is_allowed():
     async def main():
         step = Step()
-        rounds = Rounds(step, at_once=3)
+        batcher = Batcher(step, concurrency=3)
 
         async def one(number):
             await anyio.sleep(number / 10)
-            await ask(step, rounds, number)
+            await ask(step, batcher, number)
 
         async with anyio.create_task_group() as group:
             for number in range(20):
@@ -103,11 +103,11 @@ def test_several_may_overlap_where_that_is_allowed():
 def test_an_error_is_everybodys_who_shared_it_and_nobody_elses():
     async def main():
         step = Step(error=OSError("full"))
-        rounds, failed = Rounds(step), []
+        batcher, failed = Batcher(step), []
 
         async def one():
             try:
-                await rounds.join()
+                await batcher.submit()
             except OSError:
                 failed.append(anyio.current_time())
 
@@ -116,7 +116,7 @@ def test_an_error_is_everybodys_who_shared_it_and_nobody_elses():
                 group.start_soon(one)
         assert len(failed) == 5
         step.error = None
-        await ask(step, rounds, "later")
+        await ask(step, batcher, "later")
 
     run_virtual(main)
 
@@ -125,11 +125,11 @@ def test_an_error_is_everybodys_who_shared_it_and_nobody_elses():
 def test_one_who_is_cancelled_leaves_nobody_waiting(who):
     async def main():
         step = Step()
-        rounds, done, scopes = Rounds(step), [], [anyio.CancelScope(), anyio.CancelScope()]
+        batcher, done, scopes = Batcher(step), [], [anyio.CancelScope(), anyio.CancelScope()]
 
         async def one(number):
             with scopes[number]:
-                await ask(step, rounds, number)
+                await ask(step, batcher, number)
             done.append(number)
 
         async with anyio.create_task_group() as group:
@@ -147,22 +147,22 @@ def test_one_who_is_cancelled_leaves_nobody_waiting(who):
 def test_one_who_is_cancelled_waits_for_the_end_nevertheless(natively):
     async def main():
         step = Step()
-        rounds, ended = Rounds(step), []
+        batcher, ended = Batcher(step), []
 
         async def one():
             with anyio.CancelScope() as scope:
                 scopes.append(scope)
                 try:
-                    await rounds.join()
+                    await batcher.submit()
                 finally:
                     ended.append((anyio.current_time(), step.runs))
                 await anyio.sleep(1)
                 raise AssertionError("the cancellation is not lost")
 
         begun, scopes = anyio.current_time(), []
-        first = asyncio.ensure_future(rounds.join())
+        first = asyncio.ensure_future(batcher.submit())
         await anyio.sleep(0.1)
-        leader, follower = asyncio.ensure_future(rounds.join()), asyncio.ensure_future(one())
+        leader, follower = asyncio.ensure_future(batcher.submit()), asyncio.ensure_future(one())
         await anyio.sleep(0.5)
         if natively:
             follower.cancel()

@@ -9,7 +9,7 @@ import pytest
 
 from aluma_async.config import Config, FolderConfig, RouteConfig
 from aluma_async.destinations.router import Routed
-from aluma_async.exceptions import ConfigError, DestinationError, Refused
+from aluma_async.exceptions import ClaimConflict, ConfigError, DestinationError
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
 from aluma_async.policy.routing import Route, Routing
 from aluma_async.testing import MemoryDestination, check_destination
@@ -37,27 +37,27 @@ def file(number=0, folder="out", filename="a.csv", source="content"):
     ],
 )
 def test_a_route_takes_what_fits_all_that_it_names(route, fits):
-    assert route.fits(TASK, file()) is fits
+    assert route.matches(TASK, file()) is fits
 
 
 def test_the_first_route_that_fits_decides_then_the_default():
     routing = Routing((Route(("a", "b", "a"), filename="*.csv"), Route(("c",), folder="out")), "d")
-    assert routing.of(TASK, file()) == ("a", "b")
-    assert routing.of(TASK, file(filename="x.pdf")) == ("c",)
-    assert routing.of(TASK, file(folder="in", filename="x.pdf")) == ("d",)
+    assert routing.destinations_for(TASK, file()) == ("a", "b")
+    assert routing.destinations_for(TASK, file(filename="x.pdf")) == ("c",)
+    assert routing.destinations_for(TASK, file(folder="in", filename="x.pdf")) == ("d",)
 
 
 def test_a_file_that_fits_nowhere_is_no_reason_to_fail_its_task():
     with pytest.raises(DestinationError) as caught:
-        Routing((Route(("a",), filename="*.csv"),)).of(TASK, file(filename="x.pdf"))
+        Routing((Route(("a",), filename="*.csv"),)).destinations_for(TASK, file(filename="x.pdf"))
     assert caught.value.fatal_after is None
     assert "no route fits file 0" in str(caught.value)
 
 
 def test_a_plan_names_what_is_possible_before_the_files_are_known():
     routes = (Route(("a",), project="Receipts"), Route(("b",), filename="*.csv"), Route(("c",)))
-    assert list(Routing(routes, "d").possible(TASK)) == ["b", "c"]
-    assert list(Routing(routes[:2], "d").possible(TASK)) == ["b", "d"]
+    assert list(Routing(routes, "d").possible_destinations(TASK)) == ["b", "c"]
+    assert list(Routing(routes[:2], "d").possible_destinations(TASK)) == ["b", "d"]
 
 
 def test_a_route_to_nowhere_is_a_mistake_in_the_config():
@@ -95,7 +95,7 @@ def test_it_keeps_the_contract_of_a_destination(names):
 
 def deliver(files, routing, inner, data=b"data"):
     async def main():
-        async with Routed(inner, routing.of).open(Claim(TASK, ExportSpec(tuple(files)), 0.0)) as delivery:
+        async with Routed(inner, routing.destinations_for).open(Claim(TASK, ExportSpec(tuple(files)), 0.0)) as delivery:
             for each in files:
                 await delivery.save(each, chunks(data))
 
@@ -142,8 +142,8 @@ def test_a_download_that_breaks_off_is_told_as_it_is():
     async def main():
         inner = {"a": MemoryDestination(), "b": MemoryDestination()}
         async with Routed(inner, lambda *_: ["a", "b"]).open(Claim(TASK, ExportSpec((file(),)), 0.0)) as delivery:
-            with pytest.raises(Refused, match="broken off"):
-                await delivery.save(file(), chunks(b"half", Refused("broken off")))
+            with pytest.raises(ClaimConflict, match="broken off"):
+                await delivery.save(file(), chunks(b"half", ClaimConflict("broken off")))
             await delivery.save(file(), chunks(b"whole"))
         assert inner["a"].contents("t1") == inner["b"].contents("t1") == [b"whole"]
 

@@ -16,7 +16,7 @@ from aluma_async import events
 from aluma_async.config import ServiceConfig
 from aluma_async.events import Event
 from aluma_async.exceptions import Unavailable
-from aluma_async.models import ExportFile, ExportTask, Hold, Stamp, Summary
+from aluma_async.models import ExportFile, ExportTask, HoldRecord, Summary, Timestamp
 from aluma_async.service import journald
 from aluma_async.service.console import Report, choose_mode
 from aluma_async.service.formatting import printable, size, span
@@ -38,7 +38,9 @@ SAMPLES = {
     "reason": "why",
     "request": "list tasks",
     "path": "journal.damaged",
-    "hold": Hold("task-1", Stamp("boot", 0.0, 0.0), 60.0, failures=10, parked=True, error="BadReply", message="why"),
+    "hold": HoldRecord(
+        "task-1", Timestamp("boot", 0.0, 0.0), 60.0, failures=10, parked=True, error="InvalidResponse", message="why"
+    ),
     "oldest_created_at": None,
 }
 
@@ -234,7 +236,7 @@ def tallied(*happened, clock=None):
     return tally
 
 
-LISTED = events.QueueListed(10, 8, 2, None)
+LISTED = events.TasksListed(10, 8, 2, None)
 
 
 def test_a_task_counts_from_its_listing_to_its_end():
@@ -252,7 +254,7 @@ def test_a_task_counts_from_its_listing_to_its_end():
         (events.TaskCancelled, {"cooling": 3}),
         (events.TaskFailed, {"failed": 1}),
         (events.ClaimLost, {"lost": 1}),
-        (events.TaskRefused, {"lost": 1}),
+        (events.ClaimRefused, {"lost": 1}),
     ],
 )
 def test_a_task_that_ends_otherwise_waits_no_more(kind, counts):
@@ -276,13 +278,13 @@ def test_no_course_of_events_brings_the_counts_below_nothing(course):
 
 def test_a_listing_that_finds_nothing_new_ends_the_waiting():
     """A listing may name a task twice, and then fewer are settled than were listed."""
-    tally = tallied(LISTED, events.QueueListed(0, 0, 0, None))
+    tally = tallied(LISTED, events.TasksListed(0, 0, 0, None))
     assert tally.waiting == 0
 
 
 def test_rates_are_those_of_the_last_seconds_and_tell_the_time_left():
     clock = Clock()
-    tally = tallied(events.QueueListed(400, 400, 0, None), clock=clock)
+    tally = tallied(events.TasksListed(400, 400, 0, None), clock=clock)
     for _ in range(30):
         clock.now += 1
         for _ in range(5):
@@ -300,7 +302,7 @@ def test_rates_are_those_of_the_last_seconds_and_tell_the_time_left():
 
 def test_a_pause_counts_down():
     clock = Clock()
-    tally = tallied(sample(events.RequestsHeldBack, seconds=30), clock=clock)
+    tally = tallied(sample(events.RequestsPaused, seconds=30), clock=clock)
     clock.now = 10
     assert tally.held_back == 20
     assert "requests held back for 20 s" in progress_line(tally, tally.rates())
@@ -344,16 +346,16 @@ def painted(tally, width=80, height=30, painter=None, **options):
 
 def busy(tasks=12, **task):
     """A tally with everything in it."""
-    tally = tallied(events.QueueListed(50, 50, 2, -90_000.0))
+    tally = tallied(events.TasksListed(50, 50, 2, -90_000.0))
     for number in range(tasks):
         hands = ExportTask(f"busy-{number}", **{"name": f"{number}.pdf", **task})
         tally(events.TaskStarted(hands, 3))
         tally(events.BytesReceived(hands, FILE, 5_000_000))
-        tally(events.FileSaved(hands, FILE, 5_000_000))
+        tally(events.FileStaged(hands, FILE, 5_000_000))
     tally(sample(events.TaskFailed))
     tally(sample(events.TaskParked))
     tally(sample(events.RequestRetried))
-    tally(sample(events.LimitChanged))
+    tally(sample(events.ConcurrencyLimitChanged))
     return tally
 
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from aluma_async.journal.memory import MemoryJournal
-from aluma_async.models import ExportSpec, Step
+from aluma_async.models import ClaimState, ExportSpec
 from aluma_async.pipeline import recovery
 from aluma_async.pipeline.claim_source import Claims
 from aluma_async.pipeline.claim_tracker import Ledger
@@ -171,16 +171,18 @@ def no_journal(patch):
 def the_intent_is_written_after_start(patch):
     async def intend(self, task_id):
         earlier = self._claims.get(task_id)
-        self._claims[task_id] = lease_claim(task_id, Step.STARTED, self._clock(), doubted=earlier and earlier.doubted)
+        self._claims[task_id] = lease_claim(
+            task_id, ClaimState.STARTING, self._clock(), doubted=earlier and earlier.doubted
+        )
         self._journal.note(self._claims[task_id])
 
-    from aluma_async.models import OpenClaim as lease_claim  # noqa: N813
+    from aluma_async.models import ClaimRecord as lease_claim  # noqa: N813
 
     patch.setattr(Ledger, "intend", intend)
 
 
 def no_grace(patch):
-    patch.setattr("aluma_async.pipeline.claim_tracker.GRACE_SECONDS", 0.0)
+    patch.setattr("aluma_async.pipeline.claim_tracker.LATE_START_SECONDS", 0.0)
 
 
 def nobody_looks_after_loose_ends(patch):
@@ -202,12 +204,12 @@ def complete_before_the_files_are_safe(patch):
 
 
 def an_unheard_complete_is_cancelled(patch):
-    judge = error_policy.verdict
+    judge = error_policy.decide
 
     def wrong(error, *, step, attempt):
-        return judge(error, step=Step.CLAIMED if step is Step.COMMITTED else step, attempt=attempt)
+        return judge(error, step=ClaimState.CLAIMED if step is ClaimState.COMMITTED else step, attempt=attempt)
 
-    patch.setattr("aluma_async.pipeline.worker.verdict", wrong)
+    patch.setattr("aluma_async.pipeline.worker.decide", wrong)
     patch.setattr(Ledger, "committed", Ledger_noop)
 
 
@@ -223,13 +225,13 @@ def fail_without_a_quarantine(patch):
 
 
 def a_transient_error_is_fatal(patch):
-    judge = error_policy.verdict
+    judge = error_policy.decide
 
     def wrong(error, *, step, attempt):
         found = judge(error, step=step, attempt=attempt)
-        return error_policy.Verdict.FAIL if found is error_policy.Verdict.CANCEL and step is Step.CLAIMED else found
+        return error_policy.Action.FAIL if found is error_policy.Action.CANCEL and step is ClaimState.CLAIMED else found
 
-    patch.setattr("aluma_async.pipeline.worker.verdict", wrong)
+    patch.setattr("aluma_async.pipeline.worker.decide", wrong)
 
 
 def what_is_not_ours_is_cancelled(patch):

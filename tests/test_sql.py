@@ -11,7 +11,7 @@ import pytest
 
 from aluma_async.destinations.sql.destination import SqlDestination
 from aluma_async.destinations.sql.rows import Reading
-from aluma_async.exceptions import ConfigError, DestinationError, DestinationUnavailable, DoesNotFit
+from aluma_async.exceptions import ConfigError, DestinationError, DestinationUnavailable, SchemaMismatch
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
 from aluma_async.testing import check_destination, check_memory
 from tests import databases
@@ -197,7 +197,7 @@ def test_a_table_may_be_named_by_folder_and_name_of_a_file(place):
         async with opened(place, "{folder}_{stem}", create=True) as destination:
             await save(destination, claim("t1", ("in", "a.csv"), ("out", "b.v2.csv")), "x\n1\n", "x\n2\n")
 
-    with pytest.raises(DoesNotFit, match="file 1: its folder or name makes no name for a table"):
+    with pytest.raises(SchemaMismatch, match="file 1: its folder or name makes no name for a table"):
         anyio.run(main)
 
     async def good():
@@ -210,7 +210,7 @@ def test_a_table_may_be_named_by_folder_and_name_of_a_file(place):
 
 @pytest.mark.parametrize("name", ["a;b.csv", 'a"b.csv', "ü.csv", "a.b.csv", "", "x" * 64 + ".csv", "1.csv"])
 def test_a_hostile_name_makes_no_table(place, name):
-    with pytest.raises(DoesNotFit, match="makes no name for a table") as caught:
+    with pytest.raises(SchemaMismatch, match="makes no name for a table") as caught:
         deliver(place, "x\n1\n", name=name, table="{stem}", create=True)
     assert not name or name not in str(caught.value)
 
@@ -250,7 +250,7 @@ def test_a_task_is_one_transaction_over_all_its_tables(place):
     async def main():
         async with opened(place, "{stem}", create=True, types={"x": "integer"}) as destination:
             await save(destination, claim("one", "a.csv"), "x\n1\n")
-            with pytest.raises(DoesNotFit, match=r"task one, file 1, row 2, column 'x': is no whole number"):
+            with pytest.raises(SchemaMismatch, match=r"task one, file 1, row 2, column 'x': is no whole number"):
                 await save(destination, claim("one", "a.csv", "b.csv"), "x\n5\n", "x\n1\nsecret\n")
 
     anyio.run(main)
@@ -281,7 +281,7 @@ def test_a_row_that_does_not_fit_is_told_by_file_row_and_column_and_never_by_its
     ours = "aluma_task TEXT, aluma_document BIGINT, aluma_file BIGINT, aluma_row BIGINT"
     key = "PRIMARY KEY (aluma_task, aluma_document, aluma_file, aluma_row)"
     place.ask(f"CREATE TABLE t ({ours}, {column}, {key})")
-    with pytest.raises(DoesNotFit) as caught:
+    with pytest.raises(SchemaMismatch) as caught:
         deliver(place, text)
     assert "task t1, file 0" in str(caught.value)
     assert says in str(caught.value)
@@ -293,7 +293,7 @@ def test_a_row_that_does_not_fit_is_told_by_file_row_and_column_and_never_by_its
 def test_what_only_the_database_knows_is_told_without_a_value(place):
     """A constraint: PostgreSQL tells its name, SQLite too, and both are fatal."""
     place.ask("CREATE TABLE t (id INTEGER PRIMARY KEY, x INTEGER, CONSTRAINT positive CHECK (x > 0))")
-    with pytest.raises(DoesNotFit, match="positive") as caught:
+    with pytest.raises(SchemaMismatch, match="positive") as caught:
         deliver(place, "id,x\n1,5\n2,-424242\n", key=["id"])
     assert "-424242" not in str(caught.value) + caught.value.hint
     assert place.ask("SELECT x FROM t") == []

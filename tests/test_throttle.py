@@ -74,7 +74,7 @@ def test_retry_after_holds_back_every_worker(error):
         gate = throttle(4, told)
         left, _ = await requests(gate, 12, error=error)
         assert min(left[4:]) >= 31
-        assert isinstance(told[0], events.RequestsHeldBack)
+        assert isinstance(told[0], events.RequestsPaused)
         assert told[0].seconds == 30
 
     run_virtual(main)
@@ -107,7 +107,7 @@ def test_bytes_are_slowed_down_to_their_rate():
     async def main():
         gate = throttle(4, max_bytes_per_second=1000)
         for _ in range(50):
-            await gate.received(200)
+            await gate.consume_bytes(200)
         assert anyio.current_time() == pytest.approx(9, abs=1)
 
     run_virtual(main)

@@ -8,8 +8,8 @@ import anyio
 import pytest
 
 from aluma_async import Exporter, events
-from aluma_async.exceptions import BadReply
-from aluma_async.models import ExportTask, Hold, Stamp
+from aluma_async.exceptions import InvalidResponse
+from aluma_async.models import ExportTask, HoldRecord, Timestamp
 from aluma_async.testing import MemoryDestination, SimulatedSource, run_virtual
 from tests.stack import simulated
 from tests.test_service import kinds, sample
@@ -20,7 +20,9 @@ export = pytest.importorskip("opentelemetry.sdk.trace.export")
 tracing = pytest.importorskip("aluma_async.service.tracing")
 
 TASK = ExportTask("task-1", name="canary-name.pdf", project_name="canary-project")
-HOLD = Hold("task-1", Stamp("boot", 0.0, 0.0), 60.0, failures=10, parked=True, error="BadReply", message="why")
+HOLD = HoldRecord(
+    "task-1", Timestamp("boot", 0.0, 0.0), 60.0, failures=10, parked=True, error="InvalidResponse", message="why"
+)
 
 
 def traced(wall):
@@ -50,9 +52,9 @@ def test_each_task_that_was_claimed_has_one_span_with_its_files():
 @pytest.mark.parametrize(
     "event",
     [
-        events.TaskCancelled(TASK, BadReply("why"), 1, 60.0),
-        events.TaskFailed(TASK, BadReply("why")),
-        events.ClaimLost(TASK, BadReply("why")),
+        events.TaskCancelled(TASK, InvalidResponse("why"), 1, 60.0),
+        events.TaskFailed(TASK, InvalidResponse("why")),
+        events.ClaimLost(TASK, InvalidResponse("why")),
         events.TaskParked(TASK, HOLD),
     ],
     ids=lambda event: type(event).__name__,
@@ -63,7 +65,7 @@ def test_what_went_wrong_is_the_spans_status(event):
         listener(one)
     (span,) = spans()
     assert span.status.description == "why"
-    assert span.attributes["error.type"] == "BadReply"
+    assert span.attributes["error.type"] == "InvalidResponse"
     assert span.attributes["aluma.outcome"] == type(event).__name__
 
 

@@ -20,7 +20,7 @@ from aluma_async.events import ClaimingPaused, TaskCompleted
 from aluma_async.exceptions import ConfigError, DestinationError, DestinationUnavailable
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
 from aluma_async.pipeline.exporter import Exporter
-from aluma_async.policy.backoff import Patience
+from aluma_async.policy.backoff import Backoff
 from aluma_async.testing import SimulatedAluma, SimulatedSource, check_destination, check_memory
 from tests import buckets
 
@@ -367,8 +367,8 @@ def test_an_exporter_pauses_while_its_server_is_away_and_goes_on_by_itself(folde
                 SimulatedSource(aluma),
                 destination,
                 workers=8,
-                cooldown=Patience(0.05, 0.1),
-                polling=Patience(0.01, 0.1),
+                cooldown=Backoff(0.05, 0.1),
+                polling=Backoff(0.01, 0.1),
                 on_event=on_event,
             )
             await exporter.run()

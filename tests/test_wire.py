@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aluma_async.aluma import wire
-from aluma_async.exceptions import BadReply, BadSpecification
+from aluma_async.exceptions import BadSpecification, InvalidResponse
 
 ID = "SWdh86taQhKwwpY0HUKD7Q"
 
@@ -50,7 +50,7 @@ def test_a_listing_is_read_whole_however_it_is_cut(rows, odd, sizes, before, pre
 @given(st.integers(1, 1000), st.lists(st.integers(1, 60), min_size=1, max_size=5))
 def test_a_listing_that_is_cut_short_is_an_error_and_never_a_shorter_listing(cut, sizes):
     document = json.dumps({"tasks": [{"id": f"task{n}", "name": "}"} for n in range(20)]}).encode()
-    with pytest.raises(BadReply):
+    with pytest.raises(InvalidResponse):
         read(document[: min(cut, len(document) - 1)], sizes)
 
 
@@ -152,7 +152,7 @@ def test_a_token_reply_is_read_whatever_it_says_of_its_life():
         assert wire.token(msgspec.json.encode({"access_token": "t", "expires_in": life})) == ("t", seconds)
     assert wire.token(b'{"access_token":"t"}') == ("t", 300)
     for bad in (b"", b"{}", b'{"access_token":"a\\r\\nb"}', b"<html>"):
-        with pytest.raises(BadReply):
+        with pytest.raises(InvalidResponse):
             wire.token(bad)
 
 

@@ -21,7 +21,7 @@ from aluma_async.config import Credentials
 from aluma_async.events import Event, RowSkipped
 from aluma_async.exceptions import FileMissing, SourceError
 from aluma_async.models import Claim, ExportFile, ExportTask
-from aluma_async.ports import OnEvent, Permits
+from aluma_async.ports import OnEvent, RequestLimiter
 
 _PLAIN = re.compile("[A-Za-z0-9_-]+").fullmatch  # what quoting leaves as it is: all of Aluma's ids
 
@@ -33,7 +33,7 @@ class _Unlimited:
     async def permit(self, *, urgent: bool = False) -> AsyncIterator[float]:  # noqa: ARG002 - the port has it
         yield loop_time()
 
-    async def received(self, count: int) -> None:
+    async def consume_bytes(self, count: int) -> None:
         pass
 
 
@@ -52,10 +52,10 @@ class AlumaClient:
         *,
         projects: Collection[str] = (),
         downloads: DownloadLimits = DownloadLimits(),  # noqa: B008 - frozen
-        permits: Permits | None = None,
+        request_limiter: RequestLimiter | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
-        self._permits: Permits = permits or _Unlimited()
+        self._permits: RequestLimiter = request_limiter or _Unlimited()
         self._requests = Requests(session, base_url, credentials, self._permits, downloads.hosts)
         self._projects = frozenset(projects)
         self._downloads = downloads
@@ -67,7 +67,7 @@ class AlumaClient:
         path = f"/tasks?state={wire.PENDING}&client_action=export"
         async with self._requests.get("list tasks", path) as response:
             while piece := await responses.piece("list tasks", response):
-                await self._permits.received(len(piece))
+                await self._permits.consume_bytes(len(piece))
                 if tasks := self._wanted(decoder.feed(piece)):
                     yield tasks
         if tasks := self._wanted(decoder.close()):

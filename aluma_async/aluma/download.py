@@ -17,9 +17,9 @@ from yarl import URL
 
 from aluma_async.aluma import responses
 from aluma_async.clock import loop_time
-from aluma_async.exceptions import BadReply, SourceError, Unavailable
+from aluma_async.exceptions import InvalidResponse, SourceError, Unavailable
 from aluma_async.models import ExportFile
-from aluma_async.ports import Permits
+from aluma_async.ports import RequestLimiter
 
 Fetch: TypeAlias = Callable[[Mapping[str, str]], AbstractAsyncContextManager[aiohttp.ClientResponse]]
 """Sends the request for the file with further headers."""
@@ -45,11 +45,13 @@ class DownloadLimits(Struct, frozen=True, kw_only=True):
 class Download:
     """The bytes of a file, once. Raises ``SourceError`` unless they are whole, of the promised kind and in time."""
 
-    def __init__(self, what: str, file: ExportFile, fetch: Fetch, permits: Permits, limits: DownloadLimits) -> None:
+    def __init__(
+        self, what: str, file: ExportFile, fetch: Fetch, request_limiter: RequestLimiter, limits: DownloadLimits
+    ) -> None:
         self._what = what
         self._file = file
         self._fetch = fetch
-        self._permits = permits
+        self._permits = request_limiter
         self._limits = limits
         self._connection: AbstractAsyncContextManager[aiohttp.ClientResponse] | None = None
         self._count = 0
@@ -82,7 +84,7 @@ class Download:
             try:
                 piece = await self._piece()
                 break
-            except (BadReply, Unavailable):
+            except (InvalidResponse, Unavailable):
                 self._resumptions += 1
                 if not self._version or self._count == self._resumed_at or self._resumptions > _MOST_RESUMPTIONS:
                     raise
@@ -90,7 +92,7 @@ class Download:
                 await self._resume()
         if not piece:
             if self._size is not None and self._count != self._size:
-                raise BadReply(f"{self._what}: {self._count} bytes came, {self._size} were announced")
+                raise InvalidResponse(f"{self._what}: {self._count} bytes came, {self._size} were announced")
             raise StopAsyncIteration
         self._count += len(piece)
         if 0 < self._limits.max_bytes < max(self._count, self._size or 0):
@@ -98,7 +100,7 @@ class Download:
                 f"{self._what}: more than {self._limits.max_bytes:.0f} bytes",
                 hint="limits.max_file_bytes says how long a file may be.",
             )
-        await self._permits.received(len(piece))
+        await self._permits.consume_bytes(len(piece))
         return piece
 
     async def _piece(self) -> bytes:
@@ -120,7 +122,7 @@ class Download:
         return piece
 
     async def _resume(self) -> None:
-        """Ask for what is missing. Raises ``BadReply`` if the file is another one by now."""
+        """Ask for what is missing. Raises ``InvalidResponse`` if the file is another one by now."""
         await self._close()
         self._response = await self._open({"Range": f"bytes={self._count}-", "If-Range": self._version})
         self._size = responses.check_resumption(self._what, self._response, self._count, self._size)

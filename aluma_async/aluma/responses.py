@@ -12,10 +12,10 @@ import anyio
 from aluma_async.aluma import wire
 from aluma_async.exceptions import (
     Ambiguous,
-    BadReply,
+    ClaimConflict,
     FileMissing,
+    InvalidResponse,
     RateLimited,
-    Refused,
     SourceError,
     Unavailable,
     Unreachable,
@@ -61,7 +61,7 @@ def lost(what: str, error: Exception, *, changes: bool) -> SourceError:
     if isinstance(error, aiohttp.ClientHttpProxyError):  # nothing has gone through it
         return Unreachable(f"{what}: the proxy answered {error.status}", hint=_PROXY_HINT)
     if isinstance(error, aiohttp.ClientPayloadError):
-        return (Ambiguous if changes else BadReply)(f"{what}: the reply was cut short")
+        return (Ambiguous if changes else InvalidResponse)(f"{what}: the reply was cut short")
     late = isinstance(error, TimeoutError)
     return (Ambiguous if changes else Unavailable)(f"{what}: no reply ({_reason(error)})", overloaded=late)
 
@@ -85,7 +85,7 @@ async def check(what: str, response: aiohttp.ClientResponse, *, changes: bool) -
     if 200 <= status < 400:
         raise SourceError(f"{what}: unexpected reply {status}", hint=_URL_HINT)
     reason = ""
-    with suppress(*NO_ANSWER, BadReply), anyio.fail_after(_EPILOGUE_SECONDS):  # the status has said what matters
+    with suppress(*NO_ANSWER, InvalidResponse), anyio.fail_after(_EPILOGUE_SECONDS):  # the status has said what matters
         reason = wire.problem(await body(response, LONGEST_ERROR))
     said = f"{what}: Aluma answered {status}" + (f" ({reason})" if reason else "")
     pause = wire.retry_after(response.headers.get("Retry-After"), response.headers.get("Date"))
@@ -95,20 +95,20 @@ async def check(what: str, response: aiohttp.ClientResponse, *, changes: bool) -
         full = status == 503
         raise (Ambiguous if changes else Unavailable)(said, retry_after=pause if full else None, overloaded=full)
     if changes:
-        raise Refused(said)
+        raise ClaimConflict(said)
     if status in (404, 410):
         raise FileMissing(said, hint=_URL_HINT)
     raise SourceError(said, hint=_URL_HINT)
 
 
 async def body(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """Read a body of at most ``limit`` bytes. Raises ``BadReply`` if there is more."""
+    """Read a body of at most ``limit`` bytes. Raises ``InvalidResponse`` if there is more."""
     pieces = []
     while not response.content.at_eof():
         pieces.append(await response.content.readany())
         limit -= len(pieces[-1])
         if limit < 0:
-            raise BadReply("a reply is longer than it can sensibly be")
+            raise InvalidResponse("a reply is longer than it can sensibly be")
     return b"".join(pieces)
 
 
@@ -125,10 +125,10 @@ async def accepted(response: aiohttp.ClientResponse, *, needed: bool) -> bytes:
     if needed:
         try:
             return await body(response, _LONGEST_SPEC)
-        except (*NO_ANSWER, BadReply):
-            raise BadReply("the reply to a Start was accepted but cut short") from None
+        except (*NO_ANSWER, InvalidResponse):
+            raise InvalidResponse("the reply to a Start was accepted but cut short") from None
     if not response.content.at_eof():
-        with suppress(*NO_ANSWER, BadReply), anyio.fail_after(_EPILOGUE_SECONDS):
+        with suppress(*NO_ANSWER, InvalidResponse), anyio.fail_after(_EPILOGUE_SECONDS):
             await body(response, LONGEST_ERROR)
     return b""
 
@@ -136,20 +136,20 @@ async def accepted(response: aiohttp.ClientResponse, *, needed: bool) -> bytes:
 def check_download(what: str, file: ExportFile, response: aiohttp.ClientResponse) -> None:
     """Refuse a reply whose end could not be told from a broken connection, or that is plainly something else."""
     if response.status != 200:
-        raise BadReply(f"{what}: unexpected reply {response.status}")
+        raise InvalidResponse(f"{what}: unexpected reply {response.status}")
     _check_framing(what, response)
     if _is_web_page(response) and not file.filename.lower().endswith((".html", ".htm")):
-        raise BadReply(f"{what}: a web page came instead")
+        raise InvalidResponse(f"{what}: a web page came instead")
 
 
 def check_resumption(what: str, response: aiohttp.ClientResponse, begin: int, size: int | None) -> int:
     """Refuse a reply that is not what was missing from byte ``begin`` on; return the size of the whole file."""
     if response.status != 206:
-        raise BadReply(f"{what}: broke off, and the file is another one by now")
+        raise InvalidResponse(f"{what}: broke off, and the file is another one by now")
     _check_framing(what, response)
     found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
     if not found or int(found[1]) != begin or size not in (None, int(found[2])):
-        raise BadReply(f"{what}: broke off, and what came next was not what was missing")
+        raise InvalidResponse(f"{what}: broke off, and what came next was not what was missing")
     return int(found[2])
 
 
@@ -159,7 +159,7 @@ def _is_web_page(response: aiohttp.ClientResponse) -> bool:
 
 def _check_framing(what: str, response: aiohttp.ClientResponse) -> None:
     if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise BadReply(f"{what}: came compressed, though that was not asked for")
+        raise InvalidResponse(f"{what}: came compressed, though that was not asked for")
     chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
     if response.content_length is None and not chunked:
-        raise BadReply(f"{what}: came without a length, so its end could not be told from a broken connection")
+        raise InvalidResponse(f"{what}: came without a length, so its end could not be told from a broken connection")

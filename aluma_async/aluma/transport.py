@@ -13,10 +13,10 @@ from yarl import URL
 from aluma_async.aluma import responses, wire
 from aluma_async.aluma.download import REDIRECTS, redirected
 from aluma_async.aluma.token import TokenKeeper
-from aluma_async.concurrency.deadline import TimeLimit
+from aluma_async.concurrency.deadline import SharedDeadline
 from aluma_async.config import Credentials
-from aluma_async.exceptions import CredentialsRefused
-from aluma_async.ports import Permits
+from aluma_async.exceptions import AuthenticationFailed
+from aluma_async.ports import RequestLimiter
 
 LONGEST_REQUEST = 60.0
 """Seconds for any request but a listing and a download; for these, seconds without a byte."""
@@ -35,16 +35,16 @@ class Requests:
         session: aiohttp.ClientSession,
         base_url: str,
         credentials: Credentials,
-        permits: Permits,
+        request_limiter: RequestLimiter,
         hosts: Collection[str],
     ) -> None:
         self.session = session
         self.base_url = base_url.rstrip("/")
-        self.permits = permits
+        self.request_limiter = request_limiter
         self.keeper = TokenKeeper(self._fetch_token)
         self.hosts = hosts
         self._credentials = credentials
-        self._limit = TimeLimit(LONGEST_REQUEST)
+        self._limit = SharedDeadline(LONGEST_REQUEST)
 
     def get(
         self,
@@ -63,7 +63,7 @@ class Requests:
         url = self.url(path)
         for chances in (1, 0):
             token = await self.keeper.token()
-            async with self.permits.permit(urgent=urgent) as sent_at:
+            async with self.request_limiter.permit(urgent=urgent) as sent_at:
                 answer = await self._change(what, url, body, token, sent_at, reply=reply)
             if answer is not None:
                 return sent_at, answer
@@ -75,7 +75,7 @@ class Requests:
     ) -> bytes | None:
         """Send a PUT once; the body of a good reply, or None if the token was refused."""
         # It is awaited to its answer: without that nobody would know whose the task is.
-        with self._limit.since(sent_at, shield=True):
+        with self._limit.scope(sent_at, shield=True):
             try:
                 async with self.session.put(
                     url,
@@ -98,20 +98,20 @@ class Requests:
         return URL(self.base_url + path, encoded=True)
 
     def token_refused(self, token: str, chances: int) -> None:
-        """Forget a token. Raises ``CredentialsRefused`` if there are no more chances."""
+        """Forget a token. Raises ``AuthenticationFailed`` if there are no more chances."""
         self.keeper.discard(token)
         if not chances:
-            raise CredentialsRefused("Aluma refused a token that it had just given (401)", hint=_CREDENTIALS_HINT)
+            raise AuthenticationFailed("Aluma refused a token that it had just given (401)", hint=_CREDENTIALS_HINT)
 
     async def _fetch_token(self) -> tuple[str, float]:
         what = "get a token"
         who = {"client_id": self._credentials.client_id, "client_secret": self._credentials.client_secret}
         url = self.url("/oauth/token")
-        async with self.permits.permit(urgent=True):
+        async with self.request_limiter.permit(urgent=True):
             try:
                 async with self.session.post(url, json=who, timeout=CALL, allow_redirects=False) as response:
                     if response.status in (400, 401, 403):
-                        raise CredentialsRefused(
+                        raise AuthenticationFailed(
                             f"Aluma refused the client id and secret ({response.status})", hint=_CREDENTIALS_HINT
                         )
                     await responses.check(what, response, changes=False)
@@ -145,7 +145,7 @@ class Reading:
         owner, at_home, chances = self._owner, True, 1
         while True:
             token = await owner.keeper.token() if at_home else ""
-            self._permit = owner.permits.permit()
+            self._permit = owner.request_limiter.permit()
             await self._permit.__aenter__()
             try:
                 answer = await self._answer(token)

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import Struct
 
-from aluma_async.exceptions import BadReply, BadSpecification
+from aluma_async.exceptions import BadSpecification, InvalidResponse
 from aluma_async.models import ExportFile, ExportSpec, ExportTask
 
 PENDING = "pending:start_client_action"
@@ -99,7 +99,7 @@ class ListingDecoder:
         self._buffer = bytearray()
 
     def feed(self, piece: bytes) -> list[ExportTask]:
-        """Take some bytes; return the tasks that are complete by now. Raises ``BadReply``."""
+        """Take some bytes; return the tasks that are complete by now. Raises ``InvalidResponse``."""
         self._buffer += piece
         if len(self._buffer) < self.WINDOW or not (self._head or self._find_head()):
             return []
@@ -115,15 +115,15 @@ class ListingDecoder:
             del self._buffer[: end + 1]
             return tasks
         if len(self._buffer) > self.LONGEST_ROW:
-            raise BadReply("the list of tasks cannot be read: no end of a row in 32 MiB")
+            raise InvalidResponse("the list of tasks cannot be read: no end of a row in 32 MiB")
         return []
 
     def close(self) -> list[ExportTask]:
-        """Return the last tasks. Raises ``BadReply`` unless the whole reply has arrived."""
+        """Return the last tasks. Raises ``InvalidResponse`` unless the whole reply has arrived."""
         try:
             rest = _envelope.decode(self._head + self._buffer.lstrip(b", \t\r\n"))
         except _UNREADABLE:
-            raise BadReply("the list of tasks is not whole, or not the JSON that the API promises") from None
+            raise InvalidResponse("the list of tasks is not whole, or not the JSON that the API promises") from None
         self._buffer.clear()
         return self._one_by_one(rest.tasks)
 
@@ -138,7 +138,7 @@ class ListingDecoder:
             del self._buffer[: found.end()]
             return True
         if len(self._buffer) > self.LONGEST_ROW:
-            raise BadReply("the list of tasks cannot be read: it names no tasks")
+            raise InvalidResponse("the list of tasks cannot be read: it names no tasks")
         return False
 
     def _tasks(self, window: bytes) -> list[ExportTask]:
@@ -230,13 +230,13 @@ def unsafe_url(url: str) -> str:
 
 
 def token(body: bytes) -> tuple[str, float]:
-    """Decode a token reply to the token and its life in seconds (300 where none is said). Raises ``BadReply``."""
+    """Decode a token reply to the token and its life in seconds (300 where none is said). Raises ``InvalidResponse``."""
     try:
         reply = msgspec.json.decode(body, type=_Token)
     except _UNREADABLE:
-        raise BadReply("the reply to the request for a token holds none") from None
+        raise InvalidResponse("the reply to the request for a token holds none") from None
     if not reply.access_token.isascii() or not reply.access_token.isprintable():
-        raise BadReply("the reply to the request for a token holds one that cannot be sent")
+        raise InvalidResponse("the reply to the request for a token holds one that cannot be sent")
     try:
         life = float(reply.expires_in)
     except (TypeError, ValueError):
@@ -245,11 +245,11 @@ def token(body: bytes) -> tuple[str, float]:
 
 
 def state(body: bytes) -> str:
-    """Decode the state out of a task. Raises ``BadReply``."""
+    """Decode the state out of a task. Raises ``InvalidResponse``."""
     try:
         return msgspec.json.decode(body, type=_State).state
     except _UNREADABLE:
-        raise BadReply("the reply to the request for a task cannot be read") from None
+        raise InvalidResponse("the reply to the request for a task cannot be read") from None
 
 
 def problem(body: bytes) -> str:

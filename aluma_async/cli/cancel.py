@@ -13,13 +13,13 @@ import click
 from aluma_async.cli.exit_codes import DONE, LEFT_BEHIND
 from aluma_async.cli.options import load_config, merged, shared_options, state_option
 from aluma_async.config import Config
-from aluma_async.exceptions import Ambiguous, Refused
+from aluma_async.exceptions import Ambiguous, ClaimConflict
 from aluma_async.journal import sqlite
-from aluma_async.models import ExportTask, OpenClaim, Step
+from aluma_async.models import ClaimRecord, ClaimState, ExportTask
 from aluma_async.pipeline.claim_source import CLAIMED
 from aluma_async.service.formatting import printable
 
-_SAID_BY_THE_NEXT_RUN = (Step.COMMITTED, Step.FAILING)
+_SAID_BY_THE_NEXT_RUN = (ClaimState.COMMITTED, ClaimState.FAILING)
 
 
 @click.command()
@@ -58,7 +58,7 @@ async def _cancel(config: Config, task_id: str, yes: bool) -> int:
                 return LEFT_BEHIND
         try:
             await client.cancel(task)
-        except Refused as error:
+        except ClaimConflict as error:
             return _refuse(str(error), "It was settled meanwhile.")
         except Ambiguous as error:
             return _refuse(str(error), "It may have been given back or not; say it again.")
@@ -69,7 +69,7 @@ async def _cancel(config: Config, task_id: str, yes: bool) -> int:
 def _ours(config: Config, task_id: str) -> tuple[str, str] | None:
     """Tell why a task is not to be given back behind the back of an exporter on this state folder."""
     folder = config.state_folder()
-    claims = [record for record in sqlite.look(folder) if isinstance(record, OpenClaim)]
+    claims = [record for record in sqlite.look(folder) if isinstance(record, ClaimRecord)]
     claim = next((claim for claim in claims if claim.task_id == task_id), None)
     if claim and sqlite.in_use(folder):
         return f"is in hand of the exporter on {folder}", "That one completes it, or gives it back; or stop it first."

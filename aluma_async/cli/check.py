@@ -84,7 +84,7 @@ async def _check_environment(config: Config, codes: list[int]) -> None:
     for name, destination in config.destinations.items():
         try:
             async with open_destinations({name: destination}, state) as opened:
-                with _verdict(f"environment: {name}: {destination.place}", codes):
+                with _verdict(f"environment: {name}: {destination.description}", codes):
                     await opened[name].probe()
                 if warning := getattr(opened[name], "warning", ""):
                     click.echo(f"warn  environment: {name}: {warning}")

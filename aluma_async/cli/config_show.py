@@ -17,7 +17,7 @@ from aluma_async.config import Config
 from aluma_async.config.config import read_config_file
 from aluma_async.config.destinations import PluginConfig
 from aluma_async.config.paths import systemd_folder
-from aluma_async.config.redaction import HIDDEN, shown
+from aluma_async.config.redaction import REDACTED, redact
 
 _DEFAULT = "default"
 
@@ -57,7 +57,7 @@ def show(context: click.Context, /, *, as_json: bool, **inner: Any) -> int:
     for table, group in groupby(entries, lambda entry: entry.table):
         click.echo("[[routes]]" if table.startswith("routes ") else f"[{table}]")
         for _, key, value, origin in map(structs.astuple, group):
-            unset = value is None or value == HIDDEN
+            unset = value is None or value == REDACTED
             line = f"{'# ' if unset else ''}{key} = {'' if value is None else _toml(value)}"
             click.echo(f"{line:<50} # {origin}")
         click.echo()
@@ -76,7 +76,7 @@ def _entries(config: Config, raw: Mapping[str, Any], file: str, said: Mapping[tu
             given = {key: origin for (where, key), origin in said.items() if where == name}
             yield from _table(name, table, raw.get(name, {}), file, given, _derived(config))
             if name == "aluma":
-                yield Entry("aluma", "client_secret", HIDDEN, _secret_from(config, os.environ))
+                yield Entry("aluma", "client_secret", REDACTED, _secret_from(config, os.environ))
 
 
 def _destination(
@@ -87,7 +87,7 @@ def _destination(
     table = {"type": "folder"} if said else raw["destinations"][name]
     yield Entry(where, "type", table["type"], said or file)
     if isinstance(destination, PluginConfig):  # what else it takes, and with what defaults, only it knows
-        yield from (Entry(where, key, shown(key, value), file) for key, value in destination.keys.items())
+        yield from (Entry(where, key, redact(key, value), file) for key, value in destination.keys.items())
     else:
         yield from _table(where, destination, table, file, {"path": said} if said else {})
 
@@ -105,7 +105,7 @@ def _table(
         origin = given.get(key) or (file if key in raw else _DEFAULT)
         if not value and (where, key) in derived:
             value, origin = derived[where, key]
-        yield Entry(where, key, shown(key, value), origin)
+        yield Entry(where, key, redact(key, value), origin)
 
 
 def _derived(config: Config) -> Mapping[tuple[str, str], tuple[object, str]]:

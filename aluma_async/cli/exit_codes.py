@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 from aluma_async.exceptions import (
     AlumaAsyncError,
+    AuthenticationFailed,
     ConfigError,
-    CredentialsRefused,
     DestinationError,
     JournalError,
-    JournalInUse,
+    JournalLocked,
     RateLimited,
     SourceError,
 )
@@ -23,9 +23,9 @@ MISCONFIGURED = 78
 INTERRUPTED = 130
 
 _CODES: tuple[tuple[type[AlumaAsyncError], int], ...] = (
-    (CredentialsRefused, REFUSED),
+    (AuthenticationFailed, REFUSED),
     (ConfigError, MISCONFIGURED),
-    (JournalInUse, IN_USE),
+    (JournalLocked, IN_USE),
     (JournalError, NOT_REACHABLE),
     (SourceError, NOT_REACHABLE),
     (DestinationError, NOT_REACHABLE),

@@ -14,7 +14,7 @@ from aluma_async.cli.list_tasks import duration
 from aluma_async.cli.options import load_config, merged, shared_options, state_option
 from aluma_async.clock import system_clock
 from aluma_async.journal import sqlite
-from aluma_async.models import Exported
+from aluma_async.models import ExportRecord
 from aluma_async.service.formatting import counted, printable, size
 
 
@@ -53,22 +53,22 @@ def history(outer: dict[str, Any], /, *, as_json: bool, since: float | None, tas
     return DONE
 
 
-def _of(records: Iterable[Exported], task_id: str) -> Iterator[Exported]:
+def _of(records: Iterable[ExportRecord], task_id: str) -> Iterator[ExportRecord]:
     return (record for record in records if task_id in ("", record.task_id))
 
 
-def _when(record: Exported) -> str:
+def _when(record: ExportRecord) -> str:
     return datetime.fromtimestamp(record.at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _text_row(record: Exported) -> str:
+def _text_row(record: ExportRecord) -> str:
     return (
         f"{_when(record)}  {printable(record.task_id, 40):<22}  {counted(record.files, 'file'):>9}"
         f"  {size(record.bytes):>9}  {record.seconds:6.1f} s  {', '.join(record.destinations) or '?'}"
     )
 
 
-def _json_row(record: Exported) -> str:
+def _json_row(record: ExportRecord) -> str:
     fields = {
         "time": _when(record),
         "task": record.task_id,

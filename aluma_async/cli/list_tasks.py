@@ -57,7 +57,7 @@ def list_waiting(outer: dict[str, Any], /, **inner: Any) -> int:
 
 async def _list(config: Config, as_json: bool, plan: bool, sort: str | None, older_than: float | None) -> None:
     count, now = 0, time.time()
-    possible = config.routing().possible if plan else None
+    possible = config.routing().possible_destinations if plan else None
     row, opening, between, closing = (_json_row, "[\n", ",\n", "\n]\n") if as_json else (_text_row, "", "\n", "\n")
     async with pages(config, config.credentials()) as listing:
         async for tasks in _chosen(listing, sort, None if older_than is None else now - older_than):

@@ -53,18 +53,18 @@ class Services:
         service = self._config.service
         send = notify_socket(os.environ)
         async with AsyncExitStack() as stack:
-            if service.address or send:
+            if service.listen_address or send:
                 vitals = Vitals(
                     asyncio.get_running_loop().time,  # anyio's takes three times as long, for each event
                     poll_seconds=self._config.exporter.poll_wait_max_seconds,
-                    stuck_seconds=service.stuck_seconds + self._slowest_report(),
+                    stuck_after_seconds=service.stuck_after_seconds + self._slowest_report(),
                 )
                 self._vitals = vitals
                 self._listeners.append(vitals)
                 if send:
                     self._tell_systemd(send, vitals)
-                if service.address:
-                    await self._serve(*service.address, vitals, stack)
+                if service.listen_address:
+                    await self._serve(*service.listen_address, vitals, stack)
             if service.notify_command or service.notify_url:
                 await self._notify(service, stack)
             if tracing := tracer():
@@ -73,7 +73,7 @@ class Services:
 
     def watch(self, destination: Destination) -> None:
         """Try now and then whether a destination takes work, when no work shows it; readiness tells."""
-        if self._vitals and self._config.service.address:
+        if self._vitals and self._config.service.listen_address:
             self.beside.append(partial(_probe, destination, self._vitals))
 
     def _slowest_report(self) -> float:
@@ -100,7 +100,7 @@ class Services:
             tells.append(await stack.enter_async_context(open_webhook(service.notify_url)))
         notifier = Notifier(
             tells,
-            oldest_seconds=service.oldest_task_seconds,
+            oldest_seconds=service.notify_task_age_seconds,
             log=lambda text: self._report.log.write("warning", "NotificationLost", text),
         )
         stack.push_async_callback(notifier.finish)

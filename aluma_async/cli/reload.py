@@ -7,13 +7,15 @@ from aluma_async.config import Config
 from aluma_async.exceptions import AlumaAsyncError
 from aluma_async.service.console import Report
 from aluma_async.service.sd_notify import Systemd
-from aluma_async.wiring import Run
+from aluma_async.wiring import ReloadableExporter
 
 
 class Reload:
     """A call reads with ``load``; what cannot be used is told, and the old configuration stays."""
 
-    def __init__(self, load: Callable[[], Config], run: Run, report: Report, systemd: Systemd | None) -> None:
+    def __init__(
+        self, load: Callable[[], Config], run: ReloadableExporter, report: Report, systemd: Systemd | None
+    ) -> None:
         self._load = load
         self._run = run
         self._report = report

@@ -14,13 +14,13 @@ from aluma_async.cli.reload import Reload
 from aluma_async.cli.signals import leave_now, on_hangup, on_signals
 from aluma_async.clock import loop_time
 from aluma_async.config import Config, Credentials
-from aluma_async.exceptions import AlumaAsyncError, CredentialsRefused
+from aluma_async.exceptions import AlumaAsyncError, AuthenticationFailed
 from aluma_async.models import Summary
 from aluma_async.pipeline.exporter import Exporter
 from aluma_async.service.console import Report, choose_mode
 from aluma_async.service.formatting import counted
 from aluma_async.service.stats import Tally
-from aluma_async.wiring import open_run
+from aluma_async.wiring import open_reloadable_exporter
 
 
 async def run(
@@ -42,7 +42,7 @@ async def run(
     for warning in config.warnings():
         report.log.write("warning", "ConfigWarning", warning)
     services = Services(config, report)
-    async with services.opened(), open_run(config, credentials, on_event=services.on_event) as opened:
+    async with services.opened(), open_reloadable_exporter(config, credentials, on_event=services.on_event) as opened:
         exporter = opened.exporter
         services.watch(exporter.destination)
         gc.freeze()  # what is there by now stays: no collection need look at it again
@@ -63,12 +63,12 @@ async def run(
             try:
                 done = await _watched(exporter, services.beside, once=once)
             except AlumaAsyncError as error:
-                if isinstance(error, CredentialsRefused) or not report.tally.listed:
+                if isinstance(error, AuthenticationFailed) or not report.tally.listed:
                     raise
                 report.say("error", "RunFailed", "\n".join(error_lines(error)))
                 return LEFT_BEHIND
     if summary:
-        report.finish(done, ", ".join(to.place for to in config.destinations.values()))
+        report.finish(done, ", ".join(target.description for target in config.destinations.values()))
     return DONE if stopped.is_set() or not once or done.everything_exported else LEFT_BEHIND
 
 

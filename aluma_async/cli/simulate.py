@@ -9,7 +9,7 @@ import click
 
 from aluma_async.cli.exit_codes import DONE
 from aluma_async.cli.signals import on_signals
-from aluma_async.config.schema import nearest
+from aluma_async.config.schema import suggest
 
 # The simulated Aluma brings aiohttp, which takes its time, and --help does not need it.
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _fault_plan(given: tuple[str, ...], seed: int) -> "FaultPlan":
     for text in given:
         kind, _, rate = text.partition("=")
         if kind not in kinds:
-            raise click.BadParameter(f"there is no fault {kind!r}. {nearest(kind, kinds)}", param_hint="--fault")
+            raise click.BadParameter(f"there is no fault {kind!r}. {suggest(kind, kinds)}", param_hint="--fault")
         try:
             rates[kinds[kind]] = float(rate)
         except ValueError:

@@ -13,17 +13,17 @@ from aluma_async.cli.options import load_config, merged, shared_options, state_o
 from aluma_async.clock import system_clock
 from aluma_async.exceptions import AlumaAsyncError
 from aluma_async.journal import sqlite
-from aluma_async.models import Hold, OpenClaim, Stamp, Step
+from aluma_async.models import ClaimRecord, ClaimState, HoldRecord, Timestamp
 from aluma_async.pipeline.quarantine import RECORD
 from aluma_async.policy.lease import elapsed, remaining
 from aluma_async.service.formatting import counted, printable, span
 
 _IN_WORDS = {
-    Step.STARTED: "being exported",
-    Step.CLAIMED: "being exported",
-    Step.COMMITTED: "saved, to be completed",
-    Step.FAILING: "in the quarantine, to be failed",
-    Step.LOOSE: "to be given back",
+    ClaimState.STARTING: "being exported",
+    ClaimState.CLAIMED: "being exported",
+    ClaimState.COMMITTED: "saved, to be completed",
+    ClaimState.FAILING: "in the quarantine, to be failed",
+    ClaimState.ORPHANED: "to be given back",
 }
 
 
@@ -38,13 +38,13 @@ def status(outer: dict[str, Any], /, *, as_json: bool, **inner: Any) -> int:
     folder, now = config.state_folder(), system_clock()
     records = sqlite.look(folder)
     found: dict[str, list[dict[str, object]]] = {
-        "in_hand": [_claim(record, now) for record in records if isinstance(record, OpenClaim)],
+        "in_hand": [_claim(record, now) for record in records if isinstance(record, ClaimRecord)],
         "cooling_down": [],
         "parked": [],
         "quarantined": list(_quarantined(config.quarantine_folder())),
     }
     for record in records:
-        if isinstance(record, Hold) and remaining(record.since, record.seconds, now) > 0:
+        if isinstance(record, HoldRecord) and remaining(record.since, record.seconds, now) > 0:
             found["parked" if record.parked else "cooling_down"].append(_hold(record, now))
     exported, last = _lately(folder, now)
     if as_json:
@@ -65,7 +65,7 @@ def _completions(context: click.Context, _: click.Parameter, incomplete: str) ->
     with suppress(AlumaAsyncError):
         outer = context.parent.params if context.parent else {}
         records = sqlite.look(load_config(merged(outer, context.params)).state_folder())
-        return [one.task_id for one in records if isinstance(one, Hold) and one.task_id.startswith(incomplete)]
+        return [one.task_id for one in records if isinstance(one, HoldRecord) and one.task_id.startswith(incomplete)]
     return []
 
 
@@ -84,7 +84,7 @@ def retry(context: click.Context, /, *, task_ids: tuple[str, ...], everything: b
         raise click.UsageError("name the tasks to release, or --all", context)
     config = load_config(merged(context.obj, inner))
     folder = config.state_folder()
-    held = {record.task_id for record in sqlite.look(folder) if isinstance(record, Hold)}
+    held = {record.task_id for record in sqlite.look(folder) if isinstance(record, HoldRecord)}
     kept = {str(row["task"]): str(row["folder"]) for row in _quarantined(config.quarantine_folder())}
     wanted = sorted(held) if everything else task_ids
     found = [task_id for task_id in wanted if task_id in held]
@@ -99,7 +99,7 @@ def retry(context: click.Context, /, *, task_ids: tuple[str, ...], everything: b
     return DONE if len(found) == len(wanted) else LEFT_BEHIND
 
 
-def _lately(folder: Path, now: Stamp) -> tuple[int, int | None]:
+def _lately(folder: Path, now: Timestamp) -> tuple[int, int | None]:
     """Count what was exported in the last 24 hours, and tell how many seconds ago the last of it was."""
     count, at = 0, 0.0
     for record in sqlite.past(folder, now.wall - 86400):
@@ -107,12 +107,12 @@ def _lately(folder: Path, now: Stamp) -> tuple[int, int | None]:
     return count, max(0, round(now.wall - at)) if count else None
 
 
-def _claim(claim: OpenClaim, now: Stamp) -> dict[str, object]:
-    since = claim.doubted or claim.sent if claim.step is Step.LOOSE else claim.sent
+def _claim(claim: ClaimRecord, now: Timestamp) -> dict[str, object]:
+    since = claim.doubted or claim.sent if claim.step is ClaimState.ORPHANED else claim.sent
     return {"task": claim.task_id, "step": str(claim.step), "seconds": round(elapsed(since, now))}
 
 
-def _hold(hold: Hold, now: Stamp) -> dict[str, object]:
+def _hold(hold: HoldRecord, now: Timestamp) -> dict[str, object]:
     return {
         "task": hold.task_id,
         "retry_in_seconds": round(remaining(hold.since, hold.seconds, now)),
@@ -137,7 +137,7 @@ def _quarantined(folder: Path) -> Iterator[dict[str, object]]:
 def _line(row: dict[str, object]) -> str:
     parts = [str(row["task"])]
     if "step" in row:
-        parts.append(f"{_IN_WORDS[Step(str(row['step']))]}, {span(float(str(row['seconds'])))} ago")
+        parts.append(f"{_IN_WORDS[ClaimState(str(row['step']))]}, {span(float(str(row['seconds'])))} ago")
     if "retry_in_seconds" in row:
         parts.append(f"again in {span(float(str(row['retry_in_seconds'])))}, {row['failures']} failures")
     if "message" in row:

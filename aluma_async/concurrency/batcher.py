@@ -14,71 +14,71 @@ GATHER_SECONDS = 0.001
 and the loop gets through what a handful of workers do in that time."""
 
 
-class Rounds:
+class Batcher:
     """Runs ``step`` for whoever asks; those who ask before a run has begun share it. ``at_once`` runs overlap."""
 
-    def __init__(self, step: Callable[[], Awaitable[None]], *, at_once: int = 1) -> None:
+    def __init__(self, step: Callable[[], Awaitable[None]], *, concurrency: int = 1) -> None:
         self._step = step
-        self._turns = anyio.Semaphore(at_once, fast_acquire=True)
-        self._next: _Round | None = None
-        self._crowded = False
+        self._slots = anyio.Semaphore(concurrency, fast_acquire=True)
+        self._next: _Batch | None = None
+        self._last_batch_was_shared = False
 
-    async def join(self) -> None:
+    async def submit(self) -> None:
         """Return when a run that began after this call has ended; raise what it raised.
 
         Nobody is cancelled meanwhile: it is waited for as in a shielded scope.
         """
-        coming = self._next
-        if coming:
-            coming.joined += 1
+        batch = self._next
+        if batch:
+            batch.members += 1
             try:
-                await coming.ended.wait()
+                await batch.ended.wait()
             except asyncio.CancelledError:  # a scope is dearer than most waits: only one who is cancelled has one
                 with anyio.CancelScope(shield=True):
-                    await coming.ended.wait()
+                    await batch.ended.wait()
                 if anyio.current_effective_deadline() > -math.inf:  # of no scope, which would say it again
                     raise
         else:
-            coming = self._next = _Round()
+            batch = self._next = _Batch()
             with anyio.CancelScope(shield=True):
-                await self._lead(coming)
-        if coming.error:
-            raise coming.error
+                await self._run_leader(batch)
+        if batch.error:
+            raise batch.error
 
-    async def _lead(self, coming: "_Round") -> None:
+    async def _run_leader(self, batch: "_Batch") -> None:
         try:
-            if self._crowded:
+            if self._last_batch_was_shared:
                 await anyio.sleep(GATHER_SECONDS)
-            async with self._turns:
+            async with self._slots:
                 self._next = None  # from here on it is too late to join
-                self._crowded = coming.joined > 1
+                self._last_batch_was_shared = batch.members > 1
                 await self._step()
         except Exception as error:  # noqa: BLE001 - raised to all who joined
-            coming.error = error
+            batch.error = error
         finally:
-            coming.ended.set()
+            batch.ended.set()
 
 
-async def whole(begun: "asyncio.Future[T]") -> T:
+async def wait_uncancelled(future: "asyncio.Future[T]") -> T:
     """Wait for a step in a thread, which goes on whether or not anybody waits; only within a shielded scope.
 
     A cancellation from outside of any scope, which none keeps out, is raised when the step has ended well.
     """
     cancelled: asyncio.CancelledError | None = None
-    while not begun.done():
+    while not future.done():
         try:
-            await asyncio.wait([begun])  # which does not cancel it
+            await asyncio.wait([future])  # which does not cancel it
         except asyncio.CancelledError as error:
             cancelled = error
-    if cancelled and not begun.exception():
+    if cancelled and not future.exception():
         raise cancelled
-    return begun.result()
+    return future.result()
 
 
-class _Round:
+class _Batch:
     """A run to come."""
 
     def __init__(self) -> None:
-        self.joined = 1
+        self.members = 1
         self.ended = asyncio.Event()
         self.error: Exception | None = None

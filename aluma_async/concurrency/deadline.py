@@ -8,59 +8,59 @@ from anyio import CancelScope
 from aluma_async.clock import loop_time
 
 
-class TimeLimit:
+class SharedDeadline:
     """For blocks that may all last ``seconds``."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._ends: dict[CancelScope, float] = {}
+        self._expiries: dict[CancelScope, float] = {}
         self._timer: TimerHandle | None = None
 
-    def since(self, begun: float, *, shield: bool = False) -> "_Limited":
+    def scope(self, started_at: float, *, shield: bool = False) -> "_DeadlineScope":
         """Cancel a block, and nothing beyond it, that is not over in time; ``begun``: on the event loop's clock."""
-        return _Limited(self, begun + self._seconds, shield=shield)
+        return _DeadlineScope(self, started_at + self._seconds, shield=shield)
 
-    def enter(self, scope: CancelScope, end: float) -> None:
+    def add(self, scope: CancelScope, expires_at: float) -> None:
         """Watch over a scope."""
-        self._ends[scope] = end
-        if self._timer is None or end < self._timer.when():
-            self._arm(end)
+        self._expiries[scope] = expires_at
+        if self._timer is None or expires_at < self._timer.when():
+            self._schedule(expires_at)
 
-    def leave(self, scope: CancelScope) -> None:
+    def remove(self, scope: CancelScope) -> None:
         """Watch over it no longer. The timer stays: those who come later end later, so it is right or early."""
-        self._ends.pop(scope, None)
+        self._expiries.pop(scope, None)
 
-    def _arm(self, end: float) -> None:
+    def _schedule(self, expires_at: float) -> None:
         if self._timer:
             self._timer.cancel()
-        self._timer = get_running_loop().call_at(end, self._end)
+        self._timer = get_running_loop().call_at(expires_at, self._expire)
 
-    def _end(self) -> None:
+    def _expire(self) -> None:
         self._timer = None
         now = loop_time()
-        for scope in [scope for scope, end in self._ends.items() if end <= now]:
+        for scope in [scope for scope, expires_at in self._expiries.items() if expires_at <= now]:
             scope.cancel()
-            del self._ends[scope]
-        if self._ends:
-            self._arm(min(self._ends.values()))
+            del self._expiries[scope]
+        if self._expiries:
+            self._schedule(min(self._expiries.values()))
 
 
-class _Limited:
+class _DeadlineScope:
     """One block."""
 
-    __slots__ = ("_end", "_limit", "_scope")
+    __slots__ = ("_deadline", "_expires_at", "_scope")
 
-    def __init__(self, limit: TimeLimit, end: float, *, shield: bool) -> None:
-        self._limit = limit
-        self._end = end
+    def __init__(self, deadline: SharedDeadline, expires_at: float, *, shield: bool) -> None:
+        self._deadline = deadline
+        self._expires_at = expires_at
         self._scope = CancelScope(shield=shield)
 
     def __enter__(self) -> None:
         self._scope.__enter__()
-        self._limit.enter(self._scope, self._end)
+        self._deadline.add(self._scope, self._expires_at)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        self._limit.leave(self._scope)
+        self._deadline.remove(self._scope)
         return bool(self._scope.__exit__(kind, error, trace))

@@ -15,7 +15,7 @@ from msgspec import Struct, structs
 from aluma_async.config.credentials import Credentials, collect_credentials
 from aluma_async.config.destinations import DESTINATION_TYPES, DestinationConfig, PluginConfig, installed_types
 from aluma_async.config.paths import default_state_folder, find_config_file
-from aluma_async.config.schema import nearest, read_table
+from aluma_async.config.schema import read_section, suggest
 from aluma_async.config.sections import (
     AlumaConfig,
     ExporterConfig,
@@ -30,7 +30,7 @@ from aluma_async.policy.routing import Route, Routing
 Overrides: TypeAlias = Mapping[str, Mapping[str, object]]
 """Table -> key -> value, as the file would hold them; they win over the file."""
 
-LONGEST_REQUEST_SECONDS = 60
+REQUEST_TIMEOUT_SECONDS = 60
 """A request may be under way for so long; waits below it are accepted, and not safe."""
 
 
@@ -57,18 +57,18 @@ class Config(Struct, frozen=True, kw_only=True):
             raw: dict[str, Any] = tomllib.loads(text)
         except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise ConfigError(f"{file}: is not TOML: {error}", hint="Correct that line.") from None
-        kinds = {field.name: field.type for field in structs.fields(cls)}
+        sections = {field.name: field.type for field in structs.fields(cls)}
         for table in raw:
-            if table not in kinds:
-                raise ConfigError(f"{file}: has no table [{table}]", hint=nearest(table, kinds))
+            if table not in sections:
+                raise ConfigError(f"{file}: has no table [{table}]", hint=suggest(table, sections))
         overrides = overrides or {}
-        instead = overrides.get("destinations")  # then everything goes there
+        replacement = overrides.get("destinations")  # then everything goes there
         return cls(
-            destinations=_read_destinations(instead or raw.get("destinations", {}), file),
-            routes=() if instead else _read_routes(raw.get("routes", []), file),
+            destinations=_read_destinations(replacement or raw.get("destinations", {}), file),
+            routes=() if replacement else _read_routes(raw.get("routes", []), file),
             **{
-                name: read_table(kind, raw.get(name, {}), name=name, file=file, overrides=overrides.get(name))
-                for name, kind in kinds.items()
+                name: read_section(kind, raw.get(name, {}), name=name, file=file, overrides=overrides.get(name))
+                for name, kind in sections.items()
                 if name not in ("destinations", "routes")
             },
         )
@@ -83,12 +83,12 @@ class Config(Struct, frozen=True, kw_only=True):
         """How many requests may be in flight."""
         return self.limits.max_at_once or 2 * self.exporter.workers
 
-    def routing(self, also: Iterable[str] = ()) -> Routing:
+    def routing(self, extra: Iterable[str] = ()) -> Routing:
         """Tell where files go: by their route, else to ``default``, else to the only one. Raises ``ConfigError``.
 
         ``also`` names destinations that are not the config's.
         """
-        known = [*self.destinations, *(name for name in also if name not in self.destinations)]
+        known = [*self.destinations, *(name for name in extra if name not in self.destinations)]
         if not known:
             raise ConfigError("no destination", hint="Give -o DIR, or [destinations.NAME] in the config file.")
         for number, route in enumerate(self.routes, 1):
@@ -96,7 +96,7 @@ class Config(Struct, frozen=True, kw_only=True):
                 if name not in known:
                     raise ConfigError(
                         f"[[routes]] {number}: to = {name!r}: no such destination",
-                        hint=nearest(name, known),
+                        hint=suggest(name, known),
                     )
         default = "default" if "default" in known else ""
         if len(known) == 1:
@@ -131,14 +131,14 @@ class Config(Struct, frozen=True, kw_only=True):
                 f"[aluma] base_url = {self.aluma.base_url!r}: the secret and the documents travel unencrypted",
             ),
             (
-                self.retry.cooldown_initial_seconds < LONGEST_REQUEST_SECONDS,
+                self.retry.cooldown_initial_seconds < REQUEST_TIMEOUT_SECONDS,
                 f"[retry] cooldown_initial_seconds = {self.retry.cooldown_initial_seconds:g}: below "
-                f"{LONGEST_REQUEST_SECONDS} s a late request of one attempt at a task can hit the next attempt",
+                f"{REQUEST_TIMEOUT_SECONDS} s a late request of one attempt at a task can hit the next attempt",
             ),
             (
-                self.aluma.claim_timeout_seconds < LONGEST_REQUEST_SECONDS,
+                self.aluma.claim_timeout_seconds < REQUEST_TIMEOUT_SECONDS,
                 f"[aluma] claim_timeout_seconds = {self.aluma.claim_timeout_seconds:g}: below "
-                f"{LONGEST_REQUEST_SECONDS} s one slow request is enough to lose a task",
+                f"{REQUEST_TIMEOUT_SECONDS} s one slow request is enough to lose a task",
             ),
         )
         return [text for applies, text in rules if applies]
@@ -160,24 +160,24 @@ def read_config_file(path: str | Path | None = None) -> tuple[str, str]:
 def _read_destinations(raw: object, file: str) -> dict[str, DestinationConfig]:
     if not isinstance(raw, Mapping):
         raise ConfigError(f"{file}: destinations is no table", hint="Write [destinations.NAME].")
-    found: dict[str, DestinationConfig] = {}
+    destinations: dict[str, DestinationConfig] = {}
     for name, table in raw.items():
         where = f"destinations.{name}"
         kind = str(table.get("type", "")) if isinstance(table, Mapping) else ""
         keys = {key: value for key, value in table.items() if key != "type"} if isinstance(table, Mapping) else {}
         if kind in DESTINATION_TYPES:
-            found[name] = read_table(DESTINATION_TYPES[kind], keys, name=where, file=file)
+            destinations[name] = read_section(DESTINATION_TYPES[kind], keys, name=where, file=file)
         elif kind in (installed := installed_types()):
-            found[name] = PluginConfig(kind, keys)
+            destinations[name] = PluginConfig(kind, keys)
         else:
             known = [*DESTINATION_TYPES, *installed]
-            raise ConfigError(f"{file}: [{where}] type = {kind!r}: no such type", hint=nearest(kind, known))
-    return found
+            raise ConfigError(f"{file}: [{where}] type = {kind!r}: no such type", hint=suggest(kind, known))
+    return destinations
 
 
 def _read_routes(raw: object, file: str) -> tuple[RouteConfig, ...]:
     if not isinstance(raw, list):
         raise ConfigError(f"{file}: routes is no list of tables", hint="Write [[routes]].")
     return tuple(
-        read_table(RouteConfig, table, name=f"routes {number}", file=file) for number, table in enumerate(raw, 1)
+        read_section(RouteConfig, table, name=f"routes {number}", file=file) for number, table in enumerate(raw, 1)
     )

@@ -17,7 +17,7 @@ _HINT = (
     "Set ALUMA_CLIENT_ID and ALUMA_CLIENT_SECRET, or client_id and client_secret_file under [aluma], "
     "or have systemd load the credential aluma-client-secret."
 )
-_MAX_SECRET = 64 * 1024
+_MAX_SECRET_BYTES = 64 * 1024
 
 
 class Credentials(Struct, frozen=True):
@@ -56,7 +56,7 @@ def read_secret(path: Path, *, private: bool = True) -> str:
             mode = os.fstat(file.fileno()).st_mode
             if private and os.name == "posix" and mode & 0o077:
                 raise ConfigError(f"{path}: others may read or change the secret", hint=f"chmod 600 {path}")
-            secret = file.read(_MAX_SECRET).decode("utf-8-sig").strip()
+            secret = file.read(_MAX_SECRET_BYTES).decode("utf-8-sig").strip()
     except OSError as error:
         raise ConfigError(
             f"{path}: the secret cannot be read: {error.strerror}", hint="Does it exist, and may you read it?"

@@ -9,15 +9,15 @@ from typing import Annotated, Any, Literal, TypeAlias
 from msgspec import Meta, Struct, field
 
 from aluma_async.config.credentials import read_secret
-from aluma_async.config.redaction import without_password
-from aluma_async.config.schema import BadValue, Table
-from aluma_async.config.sections import is_unencrypted, url_fault
+from aluma_async.config.redaction import redact_url
+from aluma_async.config.schema import InvalidValue, Section
+from aluma_async.config.sections import is_unencrypted, url_problem
 from aluma_async.exceptions import ConfigError
 
 ColumnType: TypeAlias = Literal["text", "integer", "number", "float", "boolean", "date", "timestamp", "time", "json"]
 
 
-class FolderConfig(Table, frozen=True, kw_only=True, tag_field="type", tag="folder"):
+class FolderConfig(Section, frozen=True, kw_only=True, tag_field="type", tag="folder"):
     """``type = "folder"``."""
 
     path: Path
@@ -27,12 +27,12 @@ class FolderConfig(Table, frozen=True, kw_only=True, tag_field="type", tag="fold
     manifest: bool = False
 
     @property
-    def place(self) -> str:
+    def description(self) -> str:
         """What people are told."""
         return str(self.path.absolute())
 
 
-class SqlConfig(Table, frozen=True, kw_only=True, tag_field="type", tag="sql"):
+class SqlConfig(Section, frozen=True, kw_only=True, tag_field="type", tag="sql"):
     """``type = "sql"``; the URL, which may hold a password, stands here, in a file, or in the environment."""
 
     SECRET = ("url",)
@@ -45,11 +45,11 @@ class SqlConfig(Table, frozen=True, kw_only=True, tag_field="type", tag="sql"):
     mode: Literal["rows", "files"] = "rows"
     key: tuple[str, ...] = ()
     create: bool = False
-    types: dict[str, ColumnType] = field(default_factory=dict)
+    column_types: dict[str, ColumnType] = field(default_factory=dict)
     """Of columns of tables that are made; else text."""
-    columns: dict[str, str] = field(default_factory=dict)
+    column_names: dict[str, str] = field(default_factory=dict)
     """What a column of the file is called in the table; empty: left out."""
-    header: tuple[str, ...] = ()
+    header_names: tuple[str, ...] = ()
     """Names of the columns, for files that do not begin with them."""
     delimiter: Annotated[str, Meta(min_length=1, max_length=1)] = ","
     encoding: str = "utf-8-sig"
@@ -63,15 +63,15 @@ class SqlConfig(Table, frozen=True, kw_only=True, tag_field="type", tag="sql"):
         try:
             "".encode(self.encoding)
         except LookupError:
-            raise BadValue("encoding", self.encoding, "is not known", hint="Like utf-8 or cp1252.") from None
+            raise InvalidValue("encoding", self.encoding, "is not known", hint="Like utf-8 or cp1252.") from None
 
     @property
-    def place(self) -> str:
+    def description(self) -> str:
         """What people are told."""
-        where = self.url and without_password(self.url)
+        where = self.url and redact_url(self.url)
         return f"table {self.table} of {where or self.url_file or '$' + self.url_env}"
 
-    def address(self, environ: Mapping[str, str]) -> str:
+    def database_url(self, environ: Mapping[str, str]) -> str:
         """Return the URL. Raises ``ConfigError``."""
         if sum(map(bool, (self.url, self.url_file, self.url_env))) != 1:
             raise ConfigError("url, url_file, url_env: not exactly one of them", hint='Like url = "sqlite:///data.db".')
@@ -82,7 +82,7 @@ class SqlConfig(Table, frozen=True, kw_only=True, tag_field="type", tag="sql"):
         return self.url or environ[self.url_env]
 
 
-class ObjectStoreConfig(Table, frozen=True, kw_only=True, tag_field="type", tag="object-store"):
+class ObjectStoreConfig(Section, frozen=True, kw_only=True, tag_field="type", tag="object-store"):
     """``type = "object-store"``; an option is a value, ``{ env = "NAME" }`` or ``{ file = "a secret's file" }``."""
 
     SECRET = ("options",)
@@ -94,12 +94,12 @@ class ObjectStoreConfig(Table, frozen=True, kw_only=True, tag_field="type", tag=
 
     def __repr__(self) -> str:
         """Leave the keys out."""
-        return f"ObjectStoreConfig({self.place!r})"
+        return f"ObjectStoreConfig({self.description!r})"
 
     @property
-    def place(self) -> str:
+    def description(self) -> str:
         """What people are told."""
-        return without_password(self.url)
+        return redact_url(self.url)
 
     def read_options(self, environ: Mapping[str, str]) -> dict[str, str | bool | int]:
         """Return the options, each as a value. Raises ``ConfigError``."""
@@ -120,7 +120,7 @@ class ObjectStoreConfig(Table, frozen=True, kw_only=True, tag_field="type", tag=
         )
 
 
-class WebDavConfig(Table, frozen=True, kw_only=True, tag_field="type", tag="webdav"):
+class WebDavConfig(Section, frozen=True, kw_only=True, tag_field="type", tag="webdav"):
     """``type = "webdav"``."""
 
     SECRET = ("url",)
@@ -137,16 +137,20 @@ class WebDavConfig(Table, frozen=True, kw_only=True, tag_field="type", tag="webd
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if why := url_fault(self.url):  # it may hold a password, so it is not repeated
-            raise BadValue("url", "…", why, hint="Give it like https://cloud.example/remote.php/dav/files/me/export.")
+        if reason := url_problem(self.url):  # it may hold a password, so it is not repeated
+            raise InvalidValue(
+                "url", "…", reason, hint="Give it like https://cloud.example/remote.php/dav/files/me/export."
+            )
         if is_unencrypted(self.url) and not self.allow_insecure:
-            why = "http sends the password and the documents unencrypted"
-            raise BadValue("url", self.url, why, hint="Use https, or allow_insecure = true on a network you trust.")
+            reason = "http sends the password and the documents unencrypted"
+            raise InvalidValue(
+                "url", self.url, reason, hint="Use https, or allow_insecure = true on a network you trust."
+            )
         if bool(self.username) != bool(self.password_file):
-            raise BadValue("username", self.username, "username and password_file go together", hint="Give both.")
+            raise InvalidValue("username", self.username, "username and password_file go together", hint="Give both.")
 
     @property
-    def place(self) -> str:
+    def description(self) -> str:
         """What people are told."""
         return self.url
 
@@ -173,7 +177,7 @@ class PluginConfig(Struct, frozen=True):
         return f"PluginConfig({self.kind!r})"
 
     @property
-    def place(self) -> str:
+    def description(self) -> str:
         """What people are told."""
         return f"plug-in {self.kind}"
 

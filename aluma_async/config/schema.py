@@ -11,20 +11,20 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 from msgspec import Struct, ValidationError, convert, structs
 
-from aluma_async.config.redaction import shown
+from aluma_async.config.redaction import redact
 from aluma_async.exceptions import ConfigError
 
 
-class BadValue(ConfigError):
+class InvalidValue(ConfigError):
     """A value that cannot be used; ``read_table`` adds where it stands."""
 
-    def __init__(self, key: str, value: object, why: str, *, hint: str = "") -> None:
+    def __init__(self, key: str, value: object, reason: str, *, hint: str = "") -> None:
         shown = str(value) if isinstance(value, Path) else repr(value)
-        super().__init__(f"{key} = {shown[:200]}: {why}", hint=hint)
+        super().__init__(f"{key} = {shown[:200]}: {reason}", hint=hint)
         self.key = key
 
 
-class Table(Struct, frozen=True, kw_only=True):
+class Section(Struct, frozen=True, kw_only=True):
     """Base of all tables: the types and ranges of the fields hold for a table made in code as well."""
 
     ASCENDING: ClassVar[tuple[tuple[str, str], ...]] = ()
@@ -34,8 +34,8 @@ class Table(Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         """Leave passwords out."""
-        told = ", ".join(f"{name}={shown(name, getattr(self, name))!r}" for name in self.__struct_fields__)
-        return f"{type(self).__name__}({told})"
+        fields = ", ".join(f"{name}={redact(name, getattr(self, name))!r}" for name in self.__struct_fields__)
+        return f"{type(self).__name__}({fields})"
 
     def __post_init__(self) -> None:
         for field in structs.fields(self):
@@ -44,56 +44,56 @@ class Table(Struct, frozen=True, kw_only=True):
                 convert(value, field.type)
             except ValidationError as error:
                 shown = "…" if field.name in self.SECRET else value
-                raise BadValue(field.name, shown, _why(error, field.type)) from None
+                raise InvalidValue(field.name, shown, _reason(error, field.type)) from None
         for low, high in self.ASCENDING:
             if getattr(self, low) > getattr(self, high):
-                raise BadValue(low, getattr(self, low), f"is above {high} = {getattr(self, high)!r}")
+                raise InvalidValue(low, getattr(self, low), f"is above {high} = {getattr(self, high)!r}")
 
 
-AnyTable = TypeVar("AnyTable", bound=Table)
+AnySection = TypeVar("AnySection", bound=Section)
 
 
-def read_table(
-    kind: type[AnyTable], raw: object, *, name: str, file: str, overrides: Mapping[str, object] | None = None
-) -> AnyTable:
+def read_section(
+    kind: type[AnySection], raw: object, *, name: str, file: str, overrides: Mapping[str, object] | None = None
+) -> AnySection:
     """Read the table ``[name]`` of ``file``; what ``overrides`` holds wins. Raises ``ConfigError``."""
     if not isinstance(raw, dict):
         raise ConfigError(f"{file}: {name} is no table", hint=f"Write [{name}] on a line of its own.")
     for key in raw:
         if key not in kind.__struct_fields__:
-            raise ConfigError(f"{file}: [{name}] has no key {key!r}", hint=nearest(key, kind.__struct_fields__))
+            raise ConfigError(f"{file}: [{name}] has no key {key!r}", hint=suggest(key, kind.__struct_fields__))
     overrides = overrides or {}
     values: dict[str, Any] = {**raw, **overrides}
     try:
-        return convert(values, kind, dec_hook=_read_special)
-    except BadValue as error:
+        return convert(values, kind, dec_hook=_decode_path)
+    except InvalidValue as error:
         bad = error
     except ValidationError as error:
         key = re.search(r"at `\$\.(\w+)", str(error))
         if not key:  # the only mistake that has no place
-            raise ConfigError(f"{file}: [{name}]: {_why(error)}", hint="Add that key.") from None
+            raise ConfigError(f"{file}: [{name}]: {_reason(error)}", hint="Add that key.") from None
         types = {field.name: field.type for field in structs.fields(kind)}
         shown = "…" if key[1] in kind.SECRET else values[key[1]]
-        bad = BadValue(key[1], shown, _why(error, types[key[1]]))
+        bad = InvalidValue(key[1], shown, _reason(error, types[key[1]]))
     place = "command line or environment" if bad.key in overrides else file
     raise ConfigError(f"{place}: [{name}] {bad}", hint=bad.hint)
 
 
-def nearest(key: str, known: Iterable[str]) -> str:
+def suggest(key: str, known: Iterable[str]) -> str:
     """Make a hint of the known key that looks most like ``key``, or of all of them."""
     known = sorted(known)
     match = difflib.get_close_matches(key, known, n=1)
     return f"Did you mean {match[0]!r}?" if match else f"Known: {', '.join(known)}."
 
 
-def _why(error: ValidationError, kind: object = None) -> str:
+def _reason(error: ValidationError, kind: object = None) -> str:
     if get_origin(kind) is Literal:
         return f"should be one of {', '.join(get_args(kind))}"
     message = str(error).partition(" - at ")[0]
     return message[:1].lower() + message[1:]
 
 
-def _read_special(kind: type, value: object) -> Path:
+def _decode_path(kind: type, value: object) -> Path:
     """Read what TOML has no type for: paths, ``~`` being the user's home."""
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError("expected a path")

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta
 
-from aluma_async.config.schema import BadValue, Table
+from aluma_async.config.schema import InvalidValue, Section
 
 Count: TypeAlias = Annotated[int, Meta(ge=1, le=100_000)]
 CountOrZero: TypeAlias = Annotated[int, Meta(ge=0, le=100_000)]
@@ -15,7 +15,7 @@ Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=31_536_000)]
 Rate: TypeAlias = Annotated[float, Meta(ge=0, le=1e15)]
 
 
-class AlumaConfig(Table, frozen=True, kw_only=True):
+class AlumaConfig(Section, frozen=True, kw_only=True):
     """``[aluma]``: which API, as whom, and which of its tasks."""
 
     base_url: str = "https://api.aluma.io"
@@ -34,14 +34,14 @@ class AlumaConfig(Table, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         # A URL that is refused may hold a password, so it is not repeated.
-        if why := url_fault(self.base_url):
-            raise BadValue("base_url", "…", why, hint="Give it like https://api.aluma.io.")
+        if reason := url_problem(self.base_url):
+            raise InvalidValue("base_url", "…", reason, hint="Give it like https://api.aluma.io.")
         if self.unencrypted and not self.allow_insecure:
-            why = "http sends the secret and the documents unencrypted"
+            reason = "http sends the secret and the documents unencrypted"
             hint = "Use https, or --allow-insecure (allow_insecure = true) on a network you trust."
-            raise BadValue("base_url", self.base_url, why, hint=hint)
+            raise InvalidValue("base_url", self.base_url, reason, hint=hint)
         if self.proxy and not self.proxy.startswith(("http://", "https://")):
-            raise BadValue("proxy", "…", "is no http:// or https:// URL", hint="Give it like http://proxy:3128.")
+            raise InvalidValue("proxy", "…", "is no http:// or https:// URL", hint="Give it like http://proxy:3128.")
 
     @property
     def unencrypted(self) -> bool:
@@ -49,7 +49,7 @@ class AlumaConfig(Table, frozen=True, kw_only=True):
         return is_unencrypted(self.base_url)
 
 
-class ExporterConfig(Table, frozen=True, kw_only=True):
+class ExporterConfig(Section, frozen=True, kw_only=True):
     """``[exporter]``: how much at once, and when to look for work."""
 
     ASCENDING = (("poll_wait_initial_seconds", "poll_wait_max_seconds"),)
@@ -64,7 +64,7 @@ class ExporterConfig(Table, frozen=True, kw_only=True):
     """The journal's folder; None: see ``Config.state_folder``."""
 
 
-class LimitsConfig(Table, frozen=True, kw_only=True):
+class LimitsConfig(Section, frozen=True, kw_only=True):
     """``[limits]``: for the requests of all workers together."""
 
     max_at_once: CountOrZero = 0
@@ -81,7 +81,7 @@ class LimitsConfig(Table, frozen=True, kw_only=True):
     """Of one file; 0: no limit."""
 
 
-class RetryConfig(Table, frozen=True, kw_only=True):
+class RetryConfig(Section, frozen=True, kw_only=True):
     """``[retry]``: of one request, then of one task."""
 
     ASCENDING = (
@@ -100,7 +100,7 @@ class RetryConfig(Table, frozen=True, kw_only=True):
     """How long a parked task rests; also one that is fatal and could not be quarantined."""
 
 
-class RouteConfig(Table, frozen=True, kw_only=True):
+class RouteConfig(Section, frozen=True, kw_only=True):
     """``[[routes]]``: which files go to which destinations; what is empty fits everything."""
 
     to: Annotated[tuple[str, ...], Meta(min_length=1)]
@@ -112,7 +112,7 @@ class RouteConfig(Table, frozen=True, kw_only=True):
     source: Literal["", "content", "url"] = ""
 
 
-class ServiceConfig(Table, frozen=True, kw_only=True):
+class ServiceConfig(Section, frozen=True, kw_only=True):
     """``[service]``: what is said while it runs, and to whom."""
 
     SECRET = ("notify_url",)
@@ -121,25 +121,25 @@ class ServiceConfig(Table, frozen=True, kw_only=True):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     listen: str = ""
     """Where metrics and health are served, ``HOST:PORT`` or a port of the loopback; empty: nowhere."""
-    stuck_seconds: Annotated[float, Meta(ge=1, le=31_536_000)] = 600
+    stuck_after_seconds: Annotated[float, Meta(ge=1, le=31_536_000)] = 600
     """How long a task may be in hand without any sign of it until the exporter counts as stuck."""
     notify_command: tuple[str, ...] = ()
     """Run for each notification, without a shell; empty: none."""
     notify_url: str = ""
     """Where each notification is sent to; it may hold a secret."""
-    oldest_task_seconds: Seconds = 86400
+    notify_task_age_seconds: Seconds = 86400
     """Of a task that has waited for longer a notification tells; 0: never."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.listen and not self.address:
+        if self.listen and not self.listen_address:
             hint = "Give it like 127.0.0.1:9464, or only the port."
-            raise BadValue("listen", self.listen, "is no HOST:PORT", hint=hint)
+            raise InvalidValue("listen", self.listen, "is no HOST:PORT", hint=hint)
         if self.notify_url and not self.notify_url.startswith(("http://", "https://")):
-            raise BadValue("notify_url", "…", "is no http:// or https:// URL", hint="Give it whole.")
+            raise InvalidValue("notify_url", "…", "is no http:// or https:// URL", hint="Give it whole.")
 
     @property
-    def address(self) -> tuple[str, int] | None:
+    def listen_address(self) -> tuple[str, int] | None:
         """Host and port of ``listen``."""
         host, _, port = self.listen.rpartition(":")
         if not (port.isascii() and port.isdecimal() and int(port) < 65536) or any(c in host for c in " /@"):
@@ -153,7 +153,7 @@ def is_unencrypted(url: str) -> bool:
     return parts.scheme == "http" and not _is_loopback(parts.hostname or "")
 
 
-def url_fault(text: str) -> str:
+def url_problem(text: str) -> str:
     """Tell what is wrong with the address of a server; empty if nothing is. The address may hold a password."""
     if not text.isprintable() or any(character in text for character in " \\"):
         return "holds spaces or signs that no URL has"

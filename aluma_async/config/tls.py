@@ -6,7 +6,7 @@ from pathlib import Path
 from aluma_async.exceptions import ConfigError
 
 
-def tls(ca_file: Path | None, where: str = "") -> ssl.SSLContext | bool:
+def ssl_context(ca_file: Path | None, where: str = "") -> ssl.SSLContext | bool:
     """Certificates are always verified; ``ca_file`` names authorities (PEM) beside the system's.
 
     Raises ``ConfigError`` about ``where``.
@@ -17,6 +17,6 @@ def tls(ca_file: Path | None, where: str = "") -> ssl.SSLContext | bool:
     try:
         context.load_verify_locations(ca_file)
     except OSError as error:
-        why = "holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
-        raise ConfigError(f"{where}ca_file = {ca_file}: {why}", hint="Name a PEM file of certificates.") from None
+        reason = "holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+        raise ConfigError(f"{where}ca_file = {ca_file}: {reason}", hint="Name a PEM file of certificates.") from None
     return context

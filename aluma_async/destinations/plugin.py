@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aluma_async.config.destinations import PluginConfig, installed_types
-from aluma_async.config.schema import nearest
+from aluma_async.config.schema import suggest
 from aluma_async.exceptions import ConfigError
 from aluma_async.ports import Destination
 
@@ -38,7 +38,7 @@ def _check_keys(make: Callable[..., Any], keys: Mapping[str, Any], what: str) ->
     known = [each.name for each in takes if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
     for key in keys:
         if key not in known:
-            raise ConfigError(f"{what}: has no key {key!r}", hint=nearest(key, known) if known else "It takes none.")
+            raise ConfigError(f"{what}: has no key {key!r}", hint=suggest(key, known) if known else "It takes none.")
     for each in takes:
         if each.name in known and each.default is each.empty and each.name not in keys:
             raise ConfigError(f"{what}: the key {each.name!r} is missing", hint="Add that key.")

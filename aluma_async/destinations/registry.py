@@ -62,15 +62,15 @@ def _sql(config: SqlConfig, state: Path, stack: AsyncExitStack) -> Destination:
     from aluma_async.destinations.sql.rows import Reading
 
     destination = SqlDestination(
-        config.address(os.environ),
+        config.database_url(os.environ),
         config.table,
         key=config.key,
         create=config.create,
         mode=config.mode,
-        types=config.types,
+        types=config.column_types,
         reading=Reading(
-            columns=config.columns,
-            header=config.header,
+            columns=config.column_names,
+            header=config.header_names,
             delimiter=config.delimiter,
             encoding=config.encoding,
             decimal=config.decimal,

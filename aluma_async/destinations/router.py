@@ -7,7 +7,7 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 from msgspec.structs import replace
 
-from aluma_async.exceptions import deciding
+from aluma_async.exceptions import primary_error
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
 from aluma_async.ports import Delivery, Destination
 
@@ -62,9 +62,9 @@ class RoutedDelivery:
     def __init__(self, to: Mapping[int, Sequence[Delivery]]) -> None:
         self._to = to
 
-    def kept(self, file: ExportFile) -> int | None:
+    def resumable_size(self, file: ExportFile) -> int | None:
         """The size, if it is kept everywhere."""
-        sizes = {delivery.kept(file) for delivery in self._to[file.number]}
+        sizes = {delivery.resumable_size(file) for delivery in self._to[file.number]}
         return sizes.pop() if len(sizes) == 1 else None
 
     async def save(self, file: ExportFile, chunks: AsyncIterable[bytes]) -> None:
@@ -83,7 +83,7 @@ class RoutedDelivery:
                 for send, _ in pipes:
                     send.close()
         except BaseExceptionGroup as errors:
-            raise deciding(errors) from None
+            raise primary_error(errors) from None
         finally:
             for send, receive in pipes:
                 send.close()

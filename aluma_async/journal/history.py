@@ -13,7 +13,7 @@ import msgspec
 
 from aluma_async.clock import system_clock
 from aluma_async.events import ClaimLost, Event, TaskCompleted
-from aluma_async.models import Exported
+from aluma_async.models import ExportRecord
 from aluma_async.ports import Clock
 
 MOST_TASKS = 100_000
@@ -32,7 +32,7 @@ _PAGE = "SELECT number, value FROM exported WHERE number > ? AND at >= ? ORDER B
 
 
 class _Keeps(Protocol):
-    def exported(self, record: Exported) -> None: ...
+    def exported(self, record: ExportRecord) -> None: ...
 
 
 class History:
@@ -51,12 +51,12 @@ class History:
         if isinstance(event, TaskCompleted):
             to = tuple(self._where(event.task.id))
             at = self._clock().wall
-            self._journal.exported(Exported(event.task.id, at, event.files, event.bytes, event.seconds, to))
+            self._journal.exported(ExportRecord(event.task.id, at, event.files, event.bytes, event.seconds, to))
         elif isinstance(event, ClaimLost):
             self._where(event.task.id)
 
 
-def insert(database: sqlite3.Connection, records: Sequence[Exported]) -> None:
+def insert(database: sqlite3.Connection, records: Sequence[ExportRecord]) -> None:
     """Add records, within a transaction. Raises ``sqlite3.Error``."""
     database.execute(_INSERT, (len(records), records[-1].at, msgspec.json.encode(records).decode()))
 
@@ -66,8 +66,8 @@ def trim(database: sqlite3.Connection, now: float) -> None:
     database.execute(_TRIM, (MOST_TASKS, now - MOST_SECONDS))
 
 
-def page(database: sqlite3.Connection, after: int, since: float) -> tuple[int, list[Exported]]:
+def page(database: sqlite3.Connection, after: int, since: float) -> tuple[int, list[ExportRecord]]:
     """Read some records, oldest first, and where to go on; 0: these are all. Raises ``sqlite3.Error``."""
     rows = database.execute(_PAGE, (after, since)).fetchall()
-    found = [one for _, value in rows for one in msgspec.json.decode(value, type=list[Exported]) if one.at >= since]
+    found = [one for _, value in rows for one in msgspec.json.decode(value, type=list[ExportRecord]) if one.at >= since]
     return (rows[-1][0] if rows else 0), found

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from aluma_async.models import Hold, OpenClaim
+from aluma_async.models import ClaimRecord, HoldRecord
 
-Record: TypeAlias = OpenClaim | Hold
+Record: TypeAlias = ClaimRecord | HoldRecord
 Key: TypeAlias = tuple[type[Record], str]
 Change: TypeAlias = tuple[Key, Record | None]
 """What a record becomes; None: nothing."""

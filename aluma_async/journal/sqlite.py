@@ -18,19 +18,19 @@ from typing import TypeVar
 import msgspec
 
 from aluma_async.clock import system_clock
-from aluma_async.concurrency.batcher import Rounds, whole
+from aluma_async.concurrency.batcher import Batcher, wait_uncancelled
 from aluma_async.events import JournalDamaged
-from aluma_async.exceptions import JournalError, JournalInUse
+from aluma_async.exceptions import JournalError, JournalLocked
 from aluma_async.journal import history
 from aluma_async.journal.memory import Change, Key, Record, change
-from aluma_async.models import Exported, Hold, OpenClaim
+from aluma_async.models import ClaimRecord, ExportRecord, HoldRecord
 from aluma_async.ports import OnEvent
 
 T = TypeVar("T")
 
 FILE_NAME = "journal.sqlite3"
 _LOCK = "lock"
-_KINDS: dict[str, type[Record]] = {"claim": OpenClaim, "hold": Hold}
+_KINDS: dict[str, type[Record]] = {"claim": ClaimRecord, "hold": HoldRecord}
 _SET_UP = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
@@ -57,12 +57,12 @@ class SqliteJournal:
         # All that is in the file: if it is damaged under way, a new one is made of this.
         self._kept: dict[Key, Record] = {}
         self._waiting: list[Change] = []
-        self._exported: list[Exported] = []
+        self._exported: list[ExportRecord] = []
         self._untrimmed = history.TRIM_EVERY
-        self._rounds = Rounds(self._write)
+        self._batcher = Batcher(self._write)
 
     async def recall(self) -> Sequence[Record]:
-        """Take the folder for this process, and read what an earlier one left. Raises ``JournalInUse``."""
+        """Take the folder for this process, and read what an earlier one left. Raises ``JournalLocked``."""
         damaged = await self._hop(self._begin)
         if damaged:
             self._on_event(JournalDamaged(str(damaged)))
@@ -81,13 +81,13 @@ class SqliteJournal:
         """Drop a record with the next write."""
         self._waiting.append(((kind, task_id), None))
 
-    def exported(self, record: Exported) -> None:
+    def exported(self, record: ExportRecord) -> None:
         """Add to the history with the next write."""
         self._exported.append(record)
 
     async def flush(self) -> None:
         """Write what waits, together with all that waits by the time the file is free."""
-        await self._rounds.join()
+        await self._batcher.submit()
 
     async def _write(self) -> None:
         changes, self._waiting = self._waiting, []
@@ -95,7 +95,7 @@ class SqliteJournal:
         if not changes and not exported:
             return
         try:
-            damaged = await whole(self._hop(lambda: self._apply(changes, exported)))
+            damaged = await wait_uncancelled(self._hop(lambda: self._apply(changes, exported)))
         except JournalError:
             self._waiting = changes + self._waiting
             self._exported = exported + self._exported
@@ -133,7 +133,7 @@ class SqliteJournal:
         except _Damaged:
             return self._renew()
 
-    def _apply(self, changes: Sequence[Change], exported: Sequence[Exported]) -> Path | None:
+    def _apply(self, changes: Sequence[Change], exported: Sequence[ExportRecord]) -> Path | None:
         """Write changes in one transaction; return where a damaged file went, if it was."""
         for key, record in changes:
             self._kept.pop(key, None)
@@ -213,7 +213,7 @@ def look(folder: Path) -> list[Record]:
         raise JournalError(str(error), hint=_ASIDE) from None
 
 
-def past(folder: Path, since: float = 0.0) -> Iterator[Exported]:
+def past(folder: Path, since: float = 0.0) -> Iterator[ExportRecord]:
     """What was exported since a moment, oldest first, whether or not an exporter is running. Raises ``JournalError``.
 
     Read a page at a time, so that a slow reader holds up nobody.
@@ -288,7 +288,7 @@ def _transaction(database: sqlite3.Connection) -> Iterator[None]:
 def _put(
     database: sqlite3.Connection,
     changes: Mapping[Key, Record | None],
-    exported: Sequence[Exported] = (),
+    exported: Sequence[ExportRecord] = (),
     *,
     trim: bool = False,
 ) -> None:
@@ -317,7 +317,7 @@ def _locked(path: Path) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(fd)
-        raise JournalInUse(
+        raise JournalLocked(
             f"state folder {path.parent}: another exporter uses it",
             hint="Stop that one, or give this one a folder of its own with --state.",
         ) from None

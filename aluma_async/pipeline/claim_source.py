@@ -7,10 +7,10 @@ since there the same words would be about somebody else's claim; of one that is 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
-from aluma_async.exceptions import Ambiguous, BadReply, BadSpecification, Refused
+from aluma_async.exceptions import Ambiguous, BadSpecification, ClaimConflict, InvalidResponse
 from aluma_async.models import Claim, ExportFile, ExportTask
 from aluma_async.pipeline.claim_tracker import Ledger
-from aluma_async.policy.lease import Standing
+from aluma_async.policy.lease import LeaseStatus
 from aluma_async.ports import TaskSource
 
 CLAIMED = "pending:complete_client_action"
@@ -33,7 +33,7 @@ class Claims:
         await self._ledger.intend(task.id)
         try:
             claim = await self._source.start(task)
-        except (BadReply, BadSpecification):  # it is ours, and its answer was no use
+        except (InvalidResponse, BadSpecification):  # it is ours, and its answer was no use
             raise
         except Ambiguous:
             self._ledger.doubt(task.id)
@@ -66,13 +66,13 @@ class Claims:
 
     async def _say(self, word: Callable[..., Awaitable[None]], task: ExportTask, *more: str, deletes: bool) -> None:
         try:
-            match self._ledger.standing(task.id):
-                case Standing.OVER:
-                    raise Refused(f"task {task.id}: Aluma's time-out for our claim has passed")
-                case Standing.DOUBTFUL if await self._source.state(task) != CLAIMED:
-                    raise Refused(f"task {task.id}: Aluma has ended our claim")
+            match self._ledger.lease_status(task.id):
+                case LeaseStatus.EXPIRED:
+                    raise ClaimConflict(f"task {task.id}: Aluma's time-out for our claim has passed")
+                case LeaseStatus.UNCERTAIN if await self._source.state(task) != CLAIMED:
+                    raise ClaimConflict(f"task {task.id}: Aluma has ended our claim")
             await word(task, *more)
-        except Refused:
+        except ClaimConflict:
             self._ledger.settle(task.id)
             raise
         except Ambiguous:

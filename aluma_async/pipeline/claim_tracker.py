@@ -11,14 +11,14 @@ from msgspec.structs import replace
 
 from aluma_async.clock import loop_time
 from aluma_async.exceptions import JournalError
-from aluma_async.models import Claim, OpenClaim, Stamp, Step
-from aluma_async.policy.lease import GRACE_SECONDS, Standing, elapsed, standing
+from aluma_async.models import Claim, ClaimRecord, ClaimState, Timestamp
+from aluma_async.policy.lease import LATE_START_SECONDS, LeaseStatus, elapsed, lease_status
 from aluma_async.ports import Clock, Journal
 
 UNHEARD_SECONDS = 600.0
 """How long after its grace a claim in doubt is tried to be given back, if that found no hearing until then."""
-_AT_WORK = (Step.STARTED, Step.CLAIMED)
-_NEVER = Stamp("", 0.0, 0.0)  # when a claim was sent of which nothing is left but a doubt
+_AT_WORK = (ClaimState.STARTING, ClaimState.CLAIMED)
+_NEVER = Timestamp("", 0.0, 0.0)  # when a claim was sent of which nothing is left but a doubt
 
 
 class Ledger:
@@ -28,16 +28,16 @@ class Ledger:
         self._journal = journal
         self._clock = clock
         self._timeout = claim_timeout
-        self._claims: dict[str, OpenClaim] = {}
+        self._claims: dict[str, ClaimRecord] = {}
 
-    def __iter__(self) -> Iterator[OpenClaim]:
+    def __iter__(self) -> Iterator[ClaimRecord]:
         return iter(list(self._claims.values()))
 
-    def get(self, task_id: str) -> OpenClaim | None:
+    def get(self, task_id: str) -> ClaimRecord | None:
         """What is open about a task."""
         return self._claims.get(task_id)
 
-    def recall(self, claims: list[OpenClaim]) -> list[OpenClaim]:
+    def recall(self, claims: list[ClaimRecord]) -> list[ClaimRecord]:
         """Take over what an earlier process left; return those claims that it was at work on when it ended.
 
         A Start whose answer had not come may still be under way, so it is in doubt from now on; what was in doubt
@@ -46,15 +46,15 @@ class Ledger:
         broken = [claim for claim in claims if claim.step in _AT_WORK]
         self._claims = {claim.task_id: claim for claim in claims}
         for claim in broken:
-            doubted = self._clock() if claim.step is Step.STARTED else claim.doubted
-            self._keep(replace(claim, step=Step.LOOSE, doubted=doubted))
+            doubted = self._clock() if claim.step is ClaimState.STARTING else claim.doubted
+            self._keep(replace(claim, step=ClaimState.ORPHANED, doubted=doubted))
         return broken
 
     async def intend(self, task_id: str) -> None:
         """Write down that Start is about to be sent. Raises ``JournalError``: then it must not be."""
         earlier = self._claims.get(task_id)
         doubted = earlier.doubted if earlier else None
-        self._claims[task_id] = OpenClaim(task_id, Step.STARTED, self._clock(), doubted=doubted)
+        self._claims[task_id] = ClaimRecord(task_id, ClaimState.STARTING, self._clock(), doubted=doubted)
         try:
             await self._journal.write(self._claims[task_id])
         except BaseException:
@@ -66,7 +66,7 @@ class Ledger:
         now = self._clock()
         waited = loop_time() - claim.sent_at
         sent = replace(now, boottime=now.boottime - waited, wall=now.wall - waited)
-        self._keep(replace(self._claims[claim.task.id], step=Step.CLAIMED, sent=sent))
+        self._keep(replace(self._claims[claim.task.id], step=ClaimState.CLAIMED, sent=sent))
 
     def doubt(self, task_id: str) -> None:
         """Take note that a Start was lost sight of."""
@@ -79,17 +79,17 @@ class Ledger:
 
     async def committed(self, task_id: str, files: int, size: int) -> None:
         """Write down that all files are durable, so that Complete is all that is left."""
-        await self._advance(task_id, Step.COMMITTED, files=files, bytes=size)
+        await self._advance(task_id, ClaimState.COMMITTED, files=files, bytes=size)
 
     async def failing(self, task_id: str, message: str) -> None:
         """Write down that all is in the quarantine, so that Fail is all that is left."""
-        await self._advance(task_id, Step.FAILING, message=message)
+        await self._advance(task_id, ClaimState.FAILING, message=message)
 
     def loosen(self, task_id: str) -> None:
         """Take note that nobody works on a claim any more, though it may still be ours."""
         claim = self._claims.get(task_id)
         if claim and claim.step in _AT_WORK:
-            self._keep(replace(claim, step=Step.LOOSE))
+            self._keep(replace(claim, step=ClaimState.ORPHANED))
 
     def settle(self, task_id: str, *, gone: bool = False) -> None:
         """Take note that the last word was said; ``gone``: Aluma has deleted the task, so no doubt can matter."""
@@ -97,35 +97,37 @@ class Ledger:
         if claim is None:
             return
         if not gone and self.grace(claim) > 0:
-            self._keep(replace(claim, step=Step.LOOSE, sent=_NEVER, unheard=False))
+            self._keep(replace(claim, step=ClaimState.ORPHANED, sent=_NEVER, unheard=False))
         else:
             del self._claims[task_id]
-            self._journal.forget(OpenClaim, task_id)
+            self._journal.forget(ClaimRecord, task_id)
 
     def holds(self, task_id: str) -> bool:
         """Whether Aluma may count a task as claimed by us now, so that it must not be started, whatever is listed."""
         claim = self._claims.get(task_id)
         return bool(claim and elapsed(claim.sent, self._clock()) < self._timeout)
 
-    def standing(self, task_id: str) -> Standing:
+    def lease_status(self, task_id: str) -> LeaseStatus:
         """Judge by its age whose a claim is; one that is not known is over."""
         claim = self._claims.get(task_id)
         if claim is None:
-            return Standing.OVER
-        if claim.step is Step.LOOSE:
-            return Standing.OURS if self.worth(claim) > 0 else Standing.OVER
-        return standing(elapsed(claim.sent, self._clock()), self._timeout)
+            return LeaseStatus.EXPIRED
+        if claim.step is ClaimState.ORPHANED:
+            return LeaseStatus.VALID if self.worth(claim) > 0 else LeaseStatus.EXPIRED
+        return lease_status(elapsed(claim.sent, self._clock()), self._timeout)
 
-    def worth(self, claim: OpenClaim) -> float:
+    def worth(self, claim: ClaimRecord) -> float:
         """For how many seconds from now Aluma may count a claim as ours, so that a word about it is worth saying."""
         now = self._clock()
         return max(self._timeout - elapsed(claim.sent, now), self.grace(claim) + UNHEARD_SECONDS)
 
-    def grace(self, claim: OpenClaim) -> float:
+    def grace(self, claim: ClaimRecord) -> float:
         """For how many seconds from now a Start that was lost sight of may still be carried out; below 0: no more."""
-        return GRACE_SECONDS - elapsed(claim.doubted, self._clock()) if claim.doubted else float("-inf")
+        return LATE_START_SECONDS - elapsed(claim.doubted, self._clock()) if claim.doubted else float("-inf")
 
-    async def _advance(self, task_id: str, step: Step, *, files: int = 0, bytes: int = 0, message: str = "") -> None:  # noqa: A002
+    async def _advance(
+        self, task_id: str, step: ClaimState, *, files: int = 0, bytes: int = 0, message: str = ""
+    ) -> None:  # noqa: A002
         claim = self._claims.get(task_id)
         if claim is None:
             return
@@ -134,6 +136,6 @@ class Ledger:
         with suppress(JournalError):
             await self._journal.write(self._claims[task_id])
 
-    def _keep(self, claim: OpenClaim) -> None:
+    def _keep(self, claim: ClaimRecord) -> None:
         self._claims[claim.task_id] = claim
         self._journal.note(claim)

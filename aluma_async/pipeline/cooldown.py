@@ -13,8 +13,8 @@ from msgspec.structs import replace
 
 from aluma_async.clock import loop_time
 from aluma_async.exceptions import AlumaAsyncError, DestinationUnavailable, JournalError
-from aluma_async.models import Hold
-from aluma_async.policy.backoff import Patience
+from aluma_async.models import HoldRecord
+from aluma_async.policy.backoff import Backoff
 from aluma_async.policy.lease import elapsed, remaining
 from aluma_async.ports import Clock, Journal, Uniform
 
@@ -33,7 +33,7 @@ class Cooldown:
     """
 
     def __init__(
-        self, patience: Patience, journal: Journal, *, park: float, park_after: int, clock: Clock, uniform: Uniform
+        self, patience: Backoff, journal: Journal, *, park: float, park_after: int, clock: Clock, uniform: Uniform
     ) -> None:
         self._patience = patience
         self._memory = max(patience.maximum, _SHORTEST_MEMORY)
@@ -46,12 +46,12 @@ class Cooldown:
         self._cache: Any = SimpleMemoryCache(timeout=None)
         self._ids: set[str] = set()  # what may be in the cache: most tasks never fail, and need not ask
 
-    async def recall(self, holds: Iterable[Hold]) -> None:
+    async def recall(self, holds: Iterable[HoldRecord]) -> None:
         """Take over what an earlier process left."""
         now = self._clock()
         for hold in holds:
             if elapsed(hold.since, now) > hold.seconds + self._memory:
-                self._journal.forget(Hold, hold.task_id)
+                self._journal.forget(HoldRecord, hold.task_id)
             else:
                 await self._keep(hold, remaining(hold.since, hold.seconds, now))
 
@@ -72,7 +72,7 @@ class Cooldown:
         crashes = (await self._entry(task_id))[0].crashes if task_id in self._ids else 0
         return crashes if crashes >= SUSPECT_AFTER else 0
 
-    async def hold(self, task_id: str, error: AlumaAsyncError, *, park: bool = False) -> Hold:
+    async def hold(self, task_id: str, error: AlumaAsyncError, *, park: bool = False) -> HoldRecord:
         """Hold a task back after an error; ``park``: for long. What is no fault of the task does not count as its."""
         hold, _ = await self._entry(task_id)
         blameless = isinstance(error, DestinationUnavailable)
@@ -91,14 +91,14 @@ class Cooldown:
         await self.renew(hold)
         return hold
 
-    async def renew(self, hold: Hold) -> None:
+    async def renew(self, hold: HoldRecord) -> None:
         """Let a hold begin anew, now."""
         hold = replace(hold, since=self._clock())
         await self._keep(hold, hold.seconds)
         with suppress(JournalError):  # held back all the same, as long as this process lives
             await self._journal.write(hold)
 
-    async def crashed(self, task_ids: Iterable[str]) -> list[Hold]:
+    async def crashed(self, task_ids: Iterable[str]) -> list[HoldRecord]:
         """Count a crash for each task that was in hand; return those that are parked for it."""
         counted = []
         for task_id in task_ids:
@@ -122,7 +122,7 @@ class Cooldown:
         if task_id in self._ids:
             self._ids.discard(task_id)
             await self._cache.delete(task_id)
-            self._journal.forget(Hold, task_id)
+            self._journal.forget(HoldRecord, task_id)
 
     async def lift(self) -> None:
         """Forget those whose hold an operator has lifted."""
@@ -136,16 +136,16 @@ class Cooldown:
             await self._cache.delete(task_id)
         self._ids.clear()
 
-    async def _keep(self, hold: Hold, seconds: float) -> None:
+    async def _keep(self, hold: HoldRecord, seconds: float) -> None:
         self._ids.add(hold.task_id)
         entry = (hold, loop_time() + seconds)
         await self._cache.set(hold.task_id, entry, ttl=seconds + self._memory)
 
-    async def _entry(self, task_id: str) -> tuple[Hold, float]:
-        entry: tuple[Hold, float] | None = None
+    async def _entry(self, task_id: str) -> tuple[HoldRecord, float]:
+        entry: tuple[HoldRecord, float] | None = None
         if task_id in self._ids:
             entry = await self._cache.get(task_id)
             if entry is None:
                 self._ids.discard(task_id)
-                self._journal.forget(Hold, task_id)
-        return entry or (Hold(task_id, self._clock(), 0.0), 0.0)
+                self._journal.forget(HoldRecord, task_id)
+        return entry or (HoldRecord(task_id, self._clock(), 0.0), 0.0)

@@ -15,6 +15,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 from aluma_async.clock import loop_time, system_clock
 from aluma_async.events import (
     ClaimLost,
+    ClaimRefused,
     DrainStarted,
     Event,
     RunEnded,
@@ -22,7 +23,6 @@ from aluma_async.events import (
     TaskCompleted,
     TaskFailed,
     TaskParked,
-    TaskRefused,
 )
 from aluma_async.exceptions import AlumaAsyncError, JournalError
 from aluma_async.journal.memory import MemoryJournal
@@ -37,7 +37,7 @@ from aluma_async.pipeline.retrying_source import Resilient
 from aluma_async.pipeline.task_tracker import Desk
 from aluma_async.pipeline.transfer import Carrier
 from aluma_async.pipeline.worker import GIVE_BACK_SECONDS, Worker
-from aluma_async.policy.backoff import Patience, Retry
+from aluma_async.policy.backoff import Backoff, RetryPolicy
 from aluma_async.ports import Clock, Destination, Journal, OnEvent, TaskSource, Uniform
 
 CLAIMS_A_WORKER = 2
@@ -65,9 +65,9 @@ class Exporter:
         queue_size: int = 0,
         journal: Journal | None = None,
         quarantine: Destination | None = None,
-        retry: Retry = Retry(),  # noqa: B008 - frozen
-        cooldown: Patience = Patience(60, 3600),  # noqa: B008
-        polling: Patience = Patience(2, 60),  # noqa: B008
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
+        cooldown: Backoff = Backoff(60, 3600),  # noqa: B008
+        polling: Backoff = Backoff(2, 60),  # noqa: B008
         park: float = 21600,
         park_after: int = 10,
         claim_timeout: float = 1800,
@@ -258,7 +258,7 @@ class Exporter:
             bytes=self._bytes,
             failed=self._counts[TaskFailed],
             cancelled=self._counts[TaskCancelled] + self._counts[TaskParked],
-            lost=self._counts[TaskRefused] + self._counts[ClaimLost],
+            lost=self._counts[ClaimRefused] + self._counts[ClaimLost],
             held_back=held_back,
             seconds=seconds,
         )

@@ -6,14 +6,14 @@ from contextlib import aclosing
 import anyio
 from anyio.streams.memory import MemoryObjectSendStream
 
-from aluma_async.events import ClaimingPaused, ClaimingResumed, ListingFailed, PauseProlonged, QueueListed
+from aluma_async.events import ClaimingPaused, ClaimingResumed, ClaimingStillPaused, ListingFailed, TasksListed
 from aluma_async.exceptions import AlumaAsyncError, DestinationError, JournalError, SourceError
 from aluma_async.models import ExportTask
 from aluma_async.pipeline.backlog import Backlog
 from aluma_async.pipeline.claim_tracker import Ledger
 from aluma_async.pipeline.cooldown import Cooldown
 from aluma_async.pipeline.task_tracker import Desk
-from aluma_async.policy.backoff import Patience
+from aluma_async.policy.backoff import Backoff
 from aluma_async.ports import OnEvent, TaskSource, Uniform
 
 
@@ -29,7 +29,7 @@ class Producer:
         cooldown: Cooldown,
         *,
         probe: Callable[[], Awaitable[None]],
-        polling: Patience,
+        polling: Backoff,
         uniform: Uniform,
         on_event: OnEvent,
     ) -> None:
@@ -87,7 +87,7 @@ class Producer:
                 if isinstance(error, SourceError):
                     self._on_event(ListingFailed(error, delay))
                 else:
-                    self._on_event(PauseProlonged(error, delay) if self._trials else ClaimingPaused(error))
+                    self._on_event(ClaimingStillPaused(error, delay) if self._trials else ClaimingPaused(error))
                     self._exported = False  # what was exported before says nothing of now
                     self._trials = int(self._queue.statistics().max_buffer_size)
                 await anyio.sleep(delay)
@@ -118,7 +118,7 @@ class Producer:
         queue = self._queue.statistics()
         return queue.current_buffer_used <= queue.max_buffer_size // 2
 
-    async def _list(self) -> tuple[Backlog, QueueListed]:
+    async def _list(self) -> tuple[Backlog, TasksListed]:
         backlog, listed, admitted, held_back, parked = Backlog(), 0, 0, 0, 0
         oldest: float | None = None
         suspects: list[tuple[int, ExportTask]] = []
@@ -151,7 +151,7 @@ class Producer:
         self._suspects_wait = bool(suspects)
         held_back += len(suspects)
         self.trouble = None
-        event = QueueListed(listed, admitted, held_back, oldest, parked)
+        event = TasksListed(listed, admitted, held_back, oldest, parked)
         self._on_event(event)
         return backlog, event
 

@@ -8,14 +8,14 @@ import anyio
 from anyio.abc import TaskGroup
 
 from aluma_async.clock import loop_time
-from aluma_async.events import ClaimAbandoned, TaskParked
+from aluma_async.events import SettlementDeferred, TaskParked
 from aluma_async.exceptions import SourceError
-from aluma_async.models import ExportTask, Hold, OpenClaim, Step
+from aluma_async.models import ClaimRecord, ClaimState, ExportTask, HoldRecord
 from aluma_async.pipeline.claim_tracker import Ledger
 from aluma_async.pipeline.cooldown import Cooldown
 from aluma_async.pipeline.settlement import last_word
 from aluma_async.pipeline.task_tracker import Desk
-from aluma_async.policy.backoff import doubled
+from aluma_async.policy.backoff import exponential
 from aluma_async.ports import Journal, OnEvent, TaskSource
 
 COOLDOWN_SECONDS = 2.0
@@ -46,8 +46,8 @@ class Recovery:
     async def recall(self) -> None:
         """Take over what an earlier process left. Raises ``JournalError``."""
         records = await self._journal.recall()
-        await self._cooldown.recall(record for record in records if isinstance(record, Hold))
-        broken = self._ledger.recall([record for record in records if isinstance(record, OpenClaim)])
+        await self._cooldown.recall(record for record in records if isinstance(record, HoldRecord))
+        broken = self._ledger.recall([record for record in records if isinstance(record, ClaimRecord)])
         for hold in await self._cooldown.crashed(claim.task_id for claim in broken):
             self._on_event(TaskParked(ExportTask(hold.task_id), hold))
         for claim in self._ledger:
@@ -75,7 +75,7 @@ class Recovery:
         claim = self._ledger.get(task_id)
         if claim is None:
             return
-        wait = doubled(_WAIT_INITIAL, _WAIT_MAX, tries + 1)
+        wait = exponential(_WAIT_INITIAL, _WAIT_MAX, tries + 1)
         worth = self._ledger.worth(claim)
         if worth < _LAST_SECONDS:
             self._ledger.settle(task_id, gone=True)
@@ -104,14 +104,14 @@ class Recovery:
         """Whether something is being said about a task, so that it must not be claimed now."""
         return task_id in self._speaking
 
-    async def _speak(self, claim: OpenClaim, tries: int, rest: float) -> None:
+    async def _speak(self, claim: ClaimRecord, tries: int, rest: float) -> None:
         """Say what is left of a claim; a task that is on the desk for it rests there for ``rest`` seconds."""
         settled = False
         try:
             heard = await self._say(claim)
             if not heard:
                 tries = min(tries, _UNHEARD_TRIES)
-            elif claim.step is Step.LOOSE:
+            elif claim.step is ClaimState.ORPHANED:
                 await anyio.sleep(rest)
             else:
                 settled = True
@@ -121,17 +121,17 @@ class Recovery:
             self._speaking.discard(claim.task_id)
         self.adopt(claim.task_id, tries + 1)
 
-    async def _say(self, claim: OpenClaim) -> bool:
+    async def _say(self, claim: ClaimRecord) -> bool:
         """Say it; return whether it was heard: now or, where it is refused, before."""
         task = ExportTask(claim.task_id)
         try:
             event = await last_word(self._source, task, claim)
         except SourceError as error:
             if self._ledger.worth(claim) < _LAST_SECONDS:
-                self._on_event(ClaimAbandoned(task, error))
+                self._on_event(SettlementDeferred(task, error))
             return False
         if event:
             self._on_event(event)
-        if claim.step is not Step.LOOSE:
+        if claim.step is not ClaimState.ORPHANED:
             await self._cooldown.forget(task.id)
         return True

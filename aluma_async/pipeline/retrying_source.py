@@ -14,9 +14,9 @@ from typing import ParamSpec, TypeVar
 import anyio
 
 from aluma_async.events import RequestRetried
-from aluma_async.exceptions import AlumaAsyncError, Ambiguous, RateLimited, Refused, Unavailable
+from aluma_async.exceptions import AlumaAsyncError, Ambiguous, ClaimConflict, RateLimited, Unavailable
 from aluma_async.models import Claim, ExportFile, ExportTask
-from aluma_async.policy.backoff import Retry
+from aluma_async.policy.backoff import RetryPolicy
 from aluma_async.ports import OnEvent, TaskSource, Uniform
 
 P = ParamSpec("P")
@@ -26,7 +26,7 @@ T = TypeVar("T")
 class Resilient:
     """Wraps ``source``; ``retry`` says how often and how slowly. ``RateLimited`` does not count as an attempt."""
 
-    def __init__(self, source: TaskSource, retry: Retry, *, uniform: Uniform, on_event: OnEvent) -> None:
+    def __init__(self, source: TaskSource, retry: RetryPolicy, *, uniform: Uniform, on_event: OnEvent) -> None:
         self._source = source
         self._retry = retry
         self._uniform = uniform
@@ -91,7 +91,7 @@ class Resilient:
         while True:
             try:
                 return await say(task, *more)
-            except Refused:
+            except ClaimConflict:
                 if not doubtful:
                     raise
                 return None  # an earlier one was carried out, and its answer was lost

@@ -6,11 +6,11 @@ from types import TracebackType
 import anyio
 
 from aluma_async.clock import loop_time
-from aluma_async.events import LimitChanged, RequestsHeldBack
+from aluma_async.events import ConcurrencyLimitChanged, RequestsPaused
 from aluma_async.exceptions import RateLimited, SourceError
 from aluma_async.policy.adaptive_limit import AdaptiveLimit
-from aluma_async.policy.backoff import doubled
-from aluma_async.policy.rate_limit import Pace
+from aluma_async.policy.backoff import exponential
+from aluma_async.policy.rate_limit import RateLimit
 from aluma_async.ports import OnEvent, Uniform
 
 LONGEST_PAUSE = 3600.0
@@ -20,7 +20,7 @@ _SHORTEST_SLEEP = 0.01  # a clock's resolution must not turn a wait into a busy 
 
 
 class Throttle:
-    """Hands out permits (``ports.Permits``): at most ``max_at_once``, at most ``max_per_second``, none in a pause.
+    """Hands out permits (``ports.RequestLimiter``): at most ``max_at_once``, at most ``max_per_second``, none in a pause.
 
     ``adaptive``: also at most as many at once as Aluma is found to take. 0 means no limit for the rates
     (requests a second; bytes a second). Permits are given in the order asked for, urgent ones first.
@@ -41,8 +41,8 @@ class Throttle:
         self._adaptive = AdaptiveLimit(max_at_once) if adaptive else None
         self.limit = self._adaptive.value if self._adaptive else max_at_once
         """How many may be held now."""
-        self._pace = Pace(max_per_second) if max_per_second else None
-        self._bytes = Pace(max_bytes_per_second, burst=max_bytes_per_second) if max_bytes_per_second else None
+        self._pace = RateLimit(max_per_second) if max_per_second else None
+        self._bytes = RateLimit(max_bytes_per_second, burst=max_bytes_per_second) if max_bytes_per_second else None
         self._urgent: deque[anyio.Event] = deque()
         self._waiting: deque[anyio.Event] = deque()
         self._turn = anyio.Lock(fast_acquire=True)
@@ -54,9 +54,9 @@ class Throttle:
     def set_limits(self, max_at_once: int, *, max_per_second: float, max_bytes_per_second: float) -> None:
         """Let other limits hold from now on; what is under way counts against them."""
         if self._adaptive:
-            self._adaptive.at_most(max_at_once)
-        self._pace = Pace(max_per_second) if max_per_second else None
-        self._bytes = Pace(max_bytes_per_second, burst=max_bytes_per_second) if max_bytes_per_second else None
+            self._adaptive.set_maximum(max_at_once)
+        self._pace = RateLimit(max_per_second) if max_per_second else None
+        self._bytes = RateLimit(max_bytes_per_second, burst=max_bytes_per_second) if max_bytes_per_second else None
         self._adopt(self._adaptive.value if self._adaptive else max_at_once)
         self._hand_on()
 
@@ -64,11 +64,11 @@ class Throttle:
         """Wait for the right to send one request, and hold it until its answer has been read."""
         return _Permit(self, urgent=urgent)
 
-    async def received(self, count: int) -> None:
+    async def consume_bytes(self, count: int) -> None:
         """Account for bytes downloaded; waits if they came faster than allowed."""
         if self._bytes:
-            self._bytes.take(loop_time(), count)
-            if (wait := self._bytes.wait(loop_time())) > 0:
+            self._bytes.consume(loop_time(), count)
+            if (wait := self._bytes.delay_until_allowed(loop_time())) > 0:
                 await anyio.sleep(wait)
 
     async def acquire(self, *, urgent: bool) -> float:
@@ -80,13 +80,13 @@ class Throttle:
         now = loop_time()
         try:
             # Only the first in line sleeps; the others wait for their turn, so that none is overtaken.
-            if self._turn.locked() or now < self._open_at or (self._pace and self._pace.wait(now) > 0):
+            if self._turn.locked() or now < self._open_at or (self._pace and self._pace.delay_until_allowed(now) > 0):
                 async with self._turn:
                     while (wait := self._wait(loop_time())) > 0:  # noqa: ASYNC110 - a pause may grow
                         await anyio.sleep(max(wait, _SHORTEST_SLEEP))
                 now = loop_time()
             if self._pace:
-                self._pace.take(now)
+                self._pace.consume(now)
         except BaseException:
             self._release()
             raise
@@ -98,7 +98,7 @@ class Throttle:
             self._refusals = 0
             # Of a limit that held nothing back, what is not even timed tells nothing.
             if self._adaptive and (urgent or self.in_flight >= self.limit):
-                self._adaptive.answered(sent_at, loop_time(), in_flight=self.in_flight, timed=urgent)
+                self._adaptive.record_success(sent_at, loop_time(), in_flight=self.in_flight, measured=urgent)
                 self._adopt(self._adaptive.value)
         elif isinstance(error, SourceError):
             self._note(error, sent_at)
@@ -107,7 +107,7 @@ class Throttle:
     def _adopt(self, limit: int) -> None:
         if limit != self.limit:
             self.limit = limit
-            self._on_event(LimitChanged(limit))
+            self._on_event(ConcurrencyLimitChanged(limit))
 
     async def _queue(self, line: deque[anyio.Event]) -> None:
         """Wait in a line; the permit is ours when this returns."""
@@ -135,26 +135,26 @@ class Throttle:
 
     def _wait(self, now: float) -> float:
         """Seconds until the next request may leave."""
-        return max(self._open_at - now, self._pace.wait(now) if self._pace else 0.0)
+        return max(self._open_at - now, self._pace.delay_until_allowed(now) if self._pace else 0.0)
 
     def _note(self, error: SourceError, sent_at: float) -> None:
         """Begin a pause if the error asks for one, and lower the limit if there were too many."""
         now = loop_time()
         if self._adaptive and error.overloaded:
-            self._adaptive.refused(sent_at, now, min(error.retry_after or 0.0, LONGEST_PAUSE))
+            self._adaptive.record_overload(sent_at, now, min(error.retry_after or 0.0, LONGEST_PAUSE))
             self._adopt(self._adaptive.value)
         pause = error.retry_after
         if pause is None and isinstance(error, RateLimited) and now >= self._open_at:
             # Those refused in the same moment count as one, or sixteen workers would cause the longest pause at once.
             self._refusals += 1
-            pause = self._uniform(1.0, doubled(*_UNTOLD_PAUSE, self._refusals))
+            pause = self._uniform(1.0, exponential(*_UNTOLD_PAUSE, self._refusals))
         if pause is None:
             return
         pause = min(pause, LONGEST_PAUSE)
         until = now + pause + self._uniform(0, min(1.0, pause / 10))
         if until > self._open_at:
             self._open_at = until
-            self._on_event(RequestsHeldBack(pause))
+            self._on_event(RequestsPaused(pause))
 
 
 class _Permit:

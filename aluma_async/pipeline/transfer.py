@@ -6,8 +6,8 @@ from typing import Self
 import anyio
 
 from aluma_async.clock import loop_time
-from aluma_async.events import BytesReceived, FileSaved
-from aluma_async.exceptions import deciding
+from aluma_async.events import BytesReceived, FileStaged
+from aluma_async.exceptions import primary_error
 from aluma_async.models import Claim, ExportFile
 from aluma_async.pipeline.retrying_source import Resilient
 from aluma_async.ports import Delivery, Destination, OnEvent
@@ -42,12 +42,12 @@ class Carrier:
                         for _ in downloads[: self._files_at_once]:
                             group.start_soon(self._save_all, claim, queue, delivery, sizes)
         except BaseExceptionGroup as group:
-            raise deciding(group) from None
+            raise primary_error(group) from None
         return sum(sizes)
 
     async def _save_all(self, claim: Claim, queue: Iterator[ExportFile], delivery: Delivery, sizes: list[int]) -> None:
         for file in queue:  # shared: each takes the next that nobody has taken
-            if (size := delivery.kept(file)) is not None:
+            if (size := delivery.resumable_size(file)) is not None:
                 sizes.append(size)
                 continue
             sizes.append(
@@ -67,7 +67,7 @@ class Carrier:
                 meter = _Meter(chunks, claim, file, self._on_event)
                 await delivery.save(file, meter)
             size = meter.total
-        self._on_event(FileSaved(claim.task, file, size))
+        self._on_event(FileStaged(claim.task, file, size))
         return size
 
 

@@ -6,38 +6,38 @@ from typing import TypeVar
 import anyio
 
 from aluma_async.clock import loop_time
-from aluma_async.concurrency.deadline import TimeLimit
+from aluma_async.concurrency.deadline import SharedDeadline
 from aluma_async.events import (
-    ClaimAbandoned,
-    ClaimDeferred,
     ClaimLost,
+    ClaimRefused,
     Event,
-    FailingStopped,
+    FailureBreakerOpened,
     QuarantineFailed,
+    SettlementDeferred,
+    SettlementUnconfirmed,
     TaskCancelled,
     TaskCompleted,
     TaskFailed,
     TaskParked,
-    TaskRefused,
     TaskStarted,
 )
 from aluma_async.exceptions import (
     AlumaAsyncError,
+    ClaimConflict,
     DestinationError,
     DestinationUnavailable,
-    ImpossibleExport,
-    Refused,
     SourceError,
+    UnexportableTask,
 )
-from aluma_async.models import Claim, ExportTask, Step
+from aluma_async.models import Claim, ClaimState, ExportTask
 from aluma_async.pipeline.claim_tracker import Ledger
 from aluma_async.pipeline.cooldown import Cooldown
 from aluma_async.pipeline.quarantine import Quarantine
 from aluma_async.pipeline.settlement import last_word
 from aluma_async.pipeline.transfer import Carrier
-from aluma_async.policy.circuit_breaker import Breaker
-from aluma_async.policy.error_policy import Verdict, flaw, verdict
-from aluma_async.policy.lease import CLAIM_SHARE
+from aluma_async.policy.circuit_breaker import CircuitBreaker
+from aluma_async.policy.error_policy import Action, decide, spec_problem
+from aluma_async.policy.lease import SAFE_LEASE_FRACTION
 from aluma_async.ports import Destination, OnEvent, TaskSource
 
 T = TypeVar("T")
@@ -72,9 +72,9 @@ class Worker:
         self._quarantine = quarantine
         self._slots = slots
         self._may_begin = may_begin
-        self._breaker = Breaker()
-        self._claim_seconds = claim_timeout * CLAIM_SHARE
-        self._limit = TimeLimit(self._claim_seconds)
+        self._breaker = CircuitBreaker()
+        self._claim_seconds = claim_timeout * SAFE_LEASE_FRACTION
+        self._limit = SharedDeadline(self._claim_seconds)
         self._on_event = on_event
 
     async def export(self, task: ExportTask) -> bool:
@@ -102,19 +102,19 @@ class Worker:
             await self._stopped(task)
             raise
         await self._cooldown.forget(task.id)
-        self._breaker.exported()
+        self._breaker.record_success()
         self._on_event(TaskCompleted(task, len(claim.spec.files), size, loop_time() - begun))
         return True
 
     async def _deliver(self, claim: Claim) -> int:
         """Bring all files of a claim to the destination while it is surely ours; return their bytes."""
-        if why := flaw(claim.spec):
-            raise ImpossibleExport(why)
+        if why := spec_problem(claim.spec):
+            raise UnexportableTask(why)
         return await self._in_time(self._carrier.carry, claim, self._destination)
 
     async def _in_time(self, step: Callable[..., Awaitable[T]], claim: Claim, *args: object) -> T:
         """Do something as long as the claim is surely ours. Raises ``DestinationError`` if that is not enough."""
-        with self._limit.since(claim.sent_at):
+        with self._limit.scope(claim.sent_at):
             return await step(claim, *args)
         raise DestinationError(
             f"not saved within {self._claim_seconds:.0f} s, after which Aluma may give the task to somebody else",
@@ -124,23 +124,23 @@ class Worker:
     async def _give_up(self, task: ExportTask, claim: Claim | None, error: AlumaAsyncError) -> bool:
         attempt = await self._cooldown.failures(task.id) + 1
         open_claim = self._ledger.get(task.id)
-        step = open_claim.step if open_claim and claim else Step.CLAIMED if claim else None
-        match verdict(error, step=step, attempt=attempt):
-            case Verdict.SKIP:
-                self._on_event(TaskRefused(task, error))
+        step = open_claim.step if open_claim and claim else ClaimState.CLAIMED if claim else None
+        match decide(error, step=step, attempt=attempt):
+            case Action.SKIP:
+                self._on_event(ClaimRefused(task, error))
                 return True
-            case Verdict.LOST:
+            case Action.CLAIM_LOST:
                 self._on_event(ClaimLost(task, error))
                 return True
-            case Verdict.AWAY:
+            case Action.PAUSE_ALL:
                 raise error
-            case Verdict.LEAVE:
-                self._on_event(ClaimDeferred(task, error))
-            case Verdict.FAIL:
+            case Action.SETTLE_LATER:
+                self._on_event(SettlementUnconfirmed(task, error))
+            case Action.FAIL:
                 return await self._fail(task, claim, error)
-            case Verdict.CANCEL:
+            case Action.CANCEL:
                 await self._cool_down(task, error, give_back=True)
-            case Verdict.HOLD:
+            case Action.COOL_DOWN:
                 await self._cool_down(task, error, give_back=False)
         if isinstance(error, DestinationUnavailable):
             raise error
@@ -152,18 +152,18 @@ class Worker:
         try:
             if claim is None or self._quarantine is None:
                 raise error
-            if not self._breaker.lets(reason):
+            if not self._breaker.allows(reason):
                 raise error
             await self._in_time(self._quarantine.save, claim, error)
             with anyio.CancelScope(shield=True):  # from here on Fail is the only right word
                 await self._ledger.failing(task.id, message)
             await self._source.fail(task, message)
-        except Refused as why:
+        except ClaimConflict as why:
             self._on_event(ClaimLost(task, why))
             return True
         except AlumaAsyncError as why:
-            if (open_claim := self._ledger.get(task.id)) and open_claim.step is Step.FAILING:
-                self._on_event(ClaimDeferred(task, why))
+            if (open_claim := self._ledger.get(task.id)) and open_claim.step is ClaimState.FAILING:
+                self._on_event(SettlementUnconfirmed(task, why))
                 return False
             if why is not error:
                 self._on_event(QuarantineFailed(task, why))
@@ -172,8 +172,8 @@ class Worker:
         except BaseException:
             await self._stopped(task)
             raise
-        if self._breaker.failed(reason):
-            self._on_event(FailingStopped(task, error))
+        if self._breaker.record_failure(reason):
+            self._on_event(FailureBreakerOpened(task, error))
         await self._cooldown.forget(task.id)
         self._on_event(TaskFailed(task, error))
         return True
@@ -208,5 +208,5 @@ class Worker:
                 return await last_word(self._source, task, claim)
             except SourceError as why:
                 error = why
-        self._on_event(ClaimAbandoned(task, error))
+        self._on_event(SettlementDeferred(task, error))
         return None

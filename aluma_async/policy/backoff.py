@@ -8,12 +8,12 @@ from collections.abc import Callable
 from msgspec import Struct
 
 
-def doubled(initial: float, maximum: float, times: int) -> float:
+def exponential(initial: float, maximum: float, times: int) -> float:
     """``initial`` seconds, doubled with each of ``times`` after the first, and never over ``maximum``."""
     return min(maximum, initial * 2.0 ** min(times - 1, 60))
 
 
-class Retry(Struct, frozen=True):
+class RetryPolicy(Struct, frozen=True):
     """Repetition of one request: at most ``attempts`` in all, with full jitter."""
 
     attempts: int = 5
@@ -24,10 +24,10 @@ class Retry(Struct, frozen=True):
         """Seconds to wait after the ``failed``-th failed attempt (from 1); None if it was the last one."""
         if failed >= self.attempts:
             return None
-        return uniform(0, doubled(self.wait_initial, self.wait_max, failed))
+        return uniform(0, exponential(self.wait_initial, self.wait_max, failed))
 
 
-class Patience(Struct, frozen=True):
+class Backoff(Struct, frozen=True):
     """A wait that grows with each disappointment: the cool-down of a task, the wait between two listings.
 
     ``jitter`` is the share by which a wait may be shorter or longer; the maximum holds before the jitter.
@@ -39,4 +39,4 @@ class Patience(Struct, frozen=True):
 
     def delay(self, times: int, uniform: Callable[[float, float], float]) -> float:
         """Seconds to wait after the ``times``-th disappointment in a row (from 1)."""
-        return doubled(self.initial, self.maximum, times) * uniform(1 - self.jitter, 1 + self.jitter)
+        return exponential(self.initial, self.maximum, times) * uniform(1 - self.jitter, 1 + self.jitter)

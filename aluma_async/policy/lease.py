@@ -6,25 +6,25 @@ minutes after Start, then the task waits again). So its end is counted from befo
 
 from enum import Enum, auto
 
-from aluma_async.models import Stamp
+from aluma_async.models import Timestamp
 
-CLAIM_SHARE = 5 / 6
+SAFE_LEASE_FRACTION = 5 / 6
 """The share of Aluma's time-out after which a claim may not be ours any more: 25 of 30 minutes."""
-GRACE_SECONDS = 900.0
+LATE_START_SECONDS = 900.0
 """How long a request that was lost sight of may still be carried out: longer than proxies hold one back."""
 
 
-class Standing(Enum):
+class LeaseStatus(Enum):
     """Whose a claim is."""
 
-    OURS = auto()
-    DOUBTFUL = auto()
+    VALID = auto()
+    UNCERTAIN = auto()
     """It may be over already: Aluma has to be asked."""
-    OVER = auto()
+    EXPIRED = auto()
     """Aluma has given the task back to the queue."""
 
 
-def elapsed(earlier: Stamp, later: Stamp) -> float:
+def elapsed(earlier: Timestamp, later: Timestamp) -> float:
     """Seconds between two moments; infinite where the clock was set back, so that nothing passes for fresh."""
     if earlier.boot == later.boot:
         return later.boottime - earlier.boottime
@@ -32,14 +32,14 @@ def elapsed(earlier: Stamp, later: Stamp) -> float:
     return seconds if seconds >= 0 else float("inf")
 
 
-def standing(age: float, timeout: float) -> Standing:
+def lease_status(age: float, timeout: float) -> LeaseStatus:
     """Judge a claim of so many seconds; ``timeout`` is Aluma's."""
-    if age < timeout * CLAIM_SHARE:
-        return Standing.OURS
-    return Standing.DOUBTFUL if age < timeout else Standing.OVER
+    if age < timeout * SAFE_LEASE_FRACTION:
+        return LeaseStatus.VALID
+    return LeaseStatus.UNCERTAIN if age < timeout else LeaseStatus.EXPIRED
 
 
-def remaining(since: Stamp, seconds: float, now: Stamp) -> float:
+def remaining(since: Timestamp, seconds: float, now: Timestamp) -> float:
     """What is left of ``seconds`` that began at ``since``; never more than all of them, whatever the clocks did."""
     gone = elapsed(since, now)
     return seconds if gone == float("inf") else min(seconds, max(0.0, seconds - gone))

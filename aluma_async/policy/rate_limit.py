@@ -1,10 +1,10 @@
 """A rate as a pure state machine (generic cell rate algorithm): it knows no clock and never sleeps."""
 
 
-class Pace:
+class RateLimit:
     """At most ``rate`` units a second, evenly, after a burst of at most ``burst`` units.
 
-    A single ``take`` of more than the burst is allowed; those after it wait the longer.
+    A single ``consume`` of more than the burst is allowed; those after it wait the longer.
     """
 
     def __init__(self, rate: float, burst: float = 1.0) -> None:
@@ -12,10 +12,10 @@ class Pace:
         self._tolerance = (burst - 1) * self._seconds_each
         self._due = 0.0
 
-    def wait(self, now: float) -> float:
+    def delay_until_allowed(self, now: float) -> float:
         """Seconds from ``now`` until a unit may be taken; 0 or less: at once."""
         return self._due - self._tolerance - now
 
-    def take(self, now: float, units: float = 1.0) -> None:
+    def consume(self, now: float, units: float = 1.0) -> None:
         """Take some units, whether their time has come or not."""
         self._due = max(self._due, now) + units * self._seconds_each

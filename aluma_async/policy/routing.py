@@ -23,14 +23,14 @@ class Route(Struct, frozen=True):
     """Globs (``*``, ``?``, ``[a-z]``); upper and lower case are the same, and ``*`` goes across slashes."""
     source: Source = ""
 
-    def takes(self, task: ExportTask) -> bool:
+    def matches_task(self, task: ExportTask) -> bool:
         """Whether a file of this task may fit, as far as its project tells."""
         return self.project in ("", task.project_id, task.project_name)
 
-    def fits(self, task: ExportTask, file: ExportFile) -> bool:
+    def matches(self, task: ExportTask, file: ExportFile) -> bool:
         """Whether a file goes this way."""
         return (
-            self.takes(task)
+            self.matches_task(task)
             and self.source in ("", file.source)
             and _matches(file.folder, self.folder)
             and _matches(file.filename, self.filename)
@@ -43,10 +43,10 @@ class Routing(Struct, frozen=True):
     routes: tuple[Route, ...] = ()
     default: str = ""
 
-    def of(self, task: ExportTask, file: ExportFile) -> tuple[str, ...]:
+    def destinations_for(self, task: ExportTask, file: ExportFile) -> tuple[str, ...]:
         """Names of the destinations of a file, none twice. Raises ``DestinationError`` if there is none."""
         for route in self.routes:
-            if route.fits(task, file):
+            if route.matches(task, file):
                 return tuple(dict.fromkeys(route.to))
         if not self.default:
             raise DestinationError(
@@ -55,11 +55,11 @@ class Routing(Struct, frozen=True):
             )
         return (self.default,)
 
-    def possible(self, task: ExportTask) -> Sequence[str]:
+    def possible_destinations(self, task: ExportTask) -> Sequence[str]:
         """Names of the destinations that files of a task may go to, as far as a listing tells."""
         names: dict[str, None] = {}
         for route in self.routes:
-            if route.takes(task):
+            if route.matches_task(task):
                 names |= dict.fromkeys(route.to)
                 if not (route.folder or route.filename or route.source):  # takes all that is left
                     return list(names)

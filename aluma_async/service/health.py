@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from aluma_async import events
 from aluma_async.events import Event
-from aluma_async.exceptions import AlumaAsyncError, CredentialsRefused, DestinationError
+from aluma_async.exceptions import AlumaAsyncError, AuthenticationFailed, DestinationError
 from aluma_async.service.formatting import counted, span
 
 _POLLS_MISSED = 3
@@ -29,13 +29,13 @@ class Check(Struct, frozen=True):
 class Vitals:
     """``clock`` is the event loop's; listings come every ``poll_seconds`` at least.
 
-    ``stuck_seconds`` is how long a task may be in hand without any sign of it.
+    ``stuck_after_seconds`` is how long a task may be in hand without any sign of it.
     """
 
-    def __init__(self, clock: Callable[[], float], *, poll_seconds: float, stuck_seconds: float) -> None:
+    def __init__(self, clock: Callable[[], float], *, poll_seconds: float, stuck_after_seconds: float) -> None:
         self._clock = clock
         self.poll_seconds = poll_seconds
-        self.stuck_seconds = stuck_seconds
+        self.stuck_after_seconds = stuck_after_seconds
         self.listed = False
         """Whether Aluma has told what waits, so that the credentials are good."""
         self.draining = False
@@ -72,10 +72,10 @@ class Vitals:
         now = self._clock()
         if self._ended:
             return ""
-        if (silent := now - max(self._heard_at, self._paused_until)) > self.poll_seconds + self.stuck_seconds:
+        if (silent := now - max(self._heard_at, self._paused_until)) > self.poll_seconds + self.stuck_after_seconds:
             return f"nothing has happened for {span(silent)}"
         since = max(self._retried_at, self._paused_until)  # those who wait for that are as silent as the stuck
-        late = [sign for sign in self._signs.values() if now - max(sign, since) > self.stuck_seconds]
+        late = [sign for sign in self._signs.values() if now - max(sign, since) > self.stuck_after_seconds]
         return f"no sign of {counted(len(late), 'task')} in hand for {span(now - min(late))}" if late else ""
 
     def ready(self) -> dict[str, Check]:
@@ -84,7 +84,7 @@ class Vitals:
             return {"exporter": Check(ok=False, reason="has not begun: Aluma has not told yet what waits")}
         now = self._clock()
         age = now - max(self._listed_at, self._worked_at)
-        refused = isinstance(self._unlisted, CredentialsRefused)
+        refused = isinstance(self._unlisted, AuthenticationFailed)
         unsaved = self._unsaved or self._refused
         fresh = age <= max(_POLLS_MISSED * self.poll_seconds, _FRESH_SECONDS)
         return {
@@ -96,7 +96,7 @@ class Vitals:
 
     # -- what events do
 
-    def _listed(self, _: events.QueueListed) -> None:
+    def _listed(self, _: events.TasksListed) -> None:
         self.listed, self._unlisted, self._listed_at = True, None, self._heard_at
         if isinstance(self._unsaved, DestinationError):  # it was tried before what waits was listed
             self._unsaved = None
@@ -104,7 +104,7 @@ class Vitals:
     def _not_listed(self, event: events.ListingFailed) -> None:
         self._unlisted = event.error
 
-    def _paused(self, event: events.ClaimingPaused | events.PauseProlonged) -> None:
+    def _paused(self, event: events.ClaimingPaused | events.ClaimingStillPaused) -> None:
         self._unsaved = event.error
 
     def _resumed(self, _: events.ClaimingResumed) -> None:
@@ -113,7 +113,7 @@ class Vitals:
     def _started(self, event: events.TaskStarted) -> None:
         self._signs[event.task.id] = self._worked_at = self._heard_at
 
-    def _moved(self, event: events.BytesReceived | events.FileSaved) -> None:
+    def _moved(self, event: events.BytesReceived | events.FileStaged) -> None:
         self._signs[event.task.id] = self._heard_at
 
     def _settled(self, event: Any) -> None:
@@ -126,7 +126,7 @@ class Vitals:
     def _retried(self, _: events.RequestRetried) -> None:
         self._retried_at = self._heard_at
 
-    def _held_back(self, event: events.RequestsHeldBack) -> None:
+    def _held_back(self, event: events.RequestsPaused) -> None:
         self._paused_until = max(self._paused_until, self._heard_at + event.seconds)
 
     def _drains(self, _: events.DrainStarted) -> None:
@@ -136,25 +136,25 @@ class Vitals:
         self._ended = True
 
     _NOTES: ClassVar[Mapping[type[Event], Callable[[Any, Any], None]]] = {
-        events.QueueListed: _listed,
+        events.TasksListed: _listed,
         events.ListingFailed: _not_listed,
         events.ClaimingPaused: _paused,
-        events.PauseProlonged: _paused,
+        events.ClaimingStillPaused: _paused,
         events.ClaimingResumed: _resumed,
         events.TaskStarted: _started,
         events.BytesReceived: _moved,
-        events.FileSaved: _moved,
+        events.FileStaged: _moved,
         events.TaskCompleted: _completed,
         events.TaskCancelled: _settled,
         events.TaskParked: _settled,
         events.TaskReleased: _settled,
         events.TaskFailed: _settled,
-        events.TaskRefused: _settled,
+        events.ClaimRefused: _settled,
         events.ClaimLost: _settled,
-        events.ClaimDeferred: _settled,
-        events.ClaimAbandoned: _settled,
+        events.SettlementUnconfirmed: _settled,
+        events.SettlementDeferred: _settled,
         events.RequestRetried: _retried,
-        events.RequestsHeldBack: _held_back,
+        events.RequestsPaused: _held_back,
         events.DrainStarted: _drains,
         events.RunEnded: _ends,
     }

@@ -16,7 +16,7 @@ from msgspec import structs
 from aluma_async import events, exceptions
 from aluma_async.events import Event
 from aluma_async.exceptions import AlumaAsyncError
-from aluma_async.models import ExportFile, ExportTask, Hold, Summary
+from aluma_async.models import ExportFile, ExportTask, HoldRecord, Summary
 from aluma_async.service.formatting import printable
 from aluma_async.service.journald import PRIORITIES
 from aluma_async.service.log_suppression import Folding
@@ -25,12 +25,12 @@ Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 LEVELS: tuple[Level, ...] = ("debug", "info", "warning", "error")
 
 MESSAGES: Mapping[type[Event], tuple[Level, str]] = {
-    events.QueueListed: ("debug", "{listed} tasks wait: {admitted} new, {held_back} cooling down"),
+    events.TasksListed: ("debug", "{listed} tasks wait: {admitted} new, {held_back} cooling down"),
     events.ListingFailed: ("warning", "the listing failed, again in {retry_in_seconds:.1f} s: {error}"),
     events.RowSkipped: ("warning", "a row of the listing was left out: {reason}"),
     events.TaskStarted: ("debug", "task {task} claimed, {files} files"),
-    events.TaskRefused: ("info", "task {task} is not ours: {error}"),
-    events.FileSaved: ("debug", "task {task}: file {file} staged, {size} bytes"),
+    events.ClaimRefused: ("info", "task {task} is not ours: {error}"),
+    events.FileStaged: ("debug", "task {task}: file {file} staged, {size} bytes"),
     events.TaskCompleted: ("debug", "task {task} exported: {files} files, {bytes} bytes in {seconds:.2f} s"),
     events.TaskCancelled: (
         "warning",
@@ -41,17 +41,20 @@ MESSAGES: Mapping[type[Event], tuple[Level, str]] = {
     events.TaskFailed: ("error", "task {task} failed, what it holds is in the quarantine: {error}"),
     events.QuarantineFailed: ("error", "task {task} is parked, the quarantine could not take it: {error}"),
     events.ClaimLost: ("warning", "task {task}: the claim had ended without us: {error}"),
-    events.ClaimDeferred: ("warning", "task {task} is saved, but Aluma could not be told yet: {error}"),
-    events.ClaimAbandoned: ("warning", "task {task} could not be given back yet: {error}"),
-    events.FailingStopped: ("error", "task {task} was one of several failed in a row, no more are for now: {error}"),
+    events.SettlementUnconfirmed: ("warning", "task {task} is saved, but Aluma could not be told yet: {error}"),
+    events.SettlementDeferred: ("warning", "task {task} could not be given back yet: {error}"),
+    events.FailureBreakerOpened: (
+        "error",
+        "task {task} was one of several failed in a row, no more are for now: {error}",
+    ),
     events.ClaimingPaused: ("error", "nothing is claimed for now: {error}"),
-    events.PauseProlonged: ("debug", "still nothing can be claimed, again in {retry_in_seconds:.1f} s: {error}"),
+    events.ClaimingStillPaused: ("debug", "still nothing can be claimed, again in {retry_in_seconds:.1f} s: {error}"),
     events.ClaimingResumed: ("warning", "claiming again"),
     events.JournalDamaged: ("error", "the journal was damaged, it is now {path}; a new one was begun"),
     events.RequestRetried: ("debug", "{request}: again in {retry_in_seconds:.1f} s: {error}"),
-    events.RequestsHeldBack: ("warning", "Aluma asked for a pause: no request for {seconds:.1f} s"),
-    events.LimitChanged: ("debug", "at most {limit} requests at once, as Aluma takes them"),
-    events.DrainStarted: ("debug", "draining, {in_hand} tasks queued or in hand"),
+    events.RequestsPaused: ("warning", "Aluma asked for a pause: no request for {seconds:.1f} s"),
+    events.ConcurrencyLimitChanged: ("debug", "at most {limit} requests at once, as Aluma takes them"),
+    events.DrainStarted: ("debug", "draining, {tasks_in_progress} tasks queued or in progress"),
     events.RunEnded: ("debug", "the run is over: {exported} tasks exported"),
 }
 """Level and text by event; an event that is not here (one for each MiB, say) is not logged."""
@@ -139,7 +142,7 @@ def _fields(event: Event, *, names: bool) -> Iterator[tuple[str, object]]:
                 yield "error_type", _error_type(type(error))
             case Summary() as summary:
                 yield from structs.asdict(summary).items()
-            case Hold() as hold:
+            case HoldRecord() as hold:
                 yield from (("seconds", hold.seconds), ("failures", hold.failures), ("crashes", hold.crashes))
                 yield from (
                     ("error", hold.message),

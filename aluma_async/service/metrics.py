@@ -24,11 +24,11 @@ OUTCOMES: Mapping[type[Event], str] = {
     events.TaskCancelled: "cancelled",
     events.TaskParked: "parked",
     events.TaskReleased: "released",
-    events.TaskRefused: "refused",
+    events.ClaimRefused: "refused",
     events.ClaimLost: "lost",
 }
 """What can become of an attempt at a task: its event, and the label."""
-REASONS = ("Unavailable", "Unreachable", "RateLimited", "BadReply", "Ambiguous")
+REASONS = ("Unavailable", "Unreachable", "RateLimited", "InvalidResponse", "Ambiguous")
 """Errors after which a request may be made again; there from the beginning, so that a rate can be told."""
 DURATIONS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 """Upper bounds of the histogram of a task's seconds."""
@@ -102,7 +102,7 @@ class Metrics:
 
     # -- what events do
 
-    def _listed(self, event: events.QueueListed) -> None:
+    def _listed(self, event: events.TasksListed) -> None:
         self._oldest, self._polled_at = event.oldest_created_at, self._wall()
         self._parked, self._cooling = event.parked, event.held_back - event.parked
         # A listing may name a task twice; when nothing is left that has counted for nothing.
@@ -113,7 +113,7 @@ class Metrics:
         self._in_hand.add(event.task.id)
         self._queued -= self._queued > 0
 
-    def _refused(self, _: events.TaskRefused) -> None:
+    def _refused(self, _: events.ClaimRefused) -> None:
         self._queued -= self._queued > 0
 
     def _completed(self, event: events.TaskCompleted) -> None:
@@ -138,7 +138,7 @@ class Metrics:
     def _retried(self, event: events.RequestRetried) -> None:
         self._retries[type(event.error).__name__] += 1
 
-    def _limited(self, event: events.LimitChanged) -> None:
+    def _limited(self, event: events.ConcurrencyLimitChanged) -> None:
         self._limit = event.limit
 
     def _pauses(self, _: Event) -> None:
@@ -148,21 +148,21 @@ class Metrics:
         self._paused = 0
 
     _NOTES: ClassVar[Mapping[type[Event], Callable[[Any, Any], None]]] = {
-        events.QueueListed: _listed,
+        events.TasksListed: _listed,
         events.TaskStarted: _started,
         events.TaskCompleted: _completed,
         events.TaskCancelled: _cancelled,
         events.TaskParked: _parks,
         events.TaskReleased: _settled,
         events.TaskFailed: _settled,
-        events.TaskRefused: _refused,
+        events.ClaimRefused: _refused,
         events.ClaimLost: _settled,
-        events.ClaimDeferred: _settled,
-        events.ClaimAbandoned: _settled,
+        events.SettlementUnconfirmed: _settled,
+        events.SettlementDeferred: _settled,
         events.RequestRetried: _retried,
-        events.LimitChanged: _limited,
+        events.ConcurrencyLimitChanged: _limited,
         events.ClaimingPaused: _pauses,
-        events.PauseProlonged: _pauses,
+        events.ClaimingStillPaused: _pauses,
         events.ClaimingResumed: _resumes,
         events.RunEnded: _resumes,
     }

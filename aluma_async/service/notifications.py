@@ -115,7 +115,7 @@ class Notifier:
                 )
             case events.ClaimingResumed():
                 yield self._made("resumed", "claiming again")
-            case events.QueueListed(oldest_created_at=oldest):
+            case events.TasksListed(oldest_created_at=oldest):
                 self._oldest = oldest
                 yield from self._age()
             case events.ListingFailed():

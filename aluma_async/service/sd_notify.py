@@ -59,7 +59,7 @@ class Systemd:
         match event:
             case events.TaskCompleted():
                 self._exported += 1
-            case events.QueueListed(listed=listed):
+            case events.TasksListed(listed=listed):
                 self._waiting, self._trouble = listed, ""
                 if not self._ready:
                     self._ready = True
@@ -67,7 +67,7 @@ class Systemd:
             case (
                 events.ListingFailed(error=error)
                 | events.ClaimingPaused(error=error)
-                | events.PauseProlonged(error=error)
+                | events.ClaimingStillPaused(error=error)
             ):
                 self._trouble = str(error)
             case events.DrainStarted():

@@ -131,7 +131,7 @@ class Tally:
 
     # -- what events do
 
-    def _listed(self, event: events.QueueListed) -> None:
+    def _listed(self, event: events.TasksListed) -> None:
         self.listed = True
         self.cooling = event.held_back
         self.oldest_created_at = event.oldest_created_at
@@ -149,7 +149,7 @@ class Tally:
             task.bytes += event.count
             task.file = event.file
 
-    def _saved(self, event: events.FileSaved) -> None:
+    def _saved(self, event: events.FileStaged) -> None:
         if task := self.in_hand.get(event.task.id):
             task.saved += 1
             task.file = event.file
@@ -171,7 +171,7 @@ class Tally:
         self.cooling += 1
         self._leave(event.task.id, "parked", event.hold.error, event.hold.message)
 
-    def _still_waiting(self, event: events.ClaimDeferred | events.TaskReleased) -> None:
+    def _still_waiting(self, event: events.SettlementUnconfirmed | events.TaskReleased) -> None:
         self.in_hand.pop(event.task.id, None)
 
     def _failed(self, event: events.TaskFailed) -> None:
@@ -184,7 +184,7 @@ class Tally:
         if len(self.left) < MOST_LEFT or task_id in self.left:
             self.left[task_id] = Left(outcome, error, message)
 
-    def _lost(self, event: events.TaskRefused | events.ClaimLost) -> None:
+    def _lost(self, event: events.ClaimRefused | events.ClaimLost) -> None:
         self._settled(event)
         self.lost += 1
 
@@ -198,10 +198,10 @@ class Tally:
     def _retried(self, _: events.RequestRetried) -> None:
         self.retried += 1
 
-    def _paused(self, event: events.RequestsHeldBack) -> None:
+    def _paused(self, event: events.RequestsPaused) -> None:
         self._resume_at = self._clock() + event.seconds
 
-    def _claiming_paused(self, event: events.ClaimingPaused | events.PauseProlonged) -> None:
+    def _claiming_paused(self, event: events.ClaimingPaused | events.ClaimingStillPaused) -> None:
         self.paused = str(event.error)
 
     def _stopping(self, _: events.DrainStarted) -> None:
@@ -210,28 +210,28 @@ class Tally:
     def _claiming_resumed(self, _: events.ClaimingResumed) -> None:
         self.paused = ""
 
-    def _limited(self, event: events.LimitChanged) -> None:
+    def _limited(self, event: events.ConcurrencyLimitChanged) -> None:
         self.limit = event.limit
 
     _NOTES: ClassVar[Mapping[type[Event], Callable[[Any, Any], None]]] = {
-        events.QueueListed: _listed,
+        events.TasksListed: _listed,
         events.ListingFailed: _listing_failed,
         events.RequestRetried: _retried,
         events.TaskStarted: _started,
         events.BytesReceived: _received,
-        events.FileSaved: _saved,
+        events.FileStaged: _saved,
         events.TaskCompleted: _completed,
         events.TaskCancelled: _cancelled,
         events.TaskParked: _parked,
-        events.ClaimDeferred: _still_waiting,
+        events.SettlementUnconfirmed: _still_waiting,
         events.TaskFailed: _failed,
-        events.TaskRefused: _lost,
+        events.ClaimRefused: _lost,
         events.ClaimLost: _lost,
         events.TaskReleased: _still_waiting,
-        events.RequestsHeldBack: _paused,
-        events.LimitChanged: _limited,
+        events.RequestsPaused: _paused,
+        events.ConcurrencyLimitChanged: _limited,
         events.DrainStarted: _stopping,
         events.ClaimingPaused: _claiming_paused,
-        events.PauseProlonged: _claiming_paused,
+        events.ClaimingStillPaused: _claiming_paused,
         events.ClaimingResumed: _claiming_resumed,
     }

@@ -37,7 +37,7 @@ class Tracing:
             "export task", attributes=attributes, start_time=self._now()
         )
 
-    def _saved(self, event: events.FileSaved) -> None:
+    def _saved(self, event: events.FileStaged) -> None:
         if span := self._spans.get(event.task.id):
             what = {"aluma.file.number": event.file.number, "aluma.file.size": event.size}
             span.add_event("file saved", what, timestamp=self._now())
@@ -67,14 +67,14 @@ class Tracing:
 
     _NOTES: ClassVar[Mapping[type[Event], Callable[[Any, Any], None]]] = {
         events.TaskStarted: _started,
-        events.FileSaved: _saved,
+        events.FileStaged: _saved,
         events.TaskCompleted: _completed,
         events.TaskReleased: _released,
         events.TaskCancelled: _broken,
         events.TaskFailed: _broken,
         events.ClaimLost: _broken,
-        events.ClaimDeferred: _broken,
-        events.ClaimAbandoned: _broken,
+        events.SettlementUnconfirmed: _broken,
+        events.SettlementDeferred: _broken,
         events.TaskParked: _parked,
     }
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 
-from aluma_async.exceptions import AlumaAsyncError, Refused
+from aluma_async.exceptions import AlumaAsyncError, ClaimConflict
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
 from aluma_async.ports import Delivery, Destination, TaskSource
 
@@ -69,8 +69,8 @@ async def check_destination(make: Callable[[], Destination], visible: Callable[[
     try:
         async with destination.open(second) as delivery:
             await delivery.save(second.spec.files[0], _chunks(b"never to be seen"))
-            raise Refused("given up")
-    except Refused:
+            raise ClaimConflict("given up")
+    except ClaimConflict:
         holds("a delivery that is given up leaves no trace", *before)
     else:
         raise AssertionError("what is raised in the block comes out unchanged")
@@ -78,7 +78,7 @@ async def check_destination(make: Callable[[], Destination], visible: Callable[[
     try:
         async with destination.open(second) as delivery:
             await delivery.save(second.spec.files[0], _failing())
-    except Refused:
+    except ClaimConflict:
         holds("a broken download leaves no trace", *before)
     else:
         raise AssertionError("what the chunks raise comes out unchanged")
@@ -202,10 +202,10 @@ async def check_task_source(source: TaskSource) -> None:
 async def _refuses(promise: str, verb: Callable[[ExportTask], object], task: ExportTask) -> None:
     try:
         await verb(task)  # type: ignore[misc]
-    except Refused:
+    except ClaimConflict:
         return
     except AlumaAsyncError as error:
-        raise AssertionError(f"{promise}: {error!r} instead of Refused") from error
+        raise AssertionError(f"{promise}: {error!r} instead of ClaimConflict") from error
     raise AssertionError(promise)
 
 
@@ -225,4 +225,4 @@ async def _chunks(*chunks: bytes) -> AsyncIterator[bytes]:
 
 async def _failing() -> AsyncIterator[bytes]:
     yield b"half of it"
-    raise Refused("broken off")
+    raise ClaimConflict("broken off")

@@ -45,7 +45,7 @@ class MemoryDelivery:
         self._destination = destination
         self.files: dict[tuple[str, str, int], bytes] = {}
 
-    def kept(self, file: ExportFile) -> int | None:  # noqa: ARG002 - the port has it
+    def resumable_size(self, file: ExportFile) -> int | None:  # noqa: ARG002 - the port has it
         return None
 
     async def save(self, file: ExportFile, chunks: AsyncIterable[bytes]) -> None:

@@ -14,11 +14,11 @@ from aluma_async.aluma import wire
 from aluma_async.clock import loop_time
 from aluma_async.exceptions import (
     Ambiguous,
-    BadReply,
-    CredentialsRefused,
+    AuthenticationFailed,
+    ClaimConflict,
     FileMissing,
+    InvalidResponse,
     RateLimited,
-    Refused,
     Unavailable,
     Unreachable,
 )
@@ -58,7 +58,7 @@ class SimulatedSource:
             sent_at = loop_time()
             fault, body = await self._change("start", task, lambda: self._aluma.start(task.id))
             if fault is Fault.TRUNCATE:
-                raise BadReply(f"start task {task.id}: cut short")
+                raise InvalidResponse(f"start task {task.id}: cut short")
             return Claim(task, wire.export_spec(body), sent_at)
         raise AssertionError  # a shielded scope swallows nothing
 
@@ -99,7 +99,7 @@ class SimulatedSource:
         try:
             return await self._ask(verb, act, changes=True)
         except (Conflict, Unknown):
-            raise Refused(f"{verb} task {task.id}: refused") from None
+            raise ClaimConflict(f"{verb} task {task.id}: refused") from None
 
     async def _ask(self, verb: str, act: Callable[[], T], *, changes: bool) -> tuple[Fault | None, T]:
         """Send a request: what goes wrong with it, and what it brought. Raises what a client would."""
@@ -150,7 +150,7 @@ def _refusal(fault: Fault | None, *, changes: bool) -> Exception:
         case Fault.THROTTLE:
             return RateLimited("too many requests", retry_after=1.0)
         case Fault.UNAUTHORISED:
-            return CredentialsRefused("no token is good")
+            return AuthenticationFailed("no token is good")
         case Fault.DROP_BEFORE if not changes:
             return Unreachable("no connection")
     return (Ambiguous if changes else Unavailable)(f"no reply ({fault})")
@@ -165,4 +165,4 @@ async def _pieces(body: bytes, *, cut: bool) -> AsyncIterator[bytes]:
     for start in range(0, len(body), 64 * 1024):
         yield body[start : start + 64 * 1024]
         if cut:
-            raise BadReply("the reply was cut short")
+            raise InvalidResponse("the reply was cut short")

@@ -57,7 +57,7 @@ class Spool:
         except KeyError:
             raise DestinationError(f"file {file.number} was never saved") from None
 
-    def kept(self, file: ExportFile) -> int | None:  # noqa: ARG002 - the port has it
+    def resumable_size(self, file: ExportFile) -> int | None:  # noqa: ARG002 - the port has it
         """Nothing is kept for a later attempt."""
         return None
 

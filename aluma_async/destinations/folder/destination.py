@@ -20,7 +20,7 @@ import aiofiles
 import anyio
 from aiofiles.threadpool.binary import AsyncFileIO
 
-from aluma_async.concurrency.batcher import Rounds
+from aluma_async.concurrency.batcher import Batcher
 from aluma_async.destinations.common.chunks import BLOCK, blocks, crlf
 from aluma_async.destinations.common.conflicts import OnConflict
 from aluma_async.destinations.folder import fs
@@ -73,7 +73,7 @@ class FolderDestination:
         self._prefix = f"{self._host}{os.getpid()}-{id(self):x}"
         self._numbers = count(1)
         self._waiting: list[Staged] = []
-        self._rounds = Rounds(self._publish_waiting, at_once=_HOPS if self.folder.sync else 1)
+        self._batcher = Batcher(self._publish_waiting, concurrency=_HOPS if self.folder.sync else 1)
 
     async def probe(self) -> None:
         """Make what is missing, sweep what crashed runs left, and write a file to see whether that goes."""
@@ -90,7 +90,7 @@ class FolderDestination:
     async def publish(self, staged: Staged) -> None:
         """Publish what was staged, together with all that waits by then: one step in a thread for many."""
         self._waiting.append(staged)
-        await self._rounds.join()
+        await self._batcher.submit()
         if not staged.published:
             with self.offload.told():
                 raise staged.error or DestinationError(f"folder {self.root}: the files were not published")
@@ -156,7 +156,7 @@ class FolderDelivery:
             end = self._staged.discard if issubclass(failed, Exception) else self._staged.keep
             await self._to.offload.run(end)
 
-    def kept(self, file: ExportFile) -> int | None:
+    def resumable_size(self, file: ExportFile) -> int | None:
         """The size of a file that an earlier attempt at this very specification finished."""
         return self._staged.kept.get(file.number)
 

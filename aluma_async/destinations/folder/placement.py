@@ -12,7 +12,7 @@ from aluma_async.destinations.folder import fs
 from aluma_async.destinations.folder.owners import Owners
 from aluma_async.destinations.folder.root import Tree
 from aluma_async.models import ExportFile
-from aluma_async.policy.naming import Parts, collision_key
+from aluma_async.policy.naming import PathParts, collision_key
 
 
 class Place(NamedTuple):
@@ -21,7 +21,7 @@ class Place(NamedTuple):
     number: int
     """The file's."""
     staged: str
-    parts: Parts
+    parts: PathParts
     new: bool
     """Whether nothing was there."""
 
@@ -37,7 +37,7 @@ class Places:
         self._taken: set[str] = set()  # collision keys: no two files of a task may end in one place
 
     def find(
-        self, files: Sequence[ExportFile], planned: Mapping[str, Parts], staged: Callable[[int], str]
+        self, files: Sequence[ExportFile], planned: Mapping[str, PathParts], staged: Callable[[int], str]
     ) -> list[Place]:
         """A place for each file, where it was ``planned`` if that can be; no other task may have them.
 
@@ -50,7 +50,7 @@ class Places:
         self._tree.planned.update([place.parts for place in places])
         return places
 
-    def _place(self, key: str, planned: Parts, file: ExportFile, staged: str) -> Place:
+    def _place(self, key: str, planned: PathParts, file: ExportFile, staged: str) -> Place:
         folder, fd = self._folder(planned[:-1], file)
         wanted = (*folder, planned[-1])
         for parts in self._candidates(wanted, file):
@@ -61,12 +61,12 @@ class Places:
                 return Place(file.number, staged, parts, there is None)
         raise AssertionError  # the candidates do not end
 
-    def _folder(self, wanted: Parts, file: ExportFile) -> tuple[Parts, int]:
+    def _folder(self, wanted: PathParts, file: ExportFile) -> tuple[PathParts, int]:
         """The folder that a file may be given, opened."""
         try:
             return wanted, self._tree.enter(wanted)
         except FileExistsError:  # a file has the name of one of them
-            folder: Parts = ()
+            folder: PathParts = ()
         for part in wanted:
             for (name,) in self._candidates((part,), file):
                 with suppress(FileExistsError):
@@ -75,7 +75,7 @@ class Places:
                     break
         return folder, self._tree.enter(folder)
 
-    def _candidates(self, wanted: Parts, file: ExportFile) -> Iterator[Parts]:
+    def _candidates(self, wanted: PathParts, file: ExportFile) -> Iterator[PathParts]:
         """The paths that a file, or its folder, may be given, the best first, which nearly always can be."""
         yield wanted
         what = f"task {self._task_id}: file {file.number}"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from aluma_async.destinations.folder import fs
 from aluma_async.exceptions import DestinationUnavailable
-from aluma_async.policy.naming import OWN_FOLDER, Parts
+from aluma_async.policy.naming import INTERNAL_FOLDER, PathParts
 
 _MARK = "root"
 _STAGING = "staging"
@@ -30,14 +30,14 @@ class Tree:
 
     def __init__(self, root: int, staging: int, *, sync: bool) -> None:
         self.staging = staging
-        self.planned: set[Parts] = set()
+        self.planned: set[PathParts] = set()
         """Files that will be there soon."""
         self._root = root
         self._sync = sync
-        self._open: dict[Parts, int] = {(): root}
-        self._changed: set[Parts] = set()
+        self._open: dict[PathParts, int] = {(): root}
+        self._changed: set[PathParts] = set()
 
-    def enter(self, folder: Parts) -> int:
+    def enter(self, folder: PathParts) -> int:
         """Open a folder, made if it is missing. Raises ``FileExistsError`` if a file stands in its place."""
         if (fd := self._open.get(folder)) is not None:
             return fd
@@ -61,7 +61,7 @@ class Tree:
         self._open[folder] = fd
         return fd
 
-    def changed(self, folder: Parts) -> None:
+    def changed(self, folder: PathParts) -> None:
         """Say that an entry of a folder has changed."""
         self._changed.add(folder)
 
@@ -88,7 +88,7 @@ class Root:
 
     def __init__(self, path: Path, mounts: Path | None = None) -> None:
         self.path = path
-        self.own = path / OWN_FOLDER
+        self.own = path / INTERNAL_FOLDER
         self.staging = self.own / _STAGING
         self.kept: set[str] = set()
         """Names of what was put aside, as far as is known here."""
@@ -166,7 +166,7 @@ class Root:
     @contextmanager
     def _opened_all(self) -> Iterator[tuple[int, int, int]]:
         """The folder, what is ours in it, and the staging folder in that; each opened in the one above."""
-        with _opened(self.path) as root, _opened(OWN_FOLDER, root) as own, _opened(_STAGING, own) as staging:
+        with _opened(self.path) as root, _opened(INTERNAL_FOLDER, root) as own, _opened(_STAGING, own) as staging:
             yield root, own, staging
 
     def _check_mount(self) -> None:
@@ -182,7 +182,7 @@ class Root:
 
     def _replaced(self) -> DestinationUnavailable:
         return DestinationUnavailable(
-            f"folder {self.path}: another folder is in its place, as {OWN_FOLDER}/{_MARK} is gone",
+            f"folder {self.path}: another folder is in its place, as {INTERNAL_FOLDER}/{_MARK} is gone",
             hint="Is it mounted? A new run takes the folder as it is.",
         )
 

@@ -18,7 +18,7 @@ from aluma_async.destinations.folder.placement import Place, Places
 from aluma_async.destinations.folder.root import Root, Tree
 from aluma_async.exceptions import DestinationError
 from aluma_async.models import Claim, ExportFile
-from aluma_async.policy.naming import Parts, plan
+from aluma_async.policy.naming import PathParts, plan_paths
 
 _MOST_OPEN = 16
 """Small files of one task that are written before they are waited for."""
@@ -53,7 +53,7 @@ class Staged:
         self._open: dict[int, int] = {}  # what was written and is not durable yet: the descriptor
         self._inodes: dict[int, int] = {}  # of what is durable
         self._all: Sequence[ExportFile] = ()  # the manifest included
-        self._planned: Mapping[str, Parts] = {}
+        self._planned: Mapping[str, PathParts] = {}
         self._places: list[Place] = []
         self._hashes: dict[int, hashlib._Hash] = {}  # of what is on the disk, if there will be a manifest
         self._sizes: dict[int, int] = {}
@@ -107,7 +107,7 @@ class Staged:
         """Say where all files should go; return what these paths are known by."""
         files = self._claim.spec.files
         self._all = (*files, manifest_file(self._claim)) if self._folder.manifest else files
-        self._planned = plan(self._all)
+        self._planned = plan_paths(self._all)
         return self._planned
 
     def find_places(self, tree: Tree) -> None:

@@ -12,7 +12,7 @@ from typing import ParamSpec, TypeVar
 
 import anyio
 
-from aluma_async.concurrency.batcher import whole
+from aluma_async.concurrency.batcher import wait_uncancelled
 from aluma_async.destinations.folder import fs
 from aluma_async.destinations.folder.root import Root
 from aluma_async.exceptions import DestinationError, DestinationUnavailable
@@ -39,7 +39,7 @@ class Offload:
     async def end(self, begun: "asyncio.Future[T]") -> T:
         """Wait for a step that was begun."""
         with anyio.CancelScope(shield=True), self.told():
-            return await whole(begun)
+            return await wait_uncancelled(begun)
         raise AssertionError  # a shielded scope swallows nothing
 
     @contextmanager

@@ -20,16 +20,16 @@ import obstore
 from msgspec import Struct
 from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-from aluma_async.config.redaction import without_password
+from aluma_async.config.redaction import redact_url
 from aluma_async.destinations.common.conflicts import OnConflict, names
 from aluma_async.destinations.common.manifest import Stored, manifest, manifest_file
 from aluma_async.destinations.common.spool import Spool, Spooled, in_memory
 from aluma_async.destinations.object_store.client import BIG, ERRORS, open_store, put_parts, put_whole, told
-from aluma_async.exceptions import DestinationError, deciding
+from aluma_async.exceptions import DestinationError, primary_error
 from aluma_async.models import Claim
-from aluma_async.policy.naming import OWN_FOLDER, Parts, joined, plan
+from aluma_async.policy.naming import INTERNAL_FOLDER, PathParts, as_object_key, plan_paths
 
-_MARK = f"{OWN_FOLDER}/mark"
+_MARK = f"{INTERNAL_FOLDER}/mark"
 _LONGEST_KEY = 1024
 """Bytes in the name of an object, its prefix included: the limit of S3 and of Google."""
 _AT_ONCE, _BIG_AT_ONCE = 16, 4
@@ -51,7 +51,7 @@ class _Upload(Struct, frozen=True):
     """One file on its way into the bucket."""
 
     number: int
-    path: Parts
+    path: PathParts
     data: Spooled
     attributes: dict[str, str]
 
@@ -78,7 +78,7 @@ class ObjectStoreDestination:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = open_store(url, options or {})
-        self._url, self._on_conflict, self._spool = without_password(url), on_conflict, spool
+        self._url, self._on_conflict, self._spool = redact_url(url), on_conflict, spool
         self._manifest, self._now = manifest, now
         self._room = max(_LONGEST_KEY - len(url.encode()), _LONGEST_KEY // 2)
         self._turns, self._big_turns = anyio.Semaphore(_AT_ONCE), anyio.Semaphore(_BIG_AT_ONCE)
@@ -115,7 +115,7 @@ class ObjectStoreDestination:
 
     async def _publish(self, claim: Claim, spool: Spool) -> None:
         files = claim.spec.files
-        paths = list(plan((*files, manifest_file(claim))).values())
+        paths = list(plan_paths((*files, manifest_file(claim))).values())
         new: dict[str, _Upload] = {}
         keys: dict[str, int] = {}
         try:
@@ -131,14 +131,14 @@ class ObjectStoreDestination:
             with anyio.CancelScope(shield=True):
                 await self._take_back(new)
             if isinstance(error, BaseExceptionGroup):
-                raise deciding(error) from None
+                raise primary_error(error) from None
             raise
 
     async def _put(self, claim: Claim, upload: _Upload, new: dict[str, _Upload], keys: dict[str, int]) -> None:
         async with self._turns if upload.data.size <= BIG else self._big_turns:
             what = f"{self._url}: task {claim.task.id}: file {upload.number}"
             for path in names(upload.path, claim.task.id, self._on_conflict, what):
-                key = joined(path, self._room)
+                key = as_object_key(path, self._room)
                 async with self._names.setdefault(key, anyio.Lock()):
                     try:
                         if key not in keys and await self._put_as(key, upload, new):
@@ -193,7 +193,7 @@ class ObjectStoreDestination:
                 return
 
 
-def _upload(claim: Claim, number: int, path: Parts, data: Spooled) -> _Upload:
+def _upload(claim: Claim, number: int, path: PathParts, data: Spooled) -> _Upload:
     kind = mimetypes.guess_type(path[-1])[0] or "application/octet-stream"
     said = {"task": claim.task.id, "project": claim.task.project_id, "sha256": data.sha256}
     return _Upload(number, path, data, {"Content-Type": kind, **{name: _plain(text) for name, text in said.items()}})

@@ -21,7 +21,7 @@ from aluma_async.destinations.sql import tables
 from aluma_async.destinations.sql.backend import WRITERS, Writer
 from aluma_async.destinations.sql.errors import may_pass, told
 from aluma_async.destinations.sql.rows import Reading, Rows, read_rows
-from aluma_async.exceptions import ConfigError, DestinationError, DoesNotFit
+from aluma_async.exceptions import ConfigError, DestinationError, SchemaMismatch
 from aluma_async.models import Claim, ExportFile
 
 _AT_ONCE = 8
@@ -115,7 +115,7 @@ class SqlDestination:
                         await self._put_manifest(connection, claim, to, spool)
                 return
             except DestinationError as error:
-                outdated = remembered and isinstance(error, DoesNotFit)  # it may fit into the table as it is now
+                outdated = remembered and isinstance(error, SchemaMismatch)  # it may fit into the table as it is now
                 if attempt == _ATTEMPTS or not (outdated or may_pass(error.__cause__ or error)):
                     raise
                 await anyio.sleep(random.uniform(0, 0.05 * 2**attempt))

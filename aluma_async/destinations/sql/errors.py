@@ -4,7 +4,7 @@ import re
 
 import sqlalchemy as sa
 
-from aluma_async.exceptions import DestinationError, DestinationUnavailable, DoesNotFit
+from aluma_async.exceptions import DestinationError, DestinationUnavailable, SchemaMismatch
 
 # SQLSTATE (its class, or all of it) as PostgreSQL's manual lists them in appendix A.
 _AGAIN = ("40001", "40P01", "42P07")  # the last: two made the same table at once
@@ -38,7 +38,7 @@ def told(error: Exception, what: str) -> DestinationError:
     if name.startswith(_SQLITE_AWAY):
         return DestinationUnavailable(f"{what}: {_first_line(cause)}", hint="Is the file there, whole and writable?")
     if (state and state.startswith(_MISFIT)) or name.startswith(_SQLITE_MISFIT):
-        return DoesNotFit(f"{what}: {type(cause).__name__}{_where(cause)}")
+        return SchemaMismatch(f"{what}: {type(cause).__name__}{_where(cause)}")
     return DestinationError(f"{what}: {_primary(cause)}")
 
 

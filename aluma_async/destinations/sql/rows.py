@@ -1,6 +1,6 @@
 """Rows out of CSV and JSON files, each value as the column that it goes into wants it.
 
-What does not fit is a ``DoesNotFit`` that names file, row and column, and never the value: that is a customer's.
+What does not fit is a ``SchemaMismatch`` that names file, row and column, and never the value: that is a customer's.
 """
 
 import csv
@@ -16,7 +16,7 @@ import msgspec
 import sqlalchemy as sa
 from msgspec import Struct
 
-from aluma_async.exceptions import DoesNotFit
+from aluma_async.exceptions import SchemaMismatch
 
 Value: TypeAlias = Any
 """What a driver takes: None, str, int, float, bool, Decimal, date, datetime, time."""
@@ -57,35 +57,37 @@ class Rows:
         self._cells = cells
 
     def check(self, table: sa.Table, key: Sequence[str]) -> None:
-        """Raise ``DoesNotFit`` unless the table has all columns, and the file all of the key."""
+        """Raise ``SchemaMismatch`` unless the table has all columns, and the file all of the key."""
         for name in self.names:
             if name not in table.columns:
-                raise DoesNotFit(
+                raise SchemaMismatch(
                     f"{self.what}: table {table.fullname} has no column {name!r}",
                     hint='Add it, or give its name in the table under "columns"; "" leaves it out.',
                 )
         if missing := [name for name in key if name not in self.names]:
-            raise DoesNotFit(f"{self.what}: has no key column {missing[0]!r}", hint='"columns" gives other names.')
+            raise SchemaMismatch(f"{self.what}: has no key column {missing[0]!r}", hint='"columns" gives other names.')
 
     def converted(self, table: sa.Table, key: Sequence[str], reading: Reading) -> Iterator[tuple[int, list[Value]]]:
-        """Yield the number of each row, from 1, and its values. Raises ``DoesNotFit``."""
+        """Yield the number of each row, from 1, and its values. Raises ``SchemaMismatch``."""
         converts = [converter(table.columns[name], reading, needed=name in key) for name in self.names]
         for number, cells in self._cells:
             if len(cells) != len(converts):
-                raise DoesNotFit(f"{self.what}, row {number}: has {len(cells)} values for {len(converts)} columns")
+                raise SchemaMismatch(f"{self.what}, row {number}: has {len(cells)} values for {len(converts)} columns")
             try:
                 values = [convert(cell) for convert, cell in zip(converts, cells, strict=True)]
             except _MISFITS:
                 raise self._misfit(table, converts, number, cells) from None
             yield number, values
 
-    def _misfit(self, table: sa.Table, converts: Sequence[Convert], number: int, cells: Sequence[Any]) -> DoesNotFit:
+    def _misfit(
+        self, table: sa.Table, converts: Sequence[Convert], number: int, cells: Sequence[Any]
+    ) -> SchemaMismatch:
         """Find the column that a row does not fit; only then is it asked which."""
         for name, convert, cell in zip(self.names, converts, cells, strict=True):
             try:
                 convert(cell)
             except _MISFITS as error:
-                return DoesNotFit(
+                return SchemaMismatch(
                     f"{self.what}, row {number}, column {name!r}: {error}",
                     hint=f"The column is {table.columns[name].type!r} in table {table.fullname}.",
                 )
@@ -95,7 +97,7 @@ class Rows:
 def read_rows(data: IO[bytes], filename: str, what: str, reading: Reading) -> Rows:
     """Read a file: ``.json`` (an object, or a list of them), ``.jsonl`` and ``.ndjson`` (one a line), else CSV.
 
-    Raises ``DoesNotFit``. A JSON file is read whole; others are not.
+    Raises ``SchemaMismatch``. A JSON file is read whole; others are not.
     """
     data.seek(0)
     ending = filename.lower().rpartition(".")[2]
@@ -107,7 +109,9 @@ def read_rows(data: IO[bytes], filename: str, what: str, reading: Reading) -> Ro
     taken = [index for index, name in enumerate(wanted) if name]
     final = tuple(wanted[index] for index in taken)
     if not final or len(set(final)) < len(final):
-        raise DoesNotFit(f"{what}: names no column, or one twice", hint='"columns" gives other names; "" leaves out.')
+        raise SchemaMismatch(
+            f"{what}: names no column, or one twice", hint='"columns" gives other names; "" leaves out.'
+        )
     if len(taken) == len(names):
         return Rows(final, cells, what)
     # A row that is too short or too long is passed on as it is, to be told by its number.
@@ -122,14 +126,14 @@ def _csv_cells(data: IO[bytes], what: str, reading: Reading) -> tuple[Sequence[s
         try:
             yield from (line for line in lines if line)
         except UnicodeDecodeError:
-            raise DoesNotFit(f"{what}: is not {reading.encoding} text", hint='"encoding" gives another.') from None
+            raise SchemaMismatch(f"{what}: is not {reading.encoding} text", hint='"encoding" gives another.') from None
         except csv.Error as error:
-            raise DoesNotFit(f"{what}, line {lines.line_num}: {error}") from None
+            raise SchemaMismatch(f"{what}, line {lines.line_num}: {error}") from None
 
     rows = told()
     names = reading.header or [name.strip() for name in next(rows, [])]
     if not names:
-        raise DoesNotFit(f"{what}: is empty", hint="It should begin with a line that names the columns.")
+        raise SchemaMismatch(f"{what}: is empty", hint="It should begin with a line that names the columns.")
     return names, enumerate(rows, 1)
 
 
@@ -139,13 +143,13 @@ def _json_cells(data: IO[bytes], what: str, *, lines: bool) -> tuple[Sequence[st
         text = data.read()
         found = decoder.decode_lines(text) if lines else decoder.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise DoesNotFit(f"{what}: is not JSON") from None
+        raise SchemaMismatch(f"{what}: is not JSON") from None
     objects = [found] if isinstance(found, dict) else found
     if not isinstance(objects, list) or not all(isinstance(one, dict) for one in objects):
-        raise DoesNotFit(f"{what}: is no JSON object, and no list of them")
+        raise SchemaMismatch(f"{what}: is no JSON object, and no list of them")
     names = list(dict.fromkeys(name for one in objects for name in one))
     if not names:
-        raise DoesNotFit(f"{what}: holds no value")
+        raise SchemaMismatch(f"{what}: holds no value")
     return names, ((number, [one.get(name) for name in names]) for number, one in enumerate(objects, 1))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aluma_async.exceptions import DestinationError, DoesNotFit
+from aluma_async.exceptions import DestinationError, SchemaMismatch
 from aluma_async.models import ExportFile
 
 OURS = ("aluma_task", "aluma_document", "aluma_file", "aluma_row")
@@ -35,12 +35,12 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
 def table_name(template: str, file: ExportFile) -> tuple[str | None, str]:
     """Schema and name of a file's table. What a file is called is hostile, so only plain names pass.
 
-    Raises ``DoesNotFit``.
+    Raises ``SchemaMismatch``.
     """
     schema, _, name = template.rpartition(".")
     name = name.replace("{folder}", file.folder).replace("{stem}", PurePosixPath(file.filename).stem)
     if not _NAME.match(name):
-        raise DoesNotFit(
+        raise SchemaMismatch(
             f"file {file.number}: its folder or name makes no name for a table",
             hint="Letters, digits and underscores do, at most 63. A fixed table takes any file.",
         )

@@ -13,11 +13,11 @@ import anyio
 import anyio.to_thread
 from yarl import URL
 
-from aluma_async.config.tls import tls
+from aluma_async.config.tls import ssl_context
 from aluma_async.destinations.common.chunks import BLOCK
 from aluma_async.destinations.common.spool import Spooled
 from aluma_async.exceptions import DestinationError, DestinationUnavailable
-from aluma_async.policy.naming import OWN_FOLDER
+from aluma_async.policy.naming import INTERNAL_FOLDER
 
 Path: TypeAlias = Sequence[str]
 """Below the root, part by part."""
@@ -41,7 +41,7 @@ def open_session(headers: Mapping[str, str], ca_file: FilePath | None = None) ->
     Raises ``ConfigError``. It has to be closed.
     """
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(ssl=tls(ca_file), keepalive_timeout=_KEEP_ALIVE_SECONDS),
+        connector=aiohttp.TCPConnector(ssl=ssl_context(ca_file), keepalive_timeout=_KEEP_ALIVE_SECONDS),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=headers,
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=_ANSWER_SECONDS),
@@ -139,7 +139,7 @@ class Dav:
                 return status, body
             if status != _LOCKED or pause is None:
                 self.forget()
-                ours = verb != "MOVE" and (*path, "")[0] in ("", OWN_FOLDER)
+                ours = verb != "MOVE" and (*path, "")[0] in ("", INTERNAL_FOLDER)
                 raise _told(status, f"{self.url}: {verb}: {status} {reply.reason or ''}".rstrip(), ours=ours)
             await anyio.sleep(pause)
         raise AssertionError  # the last pause is None

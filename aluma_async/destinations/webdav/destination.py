@@ -25,16 +25,16 @@ from aluma_async.destinations.common.conflicts import OnConflict, names
 from aluma_async.destinations.common.manifest import Stored, manifest, manifest_file
 from aluma_async.destinations.common.spool import Spool, Spooled, in_memory
 from aluma_async.destinations.webdav.client import Dav
-from aluma_async.exceptions import DestinationError, deciding
+from aluma_async.exceptions import DestinationError, primary_error
 from aluma_async.models import Claim
-from aluma_async.policy.naming import OWN_FOLDER, Parts, collision_key, plan
+from aluma_async.policy.naming import INTERNAL_FOLDER, PathParts, collision_key, plan_paths
 
 _AT_ONCE = 8
 """Requests at a time."""
 _LEFT_SECONDS = 24 * 3600.0
 """What is on its way for so long is not: no claim lasts that long."""
 _STAGED = re.compile(r"[0-9a-f]{16}[-.]")
-_STAGING, _OWNERS = (OWN_FOLDER, "staging"), (OWN_FOLDER, "owners")
+_STAGING, _OWNERS = (INTERNAL_FOLDER, "staging"), (INTERNAL_FOLDER, "owners")
 
 
 class _OnItsWay(Struct, frozen=True):
@@ -42,18 +42,18 @@ class _OnItsWay(Struct, frozen=True):
 
     task: str
     what: str
-    wanted: Parts
-    staged: Parts
-    record: Parts
+    wanted: PathParts
+    staged: PathParts
+    record: PathParts
     """A file that holds the task's id."""
 
 
 class _Placed(Struct, frozen=True):
     """A file that is in its place, or may be, where nothing was."""
 
-    staged: Parts
-    final: Parts
-    owner: Parts
+    staged: PathParts
+    final: PathParts
+    owner: PathParts
 
 
 class WebDavDestination:
@@ -104,11 +104,11 @@ class WebDavDestination:
         everything = (*files, manifest_file(claim))
         record = (*_STAGING, f"{prefix}.owner")
         moves = []
-        for file, path in zip(everything, plan(everything).values(), strict=True):
+        for file, path in zip(everything, plan_paths(everything).values(), strict=True):
             what = f"{self._dav.url}: task {claim.task.id}: file {file.number}"
             moves.append(_OnItsWay(claim.task.id, what, path, (*_STAGING, f"{prefix}-{file.number}.part"), record))
         new: list[_Placed] = []
-        places: dict[str, tuple[Parts, Parts]] = {}
+        places: dict[str, tuple[PathParts, PathParts]] = {}
         await self._make_ours()
         try:
             async with anyio.create_task_group() as group:
@@ -130,7 +130,7 @@ class WebDavDestination:
             with anyio.CancelScope(shield=True):
                 await self._take_back(new, [move.staged for move in moves])
             if isinstance(error, BaseExceptionGroup):
-                raise deciding(error) from None
+                raise primary_error(error) from None
             raise
         finally:
             with anyio.CancelScope(shield=True), suppress(DestinationError):
@@ -141,15 +141,15 @@ class WebDavDestination:
             if not await self._dav.make(*path):
                 raise DestinationError(f"{self._dav.url}: a file has the name of our folder {'/'.join(path)}")
 
-    async def _stage(self, path: Parts, data: Spooled) -> None:
+    async def _stage(self, path: PathParts, data: Spooled) -> None:
         async with self._turns:
             # A server may carry out what was given up, after we deleted it; a big file is then swept a day later.
             with anyio.CancelScope(shield=data.size <= BLOCK):
                 await self._dav.put(path, data)
 
-    async def _place(self, file: _OnItsWay, new: list[_Placed], places: dict[str, tuple[Parts, Parts]]) -> None:
+    async def _place(self, file: _OnItsWay, new: list[_Placed], places: dict[str, tuple[PathParts, PathParts]]) -> None:
         async with self._turns:
-            folder: Parts = ()
+            folder: PathParts = ()
             for part in file.wanted[:-1]:
                 for (name,) in names((part,), file.task, self._on_conflict, file.what):
                     if await self._dav.make(*folder, name):
@@ -163,7 +163,7 @@ class WebDavDestination:
                             places[key] = (file.staged, final)
                             return
 
-    async def _take(self, final: Parts, file: _OnItsWay, new: list[_Placed]) -> bool:
+    async def _take(self, final: PathParts, file: _OnItsWay, new: list[_Placed]) -> bool:
         """Move a file to a name; False if that is another's."""
         digest = hashlib.sha256(collision_key(final).encode()).hexdigest()
         owner = (*_OWNERS, digest[:2], digest[2:40])
@@ -184,7 +184,7 @@ class WebDavDestination:
         # To replace a collection is to delete all that is in it.
         return not await self._dav.is_collection(final) and await self._dav.move(file.staged, final, overwrite=True)
 
-    async def _take_back(self, new: Sequence[_Placed], staged: Iterable[Parts]) -> None:
+    async def _take_back(self, new: Sequence[_Placed], staged: Iterable[PathParts]) -> None:
         """Delete what is new, as far as the server is there; what stays is replaced by the task's next attempt."""
         with suppress(DestinationError):
             for placed in new:

@@ -24,7 +24,7 @@ from aluma_async.journal.sqlite import SqliteJournal
 from aluma_async.models import Claim
 from aluma_async.pipeline.exporter import Exporter
 from aluma_async.pipeline.throttle import Throttle
-from aluma_async.policy.naming import OWN_FOLDER
+from aluma_async.policy.naming import INTERNAL_FOLDER
 from aluma_async.ports import Delivery
 from aluma_async.testing.http_app import simulated_app
 from aluma_async.testing.memory_connector import MemoryConnector
@@ -68,8 +68,10 @@ class FullSchedule(Schedule):
         try:
             async with aiohttp.ClientSession(connector=connector) as session:
                 credentials = Credentials(self._aluma.client_id, self._aluma.client_secret)
-                permits = WatchedPermits(throttle, _REQUESTS_AT_ONCE, self._witness)
-                client = AlumaClient(session, _BASE_URL, credentials, permits=permits, on_event=instance.on_event)
+                request_limiter = WatchedPermits(throttle, _REQUESTS_AT_ONCE, self._witness)
+                client = AlumaClient(
+                    session, _BASE_URL, credentials, request_limiter=request_limiter, on_event=instance.on_event
+                )
                 out, quarantine = (_WatchedFolder(folder, instance, self._troubles) for folder in folders)
                 yield Exporter(WatchedSource(client, instance), out, quarantine=quarantine, journal=journal, **settings)
                 self._witness.demand(not throttle.in_flight, "a permit is held after the end")
@@ -107,7 +109,7 @@ class FullSchedule(Schedule):
 
     def _visible(self, root: Path) -> Iterator[bytes]:
         for path in root.rglob("*"):
-            if path.is_file() and OWN_FOLDER not in path.relative_to(root).parts:
+            if path.is_file() and INTERNAL_FOLDER not in path.relative_to(root).parts:
                 yield path.read_bytes()
 
     async def _clean_up(self) -> None:

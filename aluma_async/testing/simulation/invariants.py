@@ -16,18 +16,18 @@ from aluma_async.clock import loop_time
 from aluma_async.events import Event, TaskCancelled, TaskCompleted, TaskFailed, TaskParked
 from aluma_async.exceptions import (
     Ambiguous,
-    BadReply,
+    ClaimConflict,
     DestinationError,
     DestinationUnavailable,
+    InvalidResponse,
     JournalError,
-    Refused,
     SourceError,
 )
 from aluma_async.journal.memory import MemoryJournal, Record
-from aluma_async.models import Claim, ExportFile, ExportTask, OpenClaim, Step
+from aluma_async.models import Claim, ClaimRecord, ClaimState, ExportFile, ExportTask
 from aluma_async.pipeline.claim_tracker import UNHEARD_SECONDS
-from aluma_async.policy.lease import CLAIM_SHARE, GRACE_SECONDS, elapsed
-from aluma_async.ports import Clock, Permits, TaskSource
+from aluma_async.policy.lease import LATE_START_SECONDS, SAFE_LEASE_FRACTION, elapsed
+from aluma_async.ports import Clock, RequestLimiter, TaskSource
 from aluma_async.testing.destination import MemoryDelivery, MemoryDestination
 from aluma_async.testing.simulator import SimulatedAluma
 from aluma_async.testing.virtual_time import Process
@@ -135,13 +135,16 @@ class Instance:
         now = loop_time()
         for task_id, until in self._doubt.items():
             if until == float("inf"):
-                self._doubt[task_id] = now + GRACE_SECONDS + _SLACK
+                self._doubt[task_id] = now + LATE_START_SECONDS + _SLACK
         for record in self.journal.durable():
-            if isinstance(record, OpenClaim):
+            if isinstance(record, ClaimRecord):
                 self._open.add(record.task_id)
-                if record.step is Step.STARTED:  # nobody knows whether its Start was heard
-                    self._doubt[record.task_id] = now + GRACE_SECONDS + _SLACK
-                if record.step is not Step.LOOSE and elapsed(record.sent, self._clock()) < self._timeout * CLAIM_SHARE:
+                if record.step is ClaimState.STARTING:  # nobody knows whether its Start was heard
+                    self._doubt[record.task_id] = now + LATE_START_SECONDS + _SLACK
+                if (
+                    record.step is not ClaimState.ORPHANED
+                    and elapsed(record.sent, self._clock()) < self._timeout * SAFE_LEASE_FRACTION
+                ):
                     self._owed[record.task_id] = now + PROMPT_SECONDS
 
     def tick(self) -> None:
@@ -176,7 +179,7 @@ class Instance:
             awake = self._clock().boottime + 1e-6
             demand(awake >= self._not_before.get(task_id, 0.0), f"{who} before its cool-down has ended")
             demand(
-                any(r.task_id == task_id for r in self.journal.durable() if isinstance(r, OpenClaim)),
+                any(r.task_id == task_id for r in self.journal.durable() if isinstance(r, ClaimRecord)),
                 f"{who} without a durable intent",
             )
             demand(task_id not in self._lost_starts, f"{who} again, blindly")
@@ -192,10 +195,10 @@ class Instance:
         except BaseException as error:
             outcome = type(error).__name__
             if isinstance(error, Ambiguous) and verb == "start":
-                self._doubt[task_id] = loop_time() + GRACE_SECONDS + _SLACK
+                self._doubt[task_id] = loop_time() + LATE_START_SECONDS + _SLACK
                 self._lost_starts.add(task_id)
-            surely_not = isinstance(error, SourceError) and not isinstance(error, Ambiguous | BadReply)
-            if isinstance(error, Refused) or (verb == "start" and surely_not):
+            surely_not = isinstance(error, SourceError) and not isinstance(error, Ambiguous | InvalidResponse)
+            if isinstance(error, ClaimConflict) or (verb == "start" and surely_not):
                 self._open.discard(task_id)
             raise
         else:
@@ -257,7 +260,7 @@ class WatchedSource:
 class WatchedPermits:
     """``Permits`` around others: never too many at once, and none before the end of a pause that Aluma asked for."""
 
-    def __init__(self, permits: Permits, limit: int, witness: Witness) -> None:
+    def __init__(self, permits: RequestLimiter, limit: int, witness: Witness) -> None:
         self._permits = permits
         self._limit = limit
         self._witness = witness
@@ -280,8 +283,8 @@ class WatchedPermits:
             finally:
                 self._held -= 1
 
-    async def received(self, count: int) -> None:
-        await self._permits.received(count)
+    async def consume_bytes(self, count: int) -> None:
+        await self._permits.consume_bytes(count)
 
 
 class WatchedJournal(MemoryJournal):
@@ -334,8 +337,8 @@ class WatchedDelivery:
         self._instance = instance
         self._troubles = troubles
 
-    def kept(self, file: ExportFile) -> int | None:
-        return self._delivery.kept(file)
+    def resumable_size(self, file: ExportFile) -> int | None:
+        return self._delivery.resumable_size(file)
 
     async def save(self, file: ExportFile, chunks: AsyncIterable[bytes]) -> None:
         await self._instance.point()

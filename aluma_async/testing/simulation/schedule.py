@@ -15,9 +15,9 @@ import anyio
 from msgspec import Struct
 
 from aluma_async.clock import loop_time
-from aluma_async.models import Stamp
+from aluma_async.models import Timestamp
 from aluma_async.pipeline.exporter import Exporter
-from aluma_async.policy.backoff import Patience, Retry
+from aluma_async.policy.backoff import Backoff, RetryPolicy
 from aluma_async.testing.destination import MemoryDestination
 from aluma_async.testing.faults import Fault, FaultPlan
 from aluma_async.testing.sample_data import Profile
@@ -172,10 +172,10 @@ class Schedule:
             list(witness.story or ()),
         )
 
-    def clock(self) -> Stamp:
+    def clock(self) -> Timestamp:
         """The time, with that slept."""
         now = self._loop.now + self._slept
-        return Stamp("simulated", now, _EPOCH + now)
+        return Timestamp("simulated", now, _EPOCH + now)
 
     def _now(self) -> float:
         return self._loop.now + self._slept
@@ -268,9 +268,9 @@ class Schedule:
         chance = random.Random(f"{chosen.seed}/{instance.number}/{loop_time()}")
         return {
             "workers": chosen.workers,
-            "retry": Retry(chosen.attempts),
-            "cooldown": Patience(chosen.cooldown, 600),
-            "polling": Patience(2, 60),
+            "retry": RetryPolicy(chosen.attempts),
+            "cooldown": Backoff(chosen.cooldown, 600),
+            "polling": Backoff(2, 60),
             "park": 600,
             "claim_timeout": CLAIM_TIMEOUT,
             "on_event": instance.on_event,
