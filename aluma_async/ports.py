@@ -131,7 +131,7 @@ class Journal(Protocol):
     content nor tokens. Every verb but ``note`` and ``forget`` raises ``JournalError``.
     """
 
-    async def recall(self) -> Sequence[ClaimRecord | HoldRecord]:
+    async def load(self) -> Sequence[ClaimRecord | HoldRecord]:
         """Return all records. Called once, before all else; MUST refuse a second process until ``close``."""
         ...
 
@@ -142,11 +142,11 @@ class Journal(Protocol):
         """
         ...
 
-    def note(self, record: ClaimRecord | HoldRecord) -> None:
+    def put(self, record: ClaimRecord | HoldRecord) -> None:
         """Keep a record some time soon; a crash MAY lose it."""
         ...
 
-    def forget(self, kind: type[ClaimRecord] | type[HoldRecord], task_id: str) -> None:
+    def delete(self, kind: type[ClaimRecord] | type[HoldRecord], task_id: str) -> None:
         """Drop a task's record, if there is one, some time soon; a crash MAY bring it back."""
         ...
 
@@ -154,6 +154,6 @@ class Journal(Protocol):
         """Make durable what was noted and forgotten."""
         ...
 
-    async def released(self) -> Sequence[str]:
+    async def pop_released(self) -> Sequence[str]:
         """Ids of the tasks whose hold an operator has lifted since this was last asked."""
         ...

@@ -94,7 +94,7 @@ class ReloadableExporter:
     def reload(self, config: Config) -> list[str]:
         """Take over what can be, at once and without dropping a claim; name the keys that need a new start."""
         restart_keys = list(restart_required(self._config, config))
-        self.exporter.resize(config.exporter.workers)
+        self.exporter.set_workers(config.exporter.workers)
         self._throttle.set_limits(
             config.max_at_once,
             max_per_second=config.limits.max_per_second,
@@ -163,7 +163,7 @@ async def open_reloadable_exporter(
             retry=RetryPolicy(retry.attempts, retry.wait_initial_seconds, retry.wait_max_seconds),
             cooldown=Backoff(retry.cooldown_initial_seconds, retry.cooldown_max_seconds),
             polling=Backoff(config.exporter.poll_wait_initial_seconds, config.exporter.poll_wait_max_seconds),
-            park=retry.park_seconds,
+            park_seconds=retry.park_seconds,
             park_after=retry.park_after,
             claim_timeout=config.aluma.claim_timeout_seconds,
             drain_timeout=config.exporter.drain_timeout_seconds,

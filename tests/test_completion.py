@@ -80,7 +80,7 @@ def test_powershell_is_told_what_a_proposal_does():
 def test_retry_proposes_what_is_held_back(tmp_path):
     async def hold(*ids):
         journal = SqliteJournal(tmp_path)
-        await journal.recall()
+        await journal.load()
         await journal.write(*(HoldRecord(task_id, Timestamp("boot", 0.0, 0.0), 60.0) for task_id in ids))
         journal.close()
 

@@ -94,12 +94,12 @@ def test_a_task_that_ends_the_process_is_found_and_parked_and_the_others_are_exp
     (tmp_path / "deadly.py").write_text(
         "import os, signal, sys\n"
         "from aluma_async.pipeline.worker import Worker\n"
-        "deliver = Worker._deliver\n"
+        "deliver = Worker._transfer_files\n"
         "async def deadly(self, claim):\n"
         "    if claim.task.name == '00008.pdf':\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return await deliver(self, claim)\n"
-        "Worker._deliver = deadly\n"
+        "Worker._transfer_files = deadly\n"
         "from aluma_async.cli.main import main\n"
         "main()\n"
     )

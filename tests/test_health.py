@@ -20,7 +20,7 @@ from aluma_async.journal import sqlite
 from aluma_async.journal.history import History
 from aluma_async.journal.sqlite import SqliteJournal
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask, Summary, Timestamp
-from aluma_async.pipeline.transfer import _Meter
+from aluma_async.pipeline.transfer import _ProgressMeter
 from aluma_async.service.health import Vitals
 from aluma_async.service.http import serve
 from aluma_async.service.metrics import OUTCOMES, REASONS, Metrics
@@ -160,8 +160,8 @@ def test_metrics_journal_summary_and_aluma_agree_at_the_end_of_a_faulty_run(seed
         assert set(retries) <= set(REASONS)
         assert (now["in_flight",], now["queue_depth",], now["parked_tasks",]) == (0, 0, 0)
         journal.close()
-        assert not sqlite.look(tmp_path), "nothing is open, nothing is held back"
-        past = list(sqlite.past(tmp_path))
+        assert not sqlite.read_records(tmp_path), "nothing is open, nothing is held back"
+        past = list(sqlite.read_history(tmp_path))
         assert (len(past), sum(one.files for one in past)) == (60, now["files_total",])
         assert sum(one.bytes for one in past) == now["bytes_total",]
 
@@ -309,7 +309,7 @@ def test_a_download_that_trickles_is_not_stuck():
                 yield b"x" * 100
 
         file = ExportFile(0, 0, "", "a.pdf", "url", url="/a")
-        async for _ in _Meter(chunks(), Claim(TASK, ExportSpec((file,)), 0.0), file, told.append):
+        async for _ in _ProgressMeter(chunks(), Claim(TASK, ExportSpec((file,)), 0.0), file, told.append):
             pass
         assert sum(event.count for event in told) == 60_000
         assert 120 <= len(told) <= 180

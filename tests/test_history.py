@@ -10,7 +10,7 @@ import pytest
 from aluma_async import events
 from aluma_async.exceptions import ClaimConflict
 from aluma_async.journal import history, sqlite
-from aluma_async.journal.history import MOST_SECONDS, MOST_TASKS, TRIM_EVERY, History
+from aluma_async.journal.history import MAX_AGE_SECONDS, MAX_TASKS, TRIM_EVERY, History
 from aluma_async.journal.sqlite import FILE_NAME, SqliteJournal
 from aluma_async.models import ClaimRecord, ClaimState, ExportRecord, ExportTask, Timestamp
 from tests.processes import simulator
@@ -25,7 +25,7 @@ def record(number, at=NOW.wall):
 @pytest.fixture
 def journal(tmp_path):
     made = SqliteJournal(tmp_path)
-    asyncio.run(made.recall())
+    asyncio.run(made.load())
     yield made
     made.close()
 
@@ -38,7 +38,7 @@ def put(folder, records):
 
 
 def remembered(folder, since=0.0):
-    return [one.task_id for one in sqlite.past(folder, since)]
+    return [one.task_id for one in sqlite.read_history(folder, since)]
 
 
 def test_what_was_exported_comes_back_in_its_order(journal, tmp_path):
@@ -47,7 +47,7 @@ def test_what_was_exported_comes_back_in_its_order(journal, tmp_path):
     journal.exported(record("new"))
     asyncio.run(journal.flush())
     assert remembered(tmp_path) == [*(f"task-{number}" for number in range(3000)), "task-new"]
-    assert list(sqlite.past(tmp_path))[-1] == record("new")
+    assert list(sqlite.read_history(tmp_path))[-1] == record("new")
 
 
 def test_it_costs_no_write_of_its_own(journal, tmp_path):
@@ -56,7 +56,7 @@ def test_it_costs_no_write_of_its_own(journal, tmp_path):
     async def main():
         for number in range(50):
             journal.exported(record(number))
-        journal.note(ClaimRecord("x", ClaimState.CLAIMED, NOW))
+        journal.put(ClaimRecord("x", ClaimState.CLAIMED, NOW))
         assert remembered(tmp_path) == []
         await journal.write(ClaimRecord("y", ClaimState.STARTING, NOW))
 
@@ -73,20 +73,20 @@ def test_closing_writes_what_was_only_noted(journal, tmp_path):
 
 
 def test_the_oldest_are_dropped_where_there_are_too_many(journal, tmp_path):
-    put(tmp_path, [record(number) for number in range(MOST_TASKS + 1500)])
+    put(tmp_path, [record(number) for number in range(MAX_TASKS + 1500)])
     for number in range(TRIM_EVERY):
         journal.exported(record(f"new-{number}"))
     asyncio.run(journal.flush())
     found = remembered(tmp_path)
-    assert MOST_TASKS - 500 <= len(found) <= MOST_TASKS
+    assert MAX_TASKS - 500 <= len(found) <= MAX_TASKS
     assert found[-1] == f"task-new-{TRIM_EVERY - 1}"
 
 
 @pytest.mark.parametrize("others", [0, 3])
 def test_what_is_too_old_is_dropped(tmp_path, others):
     made = SqliteJournal(tmp_path)
-    asyncio.run(made.recall())
-    put(tmp_path, [record("old", NOW.wall - MOST_SECONDS - 10)])
+    asyncio.run(made.load())
+    put(tmp_path, [record("old", NOW.wall - MAX_AGE_SECONDS - 10)])
     if others:
         put(tmp_path, [record(number) for number in range(others)])
     with closing(sqlite.connect(tmp_path / FILE_NAME)) as database:

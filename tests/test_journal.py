@@ -44,7 +44,7 @@ def opened(folder, on_event=None):
 
 def recalled(folder, on_event=None):
     with opened(folder, on_event) as journal:
-        return list(anyio.run(journal.recall))
+        return list(anyio.run(journal.load))
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
@@ -62,14 +62,14 @@ def test_what_is_written_is_there_for_the_next_process_and_what_is_forgotten_is_
 
         hold = HoldRecord("a", NOW, 60.0, failures=2, error="InvalidResponse", message="why")
         with a_process() as journal:
-            assert await journal.recall() == []
+            assert await journal.load() == []
             await journal.write(claim("a"), claim("b"), hold)
             await journal.write(claim("a", ClaimState.COMMITTED, files=2, bytes=3))
-            journal.forget(ClaimRecord, "b")
-            journal.note(claim("c"))
+            journal.delete(ClaimRecord, "b")
+            journal.put(claim("c"))
             await journal.flush()
         with a_process() as journal:
-            found = await journal.recall()
+            found = await journal.load()
             assert sorted(map(str, found)) == sorted(
                 map(str, [claim("a", ClaimState.COMMITTED, files=2, bytes=3), claim("c"), hold])
             )
@@ -80,9 +80,12 @@ def test_what_is_written_is_there_for_the_next_process_and_what_is_forgotten_is_
 def test_many_writes_at_once_share_their_syncs(tmp_path):
     async def main():
         with opened(tmp_path) as journal:
-            await journal.recall()
+            await journal.load()
             applied = []
-            apply, journal._apply = journal._apply, lambda *what: applied.append(len(what[0])) or apply(*what)
+            apply, journal._write_batch = (
+                journal._write_batch,
+                lambda *what: applied.append(len(what[0])) or apply(*what),
+            )
             async with anyio.create_task_group() as group:
                 for number in range(100):
                     group.start_soon(journal.write, claim(str(number)))
@@ -98,16 +101,16 @@ def test_who_shares_a_write_is_told_of_it_when_it_is_done_even_if_its_leader_was
 
     async def main():
         with opened(tmp_path) as journal:
-            await journal.recall()
+            await journal.load()
             done = []
-            apply = journal._apply
+            apply = journal._write_batch
 
             def slowly(*what):
                 time.sleep(0.3)
                 apply(*what)
                 done.append(len(what[0]))
 
-            journal._apply = slowly
+            journal._write_batch = slowly
             journal._batcher._last_batch_was_shared = True  # the leader waits for others to join
             leader = asyncio.create_task(journal.write(claim("a")))
             joiner = asyncio.create_task(journal.write(claim("b")))
@@ -123,7 +126,7 @@ def test_who_shares_a_write_is_told_of_it_when_it_is_done_even_if_its_leader_was
 
 def test_a_second_process_is_refused_and_the_first_goes_on(tmp_path):
     with opened(tmp_path) as first:
-        anyio.run(first.recall)
+        anyio.run(first.load)
         with pytest.raises(JournalLocked, match="another exporter uses it"):
             recalled(tmp_path)
         anyio.run(first.write, claim("a"))
@@ -133,7 +136,7 @@ def test_a_second_process_is_refused_and_the_first_goes_on(tmp_path):
 @pytest.mark.parametrize("harm", ["noise", "empty", "cut", "foreign", "folder-of-wal"])
 def test_a_damaged_journal_is_set_aside_and_reported_and_a_new_one_begun(harm, tmp_path):
     with opened(tmp_path) as journal:
-        anyio.run(journal.recall)
+        anyio.run(journal.load)
         anyio.run(journal.write, *[claim(str(number)) for number in range(500)])
     path = tmp_path / sqlite.FILE_NAME
     match harm:
@@ -162,7 +165,7 @@ def test_a_damaged_journal_is_set_aside_and_reported_and_a_new_one_begun(harm, t
 def test_a_journal_that_is_damaged_under_way_is_made_anew_from_what_is_known(tmp_path):
     told = []
     with opened(tmp_path, told.append) as journal:
-        anyio.run(journal.recall)
+        anyio.run(journal.load)
         anyio.run(journal.write, claim("a"))
         journal._disconnect()  # as if its pages had to be read again
         (tmp_path / sqlite.FILE_NAME).write_bytes(b"no database at all" * 1000)
@@ -190,7 +193,7 @@ def test_a_lock_ends_with_its_process_however_that_ends(tmp_path):
     code = (
         "import anyio, os, pathlib\n"
         "from aluma_async.journal.sqlite import SqliteJournal\n"
-        f"anyio.run(SqliteJournal(pathlib.Path({str(tmp_path)!r})).recall)\n"
+        f"anyio.run(SqliteJournal(pathlib.Path({str(tmp_path)!r})).load)\n"
         "os._exit(9)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 9
@@ -315,7 +318,7 @@ def test_cool_downs_and_failures_survive_a_restart():
         await anyio.sleep(100)
         third = await world.next().run_until_drained()
         assert third.exported == 1
-        assert not await world.journal.recall()
+        assert not await world.journal.load()
 
     run_virtual(main)
 
@@ -324,7 +327,7 @@ def test_a_parked_task_rests_until_an_operator_releases_it():
     async def main():
         faults = FaultPlan()
         faults.plan("file", [Fault.DROP_BEFORE] * 10)
-        world = Crashed(1, faults=faults, exporter={"park_after": 2, "park": 99_999})
+        world = Crashed(1, faults=faults, exporter={"park_after": 2, "park_seconds": 99_999})
         exporter = world.next()
         async with anyio.create_task_group() as group:
             group.start_soon(exporter.run)
@@ -347,7 +350,7 @@ def test_status_shows_what_is_held_and_retry_releases_it_also_beside_a_running_e
 
     now = system_clock()
     with opened(tmp_path) as journal:
-        anyio.run(journal.recall)
+        anyio.run(journal.load)
         parked = HoldRecord(
             "-parked", now, 9999.0, failures=10, parked=True, error="InvalidResponse", message="cut short"
         )
@@ -362,7 +365,7 @@ def test_status_shows_what_is_held_and_retry_releases_it_also_beside_a_running_e
         done = program("retry", "--state", str(tmp_path), "--", "-parked")
         assert (done.returncode, done.stdout) == (0, "released 1 task\n"), done.stderr
         assert program("retry", "unknown").returncode == 1
-        assert anyio.run(journal.released) == ["-parked"]
+        assert anyio.run(journal.pop_released) == ["-parked"]
         assert program("retry", "--all").stdout == "released 1 task\n"
     told = json.loads(program("status", "--json").stdout)
     assert not told["parked"]

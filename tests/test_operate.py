@@ -52,7 +52,7 @@ def test_what_a_running_exporter_has_in_hand_is_refused(cli, tmp_path, bulky):
         done = cli("cancel", "--yes", "--state", "state", "--base-url", bulky.base_url, "--", task)
         expect_error(done, 1, "is in hand of the exporter", "stop it first")
         assert CLAIMED in bulky.ledger()["tasks"]
-        assert sqlite.in_use(tmp_path / "state")
+        assert sqlite.is_locked(tmp_path / "state")
 
 
 def test_cancel_asks_and_takes_no_for_an_answer(cli, tmp_path, bulky):

@@ -42,7 +42,7 @@ class World:
             stored = Counter((f, n, data) for (f, n, _), data in self.destination.tasks[task_id].items())
             assert stored == expected
         assert not self.aluma.ids("pending:complete_client_action"), "nothing is left claimed"
-        assert not self.exporter.in_hand
+        assert not self.exporter.tasks_in_progress
         assert not self.destination.open_deliveries
         assert not self.aluma.counts["requeued"]
 
@@ -365,7 +365,7 @@ def test_the_quarantine_is_a_folder_that_a_person_can_read(tmp_path):
 
 def test_a_fatal_task_that_cannot_be_quarantined_is_parked_and_not_failed():
     async def main():
-        world = World(3, source=Impossible, exporter={"park": 9999})
+        world = World(3, source=Impossible, exporter={"park_seconds": 9999})
         world.quarantine.unavailable = True
         summary = await world.exporter.run_until_drained()
         assert (summary.exported, summary.failed, summary.held_back) == (2, 0, 1)
@@ -505,11 +505,11 @@ def test_an_exporter_can_be_resized_while_it_runs_and_no_claim_is_dropped(first,
         async with anyio.create_task_group() as group:
             group.start_soon(world.exporter.run)
             await watch(20)
-            world.exporter.resize(then)
+            world.exporter.set_workers(then)
             await anyio.sleep(10)
             await watch(20)
-            world.exporter.resize(first)
-            world.exporter.resize(8)
+            world.exporter.set_workers(first)
+            world.exporter.set_workers(8)
             await anyio.sleep(10)
             await watch(20)
             world.exporter.stop()
@@ -525,7 +525,7 @@ def test_an_exporter_can_be_resized_before_it_runs():
     async def main():
         for first, then in ((2, 6), (6, 2)):
             world = World(40, profile="small", latency_seconds=1, exporter={"workers": first})
-            world.exporter.resize(then)
+            world.exporter.set_workers(then)
             async with anyio.create_task_group() as group:
                 group.start_soon(world.exporter.run_until_drained)
                 await anyio.sleep(3.5)

@@ -12,12 +12,12 @@ import pytest
 from aluma_async.journal.memory import MemoryJournal
 from aluma_async.models import ClaimState, ExportSpec
 from aluma_async.pipeline import recovery
-from aluma_async.pipeline.claim_source import Claims
-from aluma_async.pipeline.claim_tracker import Ledger
+from aluma_async.pipeline.claim_source import ClaimTrackingSource
+from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
 from aluma_async.pipeline.quarantine import Quarantine
-from aluma_async.pipeline.retrying_source import Resilient
-from aluma_async.pipeline.task_tracker import Desk
+from aluma_async.pipeline.retrying_source import RetryingSource
+from aluma_async.pipeline.task_tracker import TaskTracker
 from aluma_async.pipeline.throttle import Throttle
 from aluma_async.pipeline.worker import Worker
 from aluma_async.policy import error_policy
@@ -109,7 +109,7 @@ def blind_restart(patch):
                 last = error
         raise last
 
-    patch.setattr(Resilient, "start", lambda self, task: repeat(self, "start", lambda: self._source.start(task)))
+    patch.setattr(RetryingSource, "start", lambda self, task: repeat(self, "start", lambda: self._source.start(task)))
     del start
 
 
@@ -121,14 +121,14 @@ def no_cool_down(patch):
 
 
 def cool_downs_are_forgotten_in_a_crash(patch):
-    async def recall(self, holds):
+    async def load(self, holds):
         list(holds)
 
-    patch.setattr(Cooldown, "recall", recall)
+    patch.setattr(Cooldown, "load", load)
 
 
 def retry_after_is_ignored(patch):
-    patch.setattr(Throttle, "_note", lambda self, error: None)
+    patch.setattr(Throttle, "_record_error", lambda self, error: None)
 
 
 def no_limit_on_requests(patch):
@@ -137,7 +137,7 @@ def no_limit_on_requests(patch):
 
 
 def a_slow_task_goes_on_past_its_time(patch):
-    patch.setattr(Worker, "_in_time", lambda self, claim, step: step())
+    patch.setattr(Worker, "_within_lease", lambda self, claim, step: step())
 
 
 def a_refused_complete_is_taken_for_a_loss(patch):
@@ -149,36 +149,36 @@ def a_refused_complete_is_taken_for_a_loss(patch):
                 await anyio.sleep(1)
         return None
 
-    patch.setattr(Resilient, "_settle", settle)
+    patch.setattr(RetryingSource, "_settle", settle)
 
 
 def nobody_knows_what_is_in_hand(patch):
-    patch.setattr(Desk, "has", lambda self, task_id: False)
-    patch.setattr(Desk, "in_hand", lambda self, task_id: False)
+    patch.setattr(TaskTracker, "blocks", lambda self, task_id: False)
+    patch.setattr(TaskTracker, "__contains__", lambda self, task_id: False)
 
 
 def a_settled_task_is_never_looked_at_again(patch):
-    patch.setattr(Desk, "has", lambda self, task_id: task_id in self._in_hand or task_id in self._settled)
+    patch.setattr(TaskTracker, "blocks", lambda self, task_id: task_id in self._tracked or task_id in self._done_until)
 
 
 def no_journal(patch):
-    async def recall(self):
+    async def load(self):
         return []
 
-    patch.setattr(MemoryJournal, "recall", recall)
+    patch.setattr(MemoryJournal, "load", load)
 
 
 def the_intent_is_written_after_start(patch):
-    async def intend(self, task_id):
+    async def record_intent(self, task_id):
         earlier = self._claims.get(task_id)
         self._claims[task_id] = lease_claim(
             task_id, ClaimState.STARTING, self._clock(), doubted=earlier and earlier.doubted
         )
-        self._journal.note(self._claims[task_id])
+        self._journal.put(self._claims[task_id])
 
     from aluma_async.models import ClaimRecord as lease_claim  # noqa: N813
 
-    patch.setattr(Ledger, "intend", intend)
+    patch.setattr(ClaimTracker, "record_intent", record_intent)
 
 
 def no_grace(patch):
@@ -186,21 +186,21 @@ def no_grace(patch):
 
 
 def nobody_looks_after_loose_ends(patch):
-    patch.setattr(recovery.Recovery, "adopt", lambda self, task_id, tries=0: None)
+    patch.setattr(recovery.Recovery, "schedule", lambda self, task_id, tries=0: None)
 
 
 def a_stale_listing_is_believed(patch):
-    patch.setattr(Ledger, "holds", lambda self, task_id: False)
+    patch.setattr(ClaimTracker, "may_hold_claim", lambda self, task_id: False)
 
 
 def complete_before_the_files_are_safe(patch):
-    deliver = Worker._deliver
+    deliver = Worker._transfer_files
 
     async def hasty(self, claim):
         await self._source.complete(claim.task)
         return await deliver(self, claim)
 
-    patch.setattr(Worker, "_deliver", hasty)
+    patch.setattr(Worker, "_transfer_files", hasty)
 
 
 def an_unheard_complete_is_cancelled(patch):
@@ -210,7 +210,7 @@ def an_unheard_complete_is_cancelled(patch):
         return judge(error, step=ClaimState.CLAIMED if step is ClaimState.COMMITTED else step, attempt=attempt)
 
     patch.setattr("aluma_async.pipeline.worker.decide", wrong)
-    patch.setattr(Ledger, "committed", Ledger_noop)
+    patch.setattr(ClaimTracker, "record_committed", Ledger_noop)
 
 
 async def Ledger_noop(self, *_):  # noqa: N802
@@ -221,7 +221,7 @@ def fail_without_a_quarantine(patch):
     async def save(self, claim, error):
         pass
 
-    patch.setattr(Quarantine, "save", save)
+    patch.setattr(Quarantine, "store", save)
 
 
 def a_transient_error_is_fatal(patch):
@@ -237,21 +237,21 @@ def a_transient_error_is_fatal(patch):
 def what_is_not_ours_is_cancelled(patch):
     async def say(self, task, request, *, deletes):
         await request()
-        self._ledger.settle(task.id, gone=deletes)
+        self._claims.close(task.id, deleted=deletes)
 
-    patch.setattr(Claims, "_say", say)
+    patch.setattr(ClaimTrackingSource, "_settle", say)
 
 
 def a_file_is_forgotten(patch):
-    from aluma_async.pipeline.transfer import Carrier
+    from aluma_async.pipeline.transfer import FileTransfer
 
-    carry = Carrier.carry
+    deliver = FileTransfer.deliver
 
     def less(self, claim, destination):
         spec = ExportSpec(claim.spec.files[:-1] or claim.spec.files, claim.spec.received)
-        return carry(self, msgspec.structs.replace(claim, spec=spec), destination)
+        return deliver(self, msgspec.structs.replace(claim, spec=spec), destination)
 
-    patch.setattr(Carrier, "carry", less)
+    patch.setattr(FileTransfer, "deliver", less)
 
 
 PLANTED = {

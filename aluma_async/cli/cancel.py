@@ -69,9 +69,9 @@ async def _cancel(config: Config, task_id: str, yes: bool) -> int:
 def _ours(config: Config, task_id: str) -> tuple[str, str] | None:
     """Tell why a task is not to be given back behind the back of an exporter on this state folder."""
     folder = config.state_folder()
-    claims = [record for record in sqlite.look(folder) if isinstance(record, ClaimRecord)]
+    claims = [record for record in sqlite.read_records(folder) if isinstance(record, ClaimRecord)]
     claim = next((claim for claim in claims if claim.task_id == task_id), None)
-    if claim and sqlite.in_use(folder):
+    if claim and sqlite.is_locked(folder):
         return f"is in hand of the exporter on {folder}", "That one completes it, or gives it back; or stop it first."
     if claim and claim.step in _SAID_BY_THE_NEXT_RUN:
         return "is saved, and only Aluma has not been told yet", "The next run on this state folder tells it."

@@ -101,7 +101,7 @@ def _try_state(folder: Path) -> None:
         raise JournalError(
             f"cannot be written: {error.strerror}", hint="May this user write there? --state names another folder."
         ) from None
-    sqlite.look(folder)
+    sqlite.read_records(folder)
 
 
 def _file(options: dict[str, Any]) -> str:

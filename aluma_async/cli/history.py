@@ -42,7 +42,7 @@ def history(outer: dict[str, Any], /, *, as_json: bool, since: float | None, tas
     folder = load_config(merged(outer, inner)).state_folder()
     count = 0
     try:
-        for record in _of(sqlite.past(folder, since or 0.0), task_id):
+        for record in _of(sqlite.read_history(folder, since or 0.0), task_id):
             click.echo(_json_row(record) if as_json else _text_row(record))
             count += 1
         sys.stdout.flush()

@@ -14,7 +14,7 @@ from aluma_async.clock import system_clock
 from aluma_async.exceptions import AlumaAsyncError
 from aluma_async.journal import sqlite
 from aluma_async.models import ClaimRecord, ClaimState, HoldRecord, Timestamp
-from aluma_async.pipeline.quarantine import RECORD
+from aluma_async.pipeline.quarantine import RECORD_NAME
 from aluma_async.policy.lease import elapsed, remaining
 from aluma_async.service.formatting import counted, printable, span
 
@@ -36,7 +36,7 @@ def status(outer: dict[str, Any], /, *, as_json: bool, **inner: Any) -> int:
     """Show what is in hand, cooling down, parked and in the quarantine."""
     config = load_config(merged(outer, inner))
     folder, now = config.state_folder(), system_clock()
-    records = sqlite.look(folder)
+    records = sqlite.read_records(folder)
     found: dict[str, list[dict[str, object]]] = {
         "in_hand": [_claim(record, now) for record in records if isinstance(record, ClaimRecord)],
         "cooling_down": [],
@@ -64,7 +64,7 @@ def _completions(context: click.Context, _: click.Parameter, incomplete: str) ->
     """Propose what is held back."""
     with suppress(AlumaAsyncError):
         outer = context.parent.params if context.parent else {}
-        records = sqlite.look(load_config(merged(outer, context.params)).state_folder())
+        records = sqlite.read_records(load_config(merged(outer, context.params)).state_folder())
         return [one.task_id for one in records if isinstance(one, HoldRecord) and one.task_id.startswith(incomplete)]
     return []
 
@@ -84,12 +84,12 @@ def retry(context: click.Context, /, *, task_ids: tuple[str, ...], everything: b
         raise click.UsageError("name the tasks to release, or --all", context)
     config = load_config(merged(context.obj, inner))
     folder = config.state_folder()
-    held = {record.task_id for record in sqlite.look(folder) if isinstance(record, HoldRecord)}
+    held = {record.task_id for record in sqlite.read_records(folder) if isinstance(record, HoldRecord)}
     kept = {str(row["task"]): str(row["folder"]) for row in _quarantined(config.quarantine_folder())}
     wanted = sorted(held) if everything else task_ids
     found = [task_id for task_id in wanted if task_id in held]
     if found:
-        sqlite.release(folder, found)
+        sqlite.release_holds(folder, found)
     click.echo(f"released {counted(len(found), 'task')}")
     for task_id in wanted:
         if task_id in kept:
@@ -102,7 +102,7 @@ def retry(context: click.Context, /, *, task_ids: tuple[str, ...], everything: b
 def _lately(folder: Path, now: Timestamp) -> tuple[int, int | None]:
     """Count what was exported in the last 24 hours, and tell how many seconds ago the last of it was."""
     count, at = 0, 0.0
-    for record in sqlite.past(folder, now.wall - 86400):
+    for record in sqlite.read_history(folder, now.wall - 86400):
         count, at = count + 1, record.at
     return count, max(0, round(now.wall - at)) if count else None
 
@@ -124,7 +124,7 @@ def _hold(hold: HoldRecord, now: Timestamp) -> dict[str, object]:
 
 
 def _quarantined(folder: Path) -> Iterator[dict[str, object]]:
-    for path in sorted(folder.glob(f"*/{RECORD}")):
+    for path in sorted(folder.glob(f"*/{RECORD_NAME}")):
         try:
             record = msgspec.json.decode(path.read_bytes())
             task_id, error, message = record["task"]["id"], record["error"], record["message"]

@@ -16,8 +16,8 @@ from aluma_async.events import ClaimLost, Event, TaskCompleted
 from aluma_async.models import ExportRecord
 from aluma_async.ports import Clock
 
-MOST_TASKS = 100_000
-MOST_SECONDS = 90 * 86400.0
+MAX_TASKS = 100_000
+MAX_AGE_SECONDS = 90 * 86400.0
 """What is older is dropped, and the oldest of more."""
 TRIM_EVERY = 1000
 """Tasks between two looks at what is to be dropped."""
@@ -31,7 +31,7 @@ _TRIM = (
 _PAGE = "SELECT number, value FROM exported WHERE number > ? AND at >= ? ORDER BY number LIMIT 500"
 
 
-class _Keeps(Protocol):
+class HistoryWriter(Protocol):
     def exported(self, record: ExportRecord) -> None: ...
 
 
@@ -41,7 +41,9 @@ class History:
     HEARS = frozenset({TaskCompleted, ClaimLost})
     """The kinds of events that it is to be called with."""
 
-    def __init__(self, journal: _Keeps, where: Callable[[str], Sequence[str]], clock: Clock = system_clock) -> None:
+    def __init__(
+        self, journal: HistoryWriter, where: Callable[[str], Sequence[str]], clock: Clock = system_clock
+    ) -> None:
         self._journal = journal
         self._where = where
         self._clock = clock
@@ -63,7 +65,7 @@ def insert(database: sqlite3.Connection, records: Sequence[ExportRecord]) -> Non
 
 def trim(database: sqlite3.Connection, now: float) -> None:
     """Drop what is too much or too old; ``now``: seconds since 1970. Raises ``sqlite3.Error``."""
-    database.execute(_TRIM, (MOST_TASKS, now - MOST_SECONDS))
+    database.execute(_TRIM, (MAX_TASKS, now - MAX_AGE_SECONDS))
 
 
 def page(database: sqlite3.Connection, after: int, since: float) -> tuple[int, list[ExportRecord]]:

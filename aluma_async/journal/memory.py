@@ -11,7 +11,7 @@ Change: TypeAlias = tuple[Key, Record | None]
 """What a record becomes; None: nothing."""
 
 
-def change(record: Record) -> Change:
+def to_change(record: Record) -> Change:
     """The change that keeps a record."""
     return (type(record), record.task_id), record
 
@@ -25,37 +25,37 @@ class MemoryJournal:
 
     def __init__(self) -> None:
         self._durable: dict[Key, Record] = {}
-        self._waiting: list[Change] = []
+        self._pending: list[Change] = []
         self._released: list[str] = []
 
-    async def recall(self) -> Sequence[Record]:
+    async def load(self) -> Sequence[Record]:
         """Return what is durable."""
-        self._waiting.clear()
+        self._pending.clear()
         return list(self._durable.values())
 
     async def write(self, *records: Record) -> None:
         """Keep records, durably."""
-        self._waiting += map(change, records)
+        self._pending += map(to_change, records)
         await self.flush()
 
-    def note(self, record: Record) -> None:
+    def put(self, record: Record) -> None:
         """Keep a record with the next write."""
-        self._waiting.append(change(record))
+        self._pending.append(to_change(record))
 
-    def forget(self, kind: type[Record], task_id: str) -> None:
+    def delete(self, kind: type[Record], task_id: str) -> None:
         """Drop a record with the next write."""
-        self._waiting.append(((kind, task_id), None))
+        self._pending.append(((kind, task_id), None))
 
     async def flush(self) -> None:
         """Make durable what waits."""
-        for key, record in self._waiting:
+        for key, record in self._pending:
             if record is None:
                 self._durable.pop(key, None)
             else:
                 self._durable[key] = record
-        self._waiting.clear()
+        self._pending.clear()
 
-    async def released(self) -> Sequence[str]:
+    async def pop_released(self) -> Sequence[str]:
         """Ids given to ``release``."""
         released, self._released = self._released, []
         return released

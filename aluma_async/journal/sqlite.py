@@ -22,7 +22,7 @@ from aluma_async.concurrency.batcher import Batcher, wait_uncancelled
 from aluma_async.events import JournalDamaged
 from aluma_async.exceptions import JournalError, JournalLocked
 from aluma_async.journal import history
-from aluma_async.journal.memory import Change, Key, Record, change
+from aluma_async.journal.memory import Change, Key, Record, to_change
 from aluma_async.models import ClaimRecord, ExportRecord, HoldRecord
 from aluma_async.ports import OnEvent
 
@@ -41,7 +41,7 @@ _SET_UP = (
 _KEEP = "INSERT OR REPLACE INTO record SELECT ?, key, value FROM json_each(?)"
 _DROP = "DELETE FROM record WHERE kind = ? AND task IN (SELECT value FROM json_each(?))"
 _HINT = "Is there space, and may this user write there? --state names another folder."
-_ASIDE = "The next run sets it aside and begins a new one."
+_DAMAGED_HINT = "The next run sets it aside and begins a new one."
 
 
 class SqliteJournal:
@@ -55,31 +55,31 @@ class SqliteJournal:
         self._lock: int | None = None
         self._database: sqlite3.Connection | None = None
         # All that is in the file: if it is damaged under way, a new one is made of this.
-        self._kept: dict[Key, Record] = {}
-        self._waiting: list[Change] = []
+        self._records: dict[Key, Record] = {}
+        self._pending: list[Change] = []
         self._exported: list[ExportRecord] = []
-        self._untrimmed = history.TRIM_EVERY
+        self._since_trim = history.TRIM_EVERY
         self._batcher = Batcher(self._write)
 
-    async def recall(self) -> Sequence[Record]:
+    async def load(self) -> Sequence[Record]:
         """Take the folder for this process, and read what an earlier one left. Raises ``JournalLocked``."""
-        damaged = await self._hop(self._begin)
+        damaged = await self._in_thread(self._open)
         if damaged:
             self._on_event(JournalDamaged(str(damaged)))
-        return list(self._kept.values())
+        return list(self._records.values())
 
     async def write(self, *records: Record) -> None:
         """Keep records; synced when it returns."""
-        self._waiting += map(change, records)
+        self._pending += map(to_change, records)
         await self.flush()
 
-    def note(self, record: Record) -> None:
+    def put(self, record: Record) -> None:
         """Keep a record with the next write."""
-        self._waiting.append(change(record))
+        self._pending.append(to_change(record))
 
-    def forget(self, kind: type[Record], task_id: str) -> None:
+    def delete(self, kind: type[Record], task_id: str) -> None:
         """Drop a record with the next write."""
-        self._waiting.append(((kind, task_id), None))
+        self._pending.append(((kind, task_id), None))
 
     def exported(self, record: ExportRecord) -> None:
         """Add to the history with the next write."""
@@ -90,79 +90,79 @@ class SqliteJournal:
         await self._batcher.submit()
 
     async def _write(self) -> None:
-        changes, self._waiting = self._waiting, []
+        changes, self._pending = self._pending, []
         exported, self._exported = self._exported, []
         if not changes and not exported:
             return
         try:
-            damaged = await wait_uncancelled(self._hop(lambda: self._apply(changes, exported)))
+            damaged = await wait_uncancelled(self._in_thread(lambda: self._write_batch(changes, exported)))
         except JournalError:
-            self._waiting = changes + self._waiting
+            self._pending = changes + self._pending
             self._exported = exported + self._exported
             raise
         if damaged:
             self._on_event(JournalDamaged(str(damaged)))
 
-    async def released(self) -> Sequence[str]:
+    async def pop_released(self) -> Sequence[str]:
         """Ids that ``release`` was called with, in this process or another."""
-        return await self._hop(self._take_released)
+        return await self._in_thread(self._pop_released)
 
     def close(self) -> None:
         """Let go of the folder. Blocking, and not while something is under way."""
-        if (self._waiting or self._exported) and self._database:
+        if (self._pending or self._exported) and self._database:
             with suppress(JournalError):
-                self._apply(self._waiting, self._exported)
+                self._write_batch(self._pending, self._exported)
         self._disconnect()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
-    def _hop(self, step: Callable[[], T]) -> "asyncio.Future[T]":
+    def _in_thread(self, step: Callable[[], T]) -> "asyncio.Future[T]":
         return asyncio.get_running_loop().run_in_executor(self._executor, step)
 
     # -- blocking steps, one at a time
 
-    def _begin(self) -> Path | None:
-        with _told(self._path):
+    def _open(self) -> Path | None:
+        with _map_errors(self._path):
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = _locked(self._folder / _LOCK)
+            self._lock = _acquire_lock(self._folder / _LOCK)
         try:
-            with _told(self._path):
-                self._kept = {(type(record), record.task_id): record for record in read(self._connect())}
+            with _map_errors(self._path):
+                self._records = {(type(record), record.task_id): record for record in iter_records(self._connect())}
                 return None
         except _Damaged:
-            return self._renew()
+            return self._replace_damaged()
 
-    def _apply(self, changes: Sequence[Change], exported: Sequence[ExportRecord]) -> Path | None:
+    def _write_batch(self, changes: Sequence[Change], exported: Sequence[ExportRecord]) -> Path | None:
         """Write changes in one transaction; return where a damaged file went, if it was."""
         for key, record in changes:
-            self._kept.pop(key, None)
+            self._records.pop(key, None)
             if record is not None:
-                self._kept[key] = record
+                self._records[key] = record
         try:
-            with _told(self._path):
-                self._untrimmed += len(exported)
-                trim = self._untrimmed >= history.TRIM_EVERY
-                _put(self._connect(), dict(changes), exported, trim=trim)
-                self._untrimmed = 0 if trim else self._untrimmed
+            with _map_errors(self._path):
+                self._since_trim += len(exported)
+                trim = self._since_trim >= history.TRIM_EVERY
+                _write_changes(self._connect(), dict(changes), exported, trim=trim)
+                self._since_trim = 0 if trim else self._since_trim
                 return None
         except _Damaged:
-            return self._renew()
+            return self._replace_damaged()
 
-    def _renew(self) -> Path:
+    def _replace_damaged(self) -> Path:
         """Set a damaged file aside and write all that is known into a new one."""
         self._disconnect()
-        with _told(self._path):
+        with _map_errors(self._path):
             names = (self._path.with_name(f"{FILE_NAME}.damaged-{number}") for number in count())
             aside = next(path for path in names if not path.exists())
             self._path.rename(aside)
             for ending in ("-wal", "-shm"):
                 self._path.with_name(FILE_NAME + ending).unlink(missing_ok=True)
-            _put(self._connect(), self._kept)
+            _write_changes(self._connect(), self._records)
         return aside
 
-    def _take_released(self) -> list[str]:
-        with _told(self._path):
+    def _pop_released(self) -> list[str]:
+        with _map_errors(self._path):
             database = self._connect()
             released = [str(task_id) for (task_id,) in database.execute("SELECT task FROM released")]
             if released:
@@ -195,25 +195,25 @@ def connect(path: Path) -> sqlite3.Connection:
     return database
 
 
-def read(database: sqlite3.Connection) -> Iterator[Record]:
+def iter_records(database: sqlite3.Connection) -> Iterator[Record]:
     """All records of a journal's file. Raises ``sqlite3.Error``, ``ValueError``."""
     for kind, value in database.execute("SELECT kind, value FROM record ORDER BY kind, task"):
         yield msgspec.json.decode(value, type=_KINDS[kind])
 
 
-def look(folder: Path) -> list[Record]:
+def read_records(folder: Path) -> list[Record]:
     """Read the journal in a folder, in use or not; empty where there is none. Raises ``JournalError``."""
     path = folder / FILE_NAME
     if not path.exists():
         return []
     try:
-        with _told(path), closing(connect(path)) as database:
-            return list(read(database))
+        with _map_errors(path), closing(connect(path)) as database:
+            return list(iter_records(database))
     except _Damaged as error:
-        raise JournalError(str(error), hint=_ASIDE) from None
+        raise JournalError(str(error), hint=_DAMAGED_HINT) from None
 
 
-def past(folder: Path, since: float = 0.0) -> Iterator[ExportRecord]:
+def read_history(folder: Path, since: float = 0.0) -> Iterator[ExportRecord]:
     """What was exported since a moment, oldest first, whether or not an exporter is running. Raises ``JournalError``.
 
     Read a page at a time, so that a slow reader holds up nobody.
@@ -222,19 +222,19 @@ def past(folder: Path, since: float = 0.0) -> Iterator[ExportRecord]:
     if not path.exists():
         return
     try:
-        with _told(path), closing(connect(path)) as database:
+        with _map_errors(path), closing(connect(path)) as database:
             after, found = history.page(database, 0, since)
             while after:
                 yield from found
                 after, found = history.page(database, after, since)
     except _Damaged as error:
-        raise JournalError(str(error), hint=_ASIDE) from None
+        raise JournalError(str(error), hint=_DAMAGED_HINT) from None
 
 
-def in_use(folder: Path) -> bool:
+def is_locked(folder: Path) -> bool:
     """Whether an exporter runs on a folder now. Raises ``JournalError``."""
     path = folder / _LOCK
-    with _told(path):
+    with _map_errors(path):
         if not path.exists():
             return False
         fd = os.open(path, os.O_RDWR)
@@ -247,10 +247,10 @@ def in_use(folder: Path) -> bool:
     return False
 
 
-def release(folder: Path, task_ids: Sequence[str]) -> None:
+def release_holds(folder: Path, task_ids: Sequence[str]) -> None:
     """Lift the holds of tasks, whether or not an exporter is running. Raises ``JournalError``."""
     path = folder / FILE_NAME
-    with _told(path), closing(connect(path)) as database, _transaction(database):
+    with _map_errors(path), closing(connect(path)) as database, _transaction(database):
         rows = [(task_id,) for task_id in task_ids]
         database.executemany("DELETE FROM record WHERE kind = 'hold' AND task = ?", rows)
         database.executemany("INSERT OR IGNORE INTO released VALUES (?)", rows)
@@ -261,7 +261,7 @@ class _Damaged(JournalError):
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _map_errors(path: Path) -> Iterator[None]:
     """The one place where the errors of SQLite and the operating system become ours."""
     try:
         yield
@@ -285,7 +285,7 @@ def _transaction(database: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _put(
+def _write_changes(
     database: sqlite3.Connection,
     changes: Mapping[Key, Record | None],
     exported: Sequence[ExportRecord] = (),
@@ -310,7 +310,7 @@ def _text(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _locked(path: Path) -> int:
+def _acquire_lock(path: Path) -> int:
     """Lock a file for the life of the process; the system unlocks it however that ends. Returns its descriptor."""
     fd = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     try:

@@ -15,13 +15,13 @@ from aluma_async.models import Claim, ClaimRecord, ClaimState, Timestamp
 from aluma_async.policy.lease import LATE_START_SECONDS, LeaseStatus, elapsed, lease_status
 from aluma_async.ports import Clock, Journal
 
-UNHEARD_SECONDS = 600.0
+SETTLE_RETRY_SECONDS = 600.0
 """How long after its grace a claim in doubt is tried to be given back, if that found no hearing until then."""
-_AT_WORK = (ClaimState.STARTING, ClaimState.CLAIMED)
-_NEVER = Timestamp("", 0.0, 0.0)  # when a claim was sent of which nothing is left but a doubt
+_IN_PROGRESS_STATES = (ClaimState.STARTING, ClaimState.CLAIMED)
+_EPOCH = Timestamp("", 0.0, 0.0)  # when a claim was sent of which nothing is left but a doubt
 
 
-class Ledger:
+class ClaimTracker:
     """``claim_timeout`` is Aluma's, in seconds."""
 
     def __init__(self, journal: Journal, clock: Clock, claim_timeout: float) -> None:
@@ -37,20 +37,20 @@ class Ledger:
         """What is open about a task."""
         return self._claims.get(task_id)
 
-    def recall(self, claims: list[ClaimRecord]) -> list[ClaimRecord]:
+    def load(self, claims: list[ClaimRecord]) -> list[ClaimRecord]:
         """Take over what an earlier process left; return those claims that it was at work on when it ended.
 
         A Start whose answer had not come may still be under way, so it is in doubt from now on; what was in doubt
         before is not again, or many crashes in a row would make the doubts grow without end.
         """
-        broken = [claim for claim in claims if claim.step in _AT_WORK]
+        interrupted = [claim for claim in claims if claim.step in _IN_PROGRESS_STATES]
         self._claims = {claim.task_id: claim for claim in claims}
-        for claim in broken:
+        for claim in interrupted:
             doubted = self._clock() if claim.step is ClaimState.STARTING else claim.doubted
-            self._keep(replace(claim, step=ClaimState.ORPHANED, doubted=doubted))
-        return broken
+            self._store(replace(claim, step=ClaimState.ORPHANED, doubted=doubted))
+        return interrupted
 
-    async def intend(self, task_id: str) -> None:
+    async def record_intent(self, task_id: str) -> None:
         """Write down that Start is about to be sent. Raises ``JournalError``: then it must not be."""
         earlier = self._claims.get(task_id)
         doubted = earlier.doubted if earlier else None
@@ -58,51 +58,51 @@ class Ledger:
         try:
             await self._journal.write(self._claims[task_id])
         except BaseException:
-            self.settle(task_id)
+            self.close(task_id)
             raise
 
-    def claimed(self, claim: Claim) -> None:
+    def record_claimed(self, claim: Claim) -> None:
         """Take note that Start was answered, and of when it was really sent; it may have waited for a permit."""
         now = self._clock()
         waited = loop_time() - claim.sent_at
         sent = replace(now, boottime=now.boottime - waited, wall=now.wall - waited)
-        self._keep(replace(self._claims[claim.task.id], step=ClaimState.CLAIMED, sent=sent))
+        self._store(replace(self._claims[claim.task.id], step=ClaimState.CLAIMED, sent=sent))
 
-    def doubt(self, task_id: str) -> None:
+    def mark_start_unconfirmed(self, task_id: str) -> None:
         """Take note that a Start was lost sight of."""
-        self._keep(replace(self._claims[task_id], doubted=self._clock()))
+        self._store(replace(self._claims[task_id], doubted=self._clock()))
 
-    def unheard(self, task_id: str) -> None:
+    def mark_settlement_unconfirmed(self, task_id: str) -> None:
         """Take note that a last word was sent, and nobody knows whether it was heard."""
         if claim := self._claims.get(task_id):
-            self._keep(replace(claim, unheard=True))
+            self._store(replace(claim, unheard=True))
 
-    async def committed(self, task_id: str, files: int, size: int) -> None:
+    async def record_committed(self, task_id: str, files: int, size: int) -> None:
         """Write down that all files are durable, so that Complete is all that is left."""
-        await self._advance(task_id, ClaimState.COMMITTED, files=files, bytes=size)
+        await self._transition(task_id, ClaimState.COMMITTED, files=files, bytes=size)
 
-    async def failing(self, task_id: str, message: str) -> None:
+    async def record_failing(self, task_id: str, message: str) -> None:
         """Write down that all is in the quarantine, so that Fail is all that is left."""
-        await self._advance(task_id, ClaimState.FAILING, message=message)
+        await self._transition(task_id, ClaimState.FAILING, message=message)
 
-    def loosen(self, task_id: str) -> None:
+    def mark_orphaned(self, task_id: str) -> None:
         """Take note that nobody works on a claim any more, though it may still be ours."""
         claim = self._claims.get(task_id)
-        if claim and claim.step in _AT_WORK:
-            self._keep(replace(claim, step=ClaimState.ORPHANED))
+        if claim and claim.step in _IN_PROGRESS_STATES:
+            self._store(replace(claim, step=ClaimState.ORPHANED))
 
-    def settle(self, task_id: str, *, gone: bool = False) -> None:
+    def close(self, task_id: str, *, deleted: bool = False) -> None:
         """Take note that the last word was said; ``gone``: Aluma has deleted the task, so no doubt can matter."""
         claim = self._claims.get(task_id)
         if claim is None:
             return
-        if not gone and self.grace(claim) > 0:
-            self._keep(replace(claim, step=ClaimState.ORPHANED, sent=_NEVER, unheard=False))
+        if not deleted and self.late_start_window(claim) > 0:
+            self._store(replace(claim, step=ClaimState.ORPHANED, sent=_EPOCH, unheard=False))
         else:
             del self._claims[task_id]
-            self._journal.forget(ClaimRecord, task_id)
+            self._journal.delete(ClaimRecord, task_id)
 
-    def holds(self, task_id: str) -> bool:
+    def may_hold_claim(self, task_id: str) -> bool:
         """Whether Aluma may count a task as claimed by us now, so that it must not be started, whatever is listed."""
         claim = self._claims.get(task_id)
         return bool(claim and elapsed(claim.sent, self._clock()) < self._timeout)
@@ -113,21 +113,21 @@ class Ledger:
         if claim is None:
             return LeaseStatus.EXPIRED
         if claim.step is ClaimState.ORPHANED:
-            return LeaseStatus.VALID if self.worth(claim) > 0 else LeaseStatus.EXPIRED
+            return LeaseStatus.VALID if self.seconds_left(claim) > 0 else LeaseStatus.EXPIRED
         return lease_status(elapsed(claim.sent, self._clock()), self._timeout)
 
-    def worth(self, claim: ClaimRecord) -> float:
+    def seconds_left(self, claim: ClaimRecord) -> float:
         """For how many seconds from now Aluma may count a claim as ours, so that a word about it is worth saying."""
         now = self._clock()
-        return max(self._timeout - elapsed(claim.sent, now), self.grace(claim) + UNHEARD_SECONDS)
+        return max(self._timeout - elapsed(claim.sent, now), self.late_start_window(claim) + SETTLE_RETRY_SECONDS)
 
-    def grace(self, claim: ClaimRecord) -> float:
+    def late_start_window(self, claim: ClaimRecord) -> float:
         """For how many seconds from now a Start that was lost sight of may still be carried out; below 0: no more."""
         return LATE_START_SECONDS - elapsed(claim.doubted, self._clock()) if claim.doubted else float("-inf")
 
-    async def _advance(
+    async def _transition(
         self, task_id: str, step: ClaimState, *, files: int = 0, bytes: int = 0, message: str = ""
-    ) -> None:  # noqa: A002
+    ) -> None:
         claim = self._claims.get(task_id)
         if claim is None:
             return
@@ -136,6 +136,6 @@ class Ledger:
         with suppress(JournalError):
             await self._journal.write(self._claims[task_id])
 
-    def _keep(self, claim: ClaimRecord) -> None:
+    def _store(self, claim: ClaimRecord) -> None:
         self._claims[claim.task_id] = claim
-        self._journal.note(claim)
+        self._journal.put(claim)

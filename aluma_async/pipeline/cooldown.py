@@ -23,7 +23,7 @@ SUSPECT_AFTER = 3
 PARK_AFTER_CRASHES = 6
 """Crashes after which it is parked: in the last half of them it was the only one of its kind."""
 
-_SHORTEST_MEMORY = 3600.0  # after its cool-down a task's failures and crashes still count for at least so long
+_MIN_MEMORY_SECONDS = 3600.0  # after its cool-down a task's failures and crashes still count for at least so long
 
 
 class Cooldown:
@@ -33,12 +33,19 @@ class Cooldown:
     """
 
     def __init__(
-        self, patience: Backoff, journal: Journal, *, park: float, park_after: int, clock: Clock, uniform: Uniform
+        self,
+        patience: Backoff,
+        journal: Journal,
+        *,
+        park_seconds: float,
+        park_after: int,
+        clock: Clock,
+        uniform: Uniform,
     ) -> None:
         self._patience = patience
-        self._memory = max(patience.maximum, _SHORTEST_MEMORY)
+        self._memory = max(patience.maximum, _MIN_MEMORY_SECONDS)
         self._journal = journal
-        self._park = park
+        self._park_seconds = park_seconds
         self._park_after = park_after
         self._clock = clock
         self._uniform = uniform
@@ -46,14 +53,14 @@ class Cooldown:
         self._cache: Any = SimpleMemoryCache(timeout=None)
         self._ids: set[str] = set()  # what may be in the cache: most tasks never fail, and need not ask
 
-    async def recall(self, holds: Iterable[HoldRecord]) -> None:
+    async def load(self, holds: Iterable[HoldRecord]) -> None:
         """Take over what an earlier process left."""
         now = self._clock()
         for hold in holds:
             if elapsed(hold.since, now) > hold.seconds + self._memory:
-                self._journal.forget(HoldRecord, hold.task_id)
+                self._journal.delete(HoldRecord, hold.task_id)
             else:
-                await self._keep(hold, remaining(hold.since, hold.seconds, now))
+                await self._store(hold, remaining(hold.since, hold.seconds, now))
 
     async def failures(self, task_id: str) -> int:
         """How often in a row the task has failed."""
@@ -72,7 +79,7 @@ class Cooldown:
         crashes = (await self._entry(task_id))[0].crashes if task_id in self._ids else 0
         return crashes if crashes >= SUSPECT_AFTER else 0
 
-    async def hold(self, task_id: str, error: AlumaAsyncError, *, park: bool = False) -> HoldRecord:
+    async def start(self, task_id: str, error: AlumaAsyncError, *, park: bool = False) -> HoldRecord:
         """Hold a task back after an error; ``park``: for long. What is no fault of the task does not count as its."""
         hold, _ = await self._entry(task_id)
         blameless = isinstance(error, DestinationUnavailable)
@@ -82,23 +89,23 @@ class Cooldown:
         hold = replace(
             hold,
             since=self._clock(),
-            seconds=max(delay, self._park) if park else delay,
+            seconds=max(delay, self._park_seconds) if park else delay,
             failures=failures,
             parked=park,
             error=type(error).__name__,
             message=str(error),
         )
-        await self.renew(hold)
+        await self.restart(hold)
         return hold
 
-    async def renew(self, hold: HoldRecord) -> None:
+    async def restart(self, hold: HoldRecord) -> None:
         """Let a hold begin anew, now."""
         hold = replace(hold, since=self._clock())
-        await self._keep(hold, hold.seconds)
+        await self._store(hold, hold.seconds)
         with suppress(JournalError):  # held back all the same, as long as this process lives
             await self._journal.write(hold)
 
-    async def crashed(self, task_ids: Iterable[str]) -> list[HoldRecord]:
+    async def record_crashes(self, task_ids: Iterable[str]) -> list[HoldRecord]:
         """Count a crash for each task that was in hand; return those that are parked for it."""
         counted = []
         for task_id in task_ids:
@@ -106,37 +113,37 @@ class Cooldown:
             crashes = hold.crashes + 1
             park = crashes >= PARK_AFTER_CRASHES
             message = f"the exporter ended {crashes} times while it was at work on this task"
-            left = max(until - loop_time(), self._park if park else 0.0)
+            left = max(until - loop_time(), self._park_seconds if park else 0.0)
             told = {"error": "Crash", "message": message} if park else {}
             hold = replace(
                 hold, since=self._clock(), seconds=max(0.0, left), crashes=crashes, parked=hold.parked or park, **told
             )
-            await self._keep(hold, hold.seconds)
+            await self._store(hold, hold.seconds)
             counted.append(hold)
         with suppress(JournalError):  # what is open has to be spoken of all the same
             await self._journal.write(*counted)
         return [hold for hold in counted if hold.crashes >= PARK_AFTER_CRASHES]
 
-    async def forget(self, task_id: str) -> None:
+    async def clear_task(self, task_id: str) -> None:
         """Let the task's failures not count any more."""
         if task_id in self._ids:
             self._ids.discard(task_id)
             await self._cache.delete(task_id)
-            self._journal.forget(HoldRecord, task_id)
+            self._journal.delete(HoldRecord, task_id)
 
-    async def lift(self) -> None:
+    async def apply_releases(self) -> None:
         """Forget those whose hold an operator has lifted."""
         with suppress(JournalError):
-            for task_id in await self._journal.released():
-                await self.forget(task_id)
+            for task_id in await self._journal.pop_released():
+                await self.clear_task(task_id)
 
-    async def clear(self) -> None:
+    async def close(self) -> None:
         """Leave no timer in the event loop; the journal still remembers."""
         for task_id in self._ids:
             await self._cache.delete(task_id)
         self._ids.clear()
 
-    async def _keep(self, hold: HoldRecord, seconds: float) -> None:
+    async def _store(self, hold: HoldRecord, seconds: float) -> None:
         self._ids.add(hold.task_id)
         entry = (hold, loop_time() + seconds)
         await self._cache.set(hold.task_id, entry, ttl=seconds + self._memory)
@@ -147,5 +154,5 @@ class Cooldown:
             entry = await self._cache.get(task_id)
             if entry is None:
                 self._ids.discard(task_id)
-                self._journal.forget(HoldRecord, task_id)
+                self._journal.delete(HoldRecord, task_id)
         return entry or (HoldRecord(task_id, self._clock(), 0.0), 0.0)

@@ -27,20 +27,20 @@ from aluma_async.events import (
 from aluma_async.exceptions import AlumaAsyncError, JournalError
 from aluma_async.journal.memory import MemoryJournal
 from aluma_async.models import ExportTask, Summary
-from aluma_async.pipeline.claim_source import Claims
-from aluma_async.pipeline.claim_tracker import Ledger
+from aluma_async.pipeline.claim_source import ClaimTrackingSource
+from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
 from aluma_async.pipeline.producer import Producer
 from aluma_async.pipeline.quarantine import Quarantine
 from aluma_async.pipeline.recovery import Recovery
-from aluma_async.pipeline.retrying_source import Resilient
-from aluma_async.pipeline.task_tracker import Desk
-from aluma_async.pipeline.transfer import Carrier
-from aluma_async.pipeline.worker import GIVE_BACK_SECONDS, Worker
+from aluma_async.pipeline.retrying_source import RetryingSource
+from aluma_async.pipeline.task_tracker import TaskTracker
+from aluma_async.pipeline.transfer import FileTransfer
+from aluma_async.pipeline.worker import SETTLE_TIMEOUT_SECONDS, Worker
 from aluma_async.policy.backoff import Backoff, RetryPolicy
 from aluma_async.ports import Clock, Destination, Journal, OnEvent, TaskSource, Uniform
 
-CLAIMS_A_WORKER = 2
+CLAIMS_PER_WORKER = 2
 """Claims in hand at most for each that is being saved: a slot is not idle while a Complete is under way."""
 
 
@@ -68,7 +68,7 @@ class Exporter:
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
         cooldown: Backoff = Backoff(60, 3600),  # noqa: B008
         polling: Backoff = Backoff(2, 60),  # noqa: B008
-        park: float = 21600,
+        park_seconds: float = 21600,
         park_after: int = 10,
         claim_timeout: float = 1800,
         drain_timeout: float = 60,
@@ -88,40 +88,42 @@ class Exporter:
         self._exporting = 0
         self._slots = anyio.Semaphore(workers, fast_acquire=True)
         self._group: TaskGroup | None = None  # the workers, while they run
-        self._hands = 0  # how many there are
-        self._desk = Desk()
-        self._ledger = Ledger(self._journal, clock, claim_timeout)
+        self._worker_count = 0  # how many there are
+        self._tracker = TaskTracker()
+        self._claims = ClaimTracker(self._journal, clock, claim_timeout)
         self._cooldown = Cooldown(
-            cooldown, self._journal, park=park, park_after=park_after, clock=clock, uniform=uniform
+            cooldown, self._journal, park_seconds=park_seconds, park_after=park_after, clock=clock, uniform=uniform
         )
         self._send, self._receive = anyio.create_memory_object_stream[ExportTask](queue_size or 2 * workers)
-        resilient = Resilient(Claims(source, self._ledger), retry, uniform=uniform, on_event=self._tell)
-        carrier = Carrier(resilient, on_event=self._tell)
+        retrying_source = RetryingSource(
+            ClaimTrackingSource(source, self._claims), retry, uniform=uniform, on_event=self._emit
+        )
+        transfer = FileTransfer(retrying_source, on_event=self._emit)
         self._recovery = Recovery(
-            resilient, self._ledger, self._journal, self._desk, self._cooldown, on_event=self._tell
+            retrying_source, self._claims, self._journal, self._tracker, self._cooldown, on_event=self._emit
         )
         self._worker = Worker(
-            resilient,
+            retrying_source,
             destination,
-            carrier,
-            self._ledger,
+            transfer,
+            self._claims,
             self._cooldown,
-            Quarantine(resilient, quarantine, carrier) if quarantine else None,
+            Quarantine(retrying_source, quarantine, transfer) if quarantine else None,
             self._slots,
             self._may_begin,
             claim_timeout=claim_timeout,
-            on_event=self._tell,
+            on_event=self._emit,
         )
         self._producer = Producer(
-            resilient,
+            retrying_source,
             self._send,
-            self._desk,
-            self._ledger,
+            self._tracker,
+            self._claims,
             self._cooldown,
             probe=destination.probe,
             polling=polling,
             uniform=uniform,
-            on_event=self._tell,
+            on_event=self._emit,
         )
 
     async def run(self) -> Summary:
@@ -140,7 +142,7 @@ class Exporter:
         self._stopped = True
         self._stop.set()
 
-    def resize(self, workers: int) -> None:
+    def set_workers(self, workers: int) -> None:
         """Export ``workers`` tasks at once from now on. What is in hand beyond that is finished first."""
         before, self._workers = self._workers, workers
         for _ in range(before, workers):
@@ -149,12 +151,12 @@ class Exporter:
             for _ in range(workers, before):
                 self._slots.acquire_nowait()
         elif not self._stopped:
-            self._employ(self._group)
+            self._spawn_workers(self._group)
             for _ in range(workers, before):
                 self._group.start_soon(self._slots.acquire)  # taken away as they become free
 
     @property
-    def in_hand(self) -> int:
+    def tasks_in_progress(self) -> int:
         """How many tasks are being exported."""
         return self._exporting
 
@@ -163,19 +165,21 @@ class Exporter:
         held_back = 0
         broken: AlumaAsyncError | None = None
         with self._receive, self._send:
-            await self._recovery.recall()
+            await self._recovery.load()
             try:
                 await self.destination.probe()
             except AlumaAsyncError:
-                await self._recovery.finish(GIVE_BACK_SECONDS)  # what is open can be given back all the same
+                await self._recovery.settle_remaining(
+                    SETTLE_TIMEOUT_SECONDS
+                )  # what is open can be given back all the same
                 raise
             async with anyio.create_task_group() as outer:
-                outer.start_soon(self._limit_drain, outer.cancel_scope)
+                outer.start_soon(self._enforce_drain_timeout, outer.cancel_scope)
                 outer.start_soon(self._recovery.run)
                 async with anyio.create_task_group() as self._group:
-                    self._employ(self._group)
+                    self._spawn_workers(self._group)
                     with anyio.CancelScope() as listing:
-                        outer.start_soon(self._end_listing, listing)
+                        outer.start_soon(self._cancel_listing_on_stop, listing)
                         try:
                             if until_drained:
                                 held_back = await self._producer.run_until_drained()
@@ -185,66 +189,66 @@ class Exporter:
                             broken = error
                     self._send.close()
                 outer.cancel_scope.cancel()
-            await self._recovery.finish(GIVE_BACK_SECONDS)
-        await self._cooldown.clear()
+            await self._recovery.settle_remaining(SETTLE_TIMEOUT_SECONDS)
+        await self._cooldown.close()
         await self._flush()
         if broken:
             raise broken
         summary = self._summary(loop_time() - begun, held_back)
-        self._tell(RunEnded(summary))
+        self._emit(RunEnded(summary))
         return summary
 
-    def _employ(self, group: TaskGroup) -> None:
+    def _spawn_workers(self, group: TaskGroup) -> None:
         """Start as many workers as there are to be; those that are too many wait for a slot, and cost nothing."""
-        for _ in range(self._hands, CLAIMS_A_WORKER * self._workers):
-            group.start_soon(self._work, self._receive.clone())
-            self._hands += 1
+        for _ in range(self._worker_count, CLAIMS_PER_WORKER * self._workers):
+            group.start_soon(self._worker_loop, self._receive.clone())
+            self._worker_count += 1
 
-    async def _work(self, queue: MemoryObjectReceiveStream[ExportTask]) -> None:
+    async def _worker_loop(self, queue: MemoryObjectReceiveStream[ExportTask]) -> None:
         with queue:
-            while task := await _next(queue):
-                settled = False
+            while task := await _receive_task(queue):
+                done = False
                 try:
-                    self._desk.moved()
+                    self._tracker.notify()
                     self._exporting += 1
-                    settled = await self._worker.export(task)
+                    done = await self._worker.export(task)
                 except AlumaAsyncError as error:
-                    self._producer.trouble = error
+                    self._producer.blocking_error = error
                 finally:
                     self._exporting -= 1
-                    self._desk.release(task.id, settled=settled)
-                    self._recovery.adopt(task.id)
-                if not len(self._desk):  # nothing follows that would write along what was noted
+                    self._tracker.remove(task.id, done=done)
+                    self._recovery.schedule(task.id)
+                if not len(self._tracker):  # nothing follows that would write along what was noted
                     await self._flush()
 
     def _may_begin(self, task_id: str) -> bool:
         """Decide at the last moment whether a task may be claimed."""
-        if self._stopped or self._producer.trouble or self._recovery.speaks_of(task_id):
+        if self._stopped or self._producer.blocking_error or self._recovery.is_settling(task_id):
             return False
-        self._desk.begin(task_id)
+        self._tracker.mark_started(task_id)
         return True
 
     async def _flush(self) -> None:
         with suppress(JournalError):
             await self._journal.flush()
 
-    async def _end_listing(self, listing: CancelScope) -> None:
+    async def _cancel_listing_on_stop(self, listing: CancelScope) -> None:
         await self._stop.wait()
-        self._tell(DrainStarted(self.in_hand))
+        self._emit(DrainStarted(self.tasks_in_progress))
         listing.cancel()
 
-    async def _limit_drain(self, everything: CancelScope) -> None:
+    async def _enforce_drain_timeout(self, everything: CancelScope) -> None:
         await self._stop.wait()
         await anyio.sleep(self._drain_timeout)
         everything.cancel()
 
-    def _tell(self, event: Event) -> None:
+    def _emit(self, event: Event) -> None:
         """Count an event and pass it on; a listener that breaks must not break an export."""
         self._counts[type(event)] += 1
         if type(event) is TaskCompleted:
             self._files += event.files
             self._bytes += event.bytes
-            self._producer.exported()
+            self._producer.on_task_completed()
         if self._listener:
             try:
                 self._listener(event)
@@ -264,7 +268,7 @@ class Exporter:
         )
 
 
-async def _next(queue: MemoryObjectReceiveStream[ExportTask]) -> ExportTask | None:
+async def _receive_task(queue: MemoryObjectReceiveStream[ExportTask]) -> ExportTask | None:
     """The next task; None at the end. What waits already is not waited for: that would be a turn of the loop."""
     with suppress(anyio.EndOfStream):
         try:

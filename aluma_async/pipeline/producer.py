@@ -10,9 +10,9 @@ from aluma_async.events import ClaimingPaused, ClaimingResumed, ClaimingStillPau
 from aluma_async.exceptions import AlumaAsyncError, DestinationError, JournalError, SourceError
 from aluma_async.models import ExportTask
 from aluma_async.pipeline.backlog import Backlog
-from aluma_async.pipeline.claim_tracker import Ledger
+from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
-from aluma_async.pipeline.task_tracker import Desk
+from aluma_async.pipeline.task_tracker import TaskTracker
 from aluma_async.policy.backoff import Backoff
 from aluma_async.ports import OnEvent, TaskSource, Uniform
 
@@ -24,8 +24,8 @@ class Producer:
         self,
         source: TaskSource,
         queue: MemoryObjectSendStream[ExportTask],
-        desk: Desk,
-        ledger: Ledger,
+        tracker: TaskTracker,
+        claims: ClaimTracker,
         cooldown: Cooldown,
         *,
         probe: Callable[[], Awaitable[None]],
@@ -36,49 +36,49 @@ class Producer:
         self._source = source
         self._probe = probe
         self._queue = queue
-        self._desk = desk
-        self._ledger = ledger
+        self._tracker = tracker
+        self._claims = claims
         self._cooldown = cooldown
         self._polling = polling
         self._uniform = uniform
         self._on_event = on_event
         self._exported = False
-        self._trials = 0  # so many tasks go one by one, after a time in which none could be saved
-        self._suspect = ""
-        self._suspects_wait = False
-        self.trouble: AlumaAsyncError | None = None
+        self._canary_tasks_left = 0  # so many tasks go one by one, after a time in which none could be saved
+        self._crash_suspect = ""
+        self._suspects_pending = False
+        self.blocking_error: AlumaAsyncError | None = None
         """What concerns all tasks; until it has passed, what is queued is not worth a try."""
 
-    def exported(self) -> None:
+    def on_task_completed(self) -> None:
         """Take note that a task was exported: there may be more to list, and nothing is in the way any more."""
         self._exported = True
-        if self._trials:
-            self._trials -= 1
-            if not self._trials:
+        if self._canary_tasks_left:
+            self._canary_tasks_left -= 1
+            if not self._canary_tasks_left:
                 self._on_event(ClaimingResumed())
 
     async def run_until_drained(self) -> int:
         """Feed until a listing holds nothing new; return how many tasks were held back. Raises what is in the way."""
         while True:
-            busy = len(self._desk)  # a task that is in hand while we list may be back a moment later
+            busy = len(self._tracker)  # a task that is in hand while we list may be back a moment later
             backlog, listed = await self._list()
             if not (listed.admitted or busy):
                 return listed.held_back
             await self._feed(backlog)
-            await self._desk.until(lambda: not len(self._desk))
-            self._raise_trouble()
+            await self._tracker.wait_until(lambda: not len(self._tracker))
+            self._raise_if_blocked()
 
     async def run(self) -> None:
         """Feed until cancelled. Raises ``SourceError`` if the first listing fails; later ones are made again."""
         idle, begun = 0, False
         while True:
             try:
-                await self._ready()
+                await self._probe_if_blocked()
                 backlog, _ = await self._list()
                 begun = True
                 await self._feed(backlog)
-                await self._desk.until(self._low_water)
-                self._raise_trouble()
+                await self._tracker.wait_until(self._queue_has_room)
+                self._raise_if_blocked()
             except (SourceError, DestinationError, JournalError) as error:
                 if not begun:
                     raise
@@ -87,34 +87,38 @@ class Producer:
                 if isinstance(error, SourceError):
                     self._on_event(ListingFailed(error, delay))
                 else:
-                    self._on_event(ClaimingStillPaused(error, delay) if self._trials else ClaimingPaused(error))
+                    self._on_event(
+                        ClaimingStillPaused(error, delay) if self._canary_tasks_left else ClaimingPaused(error)
+                    )
                     self._exported = False  # what was exported before says nothing of now
-                    self._trials = int(self._queue.statistics().max_buffer_size)
+                    self._canary_tasks_left = int(self._queue.statistics().max_buffer_size)
                 await anyio.sleep(delay)
                 continue
             if self._exported:
                 self._exported, idle = False, 0
-                if self._trials:  # all that was fed is decided, and something went well: no more need be tried
-                    self._trials = 0
+                if (
+                    self._canary_tasks_left
+                ):  # all that was fed is decided, and something went well: no more need be tried
+                    self._canary_tasks_left = 0
                     self._on_event(ClaimingResumed())
             else:
                 idle += 1
                 with anyio.move_on_after(self._polling.delay(idle, self._uniform)):
-                    await self._desk.until(self._next_suspect)
+                    await self._tracker.wait_until(self._may_try_next_suspect)
 
-    async def _ready(self) -> None:
+    async def _probe_if_blocked(self) -> None:
         """See whether files can be saved again, if they could not. Raises ``DestinationUnavailable``."""
-        if isinstance(self.trouble, DestinationError):
+        if isinstance(self.blocking_error, DestinationError):
             await self._probe()
 
-    def _raise_trouble(self) -> None:
-        if self.trouble:
-            raise self.trouble
+    def _raise_if_blocked(self) -> None:
+        if self.blocking_error:
+            raise self.blocking_error
 
-    def _next_suspect(self) -> bool:
-        return self._suspects_wait and not self._desk.in_hand(self._suspect)
+    def _may_try_next_suspect(self) -> bool:
+        return self._suspects_pending and self._crash_suspect not in self._tracker
 
-    def _low_water(self) -> bool:
+    def _queue_has_room(self) -> bool:
         queue = self._queue.statistics()
         return queue.current_buffer_used <= queue.max_buffer_size // 2
 
@@ -122,14 +126,14 @@ class Producer:
         backlog, listed, admitted, held_back, parked = Backlog(), 0, 0, 0, 0
         oldest: float | None = None
         suspects: list[tuple[int, ExportTask]] = []
-        await self._cooldown.lift()
+        await self._cooldown.apply_releases()
         async with aclosing(self._source.list_pending()) as pages:  # type: ignore[type-var]
             async for tasks in pages:
                 new = []
                 for task in tasks:
-                    if self._desk.has(task.id):
+                    if self._tracker.blocks(task.id):
                         pass
-                    elif self._ledger.holds(task.id) or await self._cooldown.holds(task.id):
+                    elif self._claims.may_hold_claim(task.id) or await self._cooldown.holds(task.id):
                         held_back += 1
                         parked += await self._cooldown.parked(task.id)
                     elif crashes := await self._cooldown.suspects(task.id):
@@ -141,36 +145,36 @@ class Producer:
                 admitted += len(new)
                 dates = [task.created_at for task in tasks if task.created_at is not None]
                 oldest = min(filter(None, (oldest, *dates)), default=None)
-        if suspects and not self._desk.in_hand(self._suspect):
+        if suspects and self._crash_suspect not in self._tracker:
             # A crash must say which of them it was: one at a time, and first the one that is suspected least.
             first = min(suspects, key=lambda suspect: suspect[0])
             suspects.remove(first)
-            self._suspect = first[1].id
+            self._crash_suspect = first[1].id
             backlog.add([first[1]])
             admitted += 1
-        self._suspects_wait = bool(suspects)
+        self._suspects_pending = bool(suspects)
         held_back += len(suspects)
-        self.trouble = None
+        self.blocking_error = None
         event = TasksListed(listed, admitted, held_back, oldest, parked)
         self._on_event(event)
         return backlog, event
 
     async def _feed(self, backlog: Backlog) -> None:
         for task in backlog.drain():
-            if self.trouble:
+            if self.blocking_error:
                 break
             # Looked at again: a listing may hold a task twice, and much may have happened since.
-            held = self._desk.has(task.id) or self._ledger.holds(task.id)
+            held = self._tracker.blocks(task.id) or self._claims.may_hold_claim(task.id)
             if not held and not await self._cooldown.holds(task.id):
-                self._desk.take(task.id)
+                self._tracker.add(task.id)
                 await self._enqueue(task)
-                if self._trials:  # one task shows whether it goes again; a whole queue would fail with it
-                    await self._desk.until(lambda: not len(self._desk))
+                if self._canary_tasks_left:  # one task shows whether it goes again; a whole queue would fail with it
+                    await self._tracker.wait_until(lambda: not len(self._tracker))
 
     async def _enqueue(self, task: ExportTask) -> None:
         """Put a task into the queue. A full one is filled up again when it is half empty: one wait for many tasks."""
         try:
             self._queue.send_nowait(task)
         except anyio.WouldBlock:
-            await self._desk.until(self._low_water)
+            await self._tracker.wait_until(self._queue_has_room)
             await self._queue.send(task)

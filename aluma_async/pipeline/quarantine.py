@@ -9,32 +9,32 @@ import msgspec
 
 from aluma_async.exceptions import AlumaAsyncError, FileMissing
 from aluma_async.models import Claim, ExportFile, ExportSpec
-from aluma_async.pipeline.retrying_source import Resilient
-from aluma_async.pipeline.transfer import Carrier
+from aluma_async.pipeline.retrying_source import RetryingSource
+from aluma_async.pipeline.transfer import FileTransfer
 from aluma_async.ports import Destination
 
-RECORD = "quarantine.json"
+RECORD_NAME = "quarantine.json"
 """The file that says what happened; written with the others, below the task's id."""
 
 
 class Quarantine:
     """Saves a task below a folder that bears its id, with a record of what happened in ``quarantine.json``."""
 
-    def __init__(self, source: Resilient, destination: Destination, carrier: Carrier) -> None:
+    def __init__(self, source: RetryingSource, destination: Destination, transfer: FileTransfer) -> None:
         self._source = source
         self._destination = destination
-        self._carrier = carrier
+        self._transfer = transfer
 
-    async def save(self, claim: Claim, error: AlumaAsyncError) -> None:
+    async def store(self, claim: Claim, error: AlumaAsyncError) -> None:
         """Save what a task holds. Raises if that cannot be done: then the task must not be failed."""
         await self._destination.probe()  # it makes what is missing: the first task may come after months
         missing = {file.number: file.problem for file in claim.spec.files if file.problem}
         for file in claim.spec.files:
-            if file.source == "url" and not file.problem and (why := await self._missing(claim, file)):
+            if file.source == "url" and not file.problem and (why := await self._unavailable_reason(claim, file)):
                 missing[file.number] = why
-        await self._carrier.carry(_record(claim, error, missing), self._destination)
+        await self._transfer.deliver(_quarantine_claim(claim, error, missing), self._destination)
 
-    async def _missing(self, claim: Claim, file: ExportFile) -> str:
+    async def _unavailable_reason(self, claim: Claim, file: ExportFile) -> str:
         """Why a file cannot be had; empty if it can."""
         try:
             async with self._source.open_file(claim, file):
@@ -43,7 +43,7 @@ class Quarantine:
             return str(error)
 
 
-def _record(claim: Claim, error: AlumaAsyncError, missing: dict[int, str]) -> Claim:
+def _quarantine_claim(claim: Claim, error: AlumaAsyncError, missing: dict[int, str]) -> Claim:
     """The claim as it is saved: its files under their own names, the specification, and a record of what happened."""
     task, spec = claim.task, claim.spec
     record = {
@@ -62,7 +62,7 @@ def _record(claim: Claim, error: AlumaAsyncError, missing: dict[int, str]) -> Cl
     ]
     texts = {
         "specification.json": spec.received.decode(errors="replace"),
-        RECORD: msgspec.json.format(msgspec.json.encode(record)).decode(),
+        RECORD_NAME: msgspec.json.format(msgspec.json.encode(record)).decode(),
     }
     notes = [
         ExportFile(len(spec.files) + i, 0, task.id, name, "content", text)

@@ -23,7 +23,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Resilient:
+class RetryingSource:
     """Wraps ``source``; ``retry`` says how often and how slowly. ``RateLimited`` does not count as an attempt."""
 
     def __init__(self, source: TaskSource, retry: RetryPolicy, *, uniform: Uniform, on_event: OnEvent) -> None:
@@ -34,7 +34,7 @@ class Resilient:
 
     async def list_pending(self) -> AsyncIterator[Sequence[ExportTask]]:
         """List; a listing that broke begins anew, so tasks may come twice."""
-        pause: _Pause | None = None
+        pause: _RetryDelay | None = None
         while True:
             try:
                 async with aclosing(self._source.list_pending()) as pages:  # type: ignore[type-var]
@@ -42,18 +42,18 @@ class Resilient:
                         yield tasks
                 return
             except AlumaAsyncError as error:
-                pause = pause or _Pause(self, "list tasks")
-                await pause.after(error, again=error.retryable)
+                pause = pause or _RetryDelay(self, "list tasks")
+                await pause.sleep_or_raise(error, again=error.retryable)
 
     async def start(self, task: ExportTask) -> Claim:
         """Claim a task; repeated only where it was surely not carried out."""
-        pause: _Pause | None = None
+        pause: _RetryDelay | None = None
         while True:
             try:
                 return await self._source.start(task)
             except AlumaAsyncError as error:
-                pause = pause or _Pause(self, f"start task {task.id}")
-                await pause.after(error, again=isinstance(error, Unavailable))
+                pause = pause or _RetryDelay(self, f"start task {task.id}")
+                await pause.sleep_or_raise(error, again=isinstance(error, Unavailable))
 
     def open_file(self, claim: Claim, file: ExportFile) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """Open a download, once."""
@@ -73,20 +73,20 @@ class Resilient:
 
     async def state(self, task: ExportTask) -> str | None:
         """Look up a task's state."""
-        return await self.repeat(f"look up task {task.id}", self._source.state, task)
+        return await self.retry(f"look up task {task.id}", self._source.state, task)
 
-    async def repeat(self, request: str, step: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def retry(self, request: str, step: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a step that may be run again; repeat it after each error that may pass."""
-        pause: _Pause | None = None
+        pause: _RetryDelay | None = None
         while True:
             try:
                 return await step(*args, **kwargs)
             except AlumaAsyncError as error:
-                pause = pause or _Pause(self, request)
-                await pause.after(error, again=error.retryable)
+                pause = pause or _RetryDelay(self, request)
+                await pause.sleep_or_raise(error, again=error.retryable)
 
     async def _settle(self, verb: str, say: Callable[..., Awaitable[None]], task: ExportTask, *more: str) -> None:
-        pause: _Pause | None = None
+        pause: _RetryDelay | None = None
         doubtful = False
         while True:
             try:
@@ -97,19 +97,19 @@ class Resilient:
                 return None  # an earlier one was carried out, and its answer was lost
             except AlumaAsyncError as error:
                 doubtful = doubtful or isinstance(error, Ambiguous)
-                pause = pause or _Pause(self, f"{verb} task {task.id}")
-                await pause.after(error, again=isinstance(error, Ambiguous | Unavailable))
+                pause = pause or _RetryDelay(self, f"{verb} task {task.id}")
+                await pause.sleep_or_raise(error, again=isinstance(error, Ambiguous | Unavailable))
 
 
-class _Pause:
+class _RetryDelay:
     """The pauses between the attempts at one request."""
 
-    def __init__(self, owner: Resilient, request: str) -> None:
+    def __init__(self, owner: RetryingSource, request: str) -> None:
         self._owner = owner
         self._request = request
         self._failed = count(1)
 
-    async def after(self, error: AlumaAsyncError, *, again: bool) -> None:
+    async def sleep_or_raise(self, error: AlumaAsyncError, *, again: bool) -> None:
         """Sleep before the next attempt; raise the error if there is none."""
         owner = self._owner
         delay: float | None = None

@@ -6,7 +6,7 @@ from aluma_async.models import ClaimRecord, ClaimState, ExportTask
 from aluma_async.ports import TaskSource
 
 
-async def last_word(source: TaskSource, task: ExportTask, claim: ClaimRecord) -> Event | None:
+async def settle_claim(source: TaskSource, task: ExportTask, claim: ClaimRecord) -> Event | None:
     """Say it; return what came of it, None if the claim was not ours (any more). Raises ``SourceError``."""
     event: Event
     try:

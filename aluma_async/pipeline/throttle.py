@@ -13,10 +13,10 @@ from aluma_async.policy.backoff import exponential
 from aluma_async.policy.rate_limit import RateLimit
 from aluma_async.ports import OnEvent, Uniform
 
-LONGEST_PAUSE = 3600.0
+MAX_PAUSE_SECONDS = 3600.0
 """Seconds; a Retry-After of more than this is not believed."""
-_UNTOLD_PAUSE = (5.0, 300.0)  # first and longest pause after a 429 that does not say how long
-_SHORTEST_SLEEP = 0.01  # a clock's resolution must not turn a wait into a busy loop
+_DEFAULT_PAUSE = (5.0, 300.0)  # first and longest pause after a 429 that does not say how long
+_MIN_SLEEP_SECONDS = 0.01  # a clock's resolution must not turn a wait into a busy loop
 
 
 class Throttle:
@@ -45,9 +45,9 @@ class Throttle:
         self._bytes = RateLimit(max_bytes_per_second, burst=max_bytes_per_second) if max_bytes_per_second else None
         self._urgent: deque[anyio.Event] = deque()
         self._waiting: deque[anyio.Event] = deque()
-        self._turn = anyio.Lock(fast_acquire=True)
-        self._open_at = 0.0
-        self._refusals = 0
+        self._pacing_lock = anyio.Lock(fast_acquire=True)
+        self._paused_until = 0.0
+        self._rate_limited_count = 0
         self._uniform = uniform
         self._on_event = on_event
 
@@ -57,8 +57,8 @@ class Throttle:
             self._adaptive.set_maximum(max_at_once)
         self._pace = RateLimit(max_per_second) if max_per_second else None
         self._bytes = RateLimit(max_bytes_per_second, burst=max_bytes_per_second) if max_bytes_per_second else None
-        self._adopt(self._adaptive.value if self._adaptive else max_at_once)
-        self._hand_on()
+        self._set_limit(self._adaptive.value if self._adaptive else max_at_once)
+        self._wake_waiters()
 
     def permit(self, *, urgent: bool = False) -> "_Permit":
         """Wait for the right to send one request, and hold it until its answer has been read."""
@@ -76,40 +76,44 @@ class Throttle:
         if self.in_flight < self.limit and not self._urgent and (urgent or not self._waiting):
             self.in_flight += 1
         else:
-            await self._queue(self._urgent if urgent else self._waiting)
+            await self._wait_in_line(self._urgent if urgent else self._waiting)
         now = loop_time()
         try:
             # Only the first in line sleeps; the others wait for their turn, so that none is overtaken.
-            if self._turn.locked() or now < self._open_at or (self._pace and self._pace.delay_until_allowed(now) > 0):
-                async with self._turn:
-                    while (wait := self._wait(loop_time())) > 0:  # noqa: ASYNC110 - a pause may grow
-                        await anyio.sleep(max(wait, _SHORTEST_SLEEP))
+            if (
+                self._pacing_lock.locked()
+                or now < self._paused_until
+                or (self._pace and self._pace.delay_until_allowed(now) > 0)
+            ):
+                async with self._pacing_lock:
+                    while (wait := self._delay(loop_time())) > 0:  # noqa: ASYNC110 - a pause may grow
+                        await anyio.sleep(max(wait, _MIN_SLEEP_SECONDS))
                 now = loop_time()
             if self._pace:
                 self._pace.consume(now)
         except BaseException:
-            self._release()
+            self._free_permit()
             raise
         return now
 
-    def answered(self, sent_at: float, error: BaseException | None, *, urgent: bool) -> None:
+    def release(self, sent_at: float, error: BaseException | None, *, urgent: bool) -> None:
         """Take the permit back, and note what came of the request."""
         if error is None:
-            self._refusals = 0
+            self._rate_limited_count = 0
             # Of a limit that held nothing back, what is not even timed tells nothing.
             if self._adaptive and (urgent or self.in_flight >= self.limit):
                 self._adaptive.record_success(sent_at, loop_time(), in_flight=self.in_flight, measured=urgent)
-                self._adopt(self._adaptive.value)
+                self._set_limit(self._adaptive.value)
         elif isinstance(error, SourceError):
-            self._note(error, sent_at)
-        self._release()
+            self._record_error(error, sent_at)
+        self._free_permit()
 
-    def _adopt(self, limit: int) -> None:
+    def _set_limit(self, limit: int) -> None:
         if limit != self.limit:
             self.limit = limit
             self._on_event(ConcurrencyLimitChanged(limit))
 
-    async def _queue(self, line: deque[anyio.Event]) -> None:
+    async def _wait_in_line(self, line: deque[anyio.Event]) -> None:
         """Wait in a line; the permit is ours when this returns."""
         turn = anyio.Event()
         line.append(turn)
@@ -117,43 +121,43 @@ class Throttle:
             await turn.wait()
         except BaseException:
             if turn.is_set():  # it was given to us when we had given up
-                self._release()
+                self._free_permit()
             else:
                 line.remove(turn)
             raise
 
-    def _release(self) -> None:
+    def _free_permit(self) -> None:
         self.in_flight -= 1
         if self._urgent or self._waiting:
-            self._hand_on()
+            self._wake_waiters()
 
-    def _hand_on(self) -> None:
+    def _wake_waiters(self) -> None:
         """Give permits that are free to those who wait."""
         while self.in_flight < self.limit and (line := self._urgent or self._waiting):
             self.in_flight += 1
             line.popleft().set()
 
-    def _wait(self, now: float) -> float:
+    def _delay(self, now: float) -> float:
         """Seconds until the next request may leave."""
-        return max(self._open_at - now, self._pace.delay_until_allowed(now) if self._pace else 0.0)
+        return max(self._paused_until - now, self._pace.delay_until_allowed(now) if self._pace else 0.0)
 
-    def _note(self, error: SourceError, sent_at: float) -> None:
+    def _record_error(self, error: SourceError, sent_at: float) -> None:
         """Begin a pause if the error asks for one, and lower the limit if there were too many."""
         now = loop_time()
         if self._adaptive and error.overloaded:
-            self._adaptive.record_overload(sent_at, now, min(error.retry_after or 0.0, LONGEST_PAUSE))
-            self._adopt(self._adaptive.value)
+            self._adaptive.record_overload(sent_at, now, min(error.retry_after or 0.0, MAX_PAUSE_SECONDS))
+            self._set_limit(self._adaptive.value)
         pause = error.retry_after
-        if pause is None and isinstance(error, RateLimited) and now >= self._open_at:
+        if pause is None and isinstance(error, RateLimited) and now >= self._paused_until:
             # Those refused in the same moment count as one, or sixteen workers would cause the longest pause at once.
-            self._refusals += 1
-            pause = self._uniform(1.0, exponential(*_UNTOLD_PAUSE, self._refusals))
+            self._rate_limited_count += 1
+            pause = self._uniform(1.0, exponential(*_DEFAULT_PAUSE, self._rate_limited_count))
         if pause is None:
             return
-        pause = min(pause, LONGEST_PAUSE)
+        pause = min(pause, MAX_PAUSE_SECONDS)
         until = now + pause + self._uniform(0, min(1.0, pause / 10))
-        if until > self._open_at:
-            self._open_at = until
+        if until > self._paused_until:
+            self._paused_until = until
             self._on_event(RequestsPaused(pause))
 
 
@@ -173,4 +177,4 @@ class _Permit:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._throttle.answered(self._sent_at, error, urgent=self._urgent)
+        self._throttle.release(self._sent_at, error, urgent=self._urgent)

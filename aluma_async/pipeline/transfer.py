@@ -9,22 +9,22 @@ from aluma_async.clock import loop_time
 from aluma_async.events import BytesReceived, FileStaged
 from aluma_async.exceptions import primary_error
 from aluma_async.models import Claim, ExportFile
-from aluma_async.pipeline.retrying_source import Resilient
+from aluma_async.pipeline.retrying_source import RetryingSource
 from aluma_async.ports import Delivery, Destination, OnEvent
 
 _REPORT_BYTES = 1024 * 1024
 _REPORT_SECONDS = 10.0
 
 
-class Carrier:
+class FileTransfer:
     """Carries at most ``files_at_once`` downloads of one task at a time."""
 
-    def __init__(self, source: Resilient, *, files_at_once: int = 4, on_event: OnEvent) -> None:
+    def __init__(self, source: RetryingSource, *, concurrency: int = 4, on_event: OnEvent) -> None:
         self._source = source
-        self._files_at_once = files_at_once
+        self._concurrency = concurrency
         self._on_event = on_event
 
-    async def carry(self, claim: Claim, destination: Destination) -> int:
+    async def deliver(self, claim: Claim, destination: Destination) -> int:
         """Deliver all files of a claim, durably; return their bytes. Raises ``SourceError``, ``DestinationError``."""
         sizes: list[int] = []
         try:
@@ -36,22 +36,22 @@ class Carrier:
                 downloads = [file for file in claim.spec.files if file.source == "url"]
                 queue = iter(downloads)
                 if len(downloads) <= 1:
-                    await self._save_all(claim, queue, delivery, sizes)
+                    await self._save_next(claim, queue, delivery, sizes)
                 else:
                     async with anyio.create_task_group() as group:
-                        for _ in downloads[: self._files_at_once]:
-                            group.start_soon(self._save_all, claim, queue, delivery, sizes)
+                        for _ in downloads[: self._concurrency]:
+                            group.start_soon(self._save_next, claim, queue, delivery, sizes)
         except BaseExceptionGroup as group:
             raise primary_error(group) from None
         return sum(sizes)
 
-    async def _save_all(self, claim: Claim, queue: Iterator[ExportFile], delivery: Delivery, sizes: list[int]) -> None:
+    async def _save_next(self, claim: Claim, queue: Iterator[ExportFile], delivery: Delivery, sizes: list[int]) -> None:
         for file in queue:  # shared: each takes the next that nobody has taken
             if (size := delivery.resumable_size(file)) is not None:
                 sizes.append(size)
                 continue
             sizes.append(
-                await self._source.repeat(
+                await self._source.retry(
                     f"download file {file.number} of task {claim.task.id}", self._save, claim, file, delivery
                 )
             )
@@ -59,19 +59,19 @@ class Carrier:
     async def _save(self, claim: Claim, file: ExportFile, delivery: Delivery) -> int:
         if file.source == "content":
             data = file.content.encode()
-            await delivery.save(file, _Once(data))
+            await delivery.save(file, _SingleChunk(data))
             size = len(data)
             self._on_event(BytesReceived(claim.task, file, size))
         else:
             async with self._source.open_file(claim, file) as chunks:
-                meter = _Meter(chunks, claim, file, self._on_event)
+                meter = _ProgressMeter(chunks, claim, file, self._on_event)
                 await delivery.save(file, meter)
             size = meter.total
         self._on_event(FileStaged(claim.task, file, size))
         return size
 
 
-class _Meter:
+class _ProgressMeter:
     """Counts bytes that pass, and tells of them a MiB at a time, or now and then if they come slowly.
 
     A class, as is ``_Once``: a generator that is begun for each small file costs more than all else that it does.
@@ -82,7 +82,7 @@ class _Meter:
         self._task = claim.task
         self._file = file
         self._on_event = on_event
-        self._told, self._told_at = 0, 0.0
+        self._reported, self._reported_at = 0, 0.0
         self.total = 0
 
     def __aiter__(self) -> Self:
@@ -92,24 +92,24 @@ class _Meter:
         try:
             chunk = await anext(self._chunks)
         except StopAsyncIteration:
-            self._tell()
+            self._report()
             raise
-        if self.total > self._told:  # never of a file in one piece, which so needs no clock
+        if self.total > self._reported:  # never of a file in one piece, which so needs no clock
             now = loop_time()
-            self._told_at = self._told_at or now
-            if self.total - self._told >= _REPORT_BYTES or now - self._told_at >= _REPORT_SECONDS:
-                self._tell()
-                self._told_at = now
+            self._reported_at = self._reported_at or now
+            if self.total - self._reported >= _REPORT_BYTES or now - self._reported_at >= _REPORT_SECONDS:
+                self._report()
+                self._reported_at = now
         self.total += len(chunk)
         return chunk
 
-    def _tell(self) -> None:
-        if self.total > self._told:
-            self._on_event(BytesReceived(self._task, self._file, self.total - self._told))
-            self._told = self.total
+    def _report(self) -> None:
+        if self.total > self._reported:
+            self._on_event(BytesReceived(self._task, self._file, self.total - self._reported))
+            self._reported = self.total
 
 
-class _Once:
+class _SingleChunk:
     """A file in one piece."""
 
     def __init__(self, data: bytes) -> None:

@@ -30,11 +30,11 @@ from aluma_async.exceptions import (
     UnexportableTask,
 )
 from aluma_async.models import Claim, ClaimState, ExportTask
-from aluma_async.pipeline.claim_tracker import Ledger
+from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
 from aluma_async.pipeline.quarantine import Quarantine
-from aluma_async.pipeline.settlement import last_word
-from aluma_async.pipeline.transfer import Carrier
+from aluma_async.pipeline.settlement import settle_claim
+from aluma_async.pipeline.transfer import FileTransfer
 from aluma_async.policy.circuit_breaker import CircuitBreaker
 from aluma_async.policy.error_policy import Action, decide, spec_problem
 from aluma_async.policy.lease import SAFE_LEASE_FRACTION
@@ -42,9 +42,9 @@ from aluma_async.ports import Destination, OnEvent, TaskSource
 
 T = TypeVar("T")
 
-GIVE_BACK_SECONDS = 30.0
+SETTLE_TIMEOUT_SECONDS = 30.0
 """How long a last word about a claim may take while we are being stopped, before it is left to a later run."""
-_LONGEST_MESSAGE = 1000
+_MAX_MESSAGE_CHARS = 1000
 
 
 class Worker:
@@ -54,8 +54,8 @@ class Worker:
         self,
         source: TaskSource,
         destination: Destination,
-        carrier: Carrier,
-        ledger: Ledger,
+        transfer: FileTransfer,
+        claims: ClaimTracker,
         cooldown: Cooldown,
         quarantine: Quarantine | None,
         slots: anyio.Semaphore,
@@ -66,8 +66,8 @@ class Worker:
     ) -> None:
         self._source = source
         self._destination = destination
-        self._carrier = carrier
-        self._ledger = ledger
+        self._transfer = transfer
+        self._claims = claims
         self._cooldown = cooldown
         self._quarantine = quarantine
         self._slots = slots
@@ -91,8 +91,10 @@ class Worker:
                 begun = loop_time()
                 claim = await self._source.start(task)
                 self._on_event(TaskStarted(task, len(claim.spec.files)))
-                size = await self._deliver(claim)
-            await self._ledger.committed(task.id, len(claim.spec.files), size)  # from here on only Complete is right
+                size = await self._transfer_files(claim)
+            await self._claims.record_committed(
+                task.id, len(claim.spec.files), size
+            )  # from here on only Complete is right
             await self._source.complete(task)
         except AlumaAsyncError as error:
             return await self._give_up(task, claim, error)
@@ -101,18 +103,18 @@ class Worker:
         except BaseException:  # cancelled: Start is whole, so without a claim there is nothing to give back
             await self._stopped(task)
             raise
-        await self._cooldown.forget(task.id)
+        await self._cooldown.clear_task(task.id)
         self._breaker.record_success()
         self._on_event(TaskCompleted(task, len(claim.spec.files), size, loop_time() - begun))
         return True
 
-    async def _deliver(self, claim: Claim) -> int:
+    async def _transfer_files(self, claim: Claim) -> int:
         """Bring all files of a claim to the destination while it is surely ours; return their bytes."""
         if why := spec_problem(claim.spec):
             raise UnexportableTask(why)
-        return await self._in_time(self._carrier.carry, claim, self._destination)
+        return await self._within_lease(self._transfer.deliver, claim, self._destination)
 
-    async def _in_time(self, step: Callable[..., Awaitable[T]], claim: Claim, *args: object) -> T:
+    async def _within_lease(self, step: Callable[..., Awaitable[T]], claim: Claim, *args: object) -> T:
         """Do something as long as the claim is surely ours. Raises ``DestinationError`` if that is not enough."""
         with self._limit.scope(claim.sent_at):
             return await step(claim, *args)
@@ -123,7 +125,7 @@ class Worker:
 
     async def _give_up(self, task: ExportTask, claim: Claim | None, error: AlumaAsyncError) -> bool:
         attempt = await self._cooldown.failures(task.id) + 1
-        open_claim = self._ledger.get(task.id)
+        open_claim = self._claims.get(task.id)
         step = open_claim.step if open_claim and claim else ClaimState.CLAIMED if claim else None
         match decide(error, step=step, attempt=attempt):
             case Action.SKIP:
@@ -148,21 +150,21 @@ class Worker:
 
     async def _fail(self, task: ExportTask, claim: Claim | None, error: AlumaAsyncError) -> bool:
         """Save what the task holds, then fail it; where that cannot be done, give it back and park it."""
-        reason, message = type(error).__name__, str(error)[:_LONGEST_MESSAGE]
+        reason, message = type(error).__name__, str(error)[:_MAX_MESSAGE_CHARS]
         try:
             if claim is None or self._quarantine is None:
                 raise error
             if not self._breaker.allows(reason):
                 raise error
-            await self._in_time(self._quarantine.save, claim, error)
+            await self._within_lease(self._quarantine.store, claim, error)
             with anyio.CancelScope(shield=True):  # from here on Fail is the only right word
-                await self._ledger.failing(task.id, message)
+                await self._claims.record_failing(task.id, message)
             await self._source.fail(task, message)
         except ClaimConflict as why:
             self._on_event(ClaimLost(task, why))
             return True
         except AlumaAsyncError as why:
-            if (open_claim := self._ledger.get(task.id)) and open_claim.step is ClaimState.FAILING:
+            if (open_claim := self._claims.get(task.id)) and open_claim.step is ClaimState.FAILING:
                 self._on_event(SettlementUnconfirmed(task, why))
                 return False
             if why is not error:
@@ -174,7 +176,7 @@ class Worker:
             raise
         if self._breaker.record_failure(reason):
             self._on_event(FailureBreakerOpened(task, error))
-        await self._cooldown.forget(task.id)
+        await self._cooldown.clear_task(task.id)
         self._on_event(TaskFailed(task, error))
         return True
 
@@ -183,10 +185,10 @@ class Worker:
     ) -> None:
         # Held back first, so that no crash makes a hot loop of it; and again from when it was given back, since a
         # Cancel that was lost sight of must not come in after the next Start.
-        hold = await self._cooldown.hold(task.id, error, park=park)
+        hold = await self._cooldown.start(task.id, error, park=park)
         if give_back:
             await self._let_go(task)
-            await self._cooldown.renew(hold)
+            await self._cooldown.restart(hold)
         if hold.parked:
             self._on_event(TaskParked(task, hold))
         else:
@@ -199,13 +201,13 @@ class Worker:
 
     async def _let_go(self, task: ExportTask) -> Event | None:
         """Say the last word about a claim, even when cancelled ourselves; what found no hearing is said later."""
-        claim = self._ledger.get(task.id)
+        claim = self._claims.get(task.id)
         if claim is None:
             return None
         error = SourceError(f"task {task.id}: no answer in time")
-        with anyio.CancelScope(shield=True), anyio.move_on_after(GIVE_BACK_SECONDS):
+        with anyio.CancelScope(shield=True), anyio.move_on_after(SETTLE_TIMEOUT_SECONDS):
             try:
-                return await last_word(self._source, task, claim)
+                return await settle_claim(self._source, task, claim)
             except SourceError as why:
                 error = why
         self._on_event(SettlementDeferred(task, error))

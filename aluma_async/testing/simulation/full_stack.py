@@ -149,7 +149,7 @@ class _WatchedSqlite(SqliteJournal):
         self._instance = instance
 
     async def flush(self) -> None:
-        if self._waiting:
+        if self._pending:
             await self._instance.point()
             if loop_time() < self._instance.journal_broken_until:
                 raise JournalError("the journal's disk is full")
@@ -158,9 +158,9 @@ class _WatchedSqlite(SqliteJournal):
 
     def durable(self) -> Sequence[Record]:
         """What a next process would find."""
-        return sqlite.look(self._where)
+        return sqlite.read_records(self._where)
 
     def die(self) -> None:
         """Let go as the system does for a process that is gone: nothing that waits is written."""
-        self._waiting.clear()
+        self._pending.clear()
         self.close()

@@ -25,7 +25,7 @@ from aluma_async.exceptions import (
 )
 from aluma_async.journal.memory import MemoryJournal, Record
 from aluma_async.models import Claim, ClaimRecord, ClaimState, ExportFile, ExportTask
-from aluma_async.pipeline.claim_tracker import UNHEARD_SECONDS
+from aluma_async.pipeline.claim_tracker import SETTLE_RETRY_SECONDS
 from aluma_async.policy.lease import LATE_START_SECONDS, SAFE_LEASE_FRACTION, elapsed
 from aluma_async.ports import Clock, RequestLimiter, TaskSource
 from aluma_async.testing.destination import MemoryDelivery, MemoryDestination
@@ -34,7 +34,7 @@ from aluma_async.testing.virtual_time import Process
 
 PROMPT_SECONDS = 5.0
 """After a restart each claim of the last process is spoken of within this."""
-_SLACK = UNHEARD_SECONDS + 120.0  # a request that begins inside a limit may end outside of it
+_SLACK = SETTLE_RETRY_SECONDS + 120.0  # a request that begins inside a limit may end outside of it
 
 
 class Violation(AssertionError):
@@ -295,7 +295,7 @@ class WatchedJournal(MemoryJournal):
         self._instance = instance
 
     async def flush(self) -> None:
-        if self._waiting:
+        if self._pending:
             await self._instance.point()
             if loop_time() < self._instance.journal_broken_until:
                 raise JournalError("the journal's disk is full")

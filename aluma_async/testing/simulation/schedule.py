@@ -235,7 +235,7 @@ class Schedule:
             async with self._exporter(instance) as exporter:
                 self._exporters[instance.number] = exporter
                 await exporter.run()
-                self._witness.demand(not exporter.in_hand, "something is in hand after the end")
+                self._witness.demand(not exporter.tasks_in_progress, "something is in hand after the end")
         except Exception as error:  # noqa: BLE001 - an exporter may find Aluma away; a defect shows in the trace
             self._witness.saw(f"{instance.number} ended: {type(error).__name__}: {error}")
             self._witness.demand(
@@ -271,7 +271,7 @@ class Schedule:
             "retry": RetryPolicy(chosen.attempts),
             "cooldown": Backoff(chosen.cooldown, 600),
             "polling": Backoff(2, 60),
-            "park": 600,
+            "park_seconds": 600,
             "claim_timeout": CLAIM_TIMEOUT,
             "on_event": instance.on_event,
             "clock": self.clock,
