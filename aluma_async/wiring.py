@@ -46,7 +46,7 @@ async def _open_client(
 ) -> AsyncIterator[AlumaClient]:
     credentials = credentials or config.credentials()
     downloads = DownloadLimits(
-        hosts=config.aluma.download_hosts,
+        redirect_hosts=config.aluma.download_hosts,
         max_bytes=config.limits.max_file_bytes,
         min_bytes_per_second=config.limits.min_bytes_per_second,
     )

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from aluma_async import AlumaClient, Credentials
 from aluma_async.ports import OnEvent, RequestLimiter
-from aluma_async.testing import Behaviour, FaultPlan, MemoryConnector, SimulatedAluma, Work, simulated_app
+from aluma_async.testing import Behaviour, FaultPlan, MemoryConnector, SampleData, SimulatedAluma, simulated_app
 
 BASE_URL = "http://aluma.test/v1"
 
@@ -53,5 +53,5 @@ async def client_of(
         )
 
 
-def expected_texts(work: Work, number: int) -> list[bytes]:
-    return [work.content(file) for document in work.documents(number) for file in document]
+def expected_texts(sample_data: SampleData, number: int) -> list[bytes]:
+    return [sample_data.content(file) for document in sample_data.documents(number) for file in document]

@@ -61,7 +61,7 @@ def test_it_finds_every_task_and_every_byte_below_a_base_url_with_a_path():
                     else:
                         assert file.content.encode() == data
                 await client.complete(task)
-        assert aluma.ledger() == {"completed": 20}
+        assert aluma.count_by_state() == {"completed": 20}
         assert [type(event) for event in told] == [events.RowSkipped]
 
     run_virtual(main)
@@ -70,7 +70,7 @@ def test_it_finds_every_task_and_every_byte_below_a_base_url_with_a_path():
 def test_only_the_projects_asked_for_are_listed_by_id_or_by_name():
     async def main():
         aluma = simulated(8)
-        (id_, _), (_, name) = aluma.work.project(0), aluma.work.project(1)
+        (id_, _), (_, name) = aluma.sample_data.project(0), aluma.sample_data.project(1)
         async with client_of(aluma, projects=(id_, name)) as client:
             assert [task.id for task in await pending(client)] == [aluma.ids()[n] for n in (0, 1, 4, 5)]
 
@@ -142,7 +142,7 @@ def test_a_start_that_goes_wrong_is_sent_once_and_told_apart(fault, error, carri
                 await client.start(ExportTask(aluma.ids()[0]))
             assert type(caught.value) is error
             assert aluma.counts["start"] == carried_out
-            assert faults.left("start") == 0
+            assert faults.remaining("start") == 0
 
     run_virtual(main)
 
@@ -156,7 +156,7 @@ def test_a_read_that_goes_wrong_can_simply_be_made_again(fault):
         async with client_of(aluma, faults) as client:
             with pytest.raises(Unavailable):
                 await pending(client)
-            while faults.left("list"):
+            while faults.remaining("list"):
                 with pytest.raises(Unavailable):
                     await pending(client)
             assert len(await pending(client)) == 1

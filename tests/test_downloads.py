@@ -173,7 +173,7 @@ def redirecting(*locations, status=302):
 def test_a_download_may_be_redirected_and_the_token_stays_at_home(status):
     async def main():
         reply = redirecting("/v1/elsewhere", "https://files.test/blob?signed=1", status=status)
-        async with serving(reply, hosts=["files.test"]) as (client, seen):
+        async with serving(reply, redirect_hosts=["files.test"]) as (client, seen):
             assert await download(client, CLAIM) == BODY
             assert [request.headers["Host"] for request in seen] == ["aluma.test", "aluma.test", "files.test"]
             assert [request.headers.get("Authorization") for request in seen] == ["Bearer the-token"] * 2 + [None]
@@ -200,8 +200,8 @@ def test_a_download_may_be_redirected_and_the_token_stays_at_home(status):
 )
 def test_no_other_host_is_asked(location):
     async def main():
-        hosts = ["files.test", "169.254.169.254", "10.0.0.1", "::1"]
-        async with serving(redirecting(*[location] * 9), hosts=hosts) as (client, seen):
+        redirect_hosts = ["files.test", "169.254.169.254", "10.0.0.1", "::1"]
+        async with serving(redirecting(*[location] * 9), redirect_hosts=redirect_hosts) as (client, seen):
             with pytest.raises(SourceError):
                 await download(client, CLAIM)
             assert {request.headers["Host"] for request in seen} == {"aluma.test"}

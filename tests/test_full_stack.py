@@ -27,7 +27,7 @@ def test_whatever_goes_wrong_every_task_ends_exported_with_every_byte(seed, tmp_
             conflict_status=chance.choice([400, 404, 409, 422]),
             repeated_complete_accepted=chance.random() < 0.5,
             list_stale_seconds=chance.choice([0, 5]),
-            list_cap=chance.choice([0, 7]),
+            max_listed=chance.choice([0, 7]),
             token_seconds=chance.choice([60, 86400]),
         )
         rates = {fault: chance.choice([0, 0, 0.02, 0.1]) for fault in Fault}
@@ -43,7 +43,7 @@ def test_whatever_goes_wrong_every_task_ends_exported_with_every_byte(seed, tmp_
                 await anyio.sleep(12 * 3600)
                 exporter.stop()
         destination.close()
-        assert aluma.ledger() == {"completed": 20}, rates
+        assert aluma.count_by_state() == {"completed": 20}, rates
         expected = Counter(data for task_id in aluma.ids() for _, _, data in aluma.expected(task_id))
         files = [path for path in tmp_path.rglob("*") if path.is_file() and ".aluma-async" not in path.parts]
         assert Counter(path.read_bytes() for path in files) == expected

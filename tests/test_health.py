@@ -148,7 +148,7 @@ def test_metrics_journal_summary_and_aluma_agree_at_the_end_of_a_faulty_run(seed
             exporter.stop()
         now = scraped(metrics)
         outcomes = {outcome: now["tasks_total", outcome] for outcome in OUTCOMES.values()}
-        assert aluma.ledger() == {"completed": 60}
+        assert aluma.count_by_state() == {"completed": 60}
         assert outcomes["exported"] == summary[0].exported == 60
         assert outcomes["cancelled"] + outcomes["parked"] == summary[0].cancelled
         assert outcomes["refused"] + outcomes["lost"] == summary[0].lost
@@ -240,7 +240,7 @@ def test_an_idle_exporter_and_one_that_cannot_save_are_not_stuck():
             await anyio.sleep(10)
             group.cancel_scope.cancel()
         assert set(worst) == {""}
-        assert aluma.ledger() == {"completed": 40}
+        assert aluma.count_by_state() == {"completed": 40}
 
     run_virtual(main)
 
@@ -288,7 +288,7 @@ def test_a_worker_that_hangs_is_seen_though_all_others_go_on():
         async with anyio.create_task_group() as group:
             group.start_soon(exporter.run)
             await anyio.sleep(590)
-            assert aluma.ledger()["completed"] > 30
+            assert aluma.count_by_state()["completed"] > 30
             assert not vitals.stuck()
             await anyio.sleep(20)
             assert vitals.stuck().startswith("no sign of 1 task in hand for 10 min")

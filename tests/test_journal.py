@@ -273,7 +273,7 @@ def test_a_claim_whose_time_is_over_is_not_spoken_of():
         world.aluma.start(task_id)  # somebody else
         await world.next().run_until_drained()
         assert world.aluma.counts["complete"] == world.aluma.counts["cancel"] == 0
-        assert world.aluma.ledger() == {"pending:complete_client_action": 1}
+        assert world.aluma.count_by_state() == {"pending:complete_client_action": 1}
 
     run_virtual(main)
 
@@ -294,13 +294,13 @@ def test_a_start_that_is_carried_out_late_is_given_back_in_seconds_or_minutes_no
                 world.destination.unavailable = True  # so that it is not simply exported meanwhile
                 await anyio.sleep(late)
                 (task_id,) = world.aluma.ids()
-                if world.aluma.ledger().get("pending:start_client_action"):
+                if world.aluma.count_by_state().get("pending:start_client_action"):
                     world.aluma.start(task_id)
                 await anyio.sleep(LATE_START_SECONDS)
                 world.destination.unavailable = False
                 await anyio.sleep(3600)
                 exporter.stop()
-            assert world.aluma.ledger() == {"completed": 1}, late
+            assert world.aluma.count_by_state() == {"completed": 1}, late
             assert not world.aluma.counts["requeued"], late
 
     run_virtual(main)
@@ -336,7 +336,7 @@ def test_a_parked_task_rests_until_an_operator_releases_it():
             assert (parked.hold.failures, parked.hold.seconds) == (2, 99_999)
             world.journal.release(parked.task.id)
             await anyio.sleep(100)
-            assert world.aluma.ledger() == {"completed": 1}
+            assert world.aluma.count_by_state() == {"completed": 1}
             exporter.stop()
 
     run_virtual(main)

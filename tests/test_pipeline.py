@@ -62,7 +62,7 @@ def test_every_task_that_waits_is_exported_with_every_byte():
         assert summary.everything_exported
         assert summary.exported == 50
         assert summary.bytes == sum(len(d) for i in world.aluma.ids() for _, _, d in world.aluma.expected(i))
-        assert world.aluma.ledger() == {"completed": 50}
+        assert world.aluma.count_by_state() == {"completed": 50}
 
     run_virtual(main)
 
@@ -148,7 +148,7 @@ def test_a_task_with_more_to_download_than_a_claim_lasts_is_finished_in_several_
             await anyio.sleep(3000)
             exporter.stop()
         folder.close()
-        assert aluma.ledger() == {"completed": 1}
+        assert aluma.count_by_state() == {"completed": 1}
         assert source.downloads == 8
         assert {path.name: path.read_bytes()[-1] for path in tmp_path.glob("*.pdf")} == {
             f"{number}.pdf": number for number in range(8)
@@ -306,7 +306,7 @@ def test_two_exporters_on_one_account_share_the_work():
         async with anyio.create_task_group() as group:
             group.start_soon(world.exporter.run_until_drained)
             group.start_soon(other.run_until_drained)
-        assert world.aluma.ledger() == {"completed": 40}
+        assert world.aluma.count_by_state() == {"completed": 40}
         assert world.aluma.counts["start"] == 40
         world.check()
 
@@ -480,7 +480,7 @@ def test_while_aluma_is_away_the_backlog_is_not_churned_through_and_no_task_is_b
             group.start_soon(world.exporter.run)
             await anyio.sleep(7200 + 120)
             world.exporter.stop()
-        assert world.aluma.ledger() == {"completed": 500}, "it goes on by itself"
+        assert world.aluma.count_by_state() == {"completed": 500}, "it goes on by itself"
         assert not world.count(events.TaskCancelled)
         assert world.aluma.counts["list"] < 150
 
@@ -531,7 +531,7 @@ def test_an_exporter_can_be_resized_before_it_runs():
                 await anyio.sleep(3.5)
                 assert world.destination.open_deliveries <= then
             world.check()
-            assert world.aluma.ledger() == {"completed": 40}
+            assert world.aluma.count_by_state() == {"completed": 40}
 
     run_virtual(main)
 
@@ -594,7 +594,7 @@ def test_under_faults_of_all_kinds_nothing_is_lost_and_in_the_end_all_is_exporte
             assert Counter(data for _, _, data in world.aluma.expected(task_id)) == Counter(
                 world.destination.tasks[task_id].values()
             )
-        assert world.aluma.ledger() == {"completed": 15}
+        assert world.aluma.count_by_state() == {"completed": 15}
 
     run_virtual(main)
 

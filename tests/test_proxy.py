@@ -108,7 +108,7 @@ def test_an_authority_of_ones_own_stands_beside_those_of_the_system(authority, t
             assert await listed(port, ca_file=ca_file) == []
         config = Config(aluma=AlumaConfig(ca_file=ca_file))
         async with open_client(config, Credentials("i", "s")) as client:
-            trusted = client._requests.session.connector._ssl.cert_store_stats()["x509_ca"]
+            trusted = client._transport.session.connector._ssl.cert_store_stats()["x509_ca"]
             assert trusted == ssl.create_default_context().cert_store_stats()["x509_ca"] + 1
 
     asyncio.run(main())

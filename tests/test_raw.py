@@ -143,8 +143,8 @@ def test_a_put_whose_answer_is_lost_is_sent_once_and_ambiguous(reply):
     ],
 )
 def test_a_put_whose_answer_never_ends_is_given_up_and_stands_for_what_was_seen_of_it(verb, reply, error, monkeypatch):
-    monkeypatch.setattr("aluma_async.aluma.transport.LONGEST_REQUEST", 0.5)
-    monkeypatch.setattr("aluma_async.aluma.responses._EPILOGUE_SECONDS", 0.1)
+    monkeypatch.setattr("aluma_async.aluma.transport.REQUEST_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr("aluma_async.aluma.responses._ERROR_BODY_SECONDS", 0.1)
     limit = Throttle(1, uniform=lambda low, _: low, on_event=lambda _: None)
 
     async def main():

@@ -149,18 +149,18 @@ def test_retry_after_is_read_as_seconds_or_as_a_date_relative_to_the_servers_own
 
 def test_a_token_reply_is_read_whatever_it_says_of_its_life():
     for life, seconds in ((86400, 86400), ("3600", 3600), (None, 300), (0, 300), (-1, 300), ("soon", 300)):
-        assert wire.token(msgspec.json.encode({"access_token": "t", "expires_in": life})) == ("t", seconds)
-    assert wire.token(b'{"access_token":"t"}') == ("t", 300)
+        assert wire.decode_token(msgspec.json.encode({"access_token": "t", "expires_in": life})) == ("t", seconds)
+    assert wire.decode_token(b'{"access_token":"t"}') == ("t", 300)
     for bad in (b"", b"{}", b'{"access_token":"a\\r\\nb"}', b"<html>"):
         with pytest.raises(InvalidResponse):
-            wire.token(bad)
+            wire.decode_token(bad)
 
 
 def test_an_errors_reason_is_read_in_all_known_shapes_and_kept_short():
-    assert wire.problem(b'{"message":"no\\nway"}') == "no way"
-    assert wire.problem(b'{"title":"Bad","detail":"very","status":422}') == "Bad: very"
-    assert wire.problem(b"Bad gateway") == wire.problem(b"") == wire.problem(b"[]") == ""
-    assert len(wire.problem(json.dumps({"message": "x" * 9999}).encode())) <= 200
+    assert wire.error_message(b'{"message":"no\\nway"}') == "no way"
+    assert wire.error_message(b'{"title":"Bad","detail":"very","status":422}') == "Bad: very"
+    assert wire.error_message(b"Bad gateway") == wire.error_message(b"") == wire.error_message(b"[]") == ""
+    assert len(wire.error_message(json.dumps({"message": "x" * 9999}).encode())) <= 200
 
 
 def test_a_long_listing_is_read_in_windows():

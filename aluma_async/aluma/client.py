@@ -14,8 +14,8 @@ from urllib.parse import quote
 import aiohttp
 
 from aluma_async.aluma import responses, wire
-from aluma_async.aluma.download import MOST_REDIRECTS, Download, DownloadLimits
-from aluma_async.aluma.transport import CALL, Requests
+from aluma_async.aluma.download import MAX_REDIRECTS, Download, DownloadLimits
+from aluma_async.aluma.transport import CALL_TIMEOUT, ApiTransport
 from aluma_async.clock import loop_time
 from aluma_async.config import Credentials
 from aluma_async.events import Event, RowSkipped
@@ -41,7 +41,7 @@ class AlumaClient:
     """Aluma's tasks API.
 
     ``base_url`` may have a path. ``projects`` (ids or names) limits listings. ``session`` stays the
-    caller's; it needs no settings, but a connection limit below that of ``permits`` makes requests wait.
+    caller's; it needs no settings, but a connection limit below that of ``request_limiter`` makes requests wait.
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class AlumaClient:
         request_limiter: RequestLimiter | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
-        self._permits: RequestLimiter = request_limiter or _Unlimited()
-        self._requests = Requests(session, base_url, credentials, self._permits, downloads.hosts)
+        self._request_limiter: RequestLimiter = request_limiter or _Unlimited()
+        self._transport = ApiTransport(session, base_url, credentials, self._request_limiter, downloads.redirect_hosts)
         self._projects = frozenset(projects)
         self._downloads = downloads
         self._on_event: Callable[[Event], None] = on_event or (lambda _: None)
@@ -65,10 +65,10 @@ class AlumaClient:
         """Yield the tasks that wait for export, oldest first, as they arrive."""
         decoder = wire.ListingDecoder(lambda reason: self._on_event(RowSkipped(reason)))
         path = f"/tasks?state={wire.PENDING}&client_action=export"
-        async with self._requests.get("list tasks", path) as response:
-            while piece := await responses.piece("list tasks", response):
-                await self._permits.consume_bytes(len(piece))
-                if tasks := self._wanted(decoder.feed(piece)):
+        async with self._transport.get("list tasks", path) as response:
+            while chunk := await responses.read_chunk("list tasks", response):
+                await self._request_limiter.consume_bytes(len(chunk))
+                if tasks := self._wanted(decoder.feed(chunk)):
                     yield tasks
         if tasks := self._wanted(decoder.close()):
             yield tasks
@@ -80,11 +80,11 @@ class AlumaClient:
 
     def open_file(self, claim: Claim, file: ExportFile) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """Open a download; its bytes come as they arrive."""
-        what = f"download file {file.number} of task {claim.task.id}"
-        if why := wire.unsafe_url(file.url):
-            raise SourceError(f"{what}: {why}")
-        fetch = partial(self._requests.get, what, file.url, redirects=MOST_REDIRECTS)
-        return Download(what, file, fetch, self._permits, self._downloads)
+        operation = f"download file {file.number} of task {claim.task.id}"
+        if reason := wire.unsafe_url(file.url):
+            raise SourceError(f"{operation}: {reason}")
+        fetch = partial(self._transport.get, operation, file.url, redirects=MAX_REDIRECTS)
+        return Download(operation, file, fetch, self._request_limiter, self._downloads)
 
     async def complete(self, task: ExportTask) -> None:
         """Say that a task is exported."""
@@ -100,14 +100,14 @@ class AlumaClient:
 
     async def state(self, task: ExportTask) -> str | None:
         """Tell a task's state; None if Aluma does not know it."""
-        what = f"look up task {task.id}"
+        operation = f"look up task {task.id}"
         try:
-            async with self._requests.get(what, _path(task), timeout=CALL) as response:
-                return wire.state(await responses.body(response, responses.LONGEST_ERROR))
+            async with self._transport.get(operation, _path(task), timeout=CALL_TIMEOUT) as response:
+                return wire.decode_state(await responses.read_body(response, responses.MAX_ERROR_BODY_BYTES))
         except FileMissing:
             return None
-        except responses.NO_ANSWER as error:
-            raise responses.lost(what, error, changes=False) from None
+        except responses.TRANSPORT_ERRORS as error:
+            raise responses.map_transport_error(operation, error, changes=False) from None
 
     def _wanted(self, tasks: list[ExportTask]) -> list[ExportTask]:
         if not self._projects:
@@ -116,8 +116,8 @@ class AlumaClient:
 
     def _change(self, verb: str, task: ExportTask, body: object = None) -> Awaitable[tuple[float, bytes]]:
         path = f"{_path(task)}/{verb}_client_action?action=export"
-        begins = verb == "start"
-        return self._requests.put(f"{verb} task {task.id}", path, body, urgent=not begins, reply=begins)
+        is_start = verb == "start"
+        return self._transport.put(f"{verb} task {task.id}", path, body, urgent=not is_start, reply=is_start)
 
 
 def _path(task: ExportTask) -> str:

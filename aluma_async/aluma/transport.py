@@ -1,4 +1,4 @@
-"""``Requests``: how a request is sent: with a good token, while a permit is held, and led only to where it may be.
+"""``ApiTransport``: how a request is sent: with a good token, while a permit is held, and led only to where it may be.
 
 It promises: the token is sent to the API's own origin only; a request that changes a task is awaited to its answer
 even if the caller is cancelled. It knows no verb of the API but the one that gives tokens.
@@ -11,24 +11,24 @@ import aiohttp
 from yarl import URL
 
 from aluma_async.aluma import responses, wire
-from aluma_async.aluma.download import REDIRECTS, redirected
-from aluma_async.aluma.token import TokenKeeper
+from aluma_async.aluma.download import REDIRECTS, resolve_redirect
+from aluma_async.aluma.token import TokenCache
 from aluma_async.concurrency.deadline import SharedDeadline
 from aluma_async.config import Credentials
 from aluma_async.exceptions import AuthenticationFailed
 from aluma_async.ports import RequestLimiter
 
-LONGEST_REQUEST = 60.0
+REQUEST_TIMEOUT_SECONDS = 60.0
 """Seconds for any request but a listing and a download; for these, seconds without a byte."""
 
-READ = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=LONGEST_REQUEST)
-CALL = aiohttp.ClientTimeout(total=LONGEST_REQUEST, sock_connect=10)
-_CHANGE = aiohttp.ClientTimeout(total=None, sock_connect=10)  # a time limit of ours ends it
+STREAM_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=REQUEST_TIMEOUT_SECONDS)
+CALL_TIMEOUT = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS, sock_connect=10)
+_CHANGE_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10)  # a time limit of ours ends it
 _CREDENTIALS_HINT = "Check ALUMA_CLIENT_ID and ALUMA_CLIENT_SECRET, or client_id and client_secret_file."
 
 
-class Requests:
-    """Sends to the API at ``base_url``, which may have a path; a download may be led to ``hosts``, with no token."""
+class ApiTransport:
+    """Sends to the API at ``base_url``, which may have a path; only downloads may go to ``redirect_hosts``."""
 
     def __init__(
         self,
@@ -36,42 +36,42 @@ class Requests:
         base_url: str,
         credentials: Credentials,
         request_limiter: RequestLimiter,
-        hosts: Collection[str],
+        redirect_hosts: Collection[str],
     ) -> None:
         self.session = session
         self.base_url = base_url.rstrip("/")
         self.request_limiter = request_limiter
-        self.keeper = TokenKeeper(self._fetch_token)
-        self.hosts = hosts
+        self.token_cache = TokenCache(self._fetch_token)
+        self.redirect_hosts = redirect_hosts
         self._credentials = credentials
-        self._limit = SharedDeadline(LONGEST_REQUEST)
+        self._limit = SharedDeadline(REQUEST_TIMEOUT_SECONDS)
 
     def get(
         self,
-        what: str,
+        operation: str,
         path: str,
         headers: Mapping[str, str] = MappingProxyType({}),
         *,
-        timeout: aiohttp.ClientTimeout = READ,
+        timeout: aiohttp.ClientTimeout = STREAM_TIMEOUT,
         redirects: int = 0,
-    ) -> "Reading":
+    ) -> "_GetRequest":
         """Send a GET; its permit is held until the block is left."""
-        return Reading(self, what, self.url(path), headers, timeout, redirects)
+        return _GetRequest(self, operation, self.url(path), headers, timeout, redirects)
 
-    async def put(self, what: str, path: str, body: object, *, urgent: bool, reply: bool) -> tuple[float, bytes]:
+    async def put(self, operation: str, path: str, body: object, *, urgent: bool, reply: bool) -> tuple[float, bytes]:
         """Send a PUT; return when it was sent, and the body of its reply where that is needed (``reply``)."""
         url = self.url(path)
-        for chances in (1, 0):
-            token = await self.keeper.token()
+        for attempts_left in (1, 0):
+            token = await self.token_cache.token()
             async with self.request_limiter.permit(urgent=urgent) as sent_at:
-                answer = await self._change(what, url, body, token, sent_at, reply=reply)
+                answer = await self._change(operation, url, body, token, sent_at, reply=reply)
             if answer is not None:
                 return sent_at, answer
-            self.token_refused(token, chances)
+            self.discard_token(token, attempts_left)
         raise AssertionError  # the second refusal has raised
 
     async def _change(
-        self, what: str, url: URL, body: object, token: str, sent_at: float, *, reply: bool
+        self, operation: str, url: URL, body: object, token: str, sent_at: float, *, reply: bool
     ) -> bytes | None:
         """Send a PUT once; the body of a good reply, or None if the token was refused."""
         # It is awaited to its answer: without that nobody would know whose the task is.
@@ -81,70 +81,72 @@ class Requests:
                     url,
                     json=body,
                     headers={"Authorization": f"Bearer {token}"},
-                    timeout=_CHANGE,
+                    timeout=_CHANGE_TIMEOUT,
                     allow_redirects=False,
-                    middlewares=(responses.no_replay,),
+                    middlewares=(responses.prevent_resend,),
                 ) as response:
                     if response.status == 401:
                         return None
-                    await responses.check(what, response, changes=True)
-                    return await responses.accepted(response, needed=reply)
-            except responses.NO_ANSWER as error:
-                raise responses.lost(what, error, changes=True) from None
-        raise responses.lost(what, TimeoutError(), changes=True)
+                    await responses.raise_for_status(operation, response, changes=True)
+                    return await responses.read_accepted(response, needed=reply)
+            except responses.TRANSPORT_ERRORS as error:
+                raise responses.map_transport_error(operation, error, changes=True) from None
+        raise responses.map_transport_error(operation, TimeoutError(), changes=True)
 
     def url(self, path: str) -> URL:
         """Join by hand: urljoin would drop the base URL's path. Aluma's urls go out as they came, not encoded again."""
         return URL(self.base_url + path, encoded=True)
 
-    def token_refused(self, token: str, chances: int) -> None:
+    def discard_token(self, token: str, attempts_left: int) -> None:
         """Forget a token. Raises ``AuthenticationFailed`` if there are no more chances."""
-        self.keeper.discard(token)
-        if not chances:
+        self.token_cache.discard(token)
+        if not attempts_left:
             raise AuthenticationFailed("Aluma refused a token that it had just given (401)", hint=_CREDENTIALS_HINT)
 
     async def _fetch_token(self) -> tuple[str, float]:
-        what = "get a token"
-        who = {"client_id": self._credentials.client_id, "client_secret": self._credentials.client_secret}
+        operation = "get a token"
+        credentials = {"client_id": self._credentials.client_id, "client_secret": self._credentials.client_secret}
         url = self.url("/oauth/token")
         async with self.request_limiter.permit(urgent=True):
             try:
-                async with self.session.post(url, json=who, timeout=CALL, allow_redirects=False) as response:
+                async with self.session.post(
+                    url, json=credentials, timeout=CALL_TIMEOUT, allow_redirects=False
+                ) as response:
                     if response.status in (400, 401, 403):
                         raise AuthenticationFailed(
                             f"Aluma refused the client id and secret ({response.status})", hint=_CREDENTIALS_HINT
                         )
-                    await responses.check(what, response, changes=False)
-                    return wire.token(await responses.body(response, responses.LONGEST_ERROR))
-            except responses.NO_ANSWER as error:
-                raise responses.lost(what, error, changes=False) from None
+                    await responses.raise_for_status(operation, response, changes=False)
+                    return wire.decode_token(await responses.read_body(response, responses.MAX_ERROR_BODY_BYTES))
+            except responses.TRANSPORT_ERRORS as error:
+                raise responses.map_transport_error(operation, error, changes=False) from None
 
 
-class Reading:
+class _GetRequest:
     """A GET: repeated with a fresh token, or where it is led to. A class, as a generator would cost a tenth of it."""
 
-    __slots__ = ("_headers", "_owner", "_permit", "_redirects", "_response", "_timeout", "_url", "_what")
+    __slots__ = ("_headers", "_operation", "_owner", "_permit", "_redirects", "_response", "_timeout", "_url")
 
     def __init__(
         self,
-        owner: Requests,
-        what: str,
+        owner: ApiTransport,
+        operation: str,
         url: URL,
         headers: Mapping[str, str],
         timeout: aiohttp.ClientTimeout,
         redirects: int,
     ) -> None:
         self._owner = owner
-        self._what = what
+        self._operation = operation
         self._url = url
         self._headers = headers
         self._timeout = timeout
         self._redirects = redirects
 
     async def __aenter__(self) -> aiohttp.ClientResponse:
-        owner, at_home, chances = self._owner, True, 1
+        owner, is_api_origin, attempts_left = self._owner, True, 1
         while True:
-            token = await owner.keeper.token() if at_home else ""
+            token = await owner.token_cache.token() if is_api_origin else ""
             self._permit = owner.request_limiter.permit()
             await self._permit.__aenter__()
             try:
@@ -157,10 +159,10 @@ class Reading:
                 return answer
             await self._permit.__aexit__(None, None, None)
             if answer is None:
-                owner.token_refused(token, chances)
-                chances -= 1
+                owner.discard_token(token, attempts_left)
+                attempts_left -= 1
             else:
-                self._url, at_home = answer, answer.origin() == URL(owner.base_url).origin()
+                self._url, is_api_origin = answer, answer.origin() == URL(owner.base_url).origin()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -170,21 +172,21 @@ class Reading:
 
     async def _answer(self, token: str) -> aiohttp.ClientResponse | URL | None:
         """Send it once: a good reply, where it was redirected to, or None if the token was refused."""
-        owner, what = self._owner, self._what
-        sent = {"Authorization": f"Bearer {token}", **self._headers} if token else self._headers
+        owner, operation = self._owner, self._operation
+        headers = {"Authorization": f"Bearer {token}", **self._headers} if token else self._headers
         try:
-            response = await owner.session.get(self._url, headers=sent, timeout=self._timeout, allow_redirects=False)
-        except responses.NO_ANSWER as error:
-            raise responses.lost(what, error, changes=False) from None
+            response = await owner.session.get(self._url, headers=headers, timeout=self._timeout, allow_redirects=False)
+        except responses.TRANSPORT_ERRORS as error:
+            raise responses.map_transport_error(operation, error, changes=False) from None
         good = False
         try:
             if self._redirects and response.status in REDIRECTS:
                 self._redirects -= 1
                 location = response.headers.get("Location", "")
-                return redirected(what, self._url, location, URL(owner.base_url), owner.hosts)
+                return resolve_redirect(operation, self._url, location, URL(owner.base_url), owner.redirect_hosts)
             if response.status == 401 and token:
                 return None
-            await responses.check(what, response, changes=False)
+            await responses.raise_for_status(operation, response, changes=False)
             good = True
             return response
         finally:

@@ -22,7 +22,7 @@ PENDING = "pending:start_client_action"
 _UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
 
 
-class _Row(Struct):
+class _TaskRow(Struct):
     id: str
     name: str | None = None
     project_id: str | None = None
@@ -32,7 +32,7 @@ class _Row(Struct):
     client_action: str | None = None
 
 
-class _Envelope(Struct):
+class _TaskList(Struct):
     tasks: list[msgspec.Raw]
 
 
@@ -69,10 +69,10 @@ class _Problem(Struct):
     detail: str | None = None
 
 
-_rows = msgspec.json.Decoder(list[_Row])
-_row = msgspec.json.Decoder(_Row)
+_rows = msgspec.json.Decoder(list[_TaskRow])
+_row = msgspec.json.Decoder(_TaskRow)
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
-_envelope = msgspec.json.Decoder(_Envelope)
+_task_list = msgspec.json.Decoder(_TaskList)
 _spec = msgspec.json.Decoder(_Spec)
 
 # An id becomes a part of a path, so it must not be able to leave its place there.
@@ -89,22 +89,22 @@ class ListingDecoder:
 
     WINDOW = 256 * 1024
     """Bytes that are collected before rows are decoded."""
-    LONGEST_ROW = 32 * 1024 * 1024
+    MAX_ROW_BYTES = 32 * 1024 * 1024
     """Bytes without one whole row after which the reply is given up."""
-    _CUTS = 64
+    _MAX_CUTS = 64
 
     def __init__(self, on_skipped: Callable[[str], None]) -> None:
         self._on_skipped = on_skipped
         self._head = b""
         self._buffer = bytearray()
 
-    def feed(self, piece: bytes) -> list[ExportTask]:
+    def feed(self, chunk: bytes) -> list[ExportTask]:
         """Take some bytes; return the tasks that are complete by now. Raises ``InvalidResponse``."""
-        self._buffer += piece
+        self._buffer += chunk
         if len(self._buffer) < self.WINDOW or not (self._head or self._find_head()):
             return []
         end = len(self._buffer)
-        for _ in range(self._CUTS):
+        for _ in range(self._MAX_CUTS):
             end = self._buffer.rfind(b"}", 0, end)
             if end < 0:
                 break
@@ -114,30 +114,30 @@ class ListingDecoder:
                 continue
             del self._buffer[: end + 1]
             return tasks
-        if len(self._buffer) > self.LONGEST_ROW:
+        if len(self._buffer) > self.MAX_ROW_BYTES:
             raise InvalidResponse("the list of tasks cannot be read: no end of a row in 32 MiB")
         return []
 
     def close(self) -> list[ExportTask]:
         """Return the last tasks. Raises ``InvalidResponse`` unless the whole reply has arrived."""
         try:
-            rest = _envelope.decode(self._head + self._buffer.lstrip(b", \t\r\n"))
+            rest = _task_list.decode(self._head + self._buffer.lstrip(b", \t\r\n"))
         except _UNREADABLE:
             raise InvalidResponse("the list of tasks is not whole, or not the JSON that the API promises") from None
         self._buffer.clear()
-        return self._one_by_one(rest.tasks)
+        return self._decode_individually(rest.tasks)
 
     def _find_head(self) -> bool:
-        for found in re.finditer(rb'"tasks"\s*:\s*\[', bytes(self._buffer)):
-            head = bytes(self._buffer[: found.end()])
+        for match in re.finditer(rb'"tasks"\s*:\s*\[', bytes(self._buffer)):
+            head = bytes(self._buffer[: match.end()])
             try:
-                _envelope.decode(head + b"]}")
+                _task_list.decode(head + b"]}")
             except _UNREADABLE:
                 continue
             self._head = head
-            del self._buffer[: found.end()]
+            del self._buffer[: match.end()]
             return True
-        if len(self._buffer) > self.LONGEST_ROW:
+        if len(self._buffer) > self.MAX_ROW_BYTES:
             raise InvalidResponse("the list of tasks cannot be read: it names no tasks")
         return False
 
@@ -145,9 +145,9 @@ class ListingDecoder:
         try:
             return [task for row in _rows.decode(window) if (task := self._task(row))]
         except _UNREADABLE:
-            return self._one_by_one(_raws.decode(window))
+            return self._decode_individually(_raws.decode(window))
 
-    def _one_by_one(self, raws: list[msgspec.Raw]) -> list[ExportTask]:
+    def _decode_individually(self, raws: list[msgspec.Raw]) -> list[ExportTask]:
         tasks = []
         for raw in raws:
             try:
@@ -159,7 +159,7 @@ class ListingDecoder:
                     tasks.append(task)
         return tasks
 
-    def _task(self, row: _Row) -> ExportTask | None:
+    def _task(self, row: _TaskRow) -> ExportTask | None:
         if row.state not in (None, PENDING) or row.client_action not in (None, "export"):
             return None  # the filter is Aluma's; a server that ignores it must not make us start what is not ours
         if not _ID.fullmatch(row.id):
@@ -189,8 +189,8 @@ def export_spec(body: bytes) -> ExportSpec:
         spec = _spec.decode(body)
     except _UNREADABLE as error:
         # Only msgspec's path and types may be told: its other messages could quote content.
-        why = str(error) if isinstance(error, msgspec.ValidationError) else "not JSON"
-        raise BadSpecification(f"the Export Specification cannot be read: {why}", received=body) from None
+        reason = str(error) if isinstance(error, msgspec.ValidationError) else "not JSON"
+        raise BadSpecification(f"the Export Specification cannot be read: {reason}", received=body) from None
     in_order = ((document, file) for document, within in enumerate(spec.documents) for file in within.files)
     return ExportSpec(tuple(_file(number, document, file) for number, (document, file) in enumerate(in_order)), body)
 
@@ -229,7 +229,7 @@ def unsafe_url(url: str) -> str:
     return ""
 
 
-def token(body: bytes) -> tuple[str, float]:
+def decode_token(body: bytes) -> tuple[str, float]:
     """Decode a token reply to the token and its life in seconds (300 where none is said). Raises ``InvalidResponse``."""
     try:
         reply = msgspec.json.decode(body, type=_Token)
@@ -244,7 +244,7 @@ def token(body: bytes) -> tuple[str, float]:
     return reply.access_token, life if 0 < life < float("inf") else 300.0
 
 
-def state(body: bytes) -> str:
+def decode_state(body: bytes) -> str:
     """Decode the state out of a task. Raises ``InvalidResponse``."""
     try:
         return msgspec.json.decode(body, type=_State).state
@@ -252,13 +252,13 @@ def state(body: bytes) -> str:
         raise InvalidResponse("the reply to the request for a task cannot be read") from None
 
 
-def problem(body: bytes) -> str:
+def error_message(body: bytes) -> str:
     """The reason in an error's body, in one short line; empty if it gives none that can be read."""
     try:
-        said = msgspec.json.decode(body, type=_Problem)
+        error_body = msgspec.json.decode(body, type=_Problem)
     except _UNREADABLE:
         return ""
-    text = said.message or ": ".join(filter(None, (said.title, said.detail)))
+    text = error_body.message or ": ".join(filter(None, (error_body.title, error_body.detail)))
     return "".join(c if c.isprintable() else " " for c in text)[:200].strip()
 
 

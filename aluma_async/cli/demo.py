@@ -38,7 +38,7 @@ async def _demo(tasks: int, output: Path, workers: int, seed: int, progress: boo
     from aluma_async.cli.run import run
     from aluma_async.testing import Behaviour, SimulatedAluma, serve
 
-    behaviour = Behaviour(latency_seconds=_LATENCY_SECONDS, bad_row=False)
+    behaviour = Behaviour(latency_seconds=_LATENCY_SECONDS, malformed_row=False)
     aluma = SimulatedAluma(tasks, seed=seed, behaviour=behaviour, now=anyio.current_time)
     with tempfile.TemporaryDirectory(prefix="aluma-async-demo-") as state:
         async with serve(aluma) as base_url:

@@ -30,8 +30,8 @@ FRAMINGS = ("length", "chunked", "unframed")
 )
 @click.option("--latency", "latency_seconds", type=click.FloatRange(0), default=0, help="Seconds until a reply.")
 @click.option("--max-at-once", type=click.IntRange(0), default=0, help="429 to more requests at once.")
-@click.option("--list-cap", type=click.IntRange(0), default=0, help="Longest listing.")
-@click.option("--bad-row", is_flag=True, help="Let listings hold a row that cannot be read.")
+@click.option("--max-listed", type=click.IntRange(0), default=0, help="Longest listing.")
+@click.option("--malformed-row", is_flag=True, help="Let listings hold a row that cannot be read.")
 @click.option("--claim-timeout", "claim_timeout_seconds", type=float, default=1800, show_default=True, help="Seconds.")
 @click.option("--token-lifetime", "token_seconds", type=float, default=86400, show_default=True, help="Seconds.")
 @click.option("--framing", type=click.Choice(FRAMINGS), default="length", show_default=True, help="How files end.")
@@ -100,6 +100,6 @@ def _invitation(aluma: "SimulatedAluma", base_url: str) -> str:
 
 
 def _ledger(aluma: "SimulatedAluma") -> str:
-    parts = (("Tasks", aluma.ledger()), ("Requests", aluma.counts))
+    parts = (("Tasks", aluma.count_by_state()), ("Requests", aluma.counts))
     lines = [f"{title}: {', '.join(f'{count:,} {what}' for what, count in counts.items())}" for title, counts in parts]
     return "\n".join([*lines, f"At once: {aluma.in_flight_peak} at most"])

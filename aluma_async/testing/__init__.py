@@ -5,7 +5,7 @@ from aluma_async.testing.destination import MemoryDestination
 from aluma_async.testing.faults import Fault, FaultPlan
 from aluma_async.testing.http_app import serve, simulated_app
 from aluma_async.testing.memory_connector import MemoryConnector
-from aluma_async.testing.sample_data import Work
+from aluma_async.testing.sample_data import SampleData
 from aluma_async.testing.simulator import Behaviour, SimulatedAluma
 from aluma_async.testing.source import SimulatedSource
 from aluma_async.testing.virtual_time import run_virtual
@@ -16,9 +16,9 @@ __all__ = [
     "FaultPlan",
     "MemoryConnector",
     "MemoryDestination",
+    "SampleData",
     "SimulatedAluma",
     "SimulatedSource",
-    "Work",
     "check_destination",
     "check_memory",
     "check_task_source",

@@ -84,20 +84,22 @@ async def check_destination(make: Callable[[], Destination], visible: Callable[[
         raise AssertionError("what the chunks raise comes out unchanged")
 
     third = _claim("third", "a.txt", "c.txt")
-    there: tuple[bytes, ...] = ()
-    new = there
+    delivered: tuple[bytes, ...] = ()
+    new = delivered
     for step in range(1, 10_000):
         new = (f"{step}, one".encode(), f"{step}, two".encode())
         with anyio.CancelScope() as scope:
-            await _Cancelled(_deliver(destination, third, *new), scope, step)
-        if Counter(visible()) != Counter((*before, *there)):
-            there = new
-        holds(f"a delivery that is cancelled at its await {step} is there as a whole or not at all", *before, *there)
+            await _CancelAtAwait(_deliver(destination, third, *new), scope, step)
+        if Counter(visible()) != Counter((*before, *delivered)):
+            delivered = new
+        holds(
+            f"a delivery that is cancelled at its await {step} is there as a whole or not at all", *before, *delivered
+        )
         if not scope.cancel_called:
             break
-    assert there == new, "a delivery that is not cancelled is there"
+    assert delivered == new, "a delivery that is not cancelled is there"
 
-    before += there
+    before += delivered
     hostile = _claim_of("hostile/../x", *HOSTILE)
     contents = tuple(f"hostile {number}".encode() for number in range(len(HOSTILE)))
     for _ in range(2):
@@ -115,14 +117,14 @@ async def check_memory(destination: Destination, *, size: int = 200_000_000, at_
     """Deliver one big file, and see that this process does not grow by more than ``at_most`` bytes (told by Linux)."""
     await destination.probe()
     claim = _claim("big", "big.bin")
-    before = _most_memory(anew=True)
+    before = _peak_memory(anew=True)
     async with destination.open(claim) as delivery:
         await delivery.save(claim.spec.files[0], _chunks(*[b"0123456789abcdef" * 4096] * (size // 65536)))
-    grown = _most_memory() - before
+    grown = _peak_memory() - before
     assert grown <= at_most, f"a file of {size:,} bytes takes no more than {at_most:,} bytes of memory: {grown:,}"
 
 
-def _most_memory(*, anew: bool = False) -> int:
+def _peak_memory(*, anew: bool = False) -> int:
     """Bytes of memory that this process has had at most, so far or from now on."""
     process = Path("/proc/self")
     if not process.exists():
@@ -132,25 +134,25 @@ def _most_memory(*, anew: bool = False) -> int:
     return int((process / "status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
 
 
-class _Cancelled:
+class _CancelAtAwait:
     """Awaits something, and cancels the scope that it is in at its await number ``at``."""
 
-    def __init__(self, what: Coroutine[Any, Any, None], scope: anyio.CancelScope, at: int) -> None:
-        self._what, self._scope, self._at = what, scope, at
+    def __init__(self, coroutine: Coroutine[Any, Any, None], scope: anyio.CancelScope, at: int) -> None:
+        self._coroutine, self._scope, self._at = coroutine, scope, at
 
     def __await__(self) -> Generator[Any, Any, None]:
-        resume: Callable[[], Any] = partial(self._what.send, None)
+        resume: Callable[[], Any] = partial(self._coroutine.send, None)
         for number in count(1):
             try:
-                waits_for = resume()
+                awaited = resume()
             except StopIteration:
                 return
             if number == self._at:
                 self._scope.cancel()
             try:
-                resume = partial(self._what.send, (yield waits_for))
+                resume = partial(self._coroutine.send, (yield awaited))
             except BaseException as error:  # noqa: BLE001 - it is passed on
-                resume = partial(self._what.throw, error)
+                resume = partial(self._coroutine.throw, error)
 
 
 async def _deliver(destination: Destination, claim: Claim, *data: bytes) -> None:
@@ -175,12 +177,12 @@ async def check_task_source(source: TaskSource) -> None:
     assert len({task.id for task in pending}) >= 2, "at least two tasks wait"
     task, other = pending[:2]
 
-    await _refuses("only a claimed task can be completed", source.complete, other)
+    await _assert_conflict("only a claimed task can be completed", source.complete, other)
     claim = await source.start(task)
     assert claim.task == task
     assert claim.spec.files, "a claim names its files"
-    await _refuses("a claimed task cannot be claimed again", source.start, task)
-    listed = {found.id async for tasks in source.list_pending() for found in tasks}
+    await _assert_conflict("a claimed task cannot be claimed again", source.start, task)
+    listed = {row.id async for tasks in source.list_pending() for row in tasks}
     assert task.id not in listed, "a claimed task does not wait"
     await source.cancel(task)
     claim = await source.start(task)  # a task that is given back can be claimed again
@@ -193,13 +195,13 @@ async def check_task_source(source: TaskSource) -> None:
                     sizes.append(sum([len(chunk) async for chunk in chunks]))
             assert sizes[0] == sizes[1] > 0, "a file has bytes, and the same each time"
     await source.complete(task)
-    await _refuses("a completed task cannot be completed again", source.complete, task)
-    await _refuses("a completed task cannot be claimed", source.start, task)
+    await _assert_conflict("a completed task cannot be completed again", source.complete, task)
+    await _assert_conflict("a completed task cannot be claimed", source.start, task)
     assert await source.state(task) in ("running", "completed", None), "a completed task is done or gone"
     assert await source.state(ExportTask("no-such-task")) is None, "an unknown task has no state"
 
 
-async def _refuses(promise: str, verb: Callable[[ExportTask], object], task: ExportTask) -> None:
+async def _assert_conflict(promise: str, verb: Callable[[ExportTask], object], task: ExportTask) -> None:
     try:
         await verb(task)  # type: ignore[misc]
     except ClaimConflict:

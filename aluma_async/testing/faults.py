@@ -62,7 +62,7 @@ class FaultPlan:
         """How long something takes: a reply (``SLOW``), or until a request is carried out after all (``LATE``)."""
         return self._seconds.choice((1.0, 10.0, 40.0) if kind is Fault.SLOW else (65.0, 100.0, 260.0, 800.0))
 
-    def left(self, verb: str) -> int:
+    def remaining(self, verb: str) -> int:
         """How many of the planned faults of a verb have not happened yet."""
         return len(self._planned[verb])
 

@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 
 from aluma_async.testing.faults import Fault, FaultPlan
-from aluma_async.testing.simulator import Conflict, SimulatedAluma, Unknown
+from aluma_async.testing.simulator import NotFound, SimulatedAluma, StateConflict
 
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -21,19 +21,21 @@ _END = web.RequestKey("end", str)  # how a request's connection is to end: abort
 
 def simulated_app(aluma: SimulatedAluma, faults: FaultPlan | None = None, prefix: str = "") -> web.Application:
     """The API below ``prefix``; and ``GET /simulated``, what an observer wants to know (JSON)."""
-    face = _Face(aluma, faults or FaultPlan())
+    handlers = _Handlers(aluma, faults or FaultPlan())
     app = web.Application()
     app.add_routes(
         [
-            web.post(f"{prefix}/oauth/token", face.around("token", face.token)),
-            web.get(f"{prefix}/tasks", face.around("list", face.list_pending)),
-            web.get(prefix + "/tasks/{id}", face.around("get", face.get)),
+            web.post(f"{prefix}/oauth/token", handlers.wrap("token", handlers.token)),
+            web.get(f"{prefix}/tasks", handlers.wrap("list", handlers.list_pending)),
+            web.get(prefix + "/tasks/{id}", handlers.wrap("get", handlers.get)),
             *(
-                web.put(prefix + f"/tasks/{{id}}/{verb}_client_action", face.around(verb, face.change(verb)))
+                web.put(
+                    prefix + f"/tasks/{{id}}/{verb}_client_action", handlers.wrap(verb, handlers.state_change(verb))
+                )
                 for verb in ("start", "complete", "cancel", "fail")
             ),
-            web.get(prefix + "/file_collections/{collection}/files/{file}", face.around("file", face.file)),
-            web.get(f"{prefix}/simulated", face.observe),
+            web.get(prefix + "/file_collections/{collection}/files/{file}", handlers.wrap("file", handlers.file)),
+            web.get(f"{prefix}/simulated", handlers.observe),
         ]
     )
     return app
@@ -56,20 +58,18 @@ async def serve(
         await runner.cleanup()
 
 
-class _Face:
+class _Handlers:
     def __init__(self, aluma: SimulatedAluma, faults: FaultPlan) -> None:
         self._aluma = aluma
         self._faults = faults
 
-    def around(
-        self, verb: str, handler: Callable[[web.Request, Fault | None], Awaitable[web.StreamResponse]]
-    ) -> Handler:
+    def wrap(self, verb: str, handler: Callable[[web.Request, Fault | None], Awaitable[web.StreamResponse]]) -> Handler:
         """What all requests have in common: they are counted, delayed, authorised, and go wrong."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             aluma, behaviour = self._aluma, self._aluma.behaviour
             try:
-                if not aluma.arrive():
+                if not aluma.request_started():
                     return _throttled(behaviour.retry_after_seconds)
                 if behaviour.latency_seconds:
                     await asyncio.sleep(behaviour.latency_seconds)
@@ -95,13 +95,13 @@ class _Face:
                 if verb != "token" and not aluma.accepts(
                     request.headers.get("Authorization", "").removeprefix("Bearer ")
                 ):
-                    return _said(401, "token missing or expired")
+                    return _error_response(401, "token missing or expired")
                 try:
                     response = await handler(request, fault)
-                except Conflict as state:
-                    return _said(behaviour.conflict_status, f"the task is in state {state}")
-                except Unknown:
-                    return _said(404, "no such thing")
+                except StateConflict as state:
+                    return _error_response(behaviour.conflict_status, f"the task is in state {state}")
+                except NotFound:
+                    return _error_response(404, "no such thing")
                 if fault is Fault.DROP_AFTER:
                     return _drop(request)
                 if fault is Fault.ERROR_AFTER:
@@ -111,7 +111,7 @@ class _Face:
                     await response.write_eof()
                 return response
             finally:
-                aluma.leave()  # before the client can see the end of the connection and send its next request
+                aluma.request_finished()  # before the client sees the end of the connection and sends its next request
                 if request.transport and (end := request.get(_END)):
                     getattr(request.transport, end)()
 
@@ -121,7 +121,7 @@ class _Face:
         act = {"start": self._aluma.start, "complete": self._aluma.complete, "cancel": self._aluma.cancel}.get(verb)
 
         def carry_out() -> None:
-            with suppress(Conflict, Unknown):
+            with suppress(StateConflict, NotFound):
                 act(request.match_info["id"])  # type: ignore[misc]
 
         if act:
@@ -131,36 +131,36 @@ class _Face:
         try:
             sent = msgspec.json.decode(await request.read(), type=dict[str, str])
         except msgspec.DecodeError:
-            return _said(400, "not JSON")
+            return _error_response(400, "not JSON")
         token = self._aluma.issue_token(sent.get("client_id", ""), sent.get("client_secret", ""))
         if token is None:
-            return _said(401, "invalid client")
+            return _error_response(401, "invalid client")
         return web.json_response({"access_token": token, "expires_in": int(self._aluma.behaviour.token_seconds)})
 
     async def list_pending(self, request: web.Request, fault: Fault | None) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
-        piece = bytearray(b'{"tasks":[')
+        chunk = bytearray(b'{"tasks":[')
         for number, row in enumerate(self._aluma.list_pending()):
-            piece += b"," * bool(number) + row
-            if len(piece) >= _CHUNK:
-                await response.write(bytes(piece))
-                piece.clear()
+            chunk += b"," * bool(number) + row
+            if len(chunk) >= _CHUNK:
+                await response.write(bytes(chunk))
+                chunk.clear()
         if fault is Fault.TRUNCATE:
-            await response.write(bytes(piece[: len(piece) // 2]))
+            await response.write(bytes(chunk[: len(chunk) // 2]))
             return _cut(request, response)
-        await response.write(bytes(piece) + b"]}")
+        await response.write(bytes(chunk) + b"]}")
         await response.write_eof()
         return response
 
     async def get(self, request: web.Request, _: Fault | None) -> web.StreamResponse:
         return web.Response(body=self._aluma.get(request.match_info["id"]), content_type="application/json")
 
-    def change(self, verb: str) -> Callable[[web.Request, Fault | None], Awaitable[web.StreamResponse]]:
+    def state_change(self, verb: str) -> Callable[[web.Request, Fault | None], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request, fault: Fault | None) -> web.StreamResponse:
             task_id, status = request.match_info["id"], self._aluma.behaviour.success_status
             if request.query.get("action") != "export":
-                return _said(400, "unknown action")
+                return _error_response(400, "unknown action")
             if verb == "start":
                 body = self._aluma.start(task_id)
                 if fault is Fault.TRUNCATE:
@@ -181,9 +181,9 @@ class _Face:
         begin = 0
         if self._aluma.behaviour.resumable:
             response.headers["ETag"] = f'"{zlib.crc32(body):x}"'
-            asked = request.http_range.start
-            if asked is not None and request.headers.get("If-Range") == response.headers["ETag"]:
-                begin = asked
+            requested = request.http_range.start
+            if requested is not None and request.headers.get("If-Range") == response.headers["ETag"]:
+                begin = requested
                 response.set_status(206)
                 response.headers["Content-Range"] = f"bytes {begin}-{len(body) - 1}/{len(body)}"
         view = memoryview(body)[begin:]
@@ -207,11 +207,11 @@ class _Face:
     async def observe(self, _: web.Request) -> web.StreamResponse:
         aluma = self._aluma
         return web.json_response(
-            {"tasks": aluma.ledger(), "requests": dict(aluma.counts), "in_flight_peak": aluma.in_flight_peak}
+            {"tasks": aluma.count_by_state(), "requests": dict(aluma.counts), "in_flight_peak": aluma.in_flight_peak}
         )
 
 
-def _said(status: int, message: str) -> web.Response:
+def _error_response(status: int, message: str) -> web.Response:
     return web.json_response({"message": message}, status=status)
 
 

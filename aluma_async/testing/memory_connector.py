@@ -55,7 +55,7 @@ class _Transport(asyncio.Transport):
         self._arrived: list[bytes] = []
         self._size = 0
         self._reading = True
-        self._closing = self._lost = self._peer_done = self._told_to_pause = False
+        self._closing = self._lost = self._peer_done = self._writing_paused = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if self._closing or self.peer._lost:  # noqa: SLF001 - the two ends are one thing
@@ -64,14 +64,14 @@ class _Transport(asyncio.Transport):
         peer._arrived.append(bytes(data))  # noqa: SLF001
         peer._size += len(data)  # noqa: SLF001
         self._loop.call_soon(peer._deliver, context=peer.context)  # noqa: SLF001
-        if peer._size > _HIGH_WATER and not self._told_to_pause:  # noqa: SLF001
-            self._told_to_pause = True
+        if peer._size > _HIGH_WATER and not self._writing_paused:  # noqa: SLF001
+            self._writing_paused = True
             self._protocol.pause_writing()
 
     def close(self) -> None:
         if not self._closing:
             self._closing = True
-            self._loop.call_soon(self._lose, None, context=self.context)
+            self._loop.call_soon(self._connection_lost, None, context=self.context)
             self._loop.call_soon(self.peer.peer_closed, context=self.peer.context)
 
     def abort(self) -> None:
@@ -79,8 +79,8 @@ class _Transport(asyncio.Transport):
             self._closing = True
             self._arrived.clear()
             self.peer._arrived.clear()  # noqa: SLF001
-            self._loop.call_soon(self._lose, None, context=self.context)
-            self._loop.call_soon(self.peer._lose, ConnectionResetError("aborted"), context=self.peer.context)  # noqa: SLF001
+            self._loop.call_soon(self._connection_lost, None, context=self.context)
+            self._loop.call_soon(self.peer._connection_lost, ConnectionResetError("aborted"), context=self.peer.context)  # noqa: SLF001
 
     def is_closing(self) -> bool:
         return self._closing
@@ -110,17 +110,17 @@ class _Transport(asyncio.Transport):
             self._size -= len(data)
             self._protocol.data_received(data)
         peer = self.peer
-        if peer._told_to_pause and self._size <= _HIGH_WATER // 4 and not peer._lost:  # noqa: SLF001
-            peer._told_to_pause = False  # noqa: SLF001
+        if peer._writing_paused and self._size <= _HIGH_WATER // 4 and not peer._lost:  # noqa: SLF001
+            peer._writing_paused = False  # noqa: SLF001
             peer._protocol.resume_writing()  # noqa: SLF001
         if self._peer_done and not self._arrived:
-            self._lose(None)
+            self._connection_lost(None)
 
     def peer_closed(self) -> None:
         self._peer_done = True
         self._deliver()
 
-    def _lose(self, error: Exception | None) -> None:
+    def _connection_lost(self, error: Exception | None) -> None:
         if not self._lost:
             self._lost = self._closing = True
             self._protocol.connection_lost(error)

@@ -28,7 +28,7 @@ _SUPPLIERS = ("Dell", "Müller & Söhne", "Lieferant Nr. 7", "O'Neill Ltd.", "Sm
 _PEOPLE = ("John C Franklin", "Renée Dupont", "Zoë Ödegård", 'Bob "Rusty" Hale', "Li Wei", "Ana María Ruiz")
 
 
-class WorkFile(Struct, frozen=True):
+class SampleFile(Struct, frozen=True):
     """One file of a simulated specification; ``size`` is that of its PDF, 0 for a text."""
 
     folder: str
@@ -38,7 +38,7 @@ class WorkFile(Struct, frozen=True):
     seed: int
 
 
-class Work:
+class SampleData:
     """What each of many tasks holds; ``number`` says which task."""
 
     def __init__(self, seed: int = 0, profile: Profile = "mixed") -> None:
@@ -46,7 +46,7 @@ class Work:
         self._profile = profile
 
     @cached_property
-    def _noise(self) -> bytes:
+    def _image_bytes(self) -> bytes:
         """Scans look like noise: slices of this make images of any size at the speed of a copy."""
         return random.Random(self._seed).randbytes(4 * 1024 * 1024)
 
@@ -62,33 +62,33 @@ class Work:
         """The task's name: that of the file it was made from."""
         return f"{number % 5000 + 1:05}.pdf"  # as scanners number: they begin again
 
-    def documents(self, number: int) -> list[list[WorkFile]]:
+    def documents(self, number: int) -> list[list[SampleFile]]:
         """The files of each document of a task."""
         chance = self._random(number, "work")
         if self._profile == "tiny":
             pdfs = range(chance.choice((0, 1, 1, 2)))
-            files = [WorkFile("", f"{number}-{n}.pdf", None, 8, number * 10 + n) for n in pdfs]
-            return [[WorkFile("", f"{number}.csv", f"a,b\n{chance.random()},", 0, 0), *files]]
+            files = [SampleFile("", f"{number}-{n}.pdf", None, 8, number * 10 + n) for n in pdfs]
+            return [[SampleFile("", f"{number}.csv", f"a,b\n{chance.random()},", 0, 0), *files]]
         if self._profile != "mixed":
             size = 20 * 1024 if self._profile == "small" else 64 * 1024 * 1024
             text = _csv(chance, 500)
             return [
-                [WorkFile("", f"{number:07}.csv", text, 0, 0), WorkFile("", f"{number:07}.pdf", None, size, number)]
+                [SampleFile("", f"{number:07}.csv", text, 0, 0), SampleFile("", f"{number:07}.pdf", None, size, number)]
             ]
         return [self._document(chance, number) for _ in range(min(5, int(chance.expovariate(0.9)) + 1))]
 
-    def pdf(self, file: WorkFile) -> bytes:
+    def pdf(self, file: SampleFile) -> bytes:
         """The bytes of a PDF of just ``file.size`` bytes."""
         if self._profile == "tiny":
             return b"%%PDF-1.4 %d of %d" % (file.seed, self._seed)
         start = file.seed % (1024 * 1024)
-        return _pdf(file.filename, file.size, memoryview(self._noise)[start:])
+        return _pdf(file.filename, file.size, memoryview(self._image_bytes)[start:])
 
-    def content(self, file: WorkFile) -> bytes:
+    def content(self, file: SampleFile) -> bytes:
         """The bytes that an exporter has to write."""
         return file.text.encode() if file.text is not None else self.pdf(file)
 
-    def _document(self, chance: random.Random, number: int) -> list[WorkFile]:
+    def _document(self, chance: random.Random, number: int) -> list[SampleFile]:
         project = number % len(PROJECTS)
         supplier, person = chance.choice(_SUPPLIERS), chance.choice(_PEOPLE)
         serial = chance.randrange(100_000)
@@ -104,12 +104,12 @@ class Work:
         text = _csv(chance, 800) if chance.random() < 0.7 else _json(chance, person)
         ending = "csv" if text.startswith("Patient") else "json"
         return [
-            WorkFile(folder, f"{stem}.{ending}", text, 0, 0),
-            WorkFile(folder, f"{stem}.pdf", None, size, chance.getrandbits(32)),
+            SampleFile(folder, f"{stem}.{ending}", text, 0, 0),
+            SampleFile(folder, f"{stem}.pdf", None, size, chance.getrandbits(32)),
         ]
 
-    def _random(self, number: int, what: str) -> random.Random:
-        return random.Random(f"{self._seed}/{what}/{number}")
+    def _random(self, number: int, purpose: str) -> random.Random:
+        return random.Random(f"{self._seed}/{purpose}/{number}")
 
 
 def _csv(chance: random.Random, length: int) -> str:

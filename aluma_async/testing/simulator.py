@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import msgspec
 from msgspec import Struct
 
-from aluma_async.testing.sample_data import Profile, Work, WorkFile
+from aluma_async.testing.sample_data import Profile, SampleData, SampleFile
 
 PENDING, CLAIMED = "pending:start_client_action", "pending:complete_client_action"
 
@@ -24,7 +24,7 @@ class Behaviour(Struct, frozen=True, kw_only=True):
     """The reply when a task's state does not fit."""
     success_status: int = 202
     repeated_complete_accepted: bool = False
-    list_cap: int = 0
+    max_listed: int = 0
     """Tasks in a listing at most; 0: all."""
     list_stale_seconds: float = 0.0
     """How long a listing goes on to show a task that was claimed or settled."""
@@ -42,15 +42,15 @@ class Behaviour(Struct, frozen=True, kw_only=True):
     """From the arrival of a request to its reply."""
     impossible_tasks: tuple[int, ...] = ()
     """Numbers of the tasks whose specification asks, at its end, for a source that there is not."""
-    bad_row: bool = True
+    malformed_row: bool = True
     """Whether the listing holds a row that no client can read and a date that does not exist, as the guide's does."""
 
 
-class Conflict(Exception):
+class StateConflict(Exception):
     """The task's state does not fit the request."""
 
 
-class Unknown(Exception):
+class NotFound(Exception):
     """There is no such task or file."""
 
 
@@ -81,14 +81,14 @@ class SimulatedAluma:
         now: Callable[[], float],
     ) -> None:
         self.behaviour = behaviour
-        self.work = Work(seed, profile)
+        self.sample_data = SampleData(seed, profile)
         self.counts: Counter[str] = Counter()
         """Requests that were carried out, by verb; ``requeued`` counts claims that ran out."""
         self.messages: dict[str, str] = {}
         """What Fail said, by task id."""
         self.in_flight = self.in_flight_peak = 0
         self._now = now
-        self._tasks = {self.work.task_id(number): _Task(number) for number in range(tasks)}
+        self._tasks = {self.sample_data.task_id(number): _Task(number) for number in range(tasks)}
         self._claimed: dict[str, None] = {}  # oldest first
         self._tokens: dict[str, float] = {}
 
@@ -113,13 +113,13 @@ class SimulatedAluma:
 
     # -- requests in flight
 
-    def arrive(self) -> bool:
+    def request_started(self) -> bool:
         """Count a request in; False if the account has too many at once."""
         self.in_flight += 1
         self.in_flight_peak = max(self.in_flight_peak, self.in_flight)
         return not self.behaviour.max_at_once or self.in_flight <= self.behaviour.max_at_once
 
-    def leave(self) -> None:
+    def request_finished(self) -> None:
         """Count a request out."""
         self.in_flight -= 1
 
@@ -129,15 +129,15 @@ class SimulatedAluma:
         """The rows (JSON) of the tasks that wait for export, oldest first."""
         self.counts["list"] += 1
         self._requeue()
-        cap = self.behaviour.list_cap or len(self._tasks) + 1
+        remaining = self.behaviour.max_listed or len(self._tasks) + 1
         fresh = self._now() - self.behaviour.list_stale_seconds
         for task_id, task in self._tasks.items():
             if task.state == PENDING or (self.behaviour.list_stale_seconds and task.changed_at > fresh):
                 yield self._row(task_id, task, PENDING)
-                cap -= 1
-                if not cap:
+                remaining -= 1
+                if not remaining:
                     return
-        if self.behaviour.bad_row:
+        if self.behaviour.malformed_row:
             yield b'{"id":["not","an","id"],"created_at":"2024-03-25T16:38:66Z"}'
 
     def start(self, task_id: str) -> bytes:
@@ -173,12 +173,12 @@ class SimulatedAluma:
         """The bytes of a file; there is none once its task is deleted."""
         task = self._task(collection)
         if task.state not in (PENDING, CLAIMED):
-            raise Unknown
+            raise NotFound
         for file in self._files(task):
             if file.text is None and _file_id(file) == name:
                 self.counts["file"] += 1
-                return self.work.pdf(file)
-        raise Unknown
+                return self.sample_data.pdf(file)
+        raise NotFound
 
     # -- for an observer
 
@@ -197,7 +197,7 @@ class SimulatedAluma:
                     for file in document
                 ]
             }
-            for document in self.work.documents(self._task(task_id).number)
+            for document in self.sample_data.documents(self._task(task_id).number)
         ]
         if self._task(task_id).number in self.behaviour.impossible_tasks:
             fax = {"folder": "", "filename": "fax", "source": "fax", "content": None, "url": None}
@@ -206,28 +206,28 @@ class SimulatedAluma:
 
     def expected(self, task_id: str) -> list[tuple[str, str, bytes]]:
         """Folder, filename and bytes of all files of a task, whatever has become of it."""
-        return [(f.folder, f.filename, self.work.content(f)) for f in self._files(self._task(task_id))]
+        return [(f.folder, f.filename, self.sample_data.content(f)) for f in self._files(self._task(task_id))]
 
     def ids(self, state: str | None = None) -> list[str]:
         """Ids of all tasks, or of those in a state."""
         self._requeue()
         return [task_id for task_id, task in self._tasks.items() if state in (None, task.state)]
 
-    def ledger(self) -> dict[str, int]:
+    def count_by_state(self) -> dict[str, int]:
         """How many tasks are in each state."""
         self._requeue()
         return dict(Counter(task.state for task in self._tasks.values()))
 
-    def _files(self, task: _Task) -> list[WorkFile]:
-        return [file for document in self.work.documents(task.number) for file in document]
+    def _files(self, task: _Task) -> list[SampleFile]:
+        return [file for document in self.sample_data.documents(task.number) for file in document]
 
     def _row(self, task_id: str, task: _Task, state: str) -> bytes:
-        project_id, project_name = self.work.project(task.number)
+        project_id, project_name = self.sample_data.project(task.number)
         created = datetime.fromtimestamp(1_711_385_828 + task.number, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return msgspec.json.encode(
             {
                 "id": task_id,
-                "name": self.work.name(task.number),
+                "name": self.sample_data.name(task.number),
                 "file_collection_id": task_id,
                 "project_id": project_id,
                 "project_name": project_name,
@@ -240,14 +240,14 @@ class SimulatedAluma:
 
     def _task(self, task_id: str) -> _Task:
         if task_id not in self._tasks:
-            raise Unknown
+            raise NotFound
         return self._tasks[task_id]
 
     def _in_state(self, task_id: str, state: str) -> _Task:
         self._requeue()
         task = self._task(task_id)
         if task.state != state:
-            raise Conflict(task.state)
+            raise StateConflict(task.state)
         return task
 
     def _settle(self, task_id: str, state: str, verb: str) -> None:
@@ -273,5 +273,5 @@ class SimulatedAluma:
             self.counts["requeued"] += 1
 
 
-def _file_id(file: WorkFile) -> str:
+def _file_id(file: SampleFile) -> str:
     return hashlib.sha256(f"{file.seed}/{file.size}/{file.folder}/{file.filename}".encode()).hexdigest()[:22]

@@ -24,8 +24,8 @@ from aluma_async.exceptions import (
 )
 from aluma_async.models import Claim, ExportFile, ExportTask
 from aluma_async.testing.faults import Fault, FaultPlan
-from aluma_async.testing.simulator import Conflict, SimulatedAluma, Unknown
-from aluma_async.testing.virtual_time import NOBODY
+from aluma_async.testing.simulator import NotFound, SimulatedAluma, StateConflict
+from aluma_async.testing.virtual_time import UNOWNED_CONTEXT
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ class SimulatedSource:
 
     async def list_pending(self) -> AsyncIterator[Sequence[ExportTask]]:
         """List, 100 rows at a time."""
-        fault, rows = await self._ask("list", lambda: b",".join(self._aluma.list_pending()), changes=False)
+        fault, rows = await self._request("list", lambda: b",".join(self._aluma.list_pending()), changes=False)
         decoder = wire.ListingDecoder(lambda _: None)
         decoder.feed(b'{"tasks":[' + rows + b"]}")
         tasks = decoder.close()
@@ -67,10 +67,10 @@ class SimulatedSource:
         """Open a download."""
         _, _, collection, _, name = file.url.split("/")
         try:
-            fault, body = await self._ask("file", lambda: self._aluma.file(collection, name), changes=False)
-        except Unknown:
+            fault, body = await self._request("file", lambda: self._aluma.file(collection, name), changes=False)
+        except NotFound:
             raise FileMissing(f"file {file.number} of task {claim.task.id} is not there") from None
-        yield _pieces(body, cut=fault is Fault.TRUNCATE)
+        yield _chunks(body, cut=fault is Fault.TRUNCATE)
 
     async def complete(self, task: ExportTask) -> None:
         """Complete."""
@@ -90,25 +90,27 @@ class SimulatedSource:
     async def state(self, task: ExportTask) -> str | None:
         """Look up a task's state."""
         try:
-            _, row = await self._ask("get", lambda: self._aluma.get(task.id), changes=False)
-        except Unknown:
+            _, row = await self._request("get", lambda: self._aluma.get(task.id), changes=False)
+        except NotFound:
             return None
-        return wire.state(row)
+        return wire.decode_state(row)
 
     async def _change(self, verb: str, task: ExportTask, act: Callable[[], T]) -> tuple[Fault | None, T]:
         try:
-            return await self._ask(verb, act, changes=True)
-        except (Conflict, Unknown):
+            return await self._request(verb, act, changes=True)
+        except (StateConflict, NotFound):
             raise ClaimConflict(f"{verb} task {task.id}: refused") from None
 
-    async def _ask(self, verb: str, act: Callable[[], T], *, changes: bool) -> tuple[Fault | None, T]:
+    async def _request(self, verb: str, act: Callable[[], T], *, changes: bool) -> tuple[Fault | None, T]:
         """Send a request: what goes wrong with it, and what it brought. Raises what a client would."""
-        self._aluma.arrive()
+        self._aluma.request_started()
         try:
             fault = self._faults.next(verb)
             latency = self._aluma.behaviour.latency_seconds
             if fault is Fault.LATE and changes:
-                asyncio.get_running_loop().call_later(self._faults.seconds(fault), _quietly, act, context=NOBODY)
+                asyncio.get_running_loop().call_later(
+                    self._faults.seconds(fault), _ignore_conflict, act, context=UNOWNED_CONTEXT
+                )
             if fault in _NOT_DONE or fault in (Fault.THROTTLE, Fault.UNAUTHORISED):
                 await anyio.sleep(_GIVE_UP_SECONDS if fault in (Fault.HANG, Fault.LATE) else latency)
                 raise _refusal(fault, changes=changes)
@@ -119,28 +121,28 @@ class SimulatedSource:
                 raise (Ambiguous if changes else Unavailable)(f"no reply ({fault})")
             return fault, result
         finally:
-            self._aluma.leave()
+            self._aluma.request_finished()
 
     async def _carry_out(self, act: Callable[[], T], latency: float) -> T:
         """Half the latency there, half back."""
         if not latency:
             return act()
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[T | Conflict | Unknown] = loop.create_future()
+        done: asyncio.Future[T | StateConflict | NotFound] = loop.create_future()
 
         def arrived() -> None:
-            result: T | Conflict | Unknown
+            result: T | StateConflict | NotFound
             try:
                 result = act()
-            except (Conflict, Unknown) as error:
+            except (StateConflict, NotFound) as error:
                 result = error
             if not done.done():
                 done.set_result(result)
 
-        loop.call_later(latency / 2, arrived, context=NOBODY)
+        loop.call_later(latency / 2, arrived, context=UNOWNED_CONTEXT)
         result = await done
         await anyio.sleep(latency / 2)
-        if isinstance(result, Conflict | Unknown):
+        if isinstance(result, StateConflict | NotFound):
             raise result
         return result
 
@@ -156,12 +158,12 @@ def _refusal(fault: Fault | None, *, changes: bool) -> Exception:
     return (Ambiguous if changes else Unavailable)(f"no reply ({fault})")
 
 
-def _quietly(act: Callable[[], object]) -> None:
-    with suppress(Conflict, Unknown):
+def _ignore_conflict(act: Callable[[], object]) -> None:
+    with suppress(StateConflict, NotFound):
         act()
 
 
-async def _pieces(body: bytes, *, cut: bool) -> AsyncIterator[bytes]:
+async def _chunks(body: bytes, *, cut: bool) -> AsyncIterator[bytes]:
     for start in range(0, len(body), 64 * 1024):
         yield body[start : start + 64 * 1024]
         if cut:

@@ -26,7 +26,7 @@ LIVELOCK_STEPS = 50_000
 _OWNER: contextvars.ContextVar["Process | None"] = contextvars.ContextVar("owner", default=None)
 
 
-class SleepForeverError(RuntimeError):
+class DeadlockError(RuntimeError):
     """Nothing is left that could ever wake the program: a deadlock."""
 
 
@@ -44,7 +44,7 @@ class Process:
         self.tasks: list[asyncio.Task[Any]] = []
         """All it began: the loop holds tasks weakly, and one that is dead must not be taken apart before the end."""
 
-    def begin(self, main: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+    def start(self, main: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
         """Start it in the running virtual loop."""
         context = contextvars.copy_context()
         context.run(_OWNER.set, self)
@@ -82,7 +82,7 @@ class _Task(asyncio.Task[T]):
 
 def _make_task(loop: Any, coro: Any, **options: Any) -> _Task[Any]:
     task = _Task(coro, loop=loop, **options)
-    loop.begun.append(task)
+    loop.created_tasks.append(task)
     context = options.get("context")
     owner = context.get(_OWNER) if context else _OWNER.get()
     if owner:
@@ -105,10 +105,10 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         self.steps = 0
         """Steps made so far."""
         self.processes: list[Process] = []
-        self.begun: list[_Task[Any]] = []
+        self.created_tasks: list[_Task[Any]] = []
         """All tasks, also those that have ended."""
         self._moved_at = 0
-        self._alarms: dict[int, Callable[[], None]] = {}
+        self._step_callbacks: dict[int, Callable[[], None]] = {}
         self.next_number = count().__next__
         super().__init__()
         self.asyncgens: Any = self._asyncgens  # type: ignore[attr-defined]
@@ -116,13 +116,13 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
 
     def at_step(self, number: int, act: Callable[[], None]) -> None:
         """Do something just before a step, counted from the loop's beginning."""
-        self._alarms[number] = act
+        self._step_callbacks[number] = act
 
     def time(self) -> float:
         """The virtual time in seconds."""
         return self.now
 
-    def forget(self) -> None:
+    def discard_scheduled(self) -> None:
         """Drop all that is scheduled."""
         self._ready.clear()
         self._scheduled.clear()
@@ -130,14 +130,14 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
     def _run_once(self) -> None:
         """Make a step: all that is ready, or else the clock moves to the next that has its time."""
         self.steps += 1
-        if self._alarms and (alarm := self._alarms.pop(self.steps, None)):
-            alarm()
+        if self._step_callbacks and (callback := self._step_callbacks.pop(self.steps, None)):
+            callback()
         ready, scheduled = self._ready, self._scheduled
         while scheduled and scheduled[0].timer._cancelled:  # noqa: SLF001
             heapq.heappop(scheduled)
         if not ready:
             if not scheduled:
-                raise SleepForeverError("nothing is scheduled, and nothing can happen any more")
+                raise DeadlockError("nothing is scheduled, and nothing can happen any more")
             if scheduled[0] > self.now:
                 self.now = scheduled[0].timer.when()
                 self._moved_at = self.steps
@@ -235,12 +235,12 @@ class _Moment(float):
     timer: _Timer
 
 
-NOBODY = contextvars.Context()
+UNOWNED_CONTEXT = contextvars.Context()
 """A context that belongs to no process: what is scheduled in it happens whoever is killed."""
 
 
 def run_virtual(main: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
-    """Run a coroutine function to its end in virtual time. Raises ``SleepForeverError``, ``LivelockError``."""
+    """Run a coroutine function to its end in virtual time. Raises ``DeadlockError``, ``LivelockError``."""
     scope = anyio_backend.CancelScope
     before = scope.__hash__
     scope.__hash__ = lambda _: 0  # type: ignore[assignment,method-assign]  # as for tasks; there are few
@@ -248,31 +248,31 @@ def run_virtual(main: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T
     try:
         return loop.run_until_complete(main(*args))
     finally:
-        _end(loop)
+        _shut_down(loop)
         scope.__hash__ = before  # type: ignore[method-assign]
 
 
-def _end(loop: VirtualTimeLoop) -> None:
+def _shut_down(loop: VirtualTimeLoop) -> None:
     """Cancel what is left, and take the tasks of dead processes apart, which nothing may wake any more."""
-    left = [task for task in loop.begun if not task.done()]
-    alive = [task for task in left if not (task.owner and task.owner.killed)]
-    some_are_dead = len(alive) < len(left)
-    del left
+    unfinished = [task for task in loop.created_tasks if not task.done()]
+    alive = [task for task in unfinished if not (task.owner and task.owner.killed)]
+    some_are_dead = len(alive) < len(unfinished)
+    del unfinished
     try:
         for task in alive:
             task.cancel()
         if alive:
             loop.run_until_complete(asyncio.gather(*alive, return_exceptions=True))
         if some_are_dead:
-            _bury(loop)
+            _close_dead_tasks(loop)
         else:
             loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
-        loop.begun.clear()
+        loop.created_tasks.clear()
         loop.close()
 
 
-def _bury(loop: VirtualTimeLoop) -> None:
+def _close_dead_tasks(loop: VirtualTimeLoop) -> None:
     """Close coroutines whose handlers have nobody any more to hear what they raise."""
     loop.asyncgens.clear()
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
@@ -280,13 +280,13 @@ def _bury(loop: VirtualTimeLoop) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            for task in islice(loop.begun, 100_000):  # it grows on the way: one may begin another
+            for task in islice(loop.created_tasks, 100_000):  # it grows on the way: one may begin another
                 if not task.done():
-                    _take_apart(task)
+                    _close_coroutine(task)
             for process in loop.processes:
                 process.tasks.clear()
-            loop.begun.clear()
-            loop.forget()
+            loop.created_tasks.clear()
+            loop.discard_scheduled()
             task = None  # type: ignore[assignment]
             if gc.isenabled():
                 gc.collect()  # what hangs in circles is taken apart now, too, while nobody hears it
@@ -295,7 +295,7 @@ def _bury(loop: VirtualTimeLoop) -> None:
         asyncio._set_running_loop(None)  # noqa: SLF001
 
 
-def _take_apart(task: asyncio.Task[Any]) -> None:
+def _close_coroutine(task: asyncio.Task[Any]) -> None:
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - dead on purpose
     anyio_backend._task_states.pop(task, None)  # noqa: SLF001 - it keeps the task alive through its scopes
     coroutine = task.get_coro()

@@ -17,22 +17,22 @@ from aluma_async.testing.virtual_time import run_virtual
 @click.option("--count", type=click.IntRange(1), default=1000, show_default=True, help="How many schedules.")
 @click.option("--full", is_flag=True, help="The whole stack: HTTP on an in-memory wire, real files and SQLite.")
 @click.option("--jobs", type=click.IntRange(1), default=None, help="Processes.  [default: one a core]")
-@click.option("--tell", is_flag=True, help="Run just the first one and tell all that happens in it.")
-def main(*, seed: int, count: int, full: bool, jobs: int | None, tell: bool) -> None:
+@click.option("--trace", is_flag=True, help="Run just the first one and tell all that happens in it.")
+def main(*, seed: int, count: int, full: bool, jobs: int | None, trace: bool) -> None:
     """Try exporters under faults and crashes from seeds; exit 1 if a rule was broken."""
-    if tell:
-        outcome = run_virtual((FullSchedule if full else Schedule)(plan(seed), tell=True).run)
-        for line in (*outcome.story, *outcome.violations):
+    if trace:
+        outcome = run_virtual((FullSchedule if full else Schedule)(plan(seed), trace=True).run)
+        for line in (*outcome.trace, *outcome.violations):
             click.echo(line)
         raise SystemExit(bool(outcome.violations))
     click.echo(f"commit {_commit()}, seeds {seed} to {seed + count - 1}{', full stack' if full else ''}")
-    begun, bad, done = time.monotonic(), 0, 0
+    started_at, bad, done = time.monotonic(), 0, 0
     for result in run_many(range(seed, seed + count), full=full, jobs=jobs):
         done += result.schedules
         for failed, rules in result.broken:
             bad += 1
             click.echo(f"seed {failed}: " + "; ".join(rules[:3]))
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - started_at
     click.echo(f"{done} schedules, {bad} broke a rule, {done / seconds * 60:.0f} a minute in {seconds:.0f} s")
     raise SystemExit(bool(bad))
 

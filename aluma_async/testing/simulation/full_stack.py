@@ -28,7 +28,13 @@ from aluma_async.policy.naming import INTERNAL_FOLDER
 from aluma_async.ports import Delivery
 from aluma_async.testing.http_app import simulated_app
 from aluma_async.testing.memory_connector import MemoryConnector
-from aluma_async.testing.simulation.invariants import Instance, Troubles, WatchedAluma, WatchedPermits, WatchedSource
+from aluma_async.testing.simulation.invariants import (
+    DestinationFaults,
+    Instance,
+    WatchedAluma,
+    WatchedRequestLimiter,
+    WatchedSource,
+)
 from aluma_async.testing.simulation.schedule import Schedule
 
 _SHM = Path("/dev/shm")  # noqa: S108 - a place for files that live for a moment
@@ -44,7 +50,7 @@ class FullSchedule(Schedule):
         self._aluma = WatchedAluma(
             self._plan.tasks, seed=self._plan.seed, profile=self.profile, behaviour=self._plan.behaviour, now=self._now
         )
-        self._aluma.witness = self._witness
+        self._aluma.checker = self._checker
         self._aluma.saved = lambda _: self._visible(self._folder / "out")
         self._aluma.quarantined = lambda _: self._visible(self._folder / "quarantine")
         self._expected = {data for task_id in self._aluma.ids() for _, _, data in self._aluma.expected(task_id)}
@@ -68,13 +74,13 @@ class FullSchedule(Schedule):
         try:
             async with aiohttp.ClientSession(connector=connector) as session:
                 credentials = Credentials(self._aluma.client_id, self._aluma.client_secret)
-                request_limiter = WatchedPermits(throttle, _REQUESTS_AT_ONCE, self._witness)
+                request_limiter = WatchedRequestLimiter(throttle, _REQUESTS_AT_ONCE, self._checker)
                 client = AlumaClient(
                     session, _BASE_URL, credentials, request_limiter=request_limiter, on_event=instance.on_event
                 )
-                out, quarantine = (_WatchedFolder(folder, instance, self._troubles) for folder in folders)
+                out, quarantine = (_WatchedFolder(folder, instance, self._destination_faults) for folder in folders)
                 yield Exporter(WatchedSource(client, instance), out, quarantine=quarantine, journal=journal, **settings)
-                self._witness.demand(not throttle.in_flight, "a permit is held after the end")
+                self._checker.require(not throttle.in_flight, "a permit is held after the end")
         finally:
             journal.close()
             for folder in folders:
@@ -90,22 +96,22 @@ class FullSchedule(Schedule):
 
     def _killed(self, instance: Instance) -> None:
         if isinstance(instance.journal, _WatchedSqlite):
-            instance.journal.die()
+            instance.journal.crash()
         if wire := self._wires.get(instance.number):
             wire.cut()
-        self._look_at_files()
+        self._check_visible_files()
 
-    def _judge(self) -> None:
-        super()._judge()
-        self._look_at_files()
+    def _check_final_state(self) -> None:
+        super()._check_final_state()
+        self._check_visible_files()
         limit = _REQUESTS_AT_ONCE * self._plan.instances
         peak = self._aluma.in_flight_peak
-        self._witness.demand(peak <= limit, f"{peak} requests in flight, and the limit is {limit}")
+        self._checker.require(peak <= limit, f"{peak} requests in flight, and the limit is {limit}")
 
-    def _look_at_files(self) -> None:
+    def _check_visible_files(self) -> None:
         """Whatever has happened, a file that can be seen is whole."""
         for data in self._visible(self._folder / "out"):
-            self._witness.demand(data in self._expected, f"a visible file has {len(data)} bytes of no known file")
+            self._checker.require(data in self._expected, f"a visible file has {len(data)} bytes of no known file")
 
     def _visible(self, root: Path) -> Iterator[bytes]:
         for path in root.rglob("*"):
@@ -121,23 +127,23 @@ class FullSchedule(Schedule):
 class _WatchedFolder:
     """The real folder; a crash may fall before and after its steps, and it may be away."""
 
-    def __init__(self, folder: FolderDestination, instance: Instance, troubles: Troubles) -> None:
+    def __init__(self, folder: FolderDestination, instance: Instance, destination_faults: DestinationFaults) -> None:
         self._folder = folder
         self._instance = instance
-        self._troubles = troubles
+        self._destination_faults = destination_faults
 
     async def probe(self) -> None:
-        await self._instance.point()
-        self._troubles.check()
+        await self._instance.crash_point()
+        self._destination_faults.raise_if_away()
         await self._folder.probe()
 
     @asynccontextmanager
     async def open(self, claim: Claim) -> AsyncIterator[Delivery]:
         async with self._folder.open(claim) as delivery:
             yield delivery
-            await self._instance.point()
-            await self._troubles.meet()
-        await self._instance.point()
+            await self._instance.crash_point()
+            await self._destination_faults.inject()
+        await self._instance.crash_point()
 
 
 class _WatchedSqlite(SqliteJournal):
@@ -145,22 +151,22 @@ class _WatchedSqlite(SqliteJournal):
 
     def __init__(self, folder: Path, instance: Instance) -> None:
         super().__init__(folder, on_event=instance.on_event)
-        self._where = folder
+        self._folder = folder
         self._instance = instance
 
     async def flush(self) -> None:
         if self._pending:
-            await self._instance.point()
+            await self._instance.crash_point()
             if loop_time() < self._instance.journal_broken_until:
                 raise JournalError("the journal's disk is full")
         await super().flush()
-        await self._instance.point()
+        await self._instance.crash_point()
 
     def durable(self) -> Sequence[Record]:
         """What a next process would find."""
-        return sqlite.read_records(self._where)
+        return sqlite.read_records(self._folder)
 
-    def die(self) -> None:
+    def crash(self) -> None:
         """Let go as the system does for a process that is gone: nothing that waits is written."""
         self._pending.clear()
         self.close()

@@ -32,7 +32,7 @@ from aluma_async.testing.destination import MemoryDelivery, MemoryDestination
 from aluma_async.testing.simulator import SimulatedAluma
 from aluma_async.testing.virtual_time import Process
 
-PROMPT_SECONDS = 5.0
+RECOVERY_SECONDS = 5.0
 """After a restart each claim of the last process is spoken of within this."""
 _SLACK = SETTLE_RETRY_SECONDS + 120.0  # a request that begins inside a limit may end outside of it
 
@@ -41,23 +41,23 @@ class Violation(AssertionError):
     """A rule was broken."""
 
 
-class Witness:
+class InvariantChecker:
     """Collects what is seen: a digest of all of it, and the rules that were broken."""
 
     def __init__(self) -> None:
         self.violations: list[str] = []
         self.counts: Counter[str] = Counter()
-        self.story: list[str] | None = None
+        self.trace: list[str] | None = None
         self._digest = hashlib.sha256()
 
-    def saw(self, what: str) -> None:
+    def record(self, event: str) -> None:
         """Take note of something that happened."""
-        line = f"{loop_time():.6f} {what}"
+        line = f"{loop_time():.6f} {event}"
         self._digest.update(line.encode())
-        if self.story is not None:
-            self.story.append(line)
+        if self.trace is not None:
+            self.trace.append(line)
 
-    def demand(self, holds: bool, rule: str) -> None:
+    def require(self, holds: bool, rule: str) -> None:
         """Take note if a rule does not hold."""
         if not holds:
             self.violations.append(f"{loop_time():.3f} s: {rule}")
@@ -71,7 +71,7 @@ class Witness:
 class WatchedAluma(SimulatedAluma):
     """Looks at the destinations at the very moment when it would delete a task."""
 
-    witness: Witness
+    checker: InvariantChecker
     saved: Callable[[str], Iterable[bytes]]
     """What is safe of a task at the destination."""
     quarantined: Callable[[str], Iterable[bytes]]
@@ -81,14 +81,14 @@ class WatchedAluma(SimulatedAluma):
         done = self.counts["complete"]
         super().complete(task_id)
         if self.counts["complete"] > done:
-            self.witness.demand(self._all_in(self.saved, task_id), f"{task_id} completed, and not all is safe")
+            self.checker.require(self._all_in(self.saved, task_id), f"{task_id} completed, and not all is safe")
 
     def fail(self, task_id: str, message: str) -> None:
         """Fail."""
         super().fail(task_id, message)
         bad = self.ids().index(task_id) in self.behaviour.impossible_tasks
-        self.witness.demand(bad, f"{task_id} failed, and nothing was wrong with it")
-        self.witness.demand(self._all_in(self.quarantined, task_id), f"{task_id} failed, and not all is in quarantine")
+        self.checker.require(bad, f"{task_id} failed, and nothing was wrong with it")
+        self.checker.require(self._all_in(self.quarantined, task_id), f"{task_id} failed, and not all is in quarantine")
 
     def _all_in(self, safe: Callable[[str], Iterable[bytes]], task_id: str) -> bool:
         return not Counter(data for _, _, data in self.expected(task_id)) - Counter(safe(task_id))
@@ -97,9 +97,9 @@ class WatchedAluma(SimulatedAluma):
 class Instance:
     """One exporter's machine: what it may do, and the moment at which its process is killed."""
 
-    def __init__(self, number: int, witness: Witness, clock: Clock, claim_timeout: float) -> None:
+    def __init__(self, number: int, checker: InvariantChecker, clock: Clock, claim_timeout: float) -> None:
         self.number = number
-        self.witness = witness
+        self.checker = checker
         self.journal: WatchedJournal | Any = WatchedJournal(self)
         self.process = Process()
         self.points = 0
@@ -107,56 +107,56 @@ class Instance:
         self.journal_broken_until = 0.0
         self._clock = clock
         self._timeout = claim_timeout
-        self._under_way: dict[str, str] = {}
+        self._in_flight: dict[str, str] = {}
         self._not_before: dict[str, float] = {}
         self._open: set[str] = set()
-        self._doubt: dict[str, float] = {}
+        self._start_unconfirmed_until: dict[str, float] = {}
         self._lost_starts: set[str] = set()
-        self._owed: dict[str, float] = {}
+        self._settle_by: dict[str, float] = {}
 
-    async def point(self) -> None:
+    async def crash_point(self) -> None:
         """A place at which the process may be killed; if it is, this never returns."""
         self.points += 1
         if self.points == self.kill_at_point:
             self.process.kill()
             await anyio.sleep_forever()
 
-    def killed(self) -> None:
+    def on_kill(self) -> None:
         """Take note that the process has ended without a word."""
-        for task_id, verb in self._under_way.items():
+        for task_id, verb in self._in_flight.items():
             if verb == "start":
-                self._doubt[task_id] = float("inf")  # until the next process begins, which starts its grace
-        self._under_way.clear()
+                self._start_unconfirmed_until[task_id] = float("inf")  # until the next start
+        self._in_flight.clear()
         self._lost_starts.clear()
-        self._owed.clear()
+        self._settle_by.clear()
 
-    def begun(self) -> None:
+    def on_start(self) -> None:
         """Take note that a process begins: what its journal still holds is open, and is to be spoken of soon."""
         now = loop_time()
-        for task_id, until in self._doubt.items():
+        for task_id, until in self._start_unconfirmed_until.items():
             if until == float("inf"):
-                self._doubt[task_id] = now + LATE_START_SECONDS + _SLACK
+                self._start_unconfirmed_until[task_id] = now + LATE_START_SECONDS + _SLACK
         for record in self.journal.durable():
             if isinstance(record, ClaimRecord):
                 self._open.add(record.task_id)
                 if record.step is ClaimState.STARTING:  # nobody knows whether its Start was heard
-                    self._doubt[record.task_id] = now + LATE_START_SECONDS + _SLACK
+                    self._start_unconfirmed_until[record.task_id] = now + LATE_START_SECONDS + _SLACK
                 if (
                     record.step is not ClaimState.ORPHANED
                     and elapsed(record.sent, self._clock()) < self._timeout * SAFE_LEASE_FRACTION
                 ):
-                    self._owed[record.task_id] = now + PROMPT_SECONDS
+                    self._settle_by[record.task_id] = now + RECOVERY_SECONDS
 
-    def tick(self) -> None:
+    def check_overdue(self) -> None:
         """Look whether something that was owed is late."""
-        late = [task_id for task_id, until in self._owed.items() if until < loop_time()]
+        late = [task_id for task_id, until in self._settle_by.items() if until < loop_time()]
         for task_id in late:
-            del self._owed[task_id]
-            self.witness.demand(False, f"exporter {self.number} has not spoken of {task_id} in time after its restart")
+            del self._settle_by[task_id]
+            self.checker.require(False, f"exporter {self.number} has not spoken of {task_id} in time after its restart")
 
     def on_event(self, event: Event) -> None:
         """Hear what the exporter says of itself."""
-        self.witness.counts[type(event).__name__] += 1
+        self.checker.counts[type(event).__name__] += 1
         now = self._clock().boottime
         if loop_time() < self.journal_broken_until:
             now = float("-inf")  # what cannot be written down is not known to the next process
@@ -171,31 +171,31 @@ class Instance:
     @contextmanager
     def request(self, verb: str, task_id: str) -> Iterator[None]:
         """The rules for what is said about a task."""
-        now, demand = loop_time(), self.witness.demand
-        who = f"exporter {self.number}: {verb} {task_id}"
-        demand(task_id not in self._under_way, f"{who} while {self._under_way.get(task_id)} is under way")
-        self._owed.pop(task_id, None)
+        now, require = loop_time(), self.checker.require
+        subject = f"exporter {self.number}: {verb} {task_id}"
+        require(task_id not in self._in_flight, f"{subject} while {self._in_flight.get(task_id)} is under way")
+        self._settle_by.pop(task_id, None)
         if verb == "start":
             awake = self._clock().boottime + 1e-6
-            demand(awake >= self._not_before.get(task_id, 0.0), f"{who} before its cool-down has ended")
-            demand(
+            require(awake >= self._not_before.get(task_id, 0.0), f"{subject} before its cool-down has ended")
+            require(
                 any(r.task_id == task_id for r in self.journal.durable() if isinstance(r, ClaimRecord)),
-                f"{who} without a durable intent",
+                f"{subject} without a durable intent",
             )
-            demand(task_id not in self._lost_starts, f"{who} again, blindly")
+            require(task_id not in self._lost_starts, f"{subject} again, blindly")
             self._open.add(task_id)
         elif verb != "get":
             self._lost_starts.discard(task_id)
-            ours = task_id in self._open or now <= self._doubt.get(task_id, 0.0)
-            demand(ours, f"{who} of what is not ours")
-        self._under_way[task_id] = verb
+            is_owned = task_id in self._open or now <= self._start_unconfirmed_until.get(task_id, 0.0)
+            require(is_owned, f"{subject} of what is not ours")
+        self._in_flight[task_id] = verb
         outcome = "done"
         try:
             yield
         except BaseException as error:
             outcome = type(error).__name__
             if isinstance(error, Ambiguous) and verb == "start":
-                self._doubt[task_id] = loop_time() + LATE_START_SECONDS + _SLACK
+                self._start_unconfirmed_until[task_id] = loop_time() + LATE_START_SECONDS + _SLACK
                 self._lost_starts.add(task_id)
             surely_not = isinstance(error, SourceError) and not isinstance(error, Ambiguous | InvalidResponse)
             if isinstance(error, ClaimConflict) or (verb == "start" and surely_not):
@@ -205,8 +205,8 @@ class Instance:
             if verb not in ("start", "get"):
                 self._open.discard(task_id)
         finally:
-            self._under_way.pop(task_id, None)
-            self.witness.saw(f"{self.number} {verb} {task_id} {outcome}")
+            self._in_flight.pop(task_id, None)
+            self.checker.record(f"{self.number} {verb} {task_id} {outcome}")
 
 
 class WatchedSource:
@@ -217,63 +217,65 @@ class WatchedSource:
         self._instance = instance
 
     async def list_pending(self) -> AsyncIterator[Sequence[ExportTask]]:
-        await self._instance.point()
+        await self._instance.crash_point()
         async for tasks in self._source.list_pending():
             yield tasks
 
     async def start(self, task: ExportTask) -> Claim:
-        await self._instance.point()
+        await self._instance.crash_point()
         with self._instance.request("start", task.id):
             claim = await self._source.start(task)
-        await self._instance.point()
+        await self._instance.crash_point()
         return claim
 
     @asynccontextmanager
     async def open_file(self, claim: Claim, file: ExportFile) -> AsyncIterator[AsyncIterator[bytes]]:
-        await self._instance.point()
+        await self._instance.crash_point()
         async with self._source.open_file(claim, file) as chunks:
             yield chunks
 
     async def complete(self, task: ExportTask) -> None:
-        await self._instance.point()
+        await self._instance.crash_point()
         with self._instance.request("complete", task.id):
             await self._source.complete(task)
-        await self._instance.point()
+        await self._instance.crash_point()
 
     async def cancel(self, task: ExportTask) -> None:
-        await self._instance.point()
+        await self._instance.crash_point()
         with self._instance.request("cancel", task.id):
             await self._source.cancel(task)
-        await self._instance.point()
+        await self._instance.crash_point()
 
     async def fail(self, task: ExportTask, message: str) -> None:
-        await self._instance.point()
+        await self._instance.crash_point()
         with self._instance.request("fail", task.id):
             await self._source.fail(task, message)
-        await self._instance.point()
+        await self._instance.crash_point()
 
     async def state(self, task: ExportTask) -> str | None:
         with self._instance.request("get", task.id):
             return await self._source.state(task)
 
 
-class WatchedPermits:
+class WatchedRequestLimiter:
     """``Permits`` around others: never too many at once, and none before the end of a pause that Aluma asked for."""
 
-    def __init__(self, permits: RequestLimiter, limit: int, witness: Witness) -> None:
-        self._permits = permits
+    def __init__(self, request_limiter: RequestLimiter, limit: int, checker: InvariantChecker) -> None:
+        self._request_limiter = request_limiter
         self._limit = limit
-        self._witness = witness
+        self._checker = checker
         self._held = 0
         self._closed_until = 0.0
 
     @asynccontextmanager
     async def permit(self, *, urgent: bool = False) -> AsyncIterator[float]:
-        async with self._permits.permit(urgent=urgent) as moment:
+        async with self._request_limiter.permit(urgent=urgent) as moment:
             self._held += 1
-            self._witness.demand(self._held <= self._limit, f"{self._held} requests at once, {self._limit} are allowed")
+            self._checker.require(
+                self._held <= self._limit, f"{self._held} requests at once, {self._limit} are allowed"
+            )
             in_pause = loop_time() < self._closed_until - 1e-6
-            self._witness.demand(not in_pause, f"a request left before {self._closed_until:.3f}, as Aluma had asked")
+            self._checker.require(not in_pause, f"a request left before {self._closed_until:.3f}, as Aluma had asked")
             try:
                 yield moment
             except SourceError as error:
@@ -284,7 +286,7 @@ class WatchedPermits:
                 self._held -= 1
 
     async def consume_bytes(self, count: int) -> None:
-        await self._permits.consume_bytes(count)
+        await self._request_limiter.consume_bytes(count)
 
 
 class WatchedJournal(MemoryJournal):
@@ -296,11 +298,11 @@ class WatchedJournal(MemoryJournal):
 
     async def flush(self) -> None:
         if self._pending:
-            await self._instance.point()
+            await self._instance.crash_point()
             if loop_time() < self._instance.journal_broken_until:
                 raise JournalError("the journal's disk is full")
         await super().flush()
-        await self._instance.point()
+        await self._instance.crash_point()
 
     def durable(self) -> Sequence[Record]:
         """What a next process would find."""
@@ -310,43 +312,43 @@ class WatchedJournal(MemoryJournal):
 class WatchedDestination:
     """A ``Destination`` in memory that takes its time and breaks; a crash may fall between any two of its steps."""
 
-    def __init__(self, store: MemoryDestination, instance: Instance, troubles: "Troubles") -> None:
+    def __init__(self, store: MemoryDestination, instance: Instance, destination_faults: "DestinationFaults") -> None:
         self._store = store
         self._instance = instance
-        self._troubles = troubles
+        self._destination_faults = destination_faults
 
     async def probe(self) -> None:
-        await self._instance.point()
-        self._troubles.check()
+        await self._instance.crash_point()
+        self._destination_faults.raise_if_away()
 
     @asynccontextmanager
     async def open(self, claim: Claim) -> AsyncIterator["WatchedDelivery"]:
         delivery = MemoryDelivery(self._store)
-        yield WatchedDelivery(delivery, self._instance, self._troubles)
-        await self._instance.point()
-        await self._troubles.meet()
+        yield WatchedDelivery(delivery, self._instance, self._destination_faults)
+        await self._instance.crash_point()
+        await self._destination_faults.inject()
         self._store.tasks[claim.task.id] = delivery.files
-        await self._instance.point()
+        await self._instance.crash_point()
 
 
 class WatchedDelivery:
     """The files of one claim."""
 
-    def __init__(self, delivery: MemoryDelivery, instance: Instance, troubles: "Troubles") -> None:
+    def __init__(self, delivery: MemoryDelivery, instance: Instance, destination_faults: "DestinationFaults") -> None:
         self._delivery = delivery
         self._instance = instance
-        self._troubles = troubles
+        self._destination_faults = destination_faults
 
     def resumable_size(self, file: ExportFile) -> int | None:
         return self._delivery.resumable_size(file)
 
     async def save(self, file: ExportFile, chunks: AsyncIterable[bytes]) -> None:
-        await self._instance.point()
+        await self._instance.crash_point()
         await self._delivery.save(file, chunks)
-        await self._troubles.meet()
+        await self._destination_faults.inject()
 
 
-class Troubles:
+class DestinationFaults:
     """What goes wrong with a destination: it is away for some time, breaks now and then, or is slow."""
 
     def __init__(self, chance: random.Random, broken: float, slow: float, away: Sequence[tuple[float, float]]) -> None:
@@ -360,15 +362,15 @@ class Troubles:
         self._broken = self._slow = 0.0
         self._away = ()
 
-    def check(self) -> None:
+    def raise_if_away(self) -> None:
         """Raise if nobody's files can be saved now."""
         if any(begin <= loop_time() < end for begin, end in self._away):
             raise DestinationUnavailable("the disk is full")
 
-    async def meet(self) -> None:
+    async def inject(self) -> None:
         """Let one step take its time, and go wrong."""
         if self._slow and self._chance.random() < self._slow:
             await anyio.sleep(self._chance.choice((1, 20, 400, 1600)))
-        self.check()
+        self.raise_if_away()
         if self._broken and self._chance.random() < self._broken:
             raise DestinationError("a file could not be written")

@@ -13,7 +13,7 @@ from aluma_async.testing.simulation.full_stack import FullSchedule
 from aluma_async.testing.simulation.schedule import Plan, Schedule, plan
 from aluma_async.testing.virtual_time import run_virtual
 
-_PORTION = 50
+_CHUNK_SIZE = 50
 
 
 class Result(Struct, frozen=True):
@@ -25,11 +25,11 @@ class Result(Struct, frozen=True):
     kills: int
 
 
-def run_many(wanted: Sequence[Plan | int], *, full: bool = False, jobs: int | None = None) -> Iterator[Result]:
+def run_many(plans: Sequence[Plan | int], *, full: bool = False, jobs: int | None = None) -> Iterator[Result]:
     """Run the schedules of these plans or seeds; results come a portion at a time, in their order."""
-    portions = [wanted[start : start + _PORTION] for start in range(0, len(wanted), _PORTION)]
+    chunks = [plans[start : start + _CHUNK_SIZE] for start in range(0, len(plans), _CHUNK_SIZE)]
     with ProcessPoolExecutor(jobs or os.cpu_count(), mp_context=get_context("spawn"), initializer=_prepare) as pool:
-        yield from pool.map(_portion, portions, [full] * len(portions))
+        yield from pool.map(_run_chunk, chunks, [full] * len(chunks))
 
 
 def _prepare() -> None:
@@ -39,9 +39,9 @@ def _prepare() -> None:
     gc.freeze()  # what is imported is no rubbish
 
 
-def _portion(wanted: Sequence[Plan | int], full: bool) -> Result:
+def _run_chunk(plans: Sequence[Plan | int], full: bool) -> Result:
     broken, kills = [], 0
-    for number, each in enumerate(wanted):
+    for number, each in enumerate(plans):
         if not number % 25:
             gc.collect()
         try:
@@ -53,4 +53,4 @@ def _portion(wanted: Sequence[Plan | int], full: bool) -> Result:
         kills += outcome.counts.get("kills", 0)
         if outcome.violations:
             broken.append((each, outcome.violations))
-    return Result(len(wanted), broken, kills)
+    return Result(len(plans), broken, kills)

@@ -22,20 +22,20 @@ from aluma_async.testing.destination import MemoryDestination
 from aluma_async.testing.faults import Fault, FaultPlan
 from aluma_async.testing.sample_data import Profile
 from aluma_async.testing.simulation.invariants import (
-    PROMPT_SECONDS,
+    RECOVERY_SECONDS,
+    DestinationFaults,
     Instance,
-    Troubles,
+    InvariantChecker,
     WatchedAluma,
     WatchedDestination,
     WatchedSource,
-    Witness,
 )
 from aluma_async.testing.simulator import Behaviour
 from aluma_async.testing.source import SimulatedSource
 from aluma_async.testing.virtual_time import Process, VirtualTimeLoop, run_virtual
 
 CLAIM_TIMEOUT = 1800.0
-PATIENCE_SECONDS = 4 * 3600.0
+LIVENESS_SECONDS = 4 * 3600.0
 """After the faults have ended every task has to end within this: a few of the longest waits."""
 _EPOCH = 1.7e9
 
@@ -50,7 +50,7 @@ class Outcome(Struct, frozen=True):
     """Virtual."""
     steps: int
     counts: dict[str, int]
-    story: list[str] = []
+    trace: list[str] = []
 
 
 class Plan(Struct, frozen=True):
@@ -100,11 +100,11 @@ def plan(seed: int) -> Plan:
             conflict_status=409,
             repeated_complete_accepted=chance.random() < 0.3,
             list_stale_seconds=chance.choice((0, 0, 5)),
-            list_cap=chance.choice((0, 0, 3)),
+            max_listed=chance.choice((0, 0, 3)),
             claim_timeout_seconds=CLAIM_TIMEOUT,
             latency_seconds=chance.choice((0.0, 0.05, 0.5)),
             impossible_tasks=tuple(n for n in range(tasks) if chance.random() < 0.06)[:2],
-            bad_row=chance.random() < 0.3,
+            malformed_row=chance.random() < 0.3,
             resumable=seed % 2 == 0,
         ),
         rates={fault: harsh * chance.random() for fault in kinds} if harsh else {},
@@ -122,9 +122,9 @@ def plan(seed: int) -> Plan:
     )
 
 
-def run_schedule(what: Plan | int, *, tell: bool = False) -> Outcome:
+def run_schedule(plan_or_seed: Plan | int, *, trace: bool = False) -> Outcome:
     """Run one; ``tell`` keeps a line for each thing that happened."""
-    return run_virtual(Schedule(plan(what) if isinstance(what, int) else what, tell=tell).run)
+    return run_virtual(Schedule(plan(plan_or_seed) if isinstance(plan_or_seed, int) else plan_or_seed, trace=trace).run)
 
 
 class Schedule:
@@ -132,24 +132,26 @@ class Schedule:
 
     profile: Profile = "tiny"
 
-    def __init__(self, chosen: Plan, *, tell: bool = False) -> None:
+    def __init__(self, chosen: Plan, *, trace: bool = False) -> None:
         self._plan = chosen
-        self._witness = Witness()
-        self._witness.story = [] if tell else None
+        self._checker = InvariantChecker()
+        self._checker.trace = [] if trace else None
         self._slept = 0.0
         self._over = asyncio.Event()
         self._exporters: dict[int, Exporter] = {}
 
     async def run(self) -> Outcome:
         """Run it."""
-        chosen, witness = self._plan, self._witness
+        chosen, checker = self._plan, self._checker
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualTimeLoop)
         self._loop = loop
         self._prepare()
         self._faults = FaultPlan(chosen.rates, seed=chosen.seed, burst=chosen.burst)
-        self._troubles = Troubles(random.Random(f"troubles/{chosen.seed}"), chosen.broken, chosen.slow, chosen.away)
-        instances = [Instance(n, witness, self.clock, CLAIM_TIMEOUT) for n in range(chosen.instances)]
+        self._destination_faults = DestinationFaults(
+            random.Random(f"troubles/{chosen.seed}"), chosen.broken, chosen.slow, chosen.away
+        )
+        instances = [Instance(n, checker, self.clock, CLAIM_TIMEOUT) for n in range(chosen.instances)]
         for number, begin, end in chosen.journal_broken:
             loop.call_at(begin, setattr, instances[number], "journal_broken_until", end)
         for at, seconds in chosen.sleeps:
@@ -158,18 +160,18 @@ class Schedule:
             loop.at_step(chosen.kill_step, lambda: instances[0].process.kill())
         async with anyio.create_task_group() as group:
             for instance in instances:
-                group.start_soon(self._live, instance)
+                group.start_soon(self._run_instance, instance)
             await self._until_all_is_done(chosen.faulty_seconds)
-        self._judge()
+        self._check_final_state()
         await self._clean_up()
         return Outcome(
             chosen.seed,
-            list(witness.violations),
-            witness.digest,
+            list(checker.violations),
+            checker.digest,
             loop.time(),
             loop.steps,
-            dict(witness.counts),
-            list(witness.story or ()),
+            dict(checker.counts),
+            list(checker.trace or ()),
         )
 
     def clock(self) -> Timestamp:
@@ -187,26 +189,26 @@ class Schedule:
         """Let things go wrong for some time, and then go well until every task has ended, or for far too long."""
         await anyio.sleep(faulty)
         self._faults.end()
-        self._troubles.end()
-        deadline = loop_time() + PATIENCE_SECONDS
+        self._destination_faults.end()
+        deadline = loop_time() + LIVENESS_SECONDS
         while not self._all_ended() and loop_time() < deadline:  # noqa: ASYNC110 - Aluma tells nobody
             await anyio.sleep(20)
-        self._witness.demand(self._all_ended(), f"tasks are left: {self._aluma.ledger()}")
+        self._checker.require(self._all_ended(), f"tasks are left: {self._aluma.count_by_state()}")
         self._over.set()
 
     def _all_ended(self) -> bool:
-        return set(self._aluma.ledger()) <= {"completed", "failed"}
+        return set(self._aluma.count_by_state()) <= {"completed", "failed"}
 
-    async def _live(self, instance: Instance) -> None:
+    async def _run_instance(self, instance: Instance) -> None:
         """Run an exporter; when it is killed, run the next one on what it left."""
         loop = asyncio.get_running_loop()
         kills = iter([(point, at) for number, point, at in self._plan.kills if number == instance.number])
         while not self._over.is_set():
             instance.process, instance.points, instance.kill_at_point = Process(), 0, 0
-            instance.begun()
+            instance.on_start()
             process = instance.process
-            process.begin(self._run(instance))
-            loop.call_later(PROMPT_SECONDS + 0.1, instance.tick)
+            process.start(self._run(instance))
+            loop.call_later(RECOVERY_SECONDS + 0.1, instance.check_overdue)
             if kill := next(kills, None):
                 instance.kill_at_point = kill[0]
                 if not kill[0] and kill[1] > loop.time():  # or it fell into a time in which nothing ran
@@ -217,9 +219,9 @@ class Schedule:
                 self._exporters[instance.number].stop()
                 await process.ended.wait()
             if process.killed:
-                instance.killed()
+                instance.on_kill()
                 self._killed(instance)
-                self._witness.counts["kills"] += 1
+                self._checker.counts["kills"] += 1
                 await anyio.sleep(random.Random(f"{self._plan.seed}/{instance.points}").choice((0.0, 3.0, 100.0)))
 
     async def _any(self, ended: asyncio.Event) -> None:
@@ -235,10 +237,10 @@ class Schedule:
             async with self._exporter(instance) as exporter:
                 self._exporters[instance.number] = exporter
                 await exporter.run()
-                self._witness.demand(not exporter.tasks_in_progress, "something is in hand after the end")
+                self._checker.require(not exporter.tasks_in_progress, "something is in hand after the end")
         except Exception as error:  # noqa: BLE001 - an exporter may find Aluma away; a defect shows in the trace
-            self._witness.saw(f"{instance.number} ended: {type(error).__name__}: {error}")
-            self._witness.demand(
+            self._checker.record(f"{instance.number} ended: {type(error).__name__}: {error}")
+            self._checker.require(
                 type(error).__module__.startswith("aluma_async"), f"{type(error).__name__}: {error} came out of run()"
             )
             await anyio.sleep(5)
@@ -250,15 +252,15 @@ class Schedule:
         self._aluma = WatchedAluma(
             self._plan.tasks, seed=self._plan.seed, profile=self.profile, behaviour=self._plan.behaviour, now=self._now
         )
-        self._aluma.witness = self._witness
+        self._aluma.checker = self._checker
         self._aluma.saved, self._aluma.quarantined = self._store.contents, self._quarantine.contents
 
     @asynccontextmanager
     async def _exporter(self, instance: Instance) -> AsyncIterator[Exporter]:
         yield Exporter(
             WatchedSource(SimulatedSource(self._aluma, self._faults), instance),
-            WatchedDestination(self._store, instance, self._troubles),
-            quarantine=WatchedDestination(self._quarantine, instance, self._troubles),
+            WatchedDestination(self._store, instance, self._destination_faults),
+            quarantine=WatchedDestination(self._quarantine, instance, self._destination_faults),
             journal=instance.journal,
             **self._settings(instance),
         )
@@ -284,17 +286,17 @@ class Schedule:
     async def _clean_up(self) -> None:
         """Put away what the schedule has used."""
 
-    def _judge(self) -> None:
-        aluma, demand = self._aluma, self._witness.demand
+    def _check_final_state(self) -> None:
+        aluma, require = self._aluma, self._checker.require
         bad = [aluma.ids()[number] for number in self._plan.behaviour.impossible_tasks]
         failed = aluma.ids("failed")
-        demand(set(failed) == set(bad), f"failed are {failed}, and should be {bad}")
+        require(set(failed) == set(bad), f"failed are {failed}, and should be {bad}")
         if self._plan.instances == 1 and not self._plan.sleeps:
-            demand(not aluma.counts["requeued"], f"{aluma.counts['requeued']} claims were left to Aluma's time-out")
+            require(not aluma.counts["requeued"], f"{aluma.counts['requeued']} claims were left to Aluma's time-out")
             if not self._plan.kills and not self._plan.kill_step:
-                told, done = self._witness.counts["TaskCompleted"], len(aluma.ids("completed"))
+                reported, done = self._checker.counts["TaskCompleted"], len(aluma.ids("completed"))
                 # More may be told: a Cancel of ours that comes late makes a lost Complete look like one that was heard.
-                demand(told >= done, f"{told} tasks were told to be exported, and {done} are")
+                require(reported >= done, f"{reported} tasks were told to be exported, and {done} are")
 
 
 def _windows(chance: random.Random, until: float) -> tuple[tuple[float, float], ...]:
