@@ -16,7 +16,7 @@ from aluma_async.config import Config, Credentials, FolderConfig
 from aluma_async.config.reload import restart_required
 from aluma_async.config.tls import ssl_context
 from aluma_async.destinations.registry import open_destinations, open_folder
-from aluma_async.destinations.router import Routed
+from aluma_async.destinations.router import DestinationRouter
 from aluma_async.events import Event
 from aluma_async.exceptions import ConfigError
 from aluma_async.journal.history import History
@@ -82,7 +82,7 @@ class ReloadableExporter:
         config: Config,
         exporter: Exporter,
         throttle: Throttle,
-        router: Routed | None,
+        router: DestinationRouter | None,
         extra_destinations: Collection[str],
     ) -> None:
         self.exporter = exporter
@@ -143,7 +143,7 @@ async def open_reloadable_exporter(
         AsyncExitStack() as stack,
     ):
         targets = {**opened, **extra_destinations}
-        router = Routed(targets, routing.destinations_for) if len(targets) > 1 else None
+        router = DestinationRouter(targets, routing.destinations_for) if len(targets) > 1 else None
         journal = _open_journal(state, stack, on_event)
         history = History(journal, router.went_to if router else lambda _: tuple(targets))
 

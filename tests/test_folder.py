@@ -598,6 +598,6 @@ def test_a_folder_that_is_deleted_while_it_is_in_use_is_made_again_and_used(run)
         for _ in range(2):
             await deliver(destination, claim("v", "a"), b"3")
         assert tree(destination.root) == {"a": b"3"}
-        assert (destination.place.own / "owners.sqlite3").exists()
+        assert (destination.place.internal / "owners.sqlite3").exists()
 
     run(main)

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from aluma_async.config import Config
-from aluma_async.destinations.common.manifest import Stored, manifest
+from aluma_async.destinations.common.manifest import StoredFile, render_manifest
 from aluma_async.destinations.folder.destination import FolderDestination
 from aluma_async.destinations.object_store.destination import ObjectStoreDestination
 from aluma_async.destinations.registry import open_destinations
@@ -107,7 +107,7 @@ def place(request, tmp_path, moto):
 
 def test_it_tells_task_time_and_files():
     what = claim("t1", ("a/b", "c.pdf"))
-    text = manifest(what, [Stored(what.spec.files[0], "a/b/c~2.pdf", 3, "ab")], WHEN)
+    text = render_manifest(what, [StoredFile(what.spec.files[0], "a/b/c~2.pdf", 3, "ab")], WHEN)
     assert json.loads(text) == {
         "version": 1,
         "task": {"id": "t1", "name": "a name", "project_id": "p1", "project_name": "Invoices"},
@@ -120,7 +120,10 @@ def test_it_tells_task_time_and_files():
 
 def test_a_name_that_is_no_text_does_not_break_it():
     what = claim("t1", ("\ud800", "x\udfff.pdf"))
-    assert json.loads(manifest(what, [Stored(what.spec.files[0], "x", 0, "")], WHEN))["files"][0]["folder"] == "?"
+    assert (
+        json.loads(render_manifest(what, [StoredFile(what.spec.files[0], "x", 0, "")], WHEN))["files"][0]["folder"]
+        == "?"
+    )
 
 
 def test_every_file_is_told_of_as_it_is_stored(place):

@@ -12,7 +12,7 @@ import obstore
 import pytest
 
 from aluma_async.config import Config
-from aluma_async.destinations.common.spool import Spooled
+from aluma_async.destinations.common.spool import SpooledFile
 from aluma_async.destinations.object_store import client as ours
 from aluma_async.destinations.object_store.destination import ObjectStoreDestination
 from aluma_async.destinations.registry import open_destinations
@@ -170,7 +170,7 @@ def big(size, read=lambda: None):
             read()
             return super().read(count)
 
-    return Spooled(Watched(b"x" * size), size, "0" * 64)
+    return SpooledFile(Watched(b"x" * size), size, "0" * 64)
 
 
 def store(options, prefix):

@@ -20,7 +20,7 @@ from aluma_async.config import (
     ServiceConfig,
 )
 from aluma_async.config.reload import RELOADABLE, restart_required
-from aluma_async.destinations.router import Routed
+from aluma_async.destinations.router import DestinationRouter
 from aluma_async.events import ConcurrencyLimitChanged, TaskStarted
 from aluma_async.exceptions import ConfigError
 from aluma_async.models import Claim, ExportSpec
@@ -117,7 +117,7 @@ def test_an_adaptive_limit_stays_below_its_new_bound_and_may_grow_to_it():
 def test_a_task_that_is_opened_goes_by_the_route_of_that_moment():
     async def main():
         places = {"a": MemoryDestination(), "b": MemoryDestination()}
-        routed = Routed(places, lambda task, file: ["a"])
+        routed = DestinationRouter(places, lambda task, file: ["a"])
         async with routed.open(CLAIM) as before:
             routed.route = lambda task, file: ["b"]
             await before.save(file(), chunks(b"x"))

@@ -1,4 +1,4 @@
-"""What ``Routing`` and ``Routed`` promise: each file goes where its route says, a task everywhere or nowhere."""
+"""What ``Routing`` and ``DestinationRouter`` promise: each file goes where its route says, a task everywhere or nowhere."""
 
 from collections import Counter
 from contextlib import asynccontextmanager
@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from aluma_async.config import Config, FolderConfig, RouteConfig
-from aluma_async.destinations.router import Routed
+from aluma_async.destinations.router import DestinationRouter
 from aluma_async.exceptions import ClaimConflict, ConfigError, DestinationError
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
 from aluma_async.policy.routing import Route, Routing
@@ -90,12 +90,14 @@ def test_it_keeps_the_contract_of_a_destination(names):
         assert len({frozenset(Counter(each).items()) for each in found}) == 1, "both have the same"
         return found[0]
 
-    anyio.run(check_destination, lambda: Routed(inner, lambda task, file: names), visible)
+    anyio.run(check_destination, lambda: DestinationRouter(inner, lambda task, file: names), visible)
 
 
 def deliver(files, routing, inner, data=b"data"):
     async def main():
-        async with Routed(inner, routing.destinations_for).open(Claim(TASK, ExportSpec(tuple(files)), 0.0)) as delivery:
+        async with DestinationRouter(inner, routing.destinations_for).open(
+            Claim(TASK, ExportSpec(tuple(files)), 0.0)
+        ) as delivery:
             for each in files:
                 await delivery.save(each, chunks(data))
 
@@ -141,7 +143,9 @@ def test_where_one_destination_fails_the_error_is_its_and_the_others_stage_nothi
 def test_a_download_that_breaks_off_is_told_as_it_is():
     async def main():
         inner = {"a": MemoryDestination(), "b": MemoryDestination()}
-        async with Routed(inner, lambda *_: ["a", "b"]).open(Claim(TASK, ExportSpec((file(),)), 0.0)) as delivery:
+        async with DestinationRouter(inner, lambda *_: ["a", "b"]).open(
+            Claim(TASK, ExportSpec((file(),)), 0.0)
+        ) as delivery:
             with pytest.raises(ClaimConflict, match="broken off"):
                 await delivery.save(file(), chunks(b"half", ClaimConflict("broken off")))
             await delivery.save(file(), chunks(b"whole"))

@@ -12,7 +12,7 @@ import trustme
 from aiohttp import web
 
 from aluma_async.config import Config
-from aluma_async.destinations.common.spool import in_memory
+from aluma_async.destinations.common.spool import SpooledFile
 from aluma_async.destinations.registry import open_destinations
 from aluma_async.destinations.webdav.client import Dav, open_session
 from aluma_async.destinations.webdav.destination import WebDavDestination
@@ -205,7 +205,9 @@ def test_an_answer_that_says_no_is_told_as_everybodys_or_as_one_files(status, pa
         await site.start()
         async with open_session({}) as session:
             with pytest.raises(DestinationError, match=f"PUT: {status} ") as caught:
-                await Dav(session, f"http://127.0.0.1:{server.addresses[0][1]}/dav").put(path, in_memory(b"x"))
+                await Dav(session, f"http://127.0.0.1:{server.addresses[0][1]}/dav").put(
+                    path, SpooledFile.from_bytes(b"x")
+                )
         await server.cleanup()
         return caught.value
 

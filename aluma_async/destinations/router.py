@@ -1,4 +1,4 @@
-"""``Routed``: a ``Destination`` around destinations; each file goes where its route says, a task to all or to none."""
+"""``DestinationRouter``: a ``Destination`` around destinations; each file goes where its route says, a task to all or to none."""
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,7 +14,7 @@ from aluma_async.ports import Delivery, Destination
 _MOST_REMEMBERED = 10_000
 
 
-class Routed:
+class DestinationRouter:
     """Wraps ``destinations``, by name; ``route`` tells the names for a file, and raises if there are none.
 
     They commit one after the other. If one fails, those before it have the task already: it is given back,
@@ -76,7 +76,7 @@ class RoutedDelivery:
         try:
             async with anyio.create_task_group() as group:
                 for delivery, (_, receive) in zip(to, pipes, strict=True):
-                    group.start_soon(_drink, delivery, file, receive)
+                    group.start_soon(_feed_delivery, delivery, file, receive)
                 async for chunk in chunks:
                     for send, _ in pipes:
                         await send.send(chunk)
@@ -91,6 +91,6 @@ class RoutedDelivery:
         return None
 
 
-async def _drink(delivery: Delivery, file: ExportFile, chunks: MemoryObjectReceiveStream[bytes]) -> None:
+async def _feed_delivery(delivery: Delivery, file: ExportFile, chunks: MemoryObjectReceiveStream[bytes]) -> None:
     async with chunks:
         await delivery.save(file, chunks)

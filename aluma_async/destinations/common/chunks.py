@@ -7,7 +7,7 @@ BLOCK = 1024 * 1024
 """Bytes that are collected before they are written; a file of less than this is written in one step."""
 
 
-class blocks:  # noqa: N801 - used like the generator beside it, and cheaper: there is one for each small file
+class iter_blocks:  # noqa: N801 - used like the generator beside it, and cheaper: there is one for each small file
     """Collect chunks into blocks of at least ``BLOCK`` bytes, each with its size; the last is shorter, or empty."""
 
     def __init__(self, chunks: AsyncIterable[bytes]) -> None:
@@ -31,7 +31,7 @@ class blocks:  # noqa: N801 - used like the generator beside it, and cheaper: th
         return block, size
 
 
-async def crlf(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+async def to_crlf(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
     r"""Turn each ``\n`` that has no ``\r`` before it into ``\r\n``."""
     last = b""
     async for chunk in chunks:

@@ -10,7 +10,7 @@ from aluma_async.policy.naming import PathParts
 OnConflict: TypeAlias = Literal["keep-both", "overwrite", "fail"]
 
 
-def names(wanted: PathParts, task_id: str, on_conflict: OnConflict, what: str) -> Iterator[PathParts]:
+def candidate_paths(wanted: PathParts, task_id: str, on_conflict: OnConflict, what: str) -> Iterator[PathParts]:
     """The paths that may be tried, the best first. Raises ``DestinationError``, about ``what``, if only that may be."""
     for number, parts in enumerate(naming.candidate_paths(wanted, task_id)):
         if number and on_conflict == "fail":

@@ -16,7 +16,7 @@ VERSION = 1
 """Of the format; goes up when a field changes its meaning or is gone."""
 
 
-class Stored(Struct, frozen=True):
+class StoredFile(Struct, frozen=True):
     """A file that is in its place."""
 
     file: ExportFile
@@ -31,7 +31,7 @@ def manifest_file(claim: Claim) -> ExportFile:
     return ExportFile(-1, -1, FOLDER, f"{claim.task.id}.json", "content")
 
 
-def manifest(claim: Claim, stored: Iterable[Stored], exported_at: float) -> bytes:
+def render_manifest(claim: Claim, stored: Iterable[StoredFile], exported_at: float) -> bytes:
     """Return the JSON; ``exported_at`` is in seconds since 1970."""
     task = claim.task
     found = {

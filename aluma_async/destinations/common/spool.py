@@ -11,12 +11,12 @@ from typing import IO, Self
 import anyio.to_thread
 from msgspec import Struct
 
-from aluma_async.destinations.common.chunks import BLOCK, blocks
+from aluma_async.destinations.common.chunks import BLOCK, iter_blocks
 from aluma_async.exceptions import DestinationError, DestinationUnavailable
 from aluma_async.models import ExportFile
 
 
-class Spooled(Struct):
+class SpooledFile(Struct):
     """A file that is whole."""
 
     data: IO[bytes]
@@ -24,15 +24,15 @@ class Spooled(Struct):
     size: int
     sha256: str
 
-    async def whole(self) -> bytes:
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Return a file with this content."""
+        return cls(BytesIO(data), len(data), hashlib.sha256(data).hexdigest())
+
+    async def read_all(self) -> bytes:
         """Return all of it, for those that are small enough."""
         self.data.seek(0)
         return self.data.read() if isinstance(self.data, BytesIO) else await anyio.to_thread.run_sync(self.data.read)
-
-
-def in_memory(data: bytes) -> Spooled:
-    """A file whose bytes are known."""
-    return Spooled(BytesIO(data), len(data), hashlib.sha256(data).hexdigest())
 
 
 class Spool:
@@ -41,16 +41,16 @@ class Spool:
     def __init__(self, folder: Path | None = None) -> None:
         """``folder`` is made when it is needed; None: where the system has its temporary files."""
         self._folder = folder
-        self._files: dict[int, Spooled] = {}
+        self._files: dict[int, SpooledFile] = {}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for number in list(self._files):
-            self._drop(number)
+            self._discard(number)
 
-    def __getitem__(self, file: ExportFile) -> Spooled:
+    def __getitem__(self, file: ExportFile) -> SpooledFile:
         """Return a file that was saved. Raises ``DestinationError``."""
         try:
             return self._files[file.number]
@@ -63,11 +63,11 @@ class Spool:
 
     async def save(self, file: ExportFile, chunks: AsyncIterable[bytes]) -> None:
         """Stage a file; its digest is made where its bytes are written, so that they are not read again for it."""
-        self._drop(file.number)
+        self._discard(file.number)
         digest, size = hashlib.sha256(), 0
         data: IO[bytes] | None = None
         try:
-            async for block, length in blocks(chunks):
+            async for block, length in iter_blocks(chunks):
                 if data is None:
                     data = BytesIO() if length < BLOCK else await anyio.to_thread.run_sync(self._temporary)
                 step = _write if size + length >= BLOCK else None
@@ -77,7 +77,7 @@ class Spool:
                     _write(data, digest, block)
                 size += length
                 del block  # many big files at once: none keeps more than it collects
-            self._files[file.number] = Spooled(data or BytesIO(), size, digest.hexdigest())
+            self._files[file.number] = SpooledFile(data or BytesIO(), size, digest.hexdigest())
         except OSError as error:
             hint = "Is there space left where the system has its temporary files, or in the state folder?"
             raise DestinationUnavailable(f"a file cannot be staged: {error.strerror or error}", hint=hint) from error
@@ -90,7 +90,7 @@ class Spool:
             self._folder.mkdir(parents=True, exist_ok=True)
         return tempfile.TemporaryFile(dir=self._folder, buffering=0)
 
-    def _drop(self, number: int) -> None:
+    def _discard(self, number: int) -> None:
         if spooled := self._files.pop(number, None):
             spooled.data.close()
 

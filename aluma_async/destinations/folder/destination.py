@@ -21,13 +21,13 @@ import anyio
 from aiofiles.threadpool.binary import AsyncFileIO
 
 from aluma_async.concurrency.batcher import Batcher
-from aluma_async.destinations.common.chunks import BLOCK, blocks, crlf
+from aluma_async.destinations.common.chunks import BLOCK, iter_blocks, to_crlf
 from aluma_async.destinations.common.conflicts import OnConflict
 from aluma_async.destinations.folder import fs
 from aluma_async.destinations.folder.owners import Owners
-from aluma_async.destinations.folder.root import Root
-from aluma_async.destinations.folder.staging import Folder, Staged, publish
-from aluma_async.destinations.folder.threads import Offload
+from aluma_async.destinations.folder.root import RootFolder
+from aluma_async.destinations.folder.staging import FolderSettings, StagedTask, publish
+from aluma_async.destinations.folder.threads import FileThreads
 from aluma_async.exceptions import DestinationError
 from aluma_async.models import Claim, ExportFile
 
@@ -61,10 +61,10 @@ class FolderDestination:
         now: Callable[[], float] = time.time,
     ) -> None:
         self.root = Path(path)
-        self.place = Root(self.root, mounts)
-        self.owners = Owners(self.place.own / "owners.sqlite3")
-        self.folder = Folder(self.place, self.owners, on_conflict, durability == "full", manifest, now)
-        self.offload = Offload(self.place, executor)
+        self.place = RootFolder(self.root, mounts)
+        self.owners = Owners(self.place.internal / "owners.sqlite3")
+        self.folder = FolderSettings(self.place, self.owners, on_conflict, durability == "full", manifest, now)
+        self.offload = FileThreads(self.place, executor)
         self.crlf = newline == "crlf"
         self.held = 0
         """Bytes that wait in memory."""
@@ -72,7 +72,7 @@ class FolderDestination:
         self._host = f"{socket.gethostname().split('.')[0]}-"
         self._prefix = f"{self._host}{os.getpid()}-{id(self):x}"
         self._numbers = count(1)
-        self._waiting: list[Staged] = []
+        self._waiting: list[StagedTask] = []
         self._batcher = Batcher(self._publish_waiting, concurrency=_HOPS if self.folder.sync else 1)
 
     async def probe(self) -> None:
@@ -81,18 +81,18 @@ class FolderDestination:
 
     def open(self, claim: Claim) -> "FolderDelivery":
         """Begin to deliver a claim's files."""
-        return FolderDelivery(self, Staged(self.folder, claim, f"{self._prefix}-{next(self._numbers)}"))
+        return FolderDelivery(self, StagedTask(self.folder, claim, f"{self._prefix}-{next(self._numbers)}"))
 
     def close(self) -> None:
         """Close the record of owners."""
         self.owners.close()
 
-    async def publish(self, staged: Staged) -> None:
+    async def publish(self, staged: StagedTask) -> None:
         """Publish what was staged, together with all that waits by then: one step in a thread for many."""
         self._waiting.append(staged)
         await self._batcher.submit()
         if not staged.published:
-            with self.offload.told():
+            with self.offload.map_errors():
                 raise staged.error or DestinationError(f"folder {self.root}: the files were not published")
 
     async def _publish_waiting(self) -> None:
@@ -100,7 +100,7 @@ class FolderDestination:
         await self.offload.run(publish, self.folder, batch)
 
     def _probe(self) -> None:
-        if not self.place.is_there():
+        if not self.place.is_same_folder():
             self.owners.close()  # an open file lives on without a folder, and would go on to answer
         self.place.make()
         self.place.find_kept()
@@ -112,20 +112,20 @@ class FolderDestination:
             data = b"aluma-async was here"
             fd = fs.write_file(tree.staging, trial, data, sync=self.folder.sync)
             try:
-                fs.finish_file(fd, len(data), sync=self.folder.sync)
+                fs.fsync_checked(fd, len(data), sync=self.folder.sync)
             finally:
                 os.close(fd)
             fs.remove(tree.staging, trial)
 
     def _is_orphan(self, name: str) -> bool:
         pid = name.removeprefix(self._host).partition("-")[0]
-        return name.startswith(self._host) and pid.isdigit() and not _alive(int(pid))
+        return name.startswith(self._host) and pid.isdigit() and not _process_exists(int(pid))
 
 
 class FolderDelivery:
     """The files of one claim; the end of the block publishes them, an error removes them."""
 
-    def __init__(self, to: FolderDestination, staged: Staged) -> None:
+    def __init__(self, to: FolderDestination, staged: StagedTask) -> None:
         self._to = to
         self._staged = staged
 
@@ -167,12 +167,12 @@ class FolderDelivery:
             self._to.held -= len(staged.held.get(number, b""))
             staged.forget(number)
         if self._to.crlf and file.source == "content":
-            chunks = crlf(chunks)
+            chunks = to_crlf(chunks)
         stream: AsyncFileIO | None = None
         writing: asyncio.Future[None] | None = None
         written = 0
         try:
-            async for block, size in blocks(chunks):
+            async for block, size in iter_blocks(chunks):
                 if not stream and size < BLOCK and size + self._to.held < _MOST_HELD:
                     staged.held[number] = b"".join(block)
                     self._to.held += size
@@ -192,12 +192,12 @@ class FolderDelivery:
                 with suppress(DestinationError):
                     await self._to.offload.end(writing)
             if stream:
-                with anyio.CancelScope(shield=True), self._to.offload.told():
+                with anyio.CancelScope(shield=True), self._to.offload.map_errors():
                     await stream.close()
 
     async def _open(self, number: int) -> AsyncFileIO:
         self._staged.begun.add(number)
-        with anyio.CancelScope(shield=True), self._to.offload.told():
+        with anyio.CancelScope(shield=True), self._to.offload.map_errors():
             return await aiofiles.open(
                 self._staged.name(number),
                 "wb",
@@ -212,10 +212,10 @@ def _write(fd: int, block: list[bytes], digest: "hashlib._Hash | None") -> None:
     if digest:
         for piece in block:
             digest.update(piece)
-    fs.write_pieces(fd, block)
+    fs.write_all(fd, block)
 
 
-def _alive(pid: int) -> bool:
+def _process_exists(pid: int) -> bool:
     """Whether a process runs on this machine; unsure means yes."""
     try:
         os.kill(pid, 0)

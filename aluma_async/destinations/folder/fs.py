@@ -22,7 +22,7 @@ _UNAVAILABLE = (
 UNAVAILABLE = {getattr(errno, name) for name in _UNAVAILABLE.split() if hasattr(errno, name)}
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
 _MOST_PIECES = 1024  # what Linux takes in one call
-_COMPARED = 256 * 1024
+_READ_SIZE = 256 * 1024
 
 
 def create(folder: int, name: str) -> int:
@@ -45,7 +45,7 @@ def write_file(folder: int, name: str, data: bytes, *, sync: bool) -> int:
     return fd
 
 
-def write_pieces(fd: int, pieces: list[bytes]) -> None:
+def write_all(fd: int, pieces: list[bytes]) -> None:
     """Write pieces one after the other, in as few steps as the system takes."""
     while pieces:
         written = os.writev(fd, pieces[:_MOST_PIECES])
@@ -55,7 +55,7 @@ def write_pieces(fd: int, pieces: list[bytes]) -> None:
             pieces[0] = pieces[0][written:]
 
 
-def finish_file(fd: int, expected: int, *, sync: bool) -> int:
+def fsync_checked(fd: int, expected: int, *, sync: bool) -> int:
     """Check that a file is as long as what was written to it, and make it durable; return its inode."""
     found = os.fstat(fd)
     if found.st_size != expected:
@@ -71,7 +71,7 @@ def open_folder(name: str | os.PathLike[str], *, inside: int | None = None) -> i
     return os.open(name, os.O_RDONLY | os.O_DIRECTORY | no_link, dir_fd=inside)
 
 
-def look(folder: int, name: str) -> os.stat_result | None:
+def lstat(folder: int, name: str) -> os.stat_result | None:
     """What stands under a name, not what it links to; None if nothing does."""
     try:
         return os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -85,7 +85,7 @@ def rename(source: int, name: str, folder: int, final: str, *, inode: int) -> No
         os.replace(name, final, src_dir_fd=source, dst_dir_fd=folder)
     except OSError:
         # A share may lose the answer to what it has done, and then refuse the repetition.
-        there = look(folder, final)
+        there = lstat(folder, final)
         if there is None or (there.st_ino, there.st_dev) != (inode, os.fstat(source).st_dev):
             raise
 
@@ -99,7 +99,7 @@ def remove(folder: int, name: str) -> None:
 def same_content(one: tuple[int, str], other: tuple[int, str]) -> bool:
     """Whether two files (folder, name) hold the same bytes; False if one is no plain file."""
     try:
-        with closing(_Reader(*one)) as a, closing(_Reader(*other)) as b:
+        with closing(_RegularFileReader(*one)) as a, closing(_RegularFileReader(*other)) as b:
             if a.size != b.size:
                 return False
             while block := a.read():
@@ -113,13 +113,13 @@ def same_content(one: tuple[int, str], other: tuple[int, str]) -> bool:
 def digest(folder: int, name: str) -> "hashlib._Hash":
     """Read a plain file for its SHA-256."""
     found = hashlib.sha256()
-    with closing(_Reader(folder, name)) as file:
+    with closing(_RegularFileReader(folder, name)) as file:
         while block := file.read():
             found.update(block)
     return found
 
 
-class _Reader:
+class _RegularFileReader:
     """A plain file, read block by block."""
 
     def __init__(self, folder: int, name: str) -> None:
@@ -132,7 +132,7 @@ class _Reader:
             raise OSError(errno.EINVAL, "no plain file")
 
     def read(self) -> bytes:
-        return os.read(self._fd, _COMPARED)
+        return os.read(self._fd, _READ_SIZE)
 
     def close(self) -> None:
         os.close(self._fd)

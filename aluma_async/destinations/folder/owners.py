@@ -52,7 +52,7 @@ class Owners:
                 except sqlite3.OperationalError:
                     raise  # busy, full, read-only: nothing is wrong with what it holds
                 except sqlite3.DatabaseError:
-                    self._set_aside()
+                    self._move_damaged_aside()
                     self._open().execute("BEGIN IMMEDIATE")
                 # Each statement hands the interpreter's lock on and back, which is dearer than what it does.
                 self._known = dict.fromkeys(keys)
@@ -64,7 +64,7 @@ class Owners:
                 self._open().execute("COMMIT")
             except sqlite3.Error as error:
                 if not isinstance(error, sqlite3.OperationalError):
-                    self._set_aside()  # damaged further in: the next attempt begins with a new one
+                    self._move_damaged_aside()  # damaged further in: the next attempt begins with a new one
                 code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the details
                 raise OSError(_ERRNOS.get(code, errno.EAGAIN), f"{self._path.name}: {error}") from error
             finally:
@@ -99,7 +99,7 @@ class Owners:
             self._database.close()
         self._database = None
 
-    def _set_aside(self) -> None:
+    def _move_damaged_aside(self) -> None:
         self._close()
         for ending in ("", "-wal", "-shm"):
             damaged = self._path.with_name(self._path.name + ending)

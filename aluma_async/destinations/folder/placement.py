@@ -7,15 +7,15 @@ from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple
 
-from aluma_async.destinations.common.conflicts import OnConflict, names
+from aluma_async.destinations.common.conflicts import OnConflict, candidate_paths
 from aluma_async.destinations.folder import fs
 from aluma_async.destinations.folder.owners import Owners
-from aluma_async.destinations.folder.root import Tree
+from aluma_async.destinations.folder.root import OpenFolders
 from aluma_async.models import ExportFile
 from aluma_async.policy.naming import PathParts, collision_key
 
 
-class Place(NamedTuple):
+class Placement(NamedTuple):
     """Where a file goes."""
 
     number: int
@@ -26,10 +26,10 @@ class Place(NamedTuple):
     """Whether nothing was there."""
 
 
-class Places:
+class PathAllocator:
     """Finds places below a root, inside a transaction of ``owners``."""
 
-    def __init__(self, tree: Tree, owners: Owners, on_conflict: OnConflict, task_id: str) -> None:
+    def __init__(self, tree: OpenFolders, owners: Owners, on_conflict: OnConflict, task_id: str) -> None:
         self._tree = tree
         self._owners = owners
         self._on_conflict = on_conflict
@@ -38,7 +38,7 @@ class Places:
 
     def find(
         self, files: Sequence[ExportFile], planned: Mapping[str, PathParts], staged: Callable[[int], str]
-    ) -> list[Place]:
+    ) -> list[Placement]:
         """A place for each file, where it was ``planned`` if that can be; no other task may have them.
 
         ``staged`` tells by a file's number what it is called now.
@@ -50,15 +50,15 @@ class Places:
         self._tree.planned.update([place.parts for place in places])
         return places
 
-    def _place(self, key: str, planned: PathParts, file: ExportFile, staged: str) -> Place:
+    def _place(self, key: str, planned: PathParts, file: ExportFile, staged: str) -> Placement:
         folder, fd = self._folder(planned[:-1], file)
         wanted = (*folder, planned[-1])
         for parts in self._candidates(wanted, file):
             key = key if parts == planned else collision_key(parts)
-            there = fs.look(fd, parts[-1])
-            if self._is_ours(key, staged, there, (fd, parts[-1])):
+            there = fs.lstat(fd, parts[-1])
+            if self._may_use(key, staged, there, (fd, parts[-1])):
                 self._taken.add(key)
-                return Place(file.number, staged, parts, there is None)
+                return Placement(file.number, staged, parts, there is None)
         raise AssertionError  # the candidates do not end
 
     def _folder(self, wanted: PathParts, file: ExportFile) -> tuple[PathParts, int]:
@@ -79,9 +79,9 @@ class Places:
         """The paths that a file, or its folder, may be given, the best first, which nearly always can be."""
         yield wanted
         what = f"task {self._task_id}: file {file.number}"
-        yield from islice(names(wanted, self._task_id, self._on_conflict, what), 1, None)
+        yield from islice(candidate_paths(wanted, self._task_id, self._on_conflict, what), 1, None)
 
-    def _is_ours(self, key: str, staged: str, there: os.stat_result | None, target: tuple[int, str]) -> bool:
+    def _may_use(self, key: str, staged: str, there: os.stat_result | None, target: tuple[int, str]) -> bool:
         """Whether a file may go there: where its task wrote before, where nothing is, or the same bytes as nobody's."""
         if key in self._taken or (there and stat.S_ISDIR(there.st_mode)):
             return False

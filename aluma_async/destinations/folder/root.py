@@ -16,7 +16,7 @@ from aluma_async.destinations.folder import fs
 from aluma_async.exceptions import DestinationUnavailable
 from aluma_async.policy.naming import INTERNAL_FOLDER, PathParts
 
-_MARK = "root"
+_MARKER = "root"
 _STAGING = "staging"
 _KEPT = "kept"
 KEPT_SECONDS = 7 * 86400.0
@@ -25,7 +25,7 @@ _MOST_OPEN = 64
 """Folders that are held open at once."""
 
 
-class Tree:
+class OpenFolders:
     """Open folders below a root. What is made or changed in them is synced when they are closed, if ``sync``."""
 
     def __init__(self, root: int, staging: int, *, sync: bool) -> None:
@@ -52,7 +52,7 @@ class Tree:
             self._changed.add(folder[:-1])
             fd = fs.open_folder(name, inside=parent)
         except OSError as error:
-            there = fs.look(parent, name)
+            there = fs.lstat(parent, name)
             if there is None or stat.S_ISDIR(there.st_mode):
                 raise
             if stat.S_ISLNK(there.st_mode):
@@ -83,49 +83,49 @@ class Tree:
             self._open = {(): self._root}
 
 
-class Root:
+class RootFolder:
     """A folder ``path``. ``mounts``: a folder elsewhere in which a later process finds what it was mounted on."""
 
     def __init__(self, path: Path, mounts: Path | None = None) -> None:
         self.path = path
-        self.own = path / INTERNAL_FOLDER
-        self.staging = self.own / _STAGING
+        self.internal = path / INTERNAL_FOLDER
+        self.staging = self.internal / _STAGING
         self.kept: set[str] = set()
         """Names of what was put aside, as far as is known here."""
         # What it was mounted on when it was last in use.
-        self._note = mounts and mounts / hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:16]
+        self._mount_record = mounts and mounts / hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:16]
         self._mounted_on = ""
 
     def make(self) -> None:
         """Make what is missing. Raises ``DestinationUnavailable`` if another folder has taken its place."""
-        if not self.is_there():
+        if not self.is_same_folder():
             if self._mounted_on and self.path.exists():
-                raise self._replaced()
+                raise self._replaced_error()
             self._check_mount()
-            new = [folder for folder in (self.own, *self.own.parents) if not folder.exists()]
-            self.own.mkdir(parents=True, exist_ok=True)
-            (self.own / _MARK).touch(fs.FILE_MODE)
+            new = [folder for folder in (self.internal, *self.internal.parents) if not folder.exists()]
+            self.internal.mkdir(parents=True, exist_ok=True)
+            (self.internal / _MARKER).touch(fs.FILE_MODE)
             for folder in new:
                 with _opened(folder.parent) as parent:
                     fs.sync_folder(parent)  # files that are durable in a folder that is not are lost
         self.staging.mkdir(exist_ok=True, mode=0o700)  # what is not whole yet is nobody's to read
         if not self._mounted_on:
             self._mounted_on = str(_mount_point(self.path))
-            if self._note:
-                self._note.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                self._note.write_text(self._mounted_on)
+            if self._mount_record:
+                self._mount_record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self._mount_record.write_text(self._mounted_on)
 
-    def is_there(self) -> bool:
+    def is_same_folder(self) -> bool:
         """Whether the folder is the one that was made."""
-        return (self.own / _MARK).is_file()
+        return (self.internal / _MARKER).is_file()
 
     @contextmanager
-    def open(self, *, sync: bool) -> Iterator[Tree]:
+    def open(self, *, sync: bool) -> Iterator[OpenFolders]:
         """Open the folder; what changed in it is synced at the end. Raises ``DestinationUnavailable``, ``OSError``."""
-        with self._opened_all() as (root, own, staging):
-            if fs.look(own, _MARK) is None:
-                raise self._replaced()
-            tree = Tree(root, staging, sync=sync)
+        with self._open_path() as (root, own, staging):
+            if fs.lstat(own, _MARKER) is None:
+                raise self._replaced_error()
+            tree = OpenFolders(root, staging, sync=sync)
             try:
                 yield tree
             finally:
@@ -133,8 +133,8 @@ class Root:
 
     def keep(self, staged: str, name: str) -> None:
         """Put a staged file aside for a later attempt."""
-        (self.own / _KEPT).mkdir(exist_ok=True, mode=0o700)
-        (self.staging / staged).replace(self.own / _KEPT / name)
+        (self.internal / _KEPT).mkdir(exist_ok=True, mode=0o700)
+        (self.staging / staged).replace(self.internal / _KEPT / name)
         self.kept.add(name)
 
     def take_back(self, name: str, staged: str) -> os.stat_result | None:
@@ -142,17 +142,17 @@ class Root:
         if name in self.kept:
             self.kept.discard(name)
             with suppress(FileNotFoundError):
-                (self.own / _KEPT / name).replace(self.staging / staged)
+                (self.internal / _KEPT / name).replace(self.staging / staged)
                 return (self.staging / staged).lstat()
         return None
 
     def find_kept(self) -> None:
         """Find out what was put aside, and remove what was for too long."""
-        mark = self.own / _MARK
+        mark = self.internal / _MARKER
         mark.touch()
         now, self.kept = mark.stat().st_mtime, set()  # the clock of the file system, as a share has its own
         with suppress(FileNotFoundError):
-            for path in (self.own / _KEPT).iterdir():
+            for path in (self.internal / _KEPT).iterdir():
                 if path.lstat().st_mtime < now - KEPT_SECONDS:
                     path.unlink()
                 else:
@@ -160,11 +160,11 @@ class Root:
 
     def create(self, name: str, flags: int = 0) -> int:  # noqa: ARG002 - ``open`` hands them to its opener
         """Open a new file in the staging folder for writing; what ``open`` takes for its ``opener``."""
-        with self._opened_all() as (_, _, staging):
+        with self._open_path() as (_, _, staging):
             return fs.create(staging, name)
 
     @contextmanager
-    def _opened_all(self) -> Iterator[tuple[int, int, int]]:
+    def _open_path(self) -> Iterator[tuple[int, int, int]]:
         """The folder, what is ours in it, and the staging folder in that; each opened in the one above."""
         with _opened(self.path) as root, _opened(INTERNAL_FOLDER, root) as own, _opened(_STAGING, own) as staging:
             yield root, own, staging
@@ -173,16 +173,18 @@ class Root:
         """Tell a share that is not mounted from a folder that was deleted on purpose."""
         was, now = self._mounted_on, str(_mount_point(self.path))
         with suppress(FileNotFoundError):
-            was = was or (self._note.read_text() if self._note else "")
+            was = was or (self._mount_record.read_text() if self._mount_record else "")
         if was and was != now:
             raise DestinationUnavailable(
                 f"folder {self.path}: it was on what is mounted at {was}, and is on {now} now",
-                hint=f"Mount it. If it has moved on purpose, remove {self._note}." if self._note else "Mount it.",
+                hint=f"Mount it. If it has moved on purpose, remove {self._mount_record}."
+                if self._mount_record
+                else "Mount it.",
             )
 
-    def _replaced(self) -> DestinationUnavailable:
+    def _replaced_error(self) -> DestinationUnavailable:
         return DestinationUnavailable(
-            f"folder {self.path}: another folder is in its place, as {INTERNAL_FOLDER}/{_MARK} is gone",
+            f"folder {self.path}: another folder is in its place, as {INTERNAL_FOLDER}/{_MARKER} is gone",
             hint="Is it mounted? A new run takes the folder as it is.",
         )
 

@@ -11,11 +11,11 @@ from functools import cached_property
 from typing import NamedTuple
 
 from aluma_async.destinations.common.conflicts import OnConflict
-from aluma_async.destinations.common.manifest import Stored, manifest, manifest_file
+from aluma_async.destinations.common.manifest import StoredFile, manifest_file, render_manifest
 from aluma_async.destinations.folder import fs
 from aluma_async.destinations.folder.owners import Owners
-from aluma_async.destinations.folder.placement import Place, Places
-from aluma_async.destinations.folder.root import Root, Tree
+from aluma_async.destinations.folder.placement import PathAllocator, Placement
+from aluma_async.destinations.folder.root import OpenFolders, RootFolder
 from aluma_async.exceptions import DestinationError
 from aluma_async.models import Claim, ExportFile
 from aluma_async.policy.naming import PathParts, plan_paths
@@ -24,10 +24,10 @@ _MOST_OPEN = 16
 """Small files of one task that are written before they are waited for."""
 
 
-class Folder(NamedTuple):
+class FolderSettings(NamedTuple):
     """Where files go, and how."""
 
-    place: Root
+    place: RootFolder
     owners: Owners
     on_conflict: OnConflict
     sync: bool
@@ -35,10 +35,10 @@ class Folder(NamedTuple):
     now: Callable[[], float]
 
 
-class Staged:
+class StagedTask:
     """What a claim has staged so far, by the files' numbers; ``prefix`` begins the names of its files alone."""
 
-    def __init__(self, folder: Folder, claim: Claim, prefix: str) -> None:
+    def __init__(self, folder: FolderSettings, claim: Claim, prefix: str) -> None:
         self.published = False
         self.error: Exception | None = None
         self.held: dict[int, bytes] = {}
@@ -54,7 +54,7 @@ class Staged:
         self._inodes: dict[int, int] = {}  # of what is durable
         self._all: Sequence[ExportFile] = ()  # the manifest included
         self._planned: Mapping[str, PathParts] = {}
-        self._places: list[Place] = []
+        self._places: list[Placement] = []
         self._hashes: dict[int, hashlib._Hash] = {}  # of what is on the disk, if there will be a manifest
         self._sizes: dict[int, int] = {}
 
@@ -68,7 +68,7 @@ class Staged:
 
     def finish(self, number: int, fd: int, size: int) -> None:
         """Make a file durable of which ``size`` bytes were written."""
-        self._inodes[number] = fs.finish_file(fd, size, sync=self._folder.sync)
+        self._inodes[number] = fs.fsync_checked(fd, size, sync=self._folder.sync)
         self._sizes[number] = size
 
     def forget(self, number: int) -> None:
@@ -80,7 +80,7 @@ class Staged:
 
     # -- steps of ``publish``
 
-    def write(self, tree: Tree) -> None:
+    def write(self, tree: OpenFolders) -> None:
         """Write what waits in memory."""
         for file in self._claim.spec.files:
             number = file.number
@@ -110,42 +110,42 @@ class Staged:
         self._planned = plan_paths(self._all)
         return self._planned
 
-    def find_places(self, tree: Tree) -> None:
+    def find_places(self, tree: OpenFolders) -> None:
         """Find the path that each file may be given, and let no other task have it."""
-        places = Places(tree, self._folder.owners, self._folder.on_conflict, self._claim.task.id)
+        places = PathAllocator(tree, self._folder.owners, self._folder.on_conflict, self._claim.task.id)
         self._places = places.find(self._all, self._planned, self.name)
 
-    def give_names(self, tree: Tree) -> None:
+    def give_names(self, tree: OpenFolders) -> None:
         """Give all files their final names, or none a new one."""
-        done: list[Place] = []
+        done: list[Placement] = []
         try:
             for place in self._places[: len(self._claim.spec.files)]:
                 _give_name(tree, place, self._inodes[place.number])
                 done.append(place)
                 tree.rest()
         except OSError:
-            _take_back_names(tree, done)
+            _roll_back(tree, done)
             raise
 
-    def give_manifest(self, tree: Tree) -> None:
+    def give_manifest(self, tree: OpenFolders) -> None:
         """Write the manifest and give it its name, or leave no file a new one."""
         *places, last = self._places
         stored = []
         for file, place in zip(self._claim.spec.files, places, strict=True):
             held = self.held.get(file.number)
             digest = self._hashes[file.number] if held is None else hashlib.sha256(held)
-            stored.append(Stored(file, "/".join(place.parts), self._sizes[file.number], digest.hexdigest()))
-        data = manifest(self._claim, stored, self._folder.now())
+            stored.append(StoredFile(file, "/".join(place.parts), self._sizes[file.number], digest.hexdigest()))
+        data = render_manifest(self._claim, stored, self._folder.now())
         try:
             self.begun.add(last.number)
             fd = fs.write_file(tree.staging, last.staged, data, sync=self._folder.sync)
             try:
-                inode = fs.finish_file(fd, len(data), sync=self._folder.sync)
+                inode = fs.fsync_checked(fd, len(data), sync=self._folder.sync)
             finally:
                 os.close(fd)
             _give_name(tree, last, inode)
         except OSError:
-            _take_back_names(tree, places)
+            _roll_back(tree, places)
             raise
 
     # -- steps that begin and end a delivery
@@ -192,7 +192,7 @@ class Staged:
         return f"{self._digest}-{number}"
 
 
-def publish(folder: Folder, batch: Sequence[Staged]) -> None:
+def publish(folder: FolderSettings, batch: Sequence[StagedTask]) -> None:
     """Publish what many tasks have staged: what goes wrong with one is that one's error, with what they share, all's.
 
     Raises nothing.
@@ -200,7 +200,7 @@ def publish(folder: Folder, batch: Sequence[Staged]) -> None:
     try:
         with folder.place.open(sync=folder.sync) as tree:
             _each(batch, lambda staged: staged.write(tree))
-            _each(batch, Staged.finish_all)
+            _each(batch, StagedTask.finish_all)
             with folder.owners.transaction([key for staged in batch for key in staged.plan()]):
                 _each(batch, lambda staged: staged.find_places(tree))
             _each(batch, lambda staged: staged.give_names(tree))
@@ -215,7 +215,7 @@ def publish(folder: Folder, batch: Sequence[Staged]) -> None:
         staged.published = staged.error is None
 
 
-def _each(batch: Sequence[Staged], step: Callable[[Staged], None]) -> None:
+def _each(batch: Sequence[StagedTask], step: Callable[[StagedTask], None]) -> None:
     """Take a step with all of a batch to which nothing has happened yet."""
     for staged in batch:
         if not staged.error:
@@ -225,13 +225,13 @@ def _each(batch: Sequence[Staged], step: Callable[[Staged], None]) -> None:
                 staged.error = error
 
 
-def _give_name(tree: Tree, place: Place, inode: int) -> None:
+def _give_name(tree: OpenFolders, place: Placement, inode: int) -> None:
     folder, final = place.parts[:-1], place.parts[-1]
     fs.rename(tree.staging, place.staged, tree.enter(folder), final, inode=inode)
     tree.changed(folder)
 
 
-def _take_back_names(tree: Tree, places: Iterable[Place]) -> None:
+def _roll_back(tree: OpenFolders, places: Iterable[Placement]) -> None:
     for place in places:
         if place.new:
             fs.remove(tree.enter(place.parts[:-1]), place.parts[-1])

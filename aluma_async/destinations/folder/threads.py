@@ -14,17 +14,17 @@ import anyio
 
 from aluma_async.concurrency.batcher import wait_uncancelled
 from aluma_async.destinations.folder import fs
-from aluma_async.destinations.folder.root import Root
+from aluma_async.destinations.folder.root import RootFolder
 from aluma_async.exceptions import DestinationError, DestinationUnavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Offload:
+class FileThreads:
     """Takes steps on what is below ``place``, on ``executor``."""
 
-    def __init__(self, place: Root, executor: Executor | None) -> None:
+    def __init__(self, place: RootFolder, executor: Executor | None) -> None:
         self.executor = executor
         self._place = place
 
@@ -38,18 +38,18 @@ class Offload:
 
     async def end(self, begun: "asyncio.Future[T]") -> T:
         """Wait for a step that was begun."""
-        with anyio.CancelScope(shield=True), self.told():
+        with anyio.CancelScope(shield=True), self.map_errors():
             return await wait_uncancelled(begun)
         raise AssertionError  # a shielded scope swallows nothing
 
     @contextmanager
-    def told(self) -> Iterator[None]:
+    def map_errors(self) -> Iterator[None]:
         """The one place where the errors of the operating system become ours."""
         try:
             yield
         except OSError as error:
             why = error.strerror or str(error)
-            if error.errno in fs.UNAVAILABLE or not self._place.is_there():
+            if error.errno in fs.UNAVAILABLE or not self._place.is_same_folder():
                 raise DestinationUnavailable(
                     f"folder {self._place.path}: {why}", hint="Is it there, writable, and is there space left?"
                 ) from error

@@ -12,7 +12,7 @@ from anyio.abc import TaskStatus
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import ObjectStore, from_url
 
-from aluma_async.destinations.common.spool import Spooled
+from aluma_async.destinations.common.spool import SpooledFile
 from aluma_async.exceptions import ConfigError, DestinationError, DestinationUnavailable
 
 BIG = 8 * 1024 * 1024
@@ -49,15 +49,15 @@ def open_store(url: str, options: Mapping[str, Any]) -> ObjectStore:
         ) from None
 
 
-async def put_whole(store: ObjectStore, key: str, data: Spooled, attributes: dict[str, str], mode: Any) -> None:
+async def put_whole(store: ObjectStore, key: str, data: SpooledFile, attributes: dict[str, str], mode: Any) -> None:
     """Put an object in one request, which is not given up half-way: nobody would know whether it was carried out."""
-    whole = await data.whole()
+    whole = await data.read_all()
     with anyio.CancelScope(shield=True):
         await obstore.put_async(store, key, whole, attributes=attributes, mode=mode, use_multipart=False)
 
 
 async def put_parts(
-    store: ObjectStore, key: str, data: Spooled, attributes: dict[str, str], still: Callable[[], Awaitable[bool]]
+    store: ObjectStore, key: str, data: SpooledFile, attributes: dict[str, str], still: Callable[[], Awaitable[bool]]
 ) -> bool:
     """Put an object in parts; it is there when the last one is, unless ``still`` says no: then it is given up.
 

@@ -21,9 +21,9 @@ from msgspec import Struct
 from obstore.exceptions import AlreadyExistsError, PreconditionError
 
 from aluma_async.config.redaction import redact_url
-from aluma_async.destinations.common.conflicts import OnConflict, names
-from aluma_async.destinations.common.manifest import Stored, manifest, manifest_file
-from aluma_async.destinations.common.spool import Spool, Spooled, in_memory
+from aluma_async.destinations.common.conflicts import OnConflict, candidate_paths
+from aluma_async.destinations.common.manifest import StoredFile, manifest_file, render_manifest
+from aluma_async.destinations.common.spool import Spool, SpooledFile
 from aluma_async.destinations.object_store.client import BIG, ERRORS, open_store, put_parts, put_whole, told
 from aluma_async.exceptions import DestinationError, primary_error
 from aluma_async.models import Claim
@@ -52,7 +52,7 @@ class _Upload(Struct, frozen=True):
 
     number: int
     path: PathParts
-    data: Spooled
+    data: SpooledFile
     attributes: dict[str, str]
 
 
@@ -124,8 +124,8 @@ class ObjectStoreDestination:
                     group.start_soon(self._put, claim, _upload(claim, file.number, path, spool[file]), new, keys)
             if self._manifest:
                 where = {number: key for key, number in keys.items()}
-                stored = [Stored(file, where[file.number], spool[file].size, spool[file].sha256) for file in files]
-                data = in_memory(manifest(claim, stored, self._now()))
+                stored = [StoredFile(file, where[file.number], spool[file].size, spool[file].sha256) for file in files]
+                data = SpooledFile.from_bytes(render_manifest(claim, stored, self._now()))
                 await self._put(claim, _upload(claim, -1, paths[-1], data), new, keys)
         except BaseException as error:
             with anyio.CancelScope(shield=True):
@@ -137,7 +137,7 @@ class ObjectStoreDestination:
     async def _put(self, claim: Claim, upload: _Upload, new: dict[str, _Upload], keys: dict[str, int]) -> None:
         async with self._turns if upload.data.size <= BIG else self._big_turns:
             what = f"{self._url}: task {claim.task.id}: file {upload.number}"
-            for path in names(upload.path, claim.task.id, self._on_conflict, what):
+            for path in candidate_paths(upload.path, claim.task.id, self._on_conflict, what):
                 key = as_object_key(path, self._room)
                 async with self._names.setdefault(key, anyio.Lock()):
                     try:
@@ -193,7 +193,7 @@ class ObjectStoreDestination:
                 return
 
 
-def _upload(claim: Claim, number: int, path: PathParts, data: Spooled) -> _Upload:
+def _upload(claim: Claim, number: int, path: PathParts, data: SpooledFile) -> _Upload:
     kind = mimetypes.guess_type(path[-1])[0] or "application/octet-stream"
     said = {"task": claim.task.id, "project": claim.task.project_id, "sha256": data.sha256}
     return _Upload(number, path, data, {"Content-Type": kind, **{name: _plain(text) for name, text in said.items()}})

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aluma_async.destinations.common.chunks import BLOCK
-from aluma_async.destinations.common.spool import Spooled
+from aluma_async.destinations.common.spool import SpooledFile
 from aluma_async.models import Claim, ExportFile
 
 
@@ -49,7 +49,7 @@ class Writer(Protocol):
         ...
 
     async def put_file(
-        self, connection: AsyncConnection, table: sa.Table, claim: Claim, file: ExportFile, data: Spooled
+        self, connection: AsyncConnection, table: sa.Table, claim: Claim, file: ExportFile, data: SpooledFile
     ) -> None:
         """Insert a whole file."""
         ...
@@ -111,7 +111,7 @@ class Postgres:
             await cursor.execute(f"DROP TABLE {stage}")
 
     async def put_file(
-        self, connection: AsyncConnection, table: sa.Table, claim: Claim, file: ExportFile, data: Spooled
+        self, connection: AsyncConnection, table: sa.Table, claim: Claim, file: ExportFile, data: SpooledFile
     ) -> None:
         cursor = await _cursor(connection)
         values = _described(claim, file, data)
@@ -166,7 +166,7 @@ class Sqlite:
             await connection.exec_driver_sql(insert, [tuple(map(_plain, row)) for row in batch])
 
     async def put_file(
-        self, connection: AsyncConnection, table: sa.Table, claim: Claim, file: ExportFile, data: Spooled
+        self, connection: AsyncConnection, table: sa.Table, claim: Claim, file: ExportFile, data: SpooledFile
     ) -> None:
         values = _described(claim, file, data)
         target, columns = _sql(table, [*values, "data"])
@@ -208,7 +208,7 @@ def _on_conflict(names: Sequence[str], key: Sequence[str]) -> str:
     return f"ON CONFLICT ({keys}) DO " + (f"UPDATE SET {others}" if others else "NOTHING")
 
 
-def _described(claim: Claim, file: ExportFile, data: Spooled) -> dict[str, str | int]:
+def _described(claim: Claim, file: ExportFile, data: SpooledFile) -> dict[str, str | int]:
     """What a row says of a file, by column. PostgreSQL's text holds no zero, and UTF-8 no lone surrogate."""
     texts = {"task": claim.task.id, "project": claim.task.project_id, "folder": file.folder, "filename": file.filename}
     clean = {name: text.replace("\0", "_").encode(errors="replace").decode() for name, text in texts.items()}

@@ -15,7 +15,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from aluma_async.destinations.common.manifest import Stored, manifest
+from aluma_async.destinations.common.manifest import StoredFile, render_manifest
 from aluma_async.destinations.common.spool import Spool
 from aluma_async.destinations.sql import tables
 from aluma_async.destinations.sql.backend import WRITERS, Writer
@@ -194,10 +194,12 @@ class SqlDestination:
         spool: Spool,
     ) -> None:
         paths = {file.number: ".".join(filter(None, where)) for where, files in to.items() for file in files}
-        stored = [Stored(file, paths[file.number], spool[file].size, spool[file].sha256) for file in claim.spec.files]
+        stored = [
+            StoredFile(file, paths[file.number], spool[file].size, spool[file].sha256) for file in claim.spec.files
+        ]
         table = await self._manifests(connection)
         ours = dict(zip(tables.MANIFEST_KEY, (claim.task.id, self._template), strict=True))
-        text = manifest(claim, stored, self._now())
+        text = render_manifest(claim, stored, self._now())
         await connection.execute(sa.delete(table).where(*(table.columns[name] == ours[name] for name in ours)))
         await connection.execute(sa.insert(table).values(**ours, manifest=msgspec.json.decode(text)))
 

@@ -15,7 +15,7 @@ from yarl import URL
 
 from aluma_async.config.tls import ssl_context
 from aluma_async.destinations.common.chunks import BLOCK
-from aluma_async.destinations.common.spool import Spooled
+from aluma_async.destinations.common.spool import SpooledFile
 from aluma_async.exceptions import DestinationError, DestinationUnavailable
 from aluma_async.policy.naming import INTERNAL_FOLDER
 
@@ -58,10 +58,10 @@ class Dav:
         self._known: set[tuple[str, ...]] = set()
         """Collections that are there, as far as we know."""
 
-    async def put(self, path: Path, data: Spooled) -> None:
+    async def put(self, path: Path, data: SpooledFile) -> None:
         """Write a file, or write it anew."""
         headers = {"Content-Length": str(data.size), "Content-Type": "application/octet-stream"}
-        body = _Body(data) if data.size > BLOCK else await data.whole()
+        body = _Body(data) if data.size > BLOCK else await data.read_all()
         await self._send("PUT", path, _DONE, headers=headers, data=body)
 
     async def move(self, source: Path, target: Path, *, overwrite: bool, verb: str = "MOVE") -> bool:
@@ -148,7 +148,7 @@ class Dav:
 class _Body:
     """The bytes of a file; begun anew for each request, since aiohttp repeats a PUT whose connection breaks."""
 
-    def __init__(self, data: Spooled) -> None:
+    def __init__(self, data: SpooledFile) -> None:
         self._data = data.data
 
     async def __aiter__(self) -> AsyncIterator[bytes]:

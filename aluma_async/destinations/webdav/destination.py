@@ -21,9 +21,9 @@ import anyio
 from msgspec import Struct
 
 from aluma_async.destinations.common.chunks import BLOCK
-from aluma_async.destinations.common.conflicts import OnConflict, names
-from aluma_async.destinations.common.manifest import Stored, manifest, manifest_file
-from aluma_async.destinations.common.spool import Spool, Spooled, in_memory
+from aluma_async.destinations.common.conflicts import OnConflict, candidate_paths
+from aluma_async.destinations.common.manifest import StoredFile, manifest_file, render_manifest
+from aluma_async.destinations.common.spool import Spool, SpooledFile
 from aluma_async.destinations.webdav.client import Dav
 from aluma_async.exceptions import DestinationError, primary_error
 from aluma_async.models import Claim
@@ -89,7 +89,7 @@ class WebDavDestination:
                 if _STAGED.match(name) and changed < self._now() - _LEFT_SECONDS:
                     await self._dav.delete((*_STAGING, name))
         trial = (*_STAGING, f"{self._token}.probe")
-        await self._dav.put(trial, in_memory(b"aluma-async was here"))
+        await self._dav.put(trial, SpooledFile.from_bytes(b"aluma-async was here"))
         await self._dav.delete(trial)
 
     @asynccontextmanager
@@ -112,7 +112,9 @@ class WebDavDestination:
         await self._make_ours()
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(self._stage, record, in_memory(claim.task.id.encode(errors="surrogatepass")))
+                group.start_soon(
+                    self._stage, record, SpooledFile.from_bytes(claim.task.id.encode(errors="surrogatepass"))
+                )
                 for file, move in zip(files, moves, strict=False):
                     group.start_soon(self._stage, move.staged, spool[file])
             async with anyio.create_task_group() as group:
@@ -121,10 +123,10 @@ class WebDavDestination:
             if self._manifest:
                 finals = dict(places.values())
                 stored = [
-                    Stored(file, "/".join(finals[move.staged]), spool[file].size, spool[file].sha256)
+                    StoredFile(file, "/".join(finals[move.staged]), spool[file].size, spool[file].sha256)
                     for file, move in zip(files, moves, strict=False)
                 ]
-                await self._stage(moves[-1].staged, in_memory(manifest(claim, stored, self._now())))
+                await self._stage(moves[-1].staged, SpooledFile.from_bytes(render_manifest(claim, stored, self._now())))
                 await self._place(moves[-1], new, places)
         except BaseException as error:
             with anyio.CancelScope(shield=True):
@@ -141,7 +143,7 @@ class WebDavDestination:
             if not await self._dav.make(*path):
                 raise DestinationError(f"{self._dav.url}: a file has the name of our folder {'/'.join(path)}")
 
-    async def _stage(self, path: PathParts, data: Spooled) -> None:
+    async def _stage(self, path: PathParts, data: SpooledFile) -> None:
         async with self._turns:
             # A server may carry out what was given up, after we deleted it; a big file is then swept a day later.
             with anyio.CancelScope(shield=data.size <= BLOCK):
@@ -151,11 +153,11 @@ class WebDavDestination:
         async with self._turns:
             folder: PathParts = ()
             for part in file.wanted[:-1]:
-                for (name,) in names((part,), file.task, self._on_conflict, file.what):
+                for (name,) in candidate_paths((part,), file.task, self._on_conflict, file.what):
                     if await self._dav.make(*folder, name):
                         folder = (*folder, name)
                         break
-            for final in names((*folder, file.wanted[-1]), file.task, self._on_conflict, file.what):
+            for final in candidate_paths((*folder, file.wanted[-1]), file.task, self._on_conflict, file.what):
                 key = collision_key(final)
                 async with self._names.setdefault(key, anyio.Lock()):
                     with anyio.CancelScope(shield=True):  # a move is not given up half-way
