@@ -13,7 +13,7 @@ import pytest
 
 from aluma_async.config import Config
 from aluma_async.destinations.common.spool import SpooledFile
-from aluma_async.destinations.object_store import client as ours
+from aluma_async.destinations.object_store import client as store_client
 from aluma_async.destinations.object_store.destination import ObjectStoreDestination
 from aluma_async.destinations.registry import open_destinations
 from aluma_async.exceptions import ConfigError, DestinationError, DestinationUnavailable
@@ -80,11 +80,11 @@ def test_it_keeps_the_contract_of_a_destination_in_azure(tmp_path):
         destination = ObjectStoreDestination("az://bucket/x", options=options)
         await destination.probe()
         assert destination.conditional
-        await deliver(destination, claim("ü", ("a b", "ü.pdf")), b"x" * (ours.BIG + 1))
+        await deliver(destination, claim("ü", ("a b", "ü.pdf")), b"x" * (store_client.MULTIPART_BYTES + 1))
 
     with buckets.azurite(tmp_path) as options:
         anyio.run(main, options)
-        assert len(buckets.objects(options, "x", "az")["x/a b/ü.pdf"]) == ours.BIG + 1
+        assert len(buckets.objects(options, "x", "az")["x/a b/ü.pdf"]) == store_client.MULTIPART_BYTES + 1
 
 
 @pytest.mark.parametrize(("server", "honoured"), [("moto", True), ("rclone", False)])
@@ -174,7 +174,7 @@ def big(size, read=lambda: None):
 
 
 def store(options, prefix):
-    return ours.open_store(f"s3://bucket/{prefix}", options)
+    return store_client.open_store(f"s3://bucket/{prefix}", options)
 
 
 async def yes():
@@ -197,7 +197,9 @@ def test_a_big_upload_that_is_cancelled_leaves_no_part(moto, prefix, at):
                 anyio.from_thread.run_sync(scope.cancel)
 
         with anyio.CancelScope() as scope:
-            await ours.put_parts(store(moto, prefix), "big", big(2 * ours.BIG + 1, read), {}, yes)
+            await store_client.put_multipart(
+                store(moto, prefix), "big", big(2 * store_client.MULTIPART_BYTES + 1, read), {}, yes
+            )
         assert scope.cancelled_caught
 
     anyio.run(main)
@@ -208,7 +210,9 @@ def test_a_big_upload_that_is_cancelled_leaves_no_part(moto, prefix, at):
 
 def test_a_big_upload_whose_name_was_taken_meanwhile_is_given_up(moto, prefix):
     async def main():
-        assert not await ours.put_parts(store(moto, prefix), "big", big(ours.BIG + 1), {}, no)
+        assert not await store_client.put_multipart(
+            store(moto, prefix), "big", big(store_client.MULTIPART_BYTES + 1), {}, no
+        )
 
     anyio.run(main)
     assert not buckets.objects(moto, prefix)
@@ -221,7 +225,9 @@ def test_a_big_upload_whose_file_cannot_be_read_leaves_no_part(moto, prefix):
 
     async def main():
         with pytest.raises(OSError, match="bad sector"):
-            await ours.put_parts(store(moto, prefix), "big", big(ours.BIG + 1, broken), {}, yes)
+            await store_client.put_multipart(
+                store(moto, prefix), "big", big(store_client.MULTIPART_BYTES + 1, broken), {}, yes
+            )
 
     anyio.run(main)
     assert not buckets.objects(moto, prefix)
@@ -273,7 +279,9 @@ def test_a_server_that_goes_away_on_the_way_costs_nothing(tmp_path):
 def test_a_file_of_200_mb_takes_less_than_150_mb(servers):
     options = servers["rclone"]
     anyio.run(check_memory, ObjectStoreDestination("s3://bucket/memory", options=options))
-    assert obstore.head(ours.open_store("s3://bucket", options), "memory/a folder/big.bin")["size"] > 199_000_000
+    assert (
+        obstore.head(store_client.open_store("s3://bucket", options), "memory/a folder/big.bin")["size"] > 199_000_000
+    )
 
 
 def test_whenever_a_delivery_of_big_files_is_cancelled_it_leaves_no_trace_or_is_whole(moto, prefix):
@@ -289,7 +297,7 @@ def test_whenever_a_delivery_of_big_files_is_cancelled_it_leaves_no_trace_or_is_
 
         async with anyio.create_task_group() as group:
             group.start_soon(cancel)
-            await deliver(destination, what, *[b"x" * (ours.BIG + 1)] * 3)
+            await deliver(destination, what, *[b"x" * (store_client.MULTIPART_BYTES + 1)] * 3)
             group.cancel_scope.cancel()
             return True
         return False

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from aluma_async.destinations.sql.destination import SqlDestination
-from aluma_async.destinations.sql.rows import Reading
+from aluma_async.destinations.sql.rows import FileFormat
 from aluma_async.exceptions import ConfigError, DestinationError, DestinationUnavailable, SchemaMismatch
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
 from aluma_async.testing import check_destination, check_memory
@@ -153,7 +153,7 @@ async def cancelled_at(scope, number, what):
 
 def test_rows_of_csv_become_rows_of_a_table_that_is_made(place):
     text = "id,name,amount\n1,Müller,3.50\n2,,4\n"
-    deliver(place, "\ufeff" + text, create=True, types={"id": "integer", "amount": "number"}, key=["id"])
+    deliver(place, "\ufeff" + text, create=True, column_types={"id": "integer", "amount": "number"}, key=["id"])
     assert place.ask("SELECT id, name, amount FROM t ORDER BY id") == [(1, "Müller", 3.5), (2, None, 4)]
 
 
@@ -161,32 +161,46 @@ def test_rows_of_csv_become_rows_of_a_table_that_is_made(place):
 def test_rows_of_json_become_rows(place, name):
     rows = ['{"id": 1, "ok": true, "more": {"x": [1]}}', '{"id": 2, "ok": null, "new": "n"}']
     text = {"a.json": f"[{','.join(rows)}]", "a.jsonl": "\n".join(rows), "one.json": rows[0]}[name]
-    types = {"id": "integer", "ok": "boolean", "more": "json"}
-    deliver(place, text, name=name, create=True, types=types, key=["id"])
+    column_types = {"id": "integer", "ok": "boolean", "more": "json"}
+    deliver(place, text, name=name, create=True, column_types=column_types, key=["id"])
     found = place.ask("SELECT id, ok FROM t ORDER BY id")
     assert found == ([(1, True)] if name == "one.json" else [(1, True), (2, None)])
 
 
 def test_a_file_is_read_as_the_config_says(place):
     """Delimiter, header, encoding, decimals, dates, columns under other names and columns left out."""
-    reading = Reading(
-        columns={"Betrag": "amount", "Datum": "day", "Notiz": ""},
-        header=("Betrag", "Datum", "Notiz"),
+    file_format = FileFormat(
+        column_names={"Betrag": "amount", "Datum": "day", "Notiz": ""},
+        header_names=("Betrag", "Datum", "Notiz"),
         delimiter=";",
         encoding="cp1252",
         decimal=",",
         date_format="%d.%m.%Y",
     )
-    types = {"amount": "number", "day": "date"}
-    deliver(place, "1.234,50;31.12.2026;ä\n".encode("cp1252"), create=True, types=types, reading=reading)
+    column_types = {"amount": "number", "day": "date"}
+    deliver(
+        place,
+        "1.234,50;31.12.2026;ä\n".encode("cp1252"),
+        create=True,
+        column_types=column_types,
+        file_format=file_format,
+    )
     ((amount, day),) = place.ask("SELECT amount, day FROM t")
     assert (float(amount), str(day)) == (1234.5, "2026-12-31")
 
 
 def test_each_type_takes_what_it_should(place):
-    types = {"a": "text", "b": "integer", "c": "float", "d": "boolean", "e": "timestamp", "f": "time", "g": "json"}
+    column_types = {
+        "a": "text",
+        "b": "integer",
+        "c": "float",
+        "d": "boolean",
+        "e": "timestamp",
+        "f": "time",
+        "g": "json",
+    }
     text = 'a,b,c,d,e,f,g\nx,"1,000",1e3,yes,2026-12-31T23:59:58,12:34,"{""k"": 1}"\n'
-    deliver(place, text, create=True, types=types)
+    deliver(place, text, create=True, column_types=column_types)
     ((a, b, c, d, e, f, g),) = place.ask("SELECT a, b, c, d, e, f, g FROM t")
     assert (a, b, c, bool(d), str(e)[:19], str(f)[:5]) == ("x", 1000, 1000.0, True, "2026-12-31 23:59:58", "12:34")
     assert g in ({"k": 1}, '{"k": 1}')
@@ -248,7 +262,7 @@ def test_without_a_key_the_rows_of_a_task_replace_those_that_it_brought_before(p
 
 def test_a_task_is_one_transaction_over_all_its_tables(place):
     async def main():
-        async with opened(place, "{stem}", create=True, types={"x": "integer"}) as destination:
+        async with opened(place, "{stem}", create=True, column_types={"x": "integer"}) as destination:
             await save(destination, claim("one", "a.csv"), "x\n1\n")
             with pytest.raises(SchemaMismatch, match=r"task one, file 1, row 2, column 'x': is no whole number"):
                 await save(destination, claim("one", "a.csv", "b.csv"), "x\n5\n", "x\n1\nsecret\n")

@@ -14,7 +14,7 @@ from aiohttp import web
 from aluma_async.config import Config
 from aluma_async.destinations.common.spool import SpooledFile
 from aluma_async.destinations.registry import open_destinations
-from aluma_async.destinations.webdav.client import Dav, open_session
+from aluma_async.destinations.webdav.client import WebDavClient, open_session
 from aluma_async.destinations.webdav.destination import WebDavDestination
 from aluma_async.events import ClaimingPaused, TaskCompleted
 from aluma_async.exceptions import ConfigError, DestinationError, DestinationUnavailable
@@ -160,7 +160,7 @@ def test_a_folder_is_never_replaced_by_a_file(url, folder, on_conflict):
         async with opened(url, on_conflict=on_conflict) as destination:
             await deliver(destination, claim("one", ("a", "x.txt")), b"in a folder")
             await deliver(destination, claim("two", ("", "a"), ("", "b")), b"two", b"two")
-            await destination._dav.delete(("b",))  # whoever takes the files from there
+            await destination._client.delete(("b",))  # whoever takes the files from there
             await deliver(destination, claim("one", ("a", "x.txt"), ("b", "y.txt")), b"in a folder", b"in a folder")
             await deliver(destination, claim("two", ("", "a"), ("", "b")), b"two", b"two")
 
@@ -174,7 +174,7 @@ def test_a_folder_that_is_gone_is_made_again_by_the_next_attempt(url, folder):
     async def main():
         async with opened(url) as destination:
             await deliver(destination, claim("one", ("in/deep", "a.txt")), b"one")
-            await destination._dav._send("DELETE", ("in", ""), (204,))
+            await destination._client._send("DELETE", ("in", ""), (204,))
             with suppress(DestinationError):  # rclone makes it by itself
                 await deliver(destination, claim("two", ("in/deep", "b.txt")), b"two")
             await deliver(destination, claim("two", ("in/deep", "b.txt")), b"two")
@@ -205,7 +205,7 @@ def test_an_answer_that_says_no_is_told_as_everybodys_or_as_one_files(status, pa
         await site.start()
         async with open_session({}) as session:
             with pytest.raises(DestinationError, match=f"PUT: {status} ") as caught:
-                await Dav(session, f"http://127.0.0.1:{server.addresses[0][1]}/dav").put(
+                await WebDavClient(session, f"http://127.0.0.1:{server.addresses[0][1]}/dav").put(
                     path, SpooledFile.from_bytes(b"x")
                 )
         await server.cleanup()

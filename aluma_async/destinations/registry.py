@@ -59,7 +59,7 @@ def open_folder(config: FolderConfig, state: Path, stack: AsyncExitStack) -> Des
 
 def _sql(config: SqlConfig, state: Path, stack: AsyncExitStack) -> Destination:
     from aluma_async.destinations.sql.destination import SqlDestination
-    from aluma_async.destinations.sql.rows import Reading
+    from aluma_async.destinations.sql.rows import FileFormat
 
     destination = SqlDestination(
         config.database_url(os.environ),
@@ -67,10 +67,10 @@ def _sql(config: SqlConfig, state: Path, stack: AsyncExitStack) -> Destination:
         key=config.key,
         create=config.create,
         mode=config.mode,
-        types=config.column_types,
-        reading=Reading(
-            columns=config.column_names,
-            header=config.header_names,
+        column_types=config.column_types,
+        file_format=FileFormat(
+            column_names=config.column_names,
+            header_names=config.header_names,
             delimiter=config.delimiter,
             encoding=config.encoding,
             decimal=config.decimal,

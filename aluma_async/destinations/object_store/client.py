@@ -15,55 +15,67 @@ from obstore.store import ObjectStore, from_url
 from aluma_async.destinations.common.spool import SpooledFile
 from aluma_async.exceptions import ConfigError, DestinationError, DestinationUnavailable
 
-BIG = 8 * 1024 * 1024
+MULTIPART_BYTES = 8 * 1024 * 1024
 """Bytes above which an object goes up in parts, as no store can make conditional; each part is of this size."""
 ERRORS = (BaseError, OSError)
 """All that a store raises."""
 
-_MOST_PARTS = 10_000
-_PARTS_AT_ONCE = 2
-_CLIENT = re.compile(
+_MAX_PARTS = 10_000
+_PART_CONCURRENCY = 2
+_CLIENT_OPTION = re.compile(
     "allow_(http|invalid_certificates)|(connect_|read_)?timeout|default_(content_type|headers)|http[12]_\\w+|pool_\\w+"
     "|proxy_(url|ca_certificate|excludes)|root_certificate|randomize_addresses|user_agent"
 )
 """Options that are the HTTP client's, not the store's."""
-_RETRY: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}  # what fails for longer is tried with its task
-_TIMEOUT = timedelta(minutes=2)  # of one request: time for a part of ``BIG`` bytes over a slow line
+_RETRY_CONFIG: Any = {
+    "max_retries": 3,
+    "retry_timeout": timedelta(seconds=20),
+}  # what fails for longer is tried with its task
+_REQUEST_TIMEOUT = timedelta(minutes=2)  # of one request: time for a part of ``BIG`` bytes over a slow line
 _STATUS = re.compile(r"status code: (\d{3})")
-_CODE = re.compile(r"<Code>\s*(\w{1,60})\s*</Code>")
+_ERROR_CODE = re.compile(r"<Code>\s*(\w{1,60})\s*</Code>")
 
 
 def open_store(url: str, options: Mapping[str, Any]) -> ObjectStore:
     """Make a store; nothing is sent yet. Raises ``ConfigError``."""
-    client: Any = {"timeout": _TIMEOUT} | {key: value for key, value in options.items() if _CLIENT.fullmatch(key)}
-    config: Any = {key: value for key, value in options.items() if not _CLIENT.fullmatch(key)}
+    client: Any = {"timeout": _REQUEST_TIMEOUT} | {
+        key: value for key, value in options.items() if _CLIENT_OPTION.fullmatch(key)
+    }
+    config: Any = {key: value for key, value in options.items() if not _CLIENT_OPTION.fullmatch(key)}
     scheme = url.partition("://")[0]
     if scheme not in ("s3", "az", "gs"):
         raise ConfigError(f"url: {scheme!r} is not supported", hint="Like s3://bucket/prefix; also az:// and gs://.")
     try:
-        return from_url(url, config=config, client_options=client, retry_config=_RETRY)
+        return from_url(url, config=config, client_options=client, retry_config=_RETRY_CONFIG)
     except (BaseError, ValueError, TypeError) as error:
-        known = re.match(r"Configuration key: '\w+' is not valid", str(error))  # any other message may hold a secret
+        unknown_key = re.match(
+            r"Configuration key: '\w+' is not valid", str(error)
+        )  # any other message may hold a secret
         raise ConfigError(
-            f"options: {known[0] if known else 'cannot be used'}", hint="They are obstore's own, as text or true/false."
+            f"options: {unknown_key[0] if unknown_key else 'cannot be used'}",
+            hint="They are obstore's own, as text or true/false.",
         ) from None
 
 
-async def put_whole(store: ObjectStore, key: str, data: SpooledFile, attributes: dict[str, str], mode: Any) -> None:
+async def put_object(store: ObjectStore, key: str, data: SpooledFile, attributes: dict[str, str], mode: Any) -> None:
     """Put an object in one request, which is not given up half-way: nobody would know whether it was carried out."""
-    whole = await data.read_all()
+    content = await data.read_all()
     with anyio.CancelScope(shield=True):
-        await obstore.put_async(store, key, whole, attributes=attributes, mode=mode, use_multipart=False)
+        await obstore.put_async(store, key, content, attributes=attributes, mode=mode, use_multipart=False)
 
 
-async def put_parts(
-    store: ObjectStore, key: str, data: SpooledFile, attributes: dict[str, str], still: Callable[[], Awaitable[bool]]
+async def put_multipart(
+    store: ObjectStore,
+    key: str,
+    data: SpooledFile,
+    attributes: dict[str, str],
+    precondition: Callable[[], Awaitable[bool]],
 ) -> bool:
     """Put an object in parts; it is there when the last one is, unless ``still`` says no: then it is given up.
 
     What is cancelled is given up as well; no part stays.
     """
-    given_up, cancelled = _GivenUp(), False
+    aborted, cancelled = _Aborted(), False
     error: Exception | None = None
 
     async def wait_for_cancellation(*, task_status: TaskStatus[None]) -> None:
@@ -74,16 +86,16 @@ async def put_parts(
         finally:
             cancelled = True
 
-    async def pieces() -> AsyncIterator[bytes]:
+    async def parts() -> AsyncIterator[bytes]:
         data.data.seek(0)
-        while piece := await anyio.to_thread.run_sync(data.data.read, size):
-            yield piece
+        while part := await anyio.to_thread.run_sync(data.data.read, part_size):
+            yield part
             if cancelled:
-                raise given_up
-        if not await still():
-            raise given_up
+                raise aborted
+        if not await precondition():
+            raise aborted
 
-    size = max(BIG, data.size // (_MOST_PARTS - 1))
+    part_size = max(MULTIPART_BYTES, data.size // (_MAX_PARTS - 1))
     async with anyio.create_task_group() as group:
         await group.start(wait_for_cancellation)
         with anyio.CancelScope(shield=True):
@@ -91,10 +103,10 @@ async def put_parts(
                 await obstore.put_async(
                     store,
                     key,
-                    pieces(),
+                    parts(),
                     attributes=attributes,
-                    chunk_size=size,
-                    max_concurrency=_PARTS_AT_ONCE,
+                    chunk_size=part_size,
+                    max_concurrency=_PART_CONCURRENCY,
                     use_multipart=True,
                 )
             except Exception as raised:  # noqa: BLE001 - raised below, alone
@@ -102,28 +114,30 @@ async def put_parts(
         if cancelled:
             await anyio.lowlevel.checkpoint()
         group.cancel_scope.cancel()
-    if error and error is not given_up:
+    if error and error is not aborted:
         raise error
     return error is None
 
 
-class _GivenUp(Exception):
+class _Aborted(Exception):
     """Makes obstore abort what it has begun."""
 
 
-def told(error: Exception, what: str) -> DestinationError:
+def map_error(error: Exception, subject: str) -> DestinationError:
     """Make ours of a store's error. Its own message holds addresses and names, so it is not repeated."""
     text = str(error)
-    status, code = _STATUS.search(text), _CODE.search(text)
-    why = " ".join(found[1] for found in (status, code) if found)
+    status, code = _STATUS.search(text), _ERROR_CODE.search(text)
+    reason = " ".join(found[1] for found in (status, code) if found)
     if isinstance(error, FileNotFoundError):
-        return DestinationUnavailable(f"{what}: {why or 'not found'}", hint="Is there such a bucket (or container)?")
+        return DestinationUnavailable(
+            f"{subject}: {reason or 'not found'}", hint="Is there such a bucket (or container)?"
+        )
     if isinstance(error, (PermissionDeniedError, UnauthenticatedError)):
         return DestinationUnavailable(
-            f"{what}: {why or 'refused'}", hint="Are the keys right, and may they write there?"
+            f"{subject}: {reason or 'refused'}", hint="Are the keys right, and may they write there?"
         )
     if status and status[1].startswith("4") and status[1] not in ("408", "429"):
-        return DestinationError(f"{what}: {why}")
+        return DestinationError(f"{subject}: {reason}")
     if not status:
-        why = "no answer"
-    return DestinationUnavailable(f"{what}: {why}", hint="Is the store up, and are url and options right?")
+        reason = "no answer"
+    return DestinationUnavailable(f"{subject}: {reason}", hint="Is the store up, and are url and options right?")

@@ -24,21 +24,28 @@ from aluma_async.config.redaction import redact_url
 from aluma_async.destinations.common.conflicts import OnConflict, candidate_paths
 from aluma_async.destinations.common.manifest import StoredFile, manifest_file, render_manifest
 from aluma_async.destinations.common.spool import Spool, SpooledFile
-from aluma_async.destinations.object_store.client import BIG, ERRORS, open_store, put_parts, put_whole, told
+from aluma_async.destinations.object_store.client import (
+    ERRORS,
+    MULTIPART_BYTES,
+    map_error,
+    open_store,
+    put_multipart,
+    put_object,
+)
 from aluma_async.exceptions import DestinationError, primary_error
 from aluma_async.models import Claim
 from aluma_async.policy.naming import INTERNAL_FOLDER, PathParts, as_object_key, plan_paths
 
-_MARK = f"{INTERNAL_FOLDER}/mark"
-_LONGEST_KEY = 1024
+_MARKER_KEY = f"{INTERNAL_FOLDER}/mark"
+_MAX_KEY_BYTES = 1024
 """Bytes in the name of an object, its prefix included: the limit of S3 and of Google."""
-_AT_ONCE, _BIG_AT_ONCE = 16, 4
+_CONCURRENCY, _MULTIPART_CONCURRENCY = 16, 4
 """Objects that are put at a time; big ones need memory."""
 _ATTEMPTS = 10
 """At one name, while somebody else changes it."""
 
 
-class _There(Struct, frozen=True):
+class _ExistingObject(Struct, frozen=True):
     """An object that has the name already."""
 
     task: str
@@ -80,9 +87,9 @@ class ObjectStoreDestination:
         self._store = open_store(url, options or {})
         self._url, self._on_conflict, self._spool = redact_url(url), on_conflict, spool
         self._manifest, self._now = manifest, now
-        self._room = max(_LONGEST_KEY - len(url.encode()), _LONGEST_KEY // 2)
-        self._turns, self._big_turns = anyio.Semaphore(_AT_ONCE), anyio.Semaphore(_BIG_AT_ONCE)
-        self._names: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
+        self._max_path_bytes = max(_MAX_KEY_BYTES - len(url.encode()), _MAX_KEY_BYTES // 2)
+        self._slots, self._multipart_slots = anyio.Semaphore(_CONCURRENCY), anyio.Semaphore(_MULTIPART_CONCURRENCY)
+        self._name_locks: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
         self.conditional: bool | None = None
         """Whether the server honours conditional puts; None: not known yet."""
 
@@ -90,12 +97,12 @@ class ObjectStoreDestination:
         """Put a mark only if it is not there, twice: the second time has to be refused, if conditions are honoured."""
         try:
             for _ in range(2):
-                await obstore.put_async(self._store, _MARK, b"aluma-async was here", mode="create")
+                await obstore.put_async(self._store, _MARKER_KEY, b"aluma-async was here", mode="create")
             self.conditional = False
         except AlreadyExistsError:
             self.conditional = True
         except ERRORS as error:
-            raise told(error, self._url) from error
+            raise map_error(error, self._url) from error
 
     @property
     def warning(self) -> str:
@@ -129,76 +136,86 @@ class ObjectStoreDestination:
                 await self._put(claim, _upload(claim, -1, paths[-1], data), new, keys)
         except BaseException as error:
             with anyio.CancelScope(shield=True):
-                await self._take_back(new)
+                await self._roll_back(new)
             if isinstance(error, BaseExceptionGroup):
                 raise primary_error(error) from None
             raise
 
     async def _put(self, claim: Claim, upload: _Upload, new: dict[str, _Upload], keys: dict[str, int]) -> None:
-        async with self._turns if upload.data.size <= BIG else self._big_turns:
-            what = f"{self._url}: task {claim.task.id}: file {upload.number}"
-            for path in candidate_paths(upload.path, claim.task.id, self._on_conflict, what):
-                key = as_object_key(path, self._room)
-                async with self._names.setdefault(key, anyio.Lock()):
+        async with self._slots if upload.data.size <= MULTIPART_BYTES else self._multipart_slots:
+            subject = f"{self._url}: task {claim.task.id}: file {upload.number}"
+            for path in candidate_paths(upload.path, claim.task.id, self._on_conflict, subject):
+                key = as_object_key(path, self._max_path_bytes)
+                async with self._name_locks.setdefault(key, anyio.Lock()):
                     try:
-                        if key not in keys and await self._put_as(key, upload, new):
+                        if key not in keys and await self._put_at(key, upload, new):
                             keys[key] = upload.number
                             return
                     except ERRORS as error:
-                        raise told(error, what) from error
+                        raise map_error(error, subject) from error
 
-    async def _put_as(self, key: str, upload: _Upload, new: dict[str, _Upload]) -> bool:
+    async def _put_at(self, key: str, upload: _Upload, new: dict[str, _Upload]) -> bool:
         """Put an object under a name; False if that is another's."""
-        conditional = self.conditional and upload.data.size <= BIG
-        there = None if conditional else await self._look(key)
+        conditional = self.conditional and upload.data.size <= MULTIPART_BYTES
+        existing = None if conditional else await self._head(key)
         for _ in range(_ATTEMPTS):
-            if there and there.task != upload.attributes["task"] and self._on_conflict != "overwrite":
+            if existing and existing.task != upload.attributes["task"] and self._on_conflict != "overwrite":
                 return False
-            if not there:
+            if not existing:
                 new[key] = upload  # from here on it may be there
             try:
-                if upload.data.size <= BIG:
-                    mode = (there.version if there else "create") if conditional else "overwrite"
-                    await put_whole(self._store, key, upload.data, upload.attributes, mode)
+                if upload.data.size <= MULTIPART_BYTES:
+                    mode = (existing.version if existing else "create") if conditional else "overwrite"
+                    await put_object(self._store, key, upload.data, upload.attributes, mode)
                     return True
-                if await put_parts(self._store, key, upload.data, upload.attributes, partial(self._is, key, there)):
+                if await put_multipart(
+                    self._store, key, upload.data, upload.attributes, partial(self._is_unchanged, key, existing)
+                ):
                     return True
             except (AlreadyExistsError, PreconditionError):
                 pass
             new.pop(key, None)
-            there = await self._look(key)
+            existing = await self._head(key)
         raise DestinationError(f"{self._url}: file {upload.number}: somebody else goes on changing its object")
 
-    async def _look(self, key: str) -> _There | None:
+    async def _head(self, key: str) -> _ExistingObject | None:
         try:
-            found = await obstore.get_async(self._store, key, options={"head": True})
+            response = await obstore.get_async(self._store, key, options={"head": True})
         except FileNotFoundError:
             return None
-        meta: Mapping[str, Any] = found.meta
+        meta: Mapping[str, Any] = response.meta
         version = {name: meta[name] for name in ("e_tag", "version") if meta[name]}
-        said = {name.lower(): value for name, value in found.attributes.items()}
-        return _There(said.get("task", ""), said.get("sha256", ""), version)
+        metadata = {name.lower(): value for name, value in response.attributes.items()}
+        return _ExistingObject(metadata.get("task", ""), metadata.get("sha256", ""), version)
 
-    async def _is(self, key: str, seen: _There | None) -> bool:
-        return await self._look(key) == seen
+    async def _is_unchanged(self, key: str, expected: _ExistingObject | None) -> bool:
+        return await self._head(key) == expected
 
-    async def _take_back(self, new: Mapping[str, _Upload]) -> None:
+    async def _roll_back(self, new: Mapping[str, _Upload]) -> None:
         """Delete what is new, as far as it can be reached; what stays is replaced by the task's next attempt."""
         for key, upload in new.items():
             try:
-                there = await self._look(key)
-                if there and (there.task, there.sha256) == (upload.attributes["task"], upload.attributes["sha256"]):
+                existing = await self._head(key)
+                if existing and (existing.task, existing.sha256) == (
+                    upload.attributes["task"],
+                    upload.attributes["sha256"],
+                ):
                     await obstore.delete_async(self._store, key)
             except ERRORS:
                 return
 
 
 def _upload(claim: Claim, number: int, path: PathParts, data: SpooledFile) -> _Upload:
-    kind = mimetypes.guess_type(path[-1])[0] or "application/octet-stream"
-    said = {"task": claim.task.id, "project": claim.task.project_id, "sha256": data.sha256}
-    return _Upload(number, path, data, {"Content-Type": kind, **{name: _plain(text) for name, text in said.items()}})
+    content_type = mimetypes.guess_type(path[-1])[0] or "application/octet-stream"
+    metadata = {"task": claim.task.id, "project": claim.task.project_id, "sha256": data.sha256}
+    return _Upload(
+        number,
+        path,
+        data,
+        {"Content-Type": content_type, **{name: _header_safe(text) for name, text in metadata.items()}},
+    )
 
 
-def _plain(text: str) -> str:
+def _header_safe(text: str) -> str:
     """Metadata travels in headers."""
     return quote(text, safe="/:@ ", errors="replace")

@@ -15,12 +15,12 @@ from aluma_async.destinations.common.spool import SpooledFile
 from aluma_async.models import Claim, ExportFile
 
 
-class Writer(Protocol):
+class Backend(Protocol):
     """One kind of database. Every verb runs inside a transaction and raises what its driver raises."""
 
     driver: str
     """SQLAlchemy's dialect and driver."""
-    at_once: int
+    max_transactions: int
     """Most transactions at a time; 0: as many as we like."""
     connect_args: Mapping[str, Any]
 
@@ -59,7 +59,7 @@ class Postgres:
     """COPY, with a key into a temporary table first. The parts of a file go over in COPY's binary format."""
 
     driver = "postgresql+psycopg"
-    at_once = 0
+    max_transactions = 0
     connect_args: Mapping[str, Any] = {
         "connect_timeout": 10,
         "tcp_user_timeout": 30_000,  # ms until a server that does not answer counts as away
@@ -90,7 +90,7 @@ class Postgres:
         batches: AsyncIterable[Sequence[Sequence[Any]]],
     ) -> None:
         cursor = await _cursor(connection)
-        target, columns = _sql(table, names)
+        target, columns = _quote_names(table, names)
         stage = target
         if key:
             stage = "pg_temp.aluma_stage"
@@ -103,7 +103,7 @@ class Postgres:
                 for row in batch:
                     await copy.write_row(row)
         if key:
-            keys = _sql(table, key)[1]
+            keys = _quote_names(table, key)[1]
             await cursor.execute(
                 f"INSERT INTO {target} ({columns}) SELECT DISTINCT ON ({keys}) {columns} FROM {stage} "
                 f"ORDER BY {keys}, aluma_number DESC {_on_conflict(names, key)}"
@@ -114,8 +114,8 @@ class Postgres:
         self, connection: AsyncConnection, table: sa.Table, claim: Claim, file: ExportFile, data: SpooledFile
     ) -> None:
         cursor = await _cursor(connection)
-        values = _described(claim, file, data)
-        target, columns = _sql(table, [*values, "data"])
+        values = _file_columns(claim, file, data)
+        target, columns = _quote_names(table, [*values, "data"])
         fields = [
             struct.pack(">iq", 8, value) if isinstance(value, int) else _field(value.encode())
             for value in values.values()
@@ -125,8 +125,8 @@ class Postgres:
             await copy.write(b"PGCOPY\n\xff\r\n\0" + bytes(8) + struct.pack(">h", len(fields) + 1) + b"".join(fields))
             await copy.write(struct.pack(">i", data.size))
             data.data.seek(0)
-            while piece := await anyio.to_thread.run_sync(data.data.read, BLOCK):
-                await copy.write(piece)
+            while chunk := await anyio.to_thread.run_sync(data.data.read, BLOCK):
+                await copy.write(chunk)
             await copy.write(struct.pack(">h", -1))
 
 
@@ -134,7 +134,7 @@ class Sqlite:
     """Batches of upserts; a file goes in piece by piece."""
 
     driver = "sqlite+aiosqlite"
-    at_once = 1
+    max_transactions = 1
     connect_args: Mapping[str, Any] = {"timeout": 30}
 
     @property
@@ -157,9 +157,9 @@ class Sqlite:
         key: Sequence[str],
         batches: AsyncIterable[Sequence[Sequence[Any]]],
     ) -> None:
-        target, columns = _sql(table, names)
-        marks = ", ".join("?" * len(names))
-        insert = f"INSERT INTO {target} ({columns}) VALUES ({marks})"
+        target, columns = _quote_names(table, names)
+        placeholders = ", ".join("?" * len(names))
+        insert = f"INSERT INTO {target} ({columns}) VALUES ({placeholders})"
         if key:
             insert += " " + _on_conflict(names, key)
         async for batch in batches:
@@ -168,10 +168,10 @@ class Sqlite:
     async def put_file(
         self, connection: AsyncConnection, table: sa.Table, claim: Claim, file: ExportFile, data: SpooledFile
     ) -> None:
-        values = _described(claim, file, data)
-        target, columns = _sql(table, [*values, "data"])
-        marks = ", ".join("?" * len(values))
-        sql = f"INSERT INTO {target} ({columns}) VALUES ({marks}, zeroblob(?))"
+        values = _file_columns(claim, file, data)
+        target, columns = _quote_names(table, [*values, "data"])
+        placeholders = ", ".join("?" * len(values))
+        sql = f"INSERT INTO {target} ({columns}) VALUES ({placeholders}, zeroblob(?))"
         done = await connection.exec_driver_sql(sql, (*values.values(), data.size))
         row = done.lastrowid
         raw: Any = (await connection.get_raw_connection()).driver_connection
@@ -179,13 +179,13 @@ class Sqlite:
         def fill() -> None:
             data.data.seek(0)
             with raw._conn.blobopen(table.name, "data", row) as blob:  # noqa: SLF001
-                while piece := data.data.read(BLOCK):
-                    blob.write(piece)
+                while chunk := data.data.read(BLOCK):
+                    blob.write(chunk)
 
         await raw._execute(fill)  # noqa: SLF001 - the connection's own thread; aiosqlite has no name for blobs
 
 
-WRITERS: Mapping[str, Writer] = {"postgresql": Postgres(), "sqlite": Sqlite()}
+BACKENDS: Mapping[str, Backend] = {"postgresql": Postgres(), "sqlite": Sqlite()}
 """By SQLAlchemy's name of the backend."""
 
 
@@ -193,7 +193,7 @@ async def _cursor(connection: AsyncConnection) -> Any:
     return (await connection.get_raw_connection()).driver_connection.cursor()  # type: ignore[union-attr]
 
 
-def _sql(table: sa.Table, names: Sequence[str]) -> tuple[str, str]:
+def _quote_names(table: sa.Table, names: Sequence[str]) -> tuple[str, str]:
     """Quote the names of a table and of columns; SQLAlchemy would double each percent sign for its own parameters."""
     return ".".join(_quoted(part) for part in (table.schema, table.name) if part), ", ".join(map(_quoted, names))
 
@@ -208,7 +208,7 @@ def _on_conflict(names: Sequence[str], key: Sequence[str]) -> str:
     return f"ON CONFLICT ({keys}) DO " + (f"UPDATE SET {others}" if others else "NOTHING")
 
 
-def _described(claim: Claim, file: ExportFile, data: SpooledFile) -> dict[str, str | int]:
+def _file_columns(claim: Claim, file: ExportFile, data: SpooledFile) -> dict[str, str | int]:
     """What a row says of a file, by column. PostgreSQL's text holds no zero, and UTF-8 no lone surrogate."""
     texts = {"task": claim.task.id, "project": claim.task.project_id, "folder": file.folder, "filename": file.filename}
     clean = {name: text.replace("\0", "_").encode(errors="replace").decode() for name, text in texts.items()}

@@ -18,13 +18,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from aluma_async.destinations.common.manifest import StoredFile, render_manifest
 from aluma_async.destinations.common.spool import Spool
 from aluma_async.destinations.sql import tables
-from aluma_async.destinations.sql.backend import WRITERS, Writer
-from aluma_async.destinations.sql.errors import may_pass, told
-from aluma_async.destinations.sql.rows import Reading, Rows, read_rows
+from aluma_async.destinations.sql.backend import BACKENDS, Backend
+from aluma_async.destinations.sql.errors import is_transient, map_error
+from aluma_async.destinations.sql.rows import FileFormat, Rows, read_rows
 from aluma_async.exceptions import ConfigError, DestinationError, SchemaMismatch
 from aluma_async.models import Claim, ExportFile
 
-_AT_ONCE = 8
+_CONCURRENCY = 8
 """Transactions at a time, and connections; SQLite has one writer."""
 _ATTEMPTS = 6
 _BATCH = 1000
@@ -37,7 +37,7 @@ class SqlDestination:
     ``table`` may hold ``{folder}`` and ``{stem}``. In ``mode="rows"`` a row replaces the one with the same ``key``
     columns; without a key the rows of a task replace all that it delivered to that table before. In
     ``mode="files"`` whole files are kept with what is known of them. ``create`` makes tables that are missing, with
-    ``types`` (see ``tables.TYPES``; text where none is given). Big files are staged in ``spool``.
+    ``types`` (see ``tables.COLUMN_TYPES``; text where none is given). Big files are staged in ``spool``.
     ``manifest`` adds a row to the table ``aluma_manifest`` beside it.
     """
 
@@ -49,34 +49,34 @@ class SqlDestination:
         key: Sequence[str] = (),
         create: bool = False,
         mode: Literal["rows", "files"] = "rows",
-        types: Mapping[str, str] | None = None,
-        reading: Reading | None = None,
+        column_types: Mapping[str, str] | None = None,
+        file_format: FileFormat | None = None,
         manifest: bool = False,
         spool: Path | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         try:
-            address = sa.make_url(url)
+            database_url = sa.make_url(url)
         except sa.exc.ArgumentError:
             raise ConfigError("url: is no URL of a database", hint='Like "postgresql://me@host/database".') from None
-        backend = address.get_backend_name()
-        if backend not in WRITERS:
-            raise ConfigError(f"url: {backend} is not supported", hint=f"Known: {', '.join(WRITERS)}.")
-        self._writer: Writer = WRITERS[backend]
+        backend = database_url.get_backend_name()
+        if backend not in BACKENDS:
+            raise ConfigError(f"url: {backend} is not supported", hint=f"Known: {', '.join(BACKENDS)}.")
+        self._backend: Backend = BACKENDS[backend]
         self._engine = create_async_engine(
-            address.set(drivername=self._writer.driver),
+            database_url.set(drivername=self._backend.driver),
             hide_parameters=True,
             pool_pre_ping=True,
-            pool_size=_AT_ONCE,
-            connect_args=dict(self._writer.connect_args),
+            pool_size=_CONCURRENCY,
+            connect_args=dict(self._backend.connect_args),
         )
         if backend == "sqlite":
-            sa.event.listen(self._engine.sync_engine, "connect", self._writer.set_up)
-        self._errors: tuple[type[Exception], ...] = (sa.exc.SQLAlchemyError, OSError, *self._writer.errors)
-        self._turns = anyio.Semaphore(self._writer.at_once or _AT_ONCE)
-        self._what = address.render_as_string(hide_password=True)
+            sa.event.listen(self._engine.sync_engine, "connect", self._backend.set_up)
+        self._errors: tuple[type[Exception], ...] = (sa.exc.SQLAlchemyError, OSError, *self._backend.errors)
+        self._slots = anyio.Semaphore(self._backend.max_transactions or _CONCURRENCY)
+        self._description = database_url.render_as_string(hide_password=True)
         self._template, self._key, self._create, self._mode = table, tuple(key), create, mode
-        self._types, self._reading, self._spool = types or {}, reading or Reading(), spool
+        self._column_types, self._file_format, self._spool = column_types or {}, file_format or FileFormat(), spool
         self._manifest, self._now = manifest, now
         self._tables: dict[tuple[str | None, str], sa.Table] = {}
 
@@ -87,12 +87,12 @@ class SqlDestination:
     async def probe(self) -> None:
         """Connect, and see whether a transaction may write and the table is there, if it is a fixed one."""
         async with self._transaction("connecting") as connection:
-            await self._writer.probe(connection)
+            await self._backend.probe(connection)
             if "{" not in self._template and not self._create:
                 schema, _, name = self._template.rpartition(".")
-                await self._known(connection, (schema or None, name))
+                await self._get_table(connection, (schema or None, name))
             if self._manifest and not self._create:
-                await self._manifests(connection)
+                await self._manifest_table(connection)
 
     @asynccontextmanager
     async def open(self, claim: Claim) -> AsyncIterator[Spool]:
@@ -102,31 +102,31 @@ class SqlDestination:
             await self._publish(claim, spool)
 
     async def _publish(self, claim: Claim, spool: Spool) -> None:
-        to: dict[tuple[str | None, str], list[ExportFile]] = {}
+        files_by_table: dict[tuple[str | None, str], list[ExportFile]] = {}
         for file in claim.spec.files:
-            to.setdefault(tables.table_name(self._template, file), []).append(file)
+            files_by_table.setdefault(tables.table_name(self._template, file), []).append(file)
         for attempt in range(1, _ATTEMPTS + 1):
-            remembered = bool(self._tables)
+            tables_cached = bool(self._tables)
             try:
                 async with self._transaction(f"task {claim.task.id}") as connection:
-                    for where in sorted(to, key=str):  # one order for all: no deadlock between tables
-                        await self._deliver(connection, where, claim, to[where], spool)
+                    for where in sorted(files_by_table, key=str):  # one order for all: no deadlock between tables
+                        await self._write_files(connection, where, claim, files_by_table[where], spool)
                     if self._manifest:
-                        await self._put_manifest(connection, claim, to, spool)
+                        await self._write_manifest(connection, claim, files_by_table, spool)
                 return
             except DestinationError as error:
-                outdated = remembered and isinstance(error, SchemaMismatch)  # it may fit into the table as it is now
-                if attempt == _ATTEMPTS or not (outdated or may_pass(error.__cause__ or error)):
+                outdated = tables_cached and isinstance(error, SchemaMismatch)  # it may fit into the table as it is now
+                if attempt == _ATTEMPTS or not (outdated or is_transient(error.__cause__ or error)):
                     raise
                 await anyio.sleep(random.uniform(0, 0.05 * 2**attempt))
 
     @asynccontextmanager
-    async def _transaction(self, what: str) -> AsyncIterator[AsyncConnection]:
+    async def _transaction(self, operation: str) -> AsyncIterator[AsyncConnection]:
         """Let no cancellation in but where ``_batches`` does: a driver that is cut off in mid-sentence may stay so.
 
         Each step ends by itself: connecting, a lock and a server that is away have time-outs of their own.
         """
-        async with self._turns:
+        async with self._slots:
             with anyio.CancelScope(shield=True) as scope:
                 try:
                     async with self._engine.begin() as connection:
@@ -137,9 +137,9 @@ class SqlDestination:
                     raise
                 except self._errors as error:
                     self._tables.clear()
-                    raise told(error, f"{self._what}: {what}") from error
+                    raise map_error(error, f"{self._description}: {operation}") from error
 
-    async def _deliver(
+    async def _write_files(
         self,
         connection: AsyncConnection,
         where: tuple[str | None, str],
@@ -148,36 +148,38 @@ class SqlDestination:
         spool: Spool,
     ) -> None:
         if self._mode == "files":
-            table = await self._known(connection, where, tables.files_table(*where))
-            await self._forget(connection, table, "task", claim)
+            table = await self._get_table(connection, where, tables.files_table(*where))
+            await self._delete_rows(connection, table, "task", claim)
             for file in files:
-                await self._writer.put_file(connection, table, claim, file, spool[file])
+                await self._backend.put_file(connection, table, claim, file, spool[file])
             return
-        forgotten = False
+        rows_deleted = False
         for file in files:
-            what = f"task {claim.task.id}, file {file.number}"
-            rows = await anyio.to_thread.run_sync(read_rows, spool[file].data, file.filename, what, self._reading)
-            new = tables.rows_table(*where, rows.names, self._key, self._types)
-            table = await self._known(connection, where, new)
-            rows.check(table, self._key)
-            if not self._key and not forgotten:
-                await self._forget(connection, table, tables.OURS[0], claim)
-                forgotten = True
-            ours = () if self._key else (claim.task.id, file.document, file.number)
-            names = (*rows.names, *(() if self._key else tables.OURS))
-            await self._writer.put_rows(
-                connection, table, names, self._key, self._batches(connection, rows, table, ours)
+            subject = f"task {claim.task.id}, file {file.number}"
+            rows = await anyio.to_thread.run_sync(
+                read_rows, spool[file].data, file.filename, subject, self._file_format
+            )
+            new = tables.rows_table(*where, rows.names, self._key, self._column_types)
+            table = await self._get_table(connection, where, new)
+            rows.check_columns(table, self._key)
+            if not self._key and not rows_deleted:
+                await self._delete_rows(connection, table, tables.ROW_KEY[0], claim)
+                rows_deleted = True
+            row_key = () if self._key else (claim.task.id, file.document, file.number)
+            names = (*rows.names, *(() if self._key else tables.ROW_KEY))
+            await self._backend.put_rows(
+                connection, table, names, self._key, self._convert_batches(connection, rows, table, row_key)
             )
 
-    async def _batches(
-        self, connection: AsyncConnection, rows: Rows, table: sa.Table, ours: tuple[Any, ...]
+    async def _convert_batches(
+        self, connection: AsyncConnection, rows: Rows, table: sa.Table, row_key: tuple[Any, ...]
     ) -> AsyncIterator[list[list[Any]]]:
-        converted = rows.converted(table, self._key, self._reading)
-        if ours:
-            pieces = ([*values, *ours, number] for number, values in converted)
+        converted = rows.convert(table, self._key, self._file_format)
+        if row_key:
+            rows_with_key = ([*values, *row_key, number] for number, values in converted)
         else:
-            pieces = (values for _, values in converted)
-        while batch := await anyio.to_thread.run_sync(lambda: list(islice(pieces, _BATCH))):
+            rows_with_key = (values for _, values in converted)
+        while batch := await anyio.to_thread.run_sync(lambda: list(islice(rows_with_key, _BATCH))):
             yield batch
             scope: anyio.CancelScope = connection.info["scope"]
             scope.shield = False
@@ -186,32 +188,34 @@ class SqlDestination:
             finally:
                 scope.shield = True
 
-    async def _put_manifest(
+    async def _write_manifest(
         self,
         connection: AsyncConnection,
         claim: Claim,
-        to: Mapping[tuple[str | None, str], Sequence[ExportFile]],
+        files_by_table: Mapping[tuple[str | None, str], Sequence[ExportFile]],
         spool: Spool,
     ) -> None:
-        paths = {file.number: ".".join(filter(None, where)) for where, files in to.items() for file in files}
+        paths = {
+            file.number: ".".join(filter(None, where)) for where, files in files_by_table.items() for file in files
+        }
         stored = [
             StoredFile(file, paths[file.number], spool[file].size, spool[file].sha256) for file in claim.spec.files
         ]
-        table = await self._manifests(connection)
-        ours = dict(zip(tables.MANIFEST_KEY, (claim.task.id, self._template), strict=True))
+        table = await self._manifest_table(connection)
+        row_key = dict(zip(tables.MANIFEST_KEY, (claim.task.id, self._template), strict=True))
         text = render_manifest(claim, stored, self._now())
-        await connection.execute(sa.delete(table).where(*(table.columns[name] == ours[name] for name in ours)))
-        await connection.execute(sa.insert(table).values(**ours, manifest=msgspec.json.decode(text)))
+        await connection.execute(sa.delete(table).where(*(table.columns[name] == row_key[name] for name in row_key)))
+        await connection.execute(sa.insert(table).values(**row_key, manifest=msgspec.json.decode(text)))
 
-    async def _manifests(self, connection: AsyncConnection) -> sa.Table:
+    async def _manifest_table(self, connection: AsyncConnection) -> sa.Table:
         schema = self._template.rpartition(".")[0] or None
         new = tables.manifest_table(schema)
-        return await self._known(connection, (schema, tables.MANIFEST), new, tables.MANIFEST_KEY)
+        return await self._get_table(connection, (schema, tables.MANIFEST), new, tables.MANIFEST_KEY)
 
-    async def _forget(self, connection: AsyncConnection, table: sa.Table, column: str, claim: Claim) -> None:
+    async def _delete_rows(self, connection: AsyncConnection, table: sa.Table, column: str, claim: Claim) -> None:
         await connection.execute(sa.delete(table).where(table.columns[column] == claim.task.id))
 
-    async def _known(
+    async def _get_table(
         self,
         connection: AsyncConnection,
         where: tuple[str | None, str],
@@ -222,6 +226,6 @@ class SqlDestination:
         if where not in self._tables:
             if new is not None and self._create:
                 await tables.create(connection, new)
-            key = key or self._key or (("task", "file") if self._mode == "files" else tables.OURS)
+            key = key or self._key or (("task", "file") if self._mode == "files" else tables.ROW_KEY)
             self._tables[where] = await tables.reflect(connection, *where, key)
         return self._tables[where]

@@ -11,12 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from aluma_async.exceptions import DestinationError, SchemaMismatch
 from aluma_async.models import ExportFile
 
-OURS = ("aluma_task", "aluma_document", "aluma_file", "aluma_row")
+ROW_KEY = ("aluma_task", "aluma_document", "aluma_file", "aluma_row")
 """Columns that identify a row where the user names no key."""
 
 MANIFEST, MANIFEST_KEY = "aluma_manifest", ("task", "target")
 
-TYPES: Mapping[str, type[sa.types.TypeEngine[Any]]] = {
+COLUMN_TYPES: Mapping[str, type[sa.types.TypeEngine[Any]]] = {
     "text": sa.Text,
     "integer": sa.BigInteger,
     "number": sa.Numeric,
@@ -77,18 +77,20 @@ def manifest_table(schema: str | None) -> sa.Table:
 
 
 def rows_table(
-    schema: str | None, name: str, columns: Sequence[str], key: Sequence[str], types: Mapping[str, str]
+    schema: str | None, name: str, columns: Sequence[str], key: Sequence[str], column_types: Mapping[str, str]
 ) -> sa.Table:
     """How a table of rows looks that is made for a file with these columns."""
-    ours: list[sa.Column[Any]] = [
-        sa.Column(OURS[0], sa.Text, primary_key=True),
-        *(sa.Column(column, sa.BigInteger, primary_key=True, autoincrement=False) for column in OURS[1:]),
+    row_key: list[sa.Column[Any]] = [
+        sa.Column(ROW_KEY[0], sa.Text, primary_key=True),
+        *(sa.Column(column, sa.BigInteger, primary_key=True, autoincrement=False) for column in ROW_KEY[1:]),
     ]
     data = [
-        sa.Column(column, TYPES[types.get(column, "text")], primary_key=column in key, autoincrement=False)
+        sa.Column(
+            column, COLUMN_TYPES[column_types.get(column, "text")], primary_key=column in key, autoincrement=False
+        )
         for column in columns
     ]
-    columns_made: list[sa.Column[Any]] = [*([] if key else ours), *data]
+    columns_made: list[sa.Column[Any]] = [*([] if key else row_key), *data]
     return sa.Table(name, sa.MetaData(), *columns_made, schema=schema)
 
 
