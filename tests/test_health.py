@@ -21,10 +21,10 @@ from aluma_async.journal.history import History
 from aluma_async.journal.sqlite import SqliteJournal
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask, Summary, Timestamp
 from aluma_async.pipeline.transfer import _ProgressMeter
-from aluma_async.service.health import Vitals
+from aluma_async.service.health import HealthMonitor
 from aluma_async.service.http import serve
 from aluma_async.service.metrics import OUTCOMES, REASONS, Metrics
-from aluma_async.service.sd_notify import Systemd, notify_socket, watchdog_seconds
+from aluma_async.service.sd_notify import SystemdNotifier, notify_socket, watchdog_seconds
 from aluma_async.testing import Fault, FaultPlan, MemoryDestination, SimulatedSource, run_virtual
 from tests.stack import simulated
 from tests.test_service import Clock, kinds, sample
@@ -47,8 +47,8 @@ NAMES = {
 }
 
 
-def counted(*happened, wall=lambda: 0.0):
-    metrics = Metrics(limit=16, wall=wall)
+def counted(*happened, now=lambda: 0.0):
+    metrics = Metrics(limit=16, now=now)
     for event in happened:
         metrics(event)
     return metrics
@@ -93,7 +93,7 @@ def test_one_who_asks_for_openmetrics_gets_it():
 
 def test_ages_and_gauges_are_those_of_the_moment_of_asking():
     clock = Clock()
-    metrics = counted(LISTED, events.TaskStarted(TASK, 1), wall=clock)
+    metrics = counted(LISTED, events.TaskStarted(TASK, 1), now=clock)
     clock.now = 100.0
     assert scraped(metrics)["oldest_pending_task_age_seconds",] == 100
     for name, value in {"in_flight": 1, "queue_depth": 7, "cooldown_tasks": 1, "parked_tasks": 1}.items():
@@ -171,44 +171,44 @@ def test_metrics_journal_summary_and_aluma_agree_at_the_end_of_a_faulty_run(seed
 # -- vital signs
 
 
-def vitals_of(clock, *happened):
-    vitals = Vitals(clock, poll_seconds=60, stuck_after_seconds=600)
+def health_after(clock, *happened):
+    health = HealthMonitor(clock, poll_seconds=60, stuck_after_seconds=600)
     for event in happened:
-        vitals(event)
-    return vitals
+        health(event)
+    return health
 
 
-def not_ready(vitals):
-    return {name: check.reason for name, check in vitals.ready().items() if not check.ok}
+def not_ready(health):
+    return {name: check.reason for name, check in health.readiness().items() if not check.ok}
 
 
 def test_a_task_of_which_nothing_is_heard_is_stuck_though_others_go_on():
     clock = Clock()
-    vitals = vitals_of(clock, LISTED, events.TaskStarted(TASK, 1))
+    health = health_after(clock, LISTED, events.TaskStarted(TASK, 1))
     for _ in range(10):
         clock.now += 100
-        vitals(events.TaskCompleted(ExportTask("other"), 1, 1, 1.0))
-    assert vitals.stuck() == "no sign of 1 task in hand for 16 min 40 s"
-    vitals(sample(events.BytesReceived, task=TASK))
-    assert not vitals.stuck()
+        health(events.TaskCompleted(ExportTask("other"), 1, 1, 1.0))
+    assert health.stuck_reason() == "no sign of 1 task in hand for 16 min 40 s"
+    health(sample(events.BytesReceived, task=TASK))
+    assert not health.stuck_reason()
 
 
 def test_a_poll_loop_of_which_nothing_is_heard_is_stuck():
     clock = Clock()
-    vitals = vitals_of(clock, LISTED)
+    health = health_after(clock, LISTED)
     clock.now = 660
-    assert not vitals.stuck()
+    assert not health.stuck_reason()
     clock.now = 661
-    assert "11 min 1 s" in vitals.stuck()
+    assert "11 min 1 s" in health.stuck_reason()
 
 
 def test_one_who_waits_because_aluma_asked_for_it_is_not_stuck():
     clock = Clock()
-    vitals = vitals_of(clock, LISTED, events.TaskStarted(TASK, 1), events.RequestsPaused(3600))
+    health = health_after(clock, LISTED, events.TaskStarted(TASK, 1), events.RequestsPaused(3600))
     clock.now = 4100
-    assert not vitals.stuck()
+    assert not health.stuck_reason()
     clock.now = 4300
-    assert vitals.stuck()
+    assert health.stuck_reason()
 
 
 def test_an_idle_exporter_and_one_that_cannot_save_are_not_stuck():
@@ -217,25 +217,25 @@ def test_an_idle_exporter_and_one_that_cannot_save_are_not_stuck():
     async def main():
         aluma = simulated(40, latency_seconds=0.1)
         destination = MemoryDestination()
-        vitals = Vitals(anyio.current_time, poll_seconds=60, stuck_after_seconds=600)
+        health = HealthMonitor(anyio.current_time, poll_seconds=60, stuck_after_seconds=600)
         worst = []
 
         async def watch():
             while True:
-                worst.append(vitals.stuck())
+                worst.append(health.stuck_reason())
                 await anyio.sleep(10)
 
-        exporter = Exporter(SimulatedSource(aluma), destination, polling=Backoff(2, 60), on_event=vitals)
+        exporter = Exporter(SimulatedSource(aluma), destination, polling=Backoff(2, 60), on_event=health)
         async with anyio.create_task_group() as group:
             group.start_soon(watch)
             group.start_soon(exporter.run)
             await anyio.sleep(0.5)
             destination.unavailable = True
             await anyio.sleep(6 * 3600)
-            assert not_ready(vitals)["destination"] == "the memory destination is switched off"
+            assert not_ready(health)["destination"] == "the memory destination is switched off"
             destination.unavailable = False
             await anyio.sleep(6 * 3600)
-            assert not not_ready(vitals)
+            assert not not_ready(health)
             exporter.stop()
             await anyio.sleep(10)
             group.cancel_scope.cancel()
@@ -250,17 +250,17 @@ def test_an_idle_destination_is_tried_now_and_then():
 
     async def main():
         destination = MemoryDestination()
-        vitals = vitals_of(anyio.current_time, LISTED)
+        health = health_after(anyio.current_time, LISTED)
         async with anyio.create_task_group() as group:
-            group.start_soon(_probe, destination, vitals)
+            group.start_soon(_probe, destination, health)
             await anyio.sleep(100)
-            assert "destination" not in not_ready(vitals)
+            assert "destination" not in not_ready(health)
             destination.unavailable = True
             await anyio.sleep(31)
-            assert not_ready(vitals)["destination"] == "the memory destination is switched off"
+            assert not_ready(health)["destination"] == "the memory destination is switched off"
             destination.unavailable = False
             await anyio.sleep(31)
-            assert "destination" not in not_ready(vitals)
+            assert "destination" not in not_ready(health)
             group.cancel_scope.cancel()
 
     run_virtual(main)
@@ -283,15 +283,15 @@ def test_a_worker_that_hangs_is_seen_though_all_others_go_on():
         nonlocal hangs
         aluma = simulated(40, latency_seconds=0.1)
         hangs = aluma.ids()[5]
-        vitals = Vitals(anyio.current_time, poll_seconds=60, stuck_after_seconds=600)
-        exporter = Exporter(SimulatedSource(aluma), Hanging(), workers=4, on_event=vitals)
+        health = HealthMonitor(anyio.current_time, poll_seconds=60, stuck_after_seconds=600)
+        exporter = Exporter(SimulatedSource(aluma), Hanging(), workers=4, on_event=health)
         async with anyio.create_task_group() as group:
             group.start_soon(exporter.run)
             await anyio.sleep(590)
             assert aluma.count_by_state()["completed"] > 30
-            assert not vitals.stuck()
+            assert not health.stuck_reason()
             await anyio.sleep(20)
-            assert vitals.stuck().startswith("no sign of 1 task in hand for 10 min")
+            assert health.stuck_reason().startswith("no sign of 1 task in hand for 10 min")
             exporter.stop()
 
     run_virtual(main)
@@ -353,7 +353,7 @@ def test_what_held_back_all_claims_has_passed_when_all_that_waited_was_exported(
     ],
 )
 def test_not_ready_has_a_reason(happened, part, says):
-    found = not_ready(vitals_of(Clock(), *happened))
+    found = not_ready(health_after(Clock(), *happened))
     assert list(found) == [part]
     assert says in found[part]
 
@@ -361,18 +361,18 @@ def test_not_ready_has_a_reason(happened, part, says):
 def test_what_has_passed_is_no_reason_any_more():
     gone = events.ListingFailed(Unavailable("away"), 1)
     full = events.ClaimingPaused(DestinationUnavailable("disk full"))
-    assert not not_ready(vitals_of(Clock(), LISTED, gone, LISTED))
-    assert not not_ready(vitals_of(Clock(), LISTED, full, LISTED)), "the destination is tried before each listing"
+    assert not not_ready(health_after(Clock(), LISTED, gone, LISTED))
+    assert not not_ready(health_after(Clock(), LISTED, full, LISTED)), "the destination is tried before each listing"
 
 
 def test_a_listing_must_be_fresh_but_one_that_failed_is_no_reason_yet():
     clock = Clock()
-    vitals = vitals_of(clock, LISTED, events.ListingFailed(Unavailable("it is away"), 1))
-    assert not not_ready(vitals)
+    health = health_after(clock, LISTED, events.ListingFailed(Unavailable("it is away"), 1))
+    assert not not_ready(health)
     clock.now = 181
-    assert not_ready(vitals) == {"poll": "it is away"}
-    vitals(events.TaskCompleted(TASK, 1, 1, 1.0))
-    assert not not_ready(vitals), "while what was listed is exported there is no need to list"
+    assert not_ready(health) == {"poll": "it is away"}
+    health(events.TaskCompleted(TASK, 1, 1, 1.0))
+    assert not not_ready(health), "while what was listed is exported there is no need to list"
 
 
 # -- over HTTP
@@ -381,8 +381,8 @@ def test_a_listing_must_be_fresh_but_one_that_failed_is_no_reason_yet():
 def test_metrics_and_health_over_http():
     async def main():
         clock = Clock()
-        vitals = vitals_of(clock)
-        async with serve("127.0.0.1", 0, counted(LISTED), vitals) as url, aiohttp.ClientSession() as session:
+        health = health_after(clock)
+        async with serve("127.0.0.1", 0, counted(LISTED), health) as url, aiohttp.ClientSession() as session:
 
             async def get(path):
                 async with session.get(url + path) as reply:
@@ -394,10 +394,10 @@ def test_metrics_and_health_over_http():
             assert json.loads((await get("/healthz"))[1]) == {"status": "ok"}
             status, text = await get("/readyz")
             assert (status, json.loads(text)["status"]) == (503, "not ready")
-            vitals(LISTED)
+            health(LISTED)
             status, text = await get("/readyz")
             assert (status, json.loads(text)["status"]) == (200, "ready")
-            vitals(events.ClaimingPaused(DestinationUnavailable("disk full")))
+            health(events.ClaimingPaused(DestinationUnavailable("disk full")))
             status, text = await get("/readyz")
             answer = json.loads(text)
             assert (status, answer["reason"]) == (503, "destination: disk full")
@@ -416,7 +416,7 @@ def test_metrics_and_health_over_http():
 def test_an_address_that_is_taken_is_a_mistake_in_the_config():
     async def main():
         with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigError, match="listen"):
-            async with serve("127.0.0.1", taken.getsockname()[1], counted(), vitals_of(Clock())):
+            async with serve("127.0.0.1", taken.getsockname()[1], counted(), health_after(Clock())):
                 pass
 
     anyio.run(main)
@@ -449,17 +449,17 @@ def test_what_is_no_address_is_refused(listen):
 def systemd_of(clock, *, watchdog=30.0, has_room=lambda: True):
     """A service manager that keeps what it is told, and the exporter's vital signs."""
     told, stuck = [], []
-    vitals = vitals_of(clock)
+    health = health_after(clock)
 
     def send(message):
         if has_room():
             told.append(message)
         return has_room()
 
-    systemd = Systemd(send, vitals, watchdog=watchdog, stuck=stuck.append)
+    systemd = SystemdNotifier(send, health, watchdog=watchdog, on_stuck=stuck.append)
 
     def hear(event):
-        vitals(event)
+        health(event)
         systemd(event)
 
     return systemd, hear, told, stuck
@@ -603,7 +603,7 @@ def test_a_blocked_event_loop_stops_the_signs_of_life(abstract, tmp_path):
             manager.bind("\0" + path[1:] if abstract else path)
             manager.settimeout(0.5)
             send = notify_socket({"NOTIFY_SOCKET": path})
-            systemd = Systemd(send, vitals_of(anyio.current_time), watchdog=0.06, stuck=print)
+            systemd = SystemdNotifier(send, health_after(anyio.current_time), watchdog=0.06, on_stuck=print)
             async with anyio.create_task_group() as group:
                 group.start_soon(systemd.run)
                 for _ in range(3):

@@ -12,8 +12,8 @@ from aluma_async.config import ServiceConfig
 from aluma_async.exceptions import ConfigError, DestinationUnavailable, Unavailable, UnexportableTask
 from aluma_async.models import ExportTask, HoldRecord, Timestamp
 from aluma_async.service import notifications
-from aluma_async.service.notification_channels import command, open_webhook
-from aluma_async.service.notifications import KINDS, Notification, Notifier, NotTold
+from aluma_async.service.notification_channels import command_channel, open_webhook_channel
+from aluma_async.service.notifications import KINDS, Notification, NotificationError, Notifier
 from aluma_async.testing import run_virtual
 from tests.test_service import Clock, kinds, sample
 
@@ -33,7 +33,7 @@ def told(*happened, oldest=0, clock=None):
         notifications.append(notification)
 
     async def main():
-        notifier = Notifier([tell], oldest_seconds=oldest, log=lost.append, wall=clock or Clock())
+        notifier = Notifier([tell], max_task_age_seconds=oldest, log=lost.append, now=clock or Clock())
         for event in happened:
             event() if callable(event) else notifier(event)
         await notifier.finish()
@@ -93,7 +93,7 @@ def test_what_cannot_be_told_is_logged_and_the_next_one_is_told():
             await anyio.sleep_forever()
 
         async def refuse(_):
-            raise NotTold("it is away")
+            raise NotificationError("it is away")
 
         async def break_down(_):
             raise ValueError("canary")
@@ -124,12 +124,12 @@ def test_more_than_can_be_told_is_dropped_and_a_run_ends_in_time_all_the_same():
             await anyio.sleep(4)
 
         notifier = Notifier([slow], log=lost.append)
-        for _ in range(notifications.QUEUE + 1):
+        for _ in range(notifications.MAX_QUEUED + 1):
             notifier(events.ClaimingResumed())
         assert lost == ["resumed: not told, 100 others wait"]
         began = anyio.current_time()
         await notifier.finish()
-        assert anyio.current_time() - began <= notifications.FINISH_SECONDS + notifications.TELL_SECONDS
+        assert anyio.current_time() - began <= notifications.FINISH_TIMEOUT_SECONDS + notifications.SEND_TIMEOUT_SECONDS
         assert lost[1].endswith("were not told before the end")
 
     run_virtual(main)
@@ -163,7 +163,7 @@ WRITE = (
 
 def test_a_command_gets_json_on_its_standard_input_and_no_shell_sees_it(tmp_path):
     out = tmp_path / "$(touch x); out"
-    anyio.run(command([sys.executable, "-c", WRITE, str(out)]), NOTIFICATION)
+    anyio.run(command_channel([sys.executable, "-c", WRITE, str(out)]), NOTIFICATION)
     line, event = out.read_text().splitlines()
     assert event == "paused"
     assert json.loads(line) == {
@@ -178,21 +178,21 @@ def test_a_command_gets_json_on_its_standard_input_and_no_shell_sees_it(tmp_path
 def test_a_command_does_not_get_the_secret(tmp_path):
     code = "import os, sys; sys.exit('ALUMA_CLIENT_SECRET' in os.environ or 'PATH' not in os.environ)"
     environ = {"ALUMA_CLIENT_SECRET": "canary", "PATH": "/bin"}
-    anyio.run(command([sys.executable, "-c", code], environ), NOTIFICATION)
+    anyio.run(command_channel([sys.executable, "-c", code], environ), NOTIFICATION)
 
 
 @pytest.mark.parametrize(
     ("argv", "why"), [(["/nowhere/tell"], "No such file"), ([sys.executable, "-c", "exit(3)"], "exit code 3")]
 )
 def test_a_command_that_fails_says_why(argv, why):
-    with pytest.raises(NotTold, match=why):
-        anyio.run(command(argv), NOTIFICATION)
+    with pytest.raises(NotificationError, match=why):
+        anyio.run(command_channel(argv), NOTIFICATION)
 
 
 def test_a_command_that_does_not_end_is_ended():
     async def main():
         with anyio.move_on_after(0.3) as scope:
-            await command([sys.executable, "-c", "import signal; signal.pause()"])(NOTIFICATION)
+            await command_channel([sys.executable, "-c", "import signal; signal.pause()"])(NOTIFICATION)
         assert scope.cancelled_caught
 
     anyio.run(main)
@@ -215,13 +215,13 @@ def test_a_webhook_gets_json_and_what_it_answers_is_looked_at(status, lost):
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         try:
-            async with open_webhook(f"http://127.0.0.1:{runner.addresses[0][1]}/secret-canary") as tell:
+            async with open_webhook_channel(f"http://127.0.0.1:{runner.addresses[0][1]}/secret-canary") as tell:
                 await tell(NOTIFICATION)
         finally:
             await runner.cleanup()
 
     if lost:
-        with pytest.raises(NotTold) as caught:
+        with pytest.raises(NotificationError) as caught:
             anyio.run(main)
         assert str(caught.value) == lost
     else:
@@ -232,10 +232,10 @@ def test_a_webhook_gets_json_and_what_it_answers_is_looked_at(status, lost):
 
 def test_a_webhook_that_is_away_is_told_without_its_address():
     async def main():
-        async with open_webhook("http://127.0.0.1:9/secret-canary") as tell:
+        async with open_webhook_channel("http://127.0.0.1:9/secret-canary") as tell:
             await tell(NOTIFICATION)
 
-    with pytest.raises(NotTold) as caught:
+    with pytest.raises(NotificationError) as caught:
         anyio.run(main)
     assert str(caught.value) == "webhook: ClientConnectorError"
 

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from aluma_async.deploy.systemd_unit import Place, unit
+from aluma_async.deploy.systemd_unit import Host, render_unit
 from aluma_async.service.metrics import Metrics
 
-PLACE = Place(["/opt/aluma/bin/aluma-async"], "/bin/kill", 255)
+HOST = Host(["/opt/aluma/bin/aluma-async"], "/bin/kill", 255)
 analyze = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not on this machine")
 
 
-def made(**options):
+def rendered(**options):
     given = {"template": False, "config": None, "folders": [], "drain_seconds": 60, **options}
-    return unit(given.pop("place", PLACE), **given)
+    return render_unit(given.pop("host", HOST), **given)
 
 
 def settings(text):
@@ -61,7 +61,7 @@ def test_the_unit_calls_this_installation_and_checks_a_config_before_it_is_read_
 
 
 def test_the_unit_keeps_the_promises_of_a_service():
-    found = settings(made())
+    found = settings(rendered())
     assert found["Type"] == "notify"
     assert found["LoadCredential"] == "aluma-client-secret:%E/aluma-async/client-secret"
     assert (found["StateDirectory"], found["ConfigurationDirectory"]) == ("aluma-async", "aluma-async")
@@ -73,11 +73,11 @@ def test_the_unit_keeps_the_promises_of_a_service():
 
 
 def test_a_systemd_that_does_not_know_growing_delays_is_not_given_them():
-    assert "RestartSteps" not in made(place=Place(PLACE.program, PLACE.kill, 252))
+    assert "RestartSteps" not in rendered(host=Host(HOST.program, HOST.kill, 252))
 
 
 def test_instances_share_nothing():
-    found = settings(made(template=True))
+    found = settings(rendered(template=True))
     for key in ("StateDirectory", "ConfigurationDirectory"):
         assert found[key] == "aluma-async/%i"
     assert "%E/aluma-async/%i/config.toml" in found["ExecStart"]
@@ -85,11 +85,11 @@ def test_instances_share_nothing():
 
 
 def test_folders_that_files_go_to_can_be_written_and_what_lies_in_a_home_can_be_seen(cli, tmp_path):
-    found = settings(made(folders=[Path("/srv/a b"), Path("relative")], config=Path("/srv/100%/c.toml")))
+    found = settings(rendered(folders=[Path("/srv/a b"), Path("relative")], config=Path("/srv/100%/c.toml")))
     assert found["ReadWritePaths"] == '"/srv/a b"'
     assert "--config /srv/100%%/c.toml" in found["ExecStart"]
     assert found["ProtectHome"] == "yes"
-    assert settings(made(folders=[Path("/home/ann/export")]))["ProtectHome"] == "read-only"
+    assert settings(rendered(folders=[Path("/home/ann/export")]))["ProtectHome"] == "read-only"
     (tmp_path / "c.toml").write_text('[destinations.x]\ntype = "folder"\npath = "/srv/export"')
     found = settings(printed(cli, tmp_path, "-c", "c.toml").read_text())
     assert found["ReadWritePaths"] == "/srv/export"

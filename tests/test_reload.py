@@ -26,8 +26,8 @@ from aluma_async.exceptions import ConfigError
 from aluma_async.models import Claim, ExportSpec
 from aluma_async.pipeline.throttle import Throttle
 from aluma_async.policy.adaptive_limit import AdaptiveLimit
-from aluma_async.service.console import Report
-from aluma_async.service.stats import Tally
+from aluma_async.service.console import Console
+from aluma_async.service.stats import RunStats
 from aluma_async.testing import MemoryDestination, SimulatedAluma, run_virtual
 from aluma_async.wiring import open_reloadable_exporter
 from tests.processes import PROGRAM, environment, simulator
@@ -165,11 +165,11 @@ def reload_of(run, *found):
             raise config
         return config
 
-    report = Report(ServiceConfig(), "none", Tally(anyio.current_time))
-    reload = Reload(load, run, report, None)
+    console = Console(ServiceConfig(), "none", RunStats(anyio.current_time))
+    reload = Reload(load, run, console, None)
     for _ in found:
         reload()
-    return report
+    return console
 
 
 def test_a_reload_is_told_and_one_with_a_mistake_leaves_all_as_it_was(tmp_path, capsys):
@@ -183,9 +183,9 @@ def test_a_reload_is_told_and_one_with_a_mistake_leaves_all_as_it_was(tmp_path, 
         )
         nowhere = structs.replace(more, exporter=config.exporter, routes=(RouteConfig(to=("x",)),))
         async with open_reloadable_exporter(config, Credentials("id", "secret")) as run:
-            report = reload_of(run, more, ConfigError("c.toml: broken", hint="Mend it."), nowhere)
+            console = reload_of(run, more, ConfigError("c.toml: broken", hint="Mend it."), nowhere)
             assert run.exporter._workers == 3, "the last two changed nothing"
-            report.log(sample(TaskStarted))
+            console.log(sample(TaskStarted))
             with run.exporter._send, run.exporter._receive:  # which a run would have closed
                 pass
 

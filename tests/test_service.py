@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
-from rich.console import Console
+from rich.console import Console as RichConsole
 
 from aluma_async import events
 from aluma_async.config import ServiceConfig
@@ -18,13 +18,13 @@ from aluma_async.events import Event
 from aluma_async.exceptions import Unavailable
 from aluma_async.models import ExportFile, ExportTask, HoldRecord, Summary, Timestamp
 from aluma_async.service import journald
-from aluma_async.service.console import Report, choose_mode
-from aluma_async.service.formatting import printable, size, span
-from aluma_async.service.live_display import LiveDisplay, Painter
-from aluma_async.service.log_suppression import FIRST, Folding
+from aluma_async.service.console import Console, choose_mode
+from aluma_async.service.formatting import format_bytes, format_duration, sanitize
+from aluma_async.service.live_display import LiveDisplay, PanelRenderer
+from aluma_async.service.log_suppression import BURST, RepeatFilter
 from aluma_async.service.logs import LEVELS, MESSAGES, Log
-from aluma_async.service.stats import MOST_LEFT, Tally
-from aluma_async.service.summary import closing_lines, progress_line, time_left
+from aluma_async.service.stats import MAX_UNEXPORTED_TASKS, RunStats
+from aluma_async.service.summary import progress_line, summary_lines, time_left
 from aluma_async.testing import run_virtual
 
 NAME, CONTENT = "canary-name.pdf", "canary-content"
@@ -60,7 +60,7 @@ def sample(kind, **fields):
 
 def logged(*happened, form="text", level="info"):
     out = io.StringIO()
-    log = Log(out.write, form=form, level=level, wall=lambda: 0.0)
+    log = Log(out.write, form=form, level=level, now=lambda: 0.0)
     for event in happened:
         log(event)
     return out.getvalue()
@@ -131,34 +131,34 @@ def test_the_type_of_an_error_is_always_one_of_ours():
 def test_what_repeats_itself_is_folded_and_counted():
     """The first few of a kind are told, then how many more; another kind is told meanwhile."""
     out, clock = io.StringIO(), Clock()
-    log = Log(out.write, wall=clock)
+    log = Log(out.write, now=clock)
     for _ in range(40):
         clock.now += 1
         log(sample(events.TaskCancelled))
     log(sample(events.TaskParked))
-    assert [line.split()[1] for line in out.getvalue().splitlines()] == ["warning"] * FIRST + ["error"]
+    assert [line.split()[1] for line in out.getvalue().splitlines()] == ["warning"] * BURST + ["error"]
     clock.now += 30
-    log.settle()
+    log.flush_suppressed()
     assert "… 37 more like this in 69 s: task task-1 given back" in out.getvalue().splitlines()[-1]
     log(sample(events.TaskCancelled))
     assert out.getvalue().splitlines()[-1].endswith("it is away")
     lines = len(out.getvalue().splitlines())
-    log.settle(everything=True)
+    log.flush_suppressed(all_windows=True)
     assert len(out.getvalue().splitlines()) == lines, "what was told needs no count"
 
 
 def test_folding_loses_none_of_any_course_of_lines_and_remembers_few_kinds():
     clock = Clock()
-    folding = Folding(clock)
-    told = sum(folding.passes(number % 1000, number) for number in range(50_000))
-    folded = sum(one.lines for one in folding.due(everything=True))
+    repeat_filter = RepeatFilter(clock)
+    told = sum(repeat_filter.allow(number % 1000, number) for number in range(50_000))
+    folded = sum(one.lines for one in repeat_filter.expired(all_windows=True))
     assert told + folded == 50_000
     assert folded > 0
-    assert not folding.due(everything=True)
-    folding.passes("kind", 1)
+    assert not repeat_filter.expired(all_windows=True)
+    repeat_filter.allow("kind", 1)
     clock.now -= 1000  # somebody set the clock
-    assert folding.due() == []
-    assert folding.passes("kind", 1)
+    assert repeat_filter.expired() == []
+    assert repeat_filter.allow("kind", 1)
 
 
 def test_at_debug_nothing_is_folded():
@@ -170,12 +170,12 @@ def test_the_journal_is_told_priorities_and_no_time(tmp_path):
     with (tmp_path / "stream").open("w") as stream:
         status = os.fstat(stream.fileno())
         there = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
-        assert journald.reads(stream.fileno(), there)
-        assert not journald.reads(stream.fileno(), {})
-        assert not journald.reads(stream.fileno(), {"JOURNAL_STREAM": "1:1"})
+        assert journald.is_journal(stream.fileno(), there)
+        assert not journald.is_journal(stream.fileno(), {})
+        assert not journald.is_journal(stream.fileno(), {"JOURNAL_STREAM": "1:1"})
     out = io.StringIO()
     for form in ("text", "json"):
-        log = Log(out.write, form=form, level="debug", journal=True, wall=lambda: 0.0)
+        log = Log(out.write, form=form, level="debug", journald=True, now=lambda: 0.0)
         for kind in (events.TaskStarted, events.ClaimingResumed, events.TaskParked):
             log(sample(kind))
     assert [line[:3] for line in out.getvalue().splitlines()] == ["<7>", "<4>", "<3>"] * 2
@@ -198,7 +198,7 @@ def test_messages_use_only_levels_that_there_are():
 
 @given(st.text(), st.integers(1, 50))
 def test_printable_text_is_printable_and_short(text, limit):
-    shown = printable(text, limit)
+    shown = sanitize(text, limit)
     assert shown.isprintable()
     assert len(shown) == min(len(text), limit)
 
@@ -216,36 +216,36 @@ def test_printable_text_is_printable_and_short(text, limit):
     ],
 )
 def test_durations_have_at_most_two_units(seconds, shown):
-    assert span(seconds) == shown
+    assert format_duration(seconds) == shown
 
 
 @pytest.mark.parametrize(
     ("count", "shown"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (81_234_567, "81.2 MB"), (5e15, "5000.0 TB")]
 )
 def test_sizes_have_decimal_units(count, shown):
-    assert size(count) == shown
+    assert format_bytes(count) == shown
 
 
 # -- counts
 
 
-def tallied(*happened, clock=None):
-    tally = Tally(clock or Clock())
+def stats_after(*happened, clock=None):
+    stats = RunStats(clock or Clock())
     for event in happened:
-        tally(event)
-    return tally
+        stats(event)
+    return stats
 
 
 LISTED = events.TasksListed(10, 8, 2, None)
 
 
 def test_a_task_counts_from_its_listing_to_its_end():
-    tally = tallied(LISTED, sample(events.TaskStarted), events.BytesReceived(TASK, FILE, 500))
-    assert (tally.known, tally.waiting, tally.exported, tally.cooling) == (8, 8, 0, 2)
-    assert [(task.task.name, task.bytes, tally.age(task)) for task in tally.in_hand.values()] == [(NAME, 500, 0.0)]
-    tally(events.TaskCompleted(TASK, 3, 700, 1.0))
-    assert (tally.known, tally.waiting, tally.exported, tally.files, tally.bytes) == (8, 7, 1, 3, 700)
-    assert (tally.received, tally.in_hand) == (500, {})
+    stats = stats_after(LISTED, sample(events.TaskStarted), events.BytesReceived(TASK, FILE, 500))
+    assert (stats.total, stats.waiting, stats.exported, stats.cooling) == (8, 8, 0, 2)
+    assert [(task.task.name, task.bytes, stats.age(task)) for task in stats.active.values()] == [(NAME, 500, 0.0)]
+    stats(events.TaskCompleted(TASK, 3, 700, 1.0))
+    assert (stats.total, stats.waiting, stats.exported, stats.files, stats.bytes) == (8, 7, 1, 3, 700)
+    assert (stats.received, stats.active) == (500, {})
 
 
 @pytest.mark.parametrize(
@@ -258,64 +258,64 @@ def test_a_task_counts_from_its_listing_to_its_end():
     ],
 )
 def test_a_task_that_ends_otherwise_waits_no_more(kind, counts):
-    tally = tallied(LISTED, sample(events.TaskStarted), sample(kind))
-    assert (tally.waiting, tally.in_hand, tally.exported) == (7, {}, 0)
-    assert {name: getattr(tally, name) for name in counts} == counts
+    stats = stats_after(LISTED, sample(events.TaskStarted), sample(kind))
+    assert (stats.waiting, stats.active, stats.exported) == (7, {}, 0)
+    assert {name: getattr(stats, name) for name in counts} == counts
 
 
 def test_a_task_that_is_given_back_since_the_run_ends_waits_all_the_same():
-    tally = tallied(LISTED, sample(events.TaskStarted), sample(events.DrainStarted), sample(events.TaskReleased))
-    assert (tally.waiting, tally.in_hand, tally.stopped) == (8, {}, True)
+    stats = stats_after(LISTED, sample(events.TaskStarted), sample(events.DrainStarted), sample(events.TaskReleased))
+    assert (stats.waiting, stats.active, stats.stopped) == (8, {}, True)
 
 
 @given(st.lists(st.sampled_from(kinds())))
 def test_no_course_of_events_brings_the_counts_below_nothing(course):
-    tally = tallied(*map(sample, course))
-    assert min(tally.waiting, tally.known, tally.cooling) >= 0
-    assert tally.known >= tally.exported == course.count(events.TaskCompleted)
-    assert progress_line(tally, tally.rates())
+    stats = stats_after(*map(sample, course))
+    assert min(stats.waiting, stats.total, stats.cooling) >= 0
+    assert stats.total >= stats.exported == course.count(events.TaskCompleted)
+    assert progress_line(stats, stats.rates())
 
 
 def test_a_listing_that_finds_nothing_new_ends_the_waiting():
     """A listing may name a task twice, and then fewer are settled than were listed."""
-    tally = tallied(LISTED, events.TasksListed(0, 0, 0, None))
-    assert tally.waiting == 0
+    stats = stats_after(LISTED, events.TasksListed(0, 0, 0, None))
+    assert stats.waiting == 0
 
 
 def test_rates_are_those_of_the_last_seconds_and_tell_the_time_left():
     clock = Clock()
-    tally = tallied(events.TasksListed(400, 400, 0, None), clock=clock)
+    stats = stats_after(events.TasksListed(400, 400, 0, None), clock=clock)
     for _ in range(30):
         clock.now += 1
         for _ in range(5):
-            tally(sample(events.TaskCompleted))
-            tally(sample(events.BytesReceived, count=100))
-        rates = tally.rates()
+            stats(sample(events.TaskCompleted))
+            stats(sample(events.BytesReceived, count=100))
+        rates = stats.rates()
     assert (round(rates.tasks, 6), round(rates.bytes, 6)) == (5, 500)
-    assert time_left(tally, rates) == pytest.approx(50)
+    assert time_left(stats, rates) == pytest.approx(50)
     clock.now += 20
-    tally.rates()
+    stats.rates()
     clock.now += 20
-    assert tally.rates() == (0, 0)
-    assert time_left(tally, tally.rates()) is None
+    assert stats.rates() == (0, 0)
+    assert time_left(stats, stats.rates()) is None
 
 
 def test_a_pause_counts_down():
     clock = Clock()
-    tally = tallied(sample(events.RequestsPaused, seconds=30), clock=clock)
+    stats = stats_after(sample(events.RequestsPaused, seconds=30), clock=clock)
     clock.now = 10
-    assert tally.held_back == 20
-    assert "requests held back for 20 s" in progress_line(tally, tally.rates())
+    assert stats.requests_paused_seconds == 20
+    assert "requests held back for 20 s" in progress_line(stats, stats.rates())
     clock.now = 40
-    assert "held back" not in progress_line(tally, tally.rates())
+    assert "held back" not in progress_line(stats, stats.rates())
 
 
 def test_a_pause_is_told_with_its_reason_until_it_is_over():
-    tally = tallied(sample(events.ClaimingPaused))
-    assert "nothing is claimed for now: it is away" in progress_line(tally, tally.rates())
-    assert "nothing is claimed" in painted(tally)
-    tally(sample(events.ClaimingResumed))
-    assert "nothing is claimed" not in progress_line(tally, tally.rates())
+    stats = stats_after(sample(events.ClaimingPaused))
+    assert "nothing is claimed for now: it is away" in progress_line(stats, stats.rates())
+    assert "nothing is claimed" in rendered(stats)
+    stats(sample(events.ClaimingResumed))
+    assert "nothing is claimed" not in progress_line(stats, stats.rates())
 
 
 # -- the panel, the lines and the end
@@ -338,30 +338,30 @@ def test_how_progress_is_shown(level, form, progress, terminal, mode):
     assert choose_mode(service, progress=progress, terminal=terminal) == mode
 
 
-def painted(tally, width=80, height=30, painter=None, **options):
-    console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True, **options)
-    console.print((painter or Painter(tally, lambda: 0.0)).paint(width, height))
+def rendered(stats, width=80, height=30, renderer=None, **options):
+    console = RichConsole(file=io.StringIO(), width=width, height=height, force_terminal=True, **options)
+    console.print((renderer or PanelRenderer(stats, lambda: 0.0)).render(width, height))
     return console.file.getvalue()
 
 
 def busy(tasks=12, **task):
     """A tally with everything in it."""
-    tally = tallied(events.TasksListed(50, 50, 2, -90_000.0))
+    stats = stats_after(events.TasksListed(50, 50, 2, -90_000.0))
     for number in range(tasks):
         hands = ExportTask(f"busy-{number}", **{"name": f"{number}.pdf", **task})
-        tally(events.TaskStarted(hands, 3))
-        tally(events.BytesReceived(hands, FILE, 5_000_000))
-        tally(events.FileStaged(hands, FILE, 5_000_000))
-    tally(sample(events.TaskFailed))
-    tally(sample(events.TaskParked))
-    tally(sample(events.RequestRetried))
-    tally(sample(events.ConcurrencyLimitChanged))
-    return tally
+        stats(events.TaskStarted(hands, 3))
+        stats(events.BytesReceived(hands, FILE, 5_000_000))
+        stats(events.FileStaged(hands, FILE, 5_000_000))
+    stats(sample(events.TaskFailed))
+    stats(sample(events.TaskParked))
+    stats(sample(events.RequestRetried))
+    stats(sample(events.ConcurrencyLimitChanged))
+    return stats
 
 
 @pytest.mark.parametrize("width", [60, 80, 120, 200])
 def test_the_panel_tells_what_goes_on_in_the_width_there_is(width):
-    text = painted(busy(), width, color_system=None)
+    text = rendered(busy(), width, color_system=None)
     assert max(map(len, text.splitlines())) <= width
     for part in (
         "0 of 48 tasks",
@@ -380,43 +380,43 @@ def test_the_panel_tells_what_goes_on_in_the_width_there_is(width):
 
 @pytest.mark.parametrize("height", [1, 10, 24])
 def test_the_panel_has_as_many_rows_as_fit(height):
-    text = painted(busy(), height=height, color_system=None)
+    text = rendered(busy(), height=height, color_system=None)
     assert len(text.splitlines()) <= max(height, 9)
     assert text.count("of 3 files") == max(0, min(8, height - 11))
 
 
 def test_a_task_keeps_its_row_as_long_as_it_is_in_hand():
     """What stands still can be read: who comes takes the row of who went, and the panel keeps its height."""
-    tally = busy(4)
-    painter = Painter(tally)
-    painted(tally, painter=painter)
-    tally(events.TaskCompleted(ExportTask("busy-1"), 1, 1, 1.0))
-    tally(events.TaskStarted(ExportTask("busy-9", name="9.pdf"), 3))
-    before = painted(tally, painter=painter, color_system=None).splitlines()
+    stats = busy(4)
+    renderer = PanelRenderer(stats)
+    rendered(stats, renderer=renderer)
+    stats(events.TaskCompleted(ExportTask("busy-1"), 1, 1, 1.0))
+    stats(events.TaskStarted(ExportTask("busy-9", name="9.pdf"), 3))
+    before = rendered(stats, renderer=renderer, color_system=None).splitlines()
     rows = [line.split()[1] for line in before if "of 3 files" in line]
     assert rows == ["0.pdf", "9.pdf", "2.pdf", "3.pdf"]
-    tally(events.TaskCompleted(ExportTask("busy-0"), 1, 1, 1.0))
-    assert len(painted(tally, painter=painter, color_system=None).splitlines()) == len(before)
+    stats(events.TaskCompleted(ExportTask("busy-0"), 1, 1, 1.0))
+    assert len(rendered(stats, renderer=renderer, color_system=None).splitlines()) == len(before)
 
 
 def test_no_name_from_outside_steers_the_terminal():
     hostile = "\x1b[2J\nevil" + "x" * 300
-    text = painted(busy(name=hostile), color_system=None)
+    text = rendered(busy(name=hostile), color_system=None)
     assert "?[2J?evil" in text
     assert "\x1b" not in text
 
 
 def test_no_color_is_honoured(monkeypatch):
-    coloured = painted(busy())
+    coloured = rendered(busy())
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b[33m" in coloured
-    assert "\x1b[33m" not in painted(busy())
+    assert "\x1b[33m" not in rendered(busy())
 
 
 def test_the_live_display_starts_no_thread_and_leaves_the_terminal_as_it_was():
-    console = Console(file=io.StringIO(), force_terminal=True)
+    console = RichConsole(file=io.StringIO(), force_terminal=True)
     before = threading.active_count()
-    with LiveDisplay(tallied(LISTED), console) as display:
+    with LiveDisplay(stats_after(LISTED), console) as display:
         display.draw()
         assert threading.active_count() == before
     hidden, shown = "\x1b[?25l", "\x1b[?25h"
@@ -426,26 +426,26 @@ def test_the_live_display_starts_no_thread_and_leaves_the_terminal_as_it_was():
 
 def test_the_live_display_writes_only_what_has_changed():
     """A panel that is drawn anew while nothing happens flickers on a slow terminal, and costs something."""
-    console = Console(file=io.StringIO(), force_terminal=True, width=80)
-    tally = tallied(LISTED)
-    with LiveDisplay(tally, console, wall=lambda: 0.0) as display:
+    console = RichConsole(file=io.StringIO(), force_terminal=True, width=80)
+    stats = stats_after(LISTED)
+    with LiveDisplay(stats, console, now=lambda: 0.0) as display:
         display.draw()
         written = len(console.file.getvalue())
         display.draw()
         assert len(console.file.getvalue()) == written
-        tally(sample(events.TaskCompleted))
+        stats(sample(events.TaskCompleted))
         display.draw()
         assert len(console.file.getvalue()) > written
 
 
 def test_a_plain_line_comes_now_and_then_and_none_while_nothing_happens(capsys):
     async def main():
-        report = Report(ServiceConfig(), "lines", Tally(anyio.current_time))
+        console = Console(ServiceConfig(), "lines", RunStats(anyio.current_time))
         with anyio.move_on_after(95):
             async with anyio.create_task_group() as group:
-                group.start_soon(report.watch)
+                group.start_soon(console.watch)
                 await anyio.sleep(25)
-                report.on_event(LISTED)
+                console.on_event(LISTED)
 
     run_virtual(main)
     (line,) = capsys.readouterr().err.splitlines()
@@ -455,24 +455,24 @@ def test_a_plain_line_comes_now_and_then_and_none_while_nothing_happens(capsys):
 
 def test_the_end_tells_what_was_done_where_it_is_and_what_is_left():
     summary = Summary(exported=200, files=540, bytes=81_000_000, seconds=8.0, held_back=3, failed=1)
-    done, left, where, *_ = closing_lines(summary, "out")
+    done, left, where, *_ = summary_lines(summary, "out")
     for part in ("200 tasks", "540 files", "81.0 MB", "8.0 s", "25.0 tasks/s", "10.1 MB/s"):
         assert part in done
     assert "3 cooling down" in left
     assert "1 failed" in left
     assert where.endswith("out")
-    assert len(closing_lines(Summary(exported=1), "out")) == 2
+    assert len(summary_lines(Summary(exported=1), "out")) == 2
 
 
 def test_the_end_tells_in_a_table_what_is_not_exported_and_why():
     """One line for each reason, however many tasks; a task that was exported after all is no more in it."""
-    tally = tallied(LISTED)
+    stats = stats_after(LISTED)
     for number in range(30):
-        tally(sample(events.TaskCancelled, task=ExportTask(f"task-{number}")))
-    tally(events.TaskFailed(ExportTask("other"), Unavailable("gone" + "x" * 300)))
+        stats(sample(events.TaskCancelled, task=ExportTask(f"task-{number}")))
+    stats(events.TaskFailed(ExportTask("other"), Unavailable("gone" + "x" * 300)))
     for number in range(3):
-        tally(events.TaskCompleted(ExportTask(f"task-{number}"), 1, 1, 1.0))
-    lines = closing_lines(Summary(held_back=32, failed=1), "out", tally.left, waiting=7, width=80)
+        stats(events.TaskCompleted(ExportTask(f"task-{number}"), 1, 1, 1.0))
+    lines = summary_lines(Summary(held_back=32, failed=1), "out", stats.unexported, waiting=7, width=80)
     assert max(map(len, lines[lines.index("Not exported") :])) <= 80
     text = "\n".join(lines)
     assert "27  cooling down  Unavailable: it is away" in text
@@ -483,15 +483,17 @@ def test_the_end_tells_in_a_table_what_is_not_exported_and_why():
 
 
 def test_of_what_is_left_a_bounded_number_is_remembered():
-    tally = tallied(*(sample(events.TaskCancelled, task=ExportTask(str(number))) for number in range(MOST_LEFT + 5)))
-    assert len(tally.left) == MOST_LEFT
+    stats = stats_after(
+        *(sample(events.TaskCancelled, task=ExportTask(str(number))) for number in range(MAX_UNEXPORTED_TASKS + 5))
+    )
+    assert len(stats.unexported) == MAX_UNEXPORTED_TASKS
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_what_is_said_comes_out_whatever_the_level(capsys, form):
-    report = Report(ServiceConfig(log_level="error", log_format=form), "none", Tally(Clock()))
-    report.say("warning", "Draining", "draining")
-    report.finish(Summary(exported=2), "out")
+    console = Console(ServiceConfig(log_level="error", log_format=form), "none", RunStats(Clock()))
+    console.print_message("warning", "Draining", "draining")
+    console.finish(Summary(exported=2), "out")
     said = capsys.readouterr()
     assert said.out == ""
     assert "draining" in said.err

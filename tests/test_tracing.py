@@ -25,10 +25,10 @@ HOLD = HoldRecord(
 )
 
 
-def traced(wall):
+def traced(now):
     provider, finished = sdk.TracerProvider(shutdown_on_exit=False), memory.InMemorySpanExporter()
     provider.add_span_processor(export.SimpleSpanProcessor(finished))
-    return tracing.Tracing(provider, wall), finished.get_finished_spans
+    return tracing.Tracing(provider, now), finished.get_finished_spans
 
 
 def test_each_task_that_was_claimed_has_one_span_with_its_files():

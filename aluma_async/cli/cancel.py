@@ -17,7 +17,7 @@ from aluma_async.exceptions import Ambiguous, ClaimConflict
 from aluma_async.journal import sqlite
 from aluma_async.models import ClaimRecord, ClaimState, ExportTask
 from aluma_async.pipeline.claim_source import CLAIMED
-from aluma_async.service.formatting import printable
+from aluma_async.service.formatting import sanitize
 
 _SAID_BY_THE_NEXT_RUN = (ClaimState.COMMITTED, ClaimState.FAILING)
 
@@ -42,13 +42,13 @@ def cancel(context: click.Context, /, *, task_id: str, yes: bool, **inner: Any) 
 async def _cancel(config: Config, task_id: str, yes: bool) -> int:
     from aluma_async.wiring import open_client
 
-    task, name = ExportTask(task_id), printable(task_id, 80)
+    task, name = ExportTask(task_id), sanitize(task_id, 80)
     async with open_client(config) as client:
         state = await client.state(task)
         if state is None:
             return _refuse(f"Aluma knows no task {name}", "It may have been exported: 'aluma-async history'.")
         if state != CLAIMED:
-            return _refuse(f"task {name} is not claimed: {printable(state, 80)}", "There is nothing to give back.")
+            return _refuse(f"task {name} is not claimed: {sanitize(state, 80)}", "There is nothing to give back.")
         # After the state: a claim of ours stands in the journal before it is made.
         if why := _ours(config, task_id):
             return _refuse(f"task {name} {why[0]}", why[1])

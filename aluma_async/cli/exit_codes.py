@@ -12,7 +12,7 @@ from aluma_async.exceptions import (
     RateLimited,
     SourceError,
 )
-from aluma_async.service.formatting import printable
+from aluma_async.service.formatting import sanitize
 
 DONE = 0
 LEFT_BEHIND = 1
@@ -49,6 +49,6 @@ def exit_code(error: AlumaAsyncError) -> int:
 
 def error_lines(error: AlumaAsyncError) -> Iterator[str]:
     """Tell an error in one or two lines."""
-    yield printable(str(error))
+    yield sanitize(str(error))
     if hint := error.hint or next((hint for kind, hint in _HINTS if isinstance(error, kind)), ""):
-        yield printable(hint)
+        yield sanitize(hint)

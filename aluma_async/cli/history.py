@@ -15,7 +15,7 @@ from aluma_async.cli.options import load_config, merged, shared_options, state_o
 from aluma_async.clock import system_clock
 from aluma_async.journal import sqlite
 from aluma_async.models import ExportRecord
-from aluma_async.service.formatting import counted, printable, size
+from aluma_async.service.formatting import format_bytes, pluralize, sanitize
 
 
 def moment(text: str) -> float:
@@ -49,7 +49,7 @@ def history(outer: dict[str, Any], /, *, as_json: bool, since: float | None, tas
     except BrokenPipeError:  # whoever reads has seen enough; nor may Python's last flush complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     else:
-        click.echo(f"{counted(count, 'task')} exported", err=True)
+        click.echo(f"{pluralize(count, 'task')} exported", err=True)
     return DONE
 
 
@@ -63,8 +63,8 @@ def _when(record: ExportRecord) -> str:
 
 def _text_row(record: ExportRecord) -> str:
     return (
-        f"{_when(record)}  {printable(record.task_id, 40):<22}  {counted(record.files, 'file'):>9}"
-        f"  {size(record.bytes):>9}  {record.seconds:6.1f} s  {', '.join(record.destinations) or '?'}"
+        f"{_when(record)}  {sanitize(record.task_id, 40):<22}  {pluralize(record.files, 'file'):>9}"
+        f"  {format_bytes(record.bytes):>9}  {record.seconds:6.1f} s  {', '.join(record.destinations) or '?'}"
     )
 
 

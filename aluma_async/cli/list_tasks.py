@@ -18,7 +18,7 @@ from aluma_async.cli.options import load_config, merged, shared_options
 from aluma_async.cli.pages import pages
 from aluma_async.config import Config
 from aluma_async.models import ExportTask
-from aluma_async.service.formatting import counted, printable, span
+from aluma_async.service.formatting import format_duration, pluralize, sanitize
 
 _ORDERS: Mapping[str, Callable[[ExportTask], Any]] = {
     "age": lambda task: float("inf") if task.created_at is None else task.created_at,
@@ -70,7 +70,7 @@ async def _list(config: Config, as_json: bool, plan: bool, sort: str | None, old
             count += len(tasks)
     if count or as_json:
         click.echo(closing if count else "[]\n", nl=False)
-    click.echo(f"{counted(count, 'task')} waiting", err=True)
+    click.echo(f"{pluralize(count, 'task')} waiting", err=True)
 
 
 async def _chosen(
@@ -94,10 +94,10 @@ def _made_before(task: ExportTask, moment: float) -> bool:
 
 def _text_row(task: ExportTask, now: float, to: Iterable[str] | None) -> str:
     project, name = _widths()
-    age = "?" if task.created_at is None else span(now - task.created_at)
+    age = "?" if task.created_at is None else format_duration(now - task.created_at)
     return (
-        f"{printable(task.id, 40):<22}  {printable(task.project_name or task.project_id, project):<{project}}"
-        f"  {printable(task.name, name):<{name}}  {age}"
+        f"{sanitize(task.id, 40):<22}  {sanitize(task.project_name or task.project_id, project):<{project}}"
+        f"  {sanitize(task.name, name):<{name}}  {age}"
     ) + ("" if to is None else f"  -> {', '.join(to) or 'nowhere'}")
 
 

@@ -24,7 +24,7 @@ from aluma_async.cli.simulate import simulate
 from aluma_async.cli.status import retry, status
 from aluma_async.cli.systemd import monitoring, print_unit
 from aluma_async.exceptions import AlumaAsyncError
-from aluma_async.service.journald import marked
+from aluma_async.service.journald import with_priority
 
 _EPILOG = """\b
 Each option has an environment variable: --base-url has ALUMA_ASYNC_BASE_URL.
@@ -122,4 +122,4 @@ def _run() -> int:
 
 
 def _complain(text: str) -> None:
-    click.echo(marked(f"aluma-async: {text}", "error"), err=True)
+    click.echo(with_priority(f"aluma-async: {text}", "error"), err=True)

@@ -14,9 +14,9 @@ from aluma_async.events import Event
 from aluma_async.exceptions import AlumaAsyncError
 from aluma_async.policy.adaptive_limit import AdaptiveLimit
 from aluma_async.ports import Destination, OnEvent
-from aluma_async.service.console import Report
-from aluma_async.service.health import Vitals
-from aluma_async.service.sd_notify import Systemd, notify_socket, watchdog_seconds
+from aluma_async.service.console import Console
+from aluma_async.service.health import HealthMonitor
+from aluma_async.service.sd_notify import SystemdNotifier, notify_socket, watchdog_seconds
 
 _PROBE_SECONDS = 30.0
 """An idle destination is tried this often."""
@@ -27,14 +27,14 @@ _HELD_BYTES = 2 * 1024 * 1024
 class Services:
     """Those that the config and the environment want; each only hears events, and none knows another."""
 
-    def __init__(self, config: Config, report: Report) -> None:
+    def __init__(self, config: Config, console: Console) -> None:
         self._config = config
-        self._report = report
-        self._listeners: list[OnEvent] = [report.on_event]
-        self.beside: list[Callable[[], Coroutine[Any, Any, None]]] = [report.watch]
+        self._console = console
+        self._listeners: list[OnEvent] = [console.on_event]
+        self.beside: list[Callable[[], Coroutine[Any, Any, None]]] = [console.watch]
         """What runs as long as the exporter does."""
-        self.systemd: Systemd | None = None
-        self._vitals: Vitals | None = None
+        self.systemd: SystemdNotifier | None = None
+        self._health: HealthMonitor | None = None
 
     def on_event(self, event: Event) -> None:
         """Tell everybody. Raises what the first one raises that breaks, after all were told."""
@@ -54,17 +54,17 @@ class Services:
         send = notify_socket(os.environ)
         async with AsyncExitStack() as stack:
             if service.listen_address or send:
-                vitals = Vitals(
+                health = HealthMonitor(
                     asyncio.get_running_loop().time,  # anyio's takes three times as long, for each event
                     poll_seconds=self._config.exporter.poll_wait_max_seconds,
                     stuck_after_seconds=service.stuck_after_seconds + self._slowest_report(),
                 )
-                self._vitals = vitals
-                self._listeners.append(vitals)
+                self._health = health
+                self._listeners.append(health)
                 if send:
-                    self._tell_systemd(send, vitals)
+                    self._tell_systemd(send, health)
                 if service.listen_address:
-                    await self._serve(*service.listen_address, vitals, stack)
+                    await self._serve(*service.listen_address, health, stack)
             if service.notify_command or service.notify_url:
                 await self._notify(service, stack)
             if tracing := tracer():
@@ -73,62 +73,62 @@ class Services:
 
     def watch(self, destination: Destination) -> None:
         """Try now and then whether a destination takes work, when no work shows it; readiness tells."""
-        if self._vitals and self._config.service.listen_address:
-            self.beside.append(partial(_probe, destination, self._vitals))
+        if self._health and self._config.service.listen_address:
+            self.beside.append(partial(_probe, destination, self._health))
 
     def _slowest_report(self) -> float:
         """Seconds for which a limit on bytes may hold up what each worker has just read."""
         rate = self._config.limits.max_bytes_per_second
         return self._config.exporter.workers * _HELD_BYTES / rate if rate else 0.0
 
-    def _tell_systemd(self, send: Callable[[str], bool], vitals: Vitals) -> None:
-        def stuck(why: str) -> None:
-            self._report.log.write("error", "Stuck", f"the watchdog is not fed any more: {why}")
+    def _tell_systemd(self, send: Callable[[str], bool], health: HealthMonitor) -> None:
+        def on_stuck(why: str) -> None:
+            self._console.log.write("error", "Stuck", f"the watchdog is not fed any more: {why}")
 
-        self.systemd = Systemd(send, vitals, watchdog=watchdog_seconds(os.environ), stuck=stuck)
+        self.systemd = SystemdNotifier(send, health, watchdog=watchdog_seconds(os.environ), on_stuck=on_stuck)
         self._listeners.append(self.systemd)
         self.beside.append(self.systemd.run)
 
     async def _notify(self, service: ServiceConfig, stack: AsyncExitStack) -> None:
-        from aluma_async.service.notification_channels import command, open_webhook
-        from aluma_async.service.notifications import Notifier, Tell  # costs memory, so only where it is wanted
+        from aluma_async.service.notification_channels import command_channel, open_webhook_channel
+        from aluma_async.service.notifications import Channel, Notifier  # costs memory, so only where it is wanted
 
-        tells: list[Tell] = []
+        channels: list[Channel] = []
         if service.notify_command:
-            tells.append(command(service.notify_command))
+            channels.append(command_channel(service.notify_command))
         if service.notify_url:
-            tells.append(await stack.enter_async_context(open_webhook(service.notify_url)))
+            channels.append(await stack.enter_async_context(open_webhook_channel(service.notify_url)))
         notifier = Notifier(
-            tells,
-            oldest_seconds=service.notify_task_age_seconds,
-            log=lambda text: self._report.log.write("warning", "NotificationLost", text),
+            channels,
+            max_task_age_seconds=service.notify_task_age_seconds,
+            log=lambda text: self._console.log.write("warning", "NotificationLost", text),
         )
         stack.push_async_callback(notifier.finish)
         self._listeners.append(notifier)
         self.beside.append(notifier.run)
 
-    async def _serve(self, host: str, port: int, vitals: Vitals, stack: AsyncExitStack) -> None:
+    async def _serve(self, host: str, port: int, health: HealthMonitor, stack: AsyncExitStack) -> None:
         from aluma_async.service.http import serve  # costs memory, so only where it is wanted
         from aluma_async.service.metrics import Metrics
 
         most = self._config.max_at_once
         metrics = Metrics(limit=AdaptiveLimit(most).value if self._config.limits.adaptive else most)
         self._listeners.append(metrics)
-        url = await stack.enter_async_context(serve(host, port, metrics, vitals))
+        url = await stack.enter_async_context(serve(host, port, metrics, health))
         if self._config.service.log_level in ("debug", "info"):
-            self._report.log.write("info", "Listening", f"metrics and health at {url}", url=url)
+            self._console.log.write("info", "Listening", f"metrics and health at {url}", url=url)
 
 
-async def _probe(destination: Destination, vitals: Vitals) -> None:
+async def _probe(destination: Destination, health: HealthMonitor) -> None:
     while True:
         await anyio.sleep(_PROBE_SECONDS)
-        if vitals.listed and vitals.idle_seconds >= _PROBE_SECONDS:
+        if health.listed and health.idle_seconds >= _PROBE_SECONDS:
             error: AlumaAsyncError | None = None
             try:
                 await destination.probe()
             except AlumaAsyncError as why:
                 error = why
-            vitals.probed(error)
+            health.record_probe(error)
 
 
 def tracer() -> OnEvent | None:

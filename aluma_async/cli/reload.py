@@ -5,8 +5,8 @@ from collections.abc import Callable
 from aluma_async.cli.exit_codes import error_lines
 from aluma_async.config import Config
 from aluma_async.exceptions import AlumaAsyncError
-from aluma_async.service.console import Report
-from aluma_async.service.sd_notify import Systemd
+from aluma_async.service.console import Console
+from aluma_async.service.sd_notify import SystemdNotifier
 from aluma_async.wiring import ReloadableExporter
 
 
@@ -14,11 +14,11 @@ class Reload:
     """A call reads with ``load``; what cannot be used is told, and the old configuration stays."""
 
     def __init__(
-        self, load: Callable[[], Config], run: ReloadableExporter, report: Report, systemd: Systemd | None
+        self, load: Callable[[], Config], run: ReloadableExporter, console: Console, systemd: SystemdNotifier | None
     ) -> None:
         self._load = load
         self._run = run
-        self._report = report
+        self._console = console
         self._systemd = systemd
 
     def __call__(self) -> None:
@@ -30,20 +30,20 @@ class Reload:
             config.routing()
         except AlumaAsyncError as error:
             why = " ".join(error_lines(error))
-            self._report.log.write("error", "ReloadFailed", f"the old configuration stays: {why}")
+            self._console.log.write("error", "ReloadFailed", f"the old configuration stays: {why}")
         else:
             left = self._run.reload(config)
-            self._report.log.set_level(config.service.log_level)
+            self._console.log.set_level(config.service.log_level)
             for warning in config.warnings():
-                self._report.log.write("warning", "ConfigWarning", warning)
+                self._console.log.write("warning", "ConfigWarning", warning)
             if left:
                 text = f"takes a new start: {', '.join(left)}; all else holds now"
-                self._report.log.write("warning", "ReloadIncomplete", text)
-            self._report.log.write("info", "Reloaded", f"the configuration was read again: {_told(config)}")
+                self._console.log.write("warning", "ReloadIncomplete", text)
+            self._console.log.write("info", "Reloaded", f"the configuration was read again: {_reload_summary(config)}")
         if self._systemd:
             self._systemd.reloaded()
 
 
-def _told(config: Config) -> str:
+def _reload_summary(config: Config) -> str:
     workers, requests = config.exporter.workers, config.max_at_once
     return f"{workers} workers, {requests} requests at once, log level {config.service.log_level}"

@@ -17,9 +17,9 @@ from aluma_async.config import Config, Credentials
 from aluma_async.exceptions import AlumaAsyncError, AuthenticationFailed
 from aluma_async.models import Summary
 from aluma_async.pipeline.exporter import Exporter
-from aluma_async.service.console import Report, choose_mode
-from aluma_async.service.formatting import counted
-from aluma_async.service.stats import Tally
+from aluma_async.service.console import Console, choose_mode
+from aluma_async.service.formatting import pluralize
+from aluma_async.service.stats import RunStats
 from aluma_async.wiring import open_reloadable_exporter
 
 
@@ -38,10 +38,10 @@ async def run(
     """
     terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     mode = choose_mode(config.service, progress=progress, terminal=terminal)
-    report = Report(config.service, mode, Tally(loop_time))
+    console = Console(config.service, mode, RunStats(loop_time))
     for warning in config.warnings():
-        report.log.write("warning", "ConfigWarning", warning)
-    services = Services(config, report)
+        console.log.write("warning", "ConfigWarning", warning)
+    services = Services(config, console)
     async with services.opened(), open_reloadable_exporter(config, credentials, on_event=services.on_event) as opened:
         exporter = opened.exporter
         services.watch(exporter.destination)
@@ -51,24 +51,24 @@ async def run(
         def drain() -> None:
             stopped.set()
             exporter.stop()
-            in_hand = counted(len(report.tally.in_hand), "task")
-            report.say("warning", "Draining", f"draining: {in_hand} in hand, again to stop now")
+            in_hand = pluralize(len(console.stats.active), "task")
+            console.print_message("warning", "Draining", f"draining: {in_hand} in hand, again to stop now")
 
         def leave() -> NoReturn:
-            report.give_back_terminal()
+            console.restore_terminal()
             leave_now()  # the next run sweeps what was staged
 
-        reload = Reload(load or (lambda: config), opened, report, services.systemd)
+        reload = Reload(load or (lambda: config), opened, console, services.systemd)
         with on_signals(drain, leave), on_hangup(reload):
             try:
                 done = await _watched(exporter, services.beside, once=once)
             except AlumaAsyncError as error:
-                if isinstance(error, AuthenticationFailed) or not report.tally.listed:
+                if isinstance(error, AuthenticationFailed) or not console.stats.listed:
                     raise
-                report.say("error", "RunFailed", "\n".join(error_lines(error)))
+                console.print_message("error", "RunFailed", "\n".join(error_lines(error)))
                 return LEFT_BEHIND
     if summary:
-        report.finish(done, ", ".join(target.description for target in config.destinations.values()))
+        console.finish(done, ", ".join(target.description for target in config.destinations.values()))
     return DONE if stopped.is_set() or not once or done.everything_exported else LEFT_BEHIND
 
 

@@ -16,7 +16,7 @@ from aluma_async.journal import sqlite
 from aluma_async.models import ClaimRecord, ClaimState, HoldRecord, Timestamp
 from aluma_async.pipeline.quarantine import RECORD_NAME
 from aluma_async.policy.lease import elapsed, remaining
-from aluma_async.service.formatting import counted, printable, span
+from aluma_async.service.formatting import format_duration, pluralize, sanitize
 
 _IN_WORDS = {
     ClaimState.STARTING: "being exported",
@@ -52,11 +52,13 @@ def status(outer: dict[str, Any], /, *, as_json: bool, **inner: Any) -> int:
         click.echo(msgspec.json.format(msgspec.json.encode({"state": str(folder), **lately, **found})).decode())
         return DONE
     click.echo(f"State in {folder}")
-    click.echo(f"exported in the last 24 h: {exported:,}" + ("" if last is None else f", the last {span(last)} ago"))
+    click.echo(
+        f"exported in the last 24 h: {exported:,}" + ("" if last is None else f", the last {format_duration(last)} ago")
+    )
     for name, rows in found.items():
         click.echo(f"{name.replace('_', ' ')}: {len(rows)}")
         for row in rows:
-            click.echo("  " + printable(_line(row)))
+            click.echo("  " + sanitize(_line(row)))
     return DONE
 
 
@@ -90,12 +92,12 @@ def retry(context: click.Context, /, *, task_ids: tuple[str, ...], everything: b
     found = [task_id for task_id in wanted if task_id in held]
     if found:
         sqlite.release_holds(folder, found)
-    click.echo(f"released {counted(len(found), 'task')}")
+    click.echo(f"released {pluralize(len(found), 'task')}")
     for task_id in wanted:
         if task_id in kept:
             click.echo(f"{task_id}: Aluma has deleted it; all that it held is in {kept[task_id]}", err=True)
         elif task_id not in held:
-            click.echo(f"{printable(task_id)}: is not held back ('aluma-async status' shows what is)", err=True)
+            click.echo(f"{sanitize(task_id)}: is not held back ('aluma-async status' shows what is)", err=True)
     return DONE if len(found) == len(wanted) else LEFT_BEHIND
 
 
@@ -137,9 +139,9 @@ def _quarantined(folder: Path) -> Iterator[dict[str, object]]:
 def _line(row: dict[str, object]) -> str:
     parts = [str(row["task"])]
     if "step" in row:
-        parts.append(f"{_IN_WORDS[ClaimState(str(row['step']))]}, {span(float(str(row['seconds'])))} ago")
+        parts.append(f"{_IN_WORDS[ClaimState(str(row['step']))]}, {format_duration(float(str(row['seconds'])))} ago")
     if "retry_in_seconds" in row:
-        parts.append(f"again in {span(float(str(row['retry_in_seconds'])))}, {row['failures']} failures")
+        parts.append(f"again in {format_duration(float(str(row['retry_in_seconds'])))}, {row['failures']} failures")
     if "message" in row:
         parts.append(f"{row['error']}: {row['message']}")
     if "folder" in row:

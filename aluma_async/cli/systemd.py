@@ -13,7 +13,7 @@ from aluma_async.cli.exit_codes import DONE
 from aluma_async.cli.options import load_config, merged
 from aluma_async.config import Config, FolderConfig
 from aluma_async.deploy.monitoring import ALERTS, dashboard
-from aluma_async.deploy.systemd_unit import Place, unit
+from aluma_async.deploy.systemd_unit import Host, render_unit
 
 
 @click.command("systemd")
@@ -27,8 +27,8 @@ def print_unit(outer: dict[str, Any], /, *, template: bool, **inner: Any) -> int
     """
     options = merged(outer, inner)
     config = load_config(options) if options.get("config") else Config()
-    text = unit(
-        Place(_program(), shutil.which("kill") or "/bin/kill", _systemd_version()),
+    text = render_unit(
+        Host(_program(), shutil.which("kill") or "/bin/kill", _systemd_version()),
         template=template,
         config=Path(options["config"]).absolute() if options.get("config") else None,
         folders=[to.path for to in config.destinations.values() if isinstance(to, FolderConfig)],

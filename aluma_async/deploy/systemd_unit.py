@@ -90,7 +90,7 @@ WantedBy=multi-user.target
 """
 
 
-class Place(Struct, frozen=True):
+class Host(Struct, frozen=True):
     """The machine that a unit is for."""
 
     program: Sequence[str]
@@ -101,12 +101,14 @@ class Place(Struct, frozen=True):
     """Version of systemd."""
 
 
-def unit(place: Place, *, template: bool, config: Path | None, folders: Sequence[Path], drain_seconds: float) -> str:
+def render_unit(
+    host: Host, *, template: bool, config: Path | None, folders: Sequence[Path], drain_seconds: float
+) -> str:
     """Make the unit; ``template``: for several instances. ``folders`` are those that files go to."""
     name = "aluma-async/%i" if template else "aluma-async"
     shown = name.replace("%i", "NAME")
-    writable = [_quoted(folder) for folder in folders if folder.is_absolute()]
-    homes = [str(path) for path in (*map(Path, place.program), *folders, *([config] if config else []))]
+    writable = [_quote(folder) for folder in folders if folder.is_absolute()]
+    homes = [str(path) for path in (*map(Path, host.program), *folders, *([config] if config else []))]
     return _UNIT.format(
         option=" --template" if template else "",
         file="aluma-async@.service" if template else "aluma-async.service",
@@ -114,19 +116,19 @@ def unit(place: Place, *, template: bool, config: Path | None, folders: Sequence
         instance=" (%i)" if template else "",
         configuration=f"/etc/{shown}",
         state=f"/var/lib/{shown}",
-        program=" ".join(_quoted(part) for part in place.program),
-        config=_quoted(config) if config else f"%E/{name}/config.toml",
-        kill=place.kill,
+        program=" ".join(_quote(part) for part in host.program),
+        config=_quote(config) if config else f"%E/{name}/config.toml",
+        kill=host.kill,
         name=name,
         writable=f"ReadWritePaths={' '.join(writable)}\n" if writable else "",
         stop_seconds=drain_seconds + _AFTER_DRAIN_SECONDS,
-        delays="RestartSteps=8\nRestartMaxDelaySec=10min\n" if place.systemd >= _GROWING_DELAYS else "",
+        delays="RestartSteps=8\nRestartMaxDelaySec=10min\n" if host.systemd >= _GROWING_DELAYS else "",
         # What lies in a home must be seen from there; the rest of the home stays as it is.
         protect_home="read-only" if any(home.startswith(("/home/", "/root/")) for home in homes) else "yes",
     )
 
 
-def _quoted(text: str | Path) -> str:
+def _quote(text: str | Path) -> str:
     """Write one argument so that systemd reads it as it is."""
     escaped = str(text).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{escaped}"' if any(sign in escaped for sign in " '\"\\;") else escaped

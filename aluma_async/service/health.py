@@ -12,7 +12,7 @@ from msgspec import Struct
 from aluma_async import events
 from aluma_async.events import Event
 from aluma_async.exceptions import AlumaAsyncError, AuthenticationFailed, DestinationError
-from aluma_async.service.formatting import counted, span
+from aluma_async.service.formatting import format_duration, pluralize
 
 _POLLS_MISSED = 3
 _FRESH_SECONDS = 60.0
@@ -26,7 +26,7 @@ class Check(Struct, frozen=True):
     reason: str = ""
 
 
-class Vitals:
+class HealthMonitor:
     """``clock`` is the event loop's; listings come every ``poll_seconds`` at least.
 
     ``stuck_after_seconds`` is how long a task may be in hand without any sign of it.
@@ -40,123 +40,129 @@ class Vitals:
         """Whether Aluma has told what waits, so that the credentials are good."""
         self.draining = False
         self._ended = False
-        self._heard_at = self._worked_at = self._listed_at = clock()
-        self._paused_until = self._retried_at = float("-inf")
-        self._signs: dict[str, float] = {}  # when each task in hand was last heard of
-        self._unlisted: AlumaAsyncError | None = None  # why there was no listing, of late
-        self._unsaved: AlumaAsyncError | None = None  # why nothing is claimed
-        self._refused: AlumaAsyncError | None = None  # what came of trying the destination
+        self._last_event_at = self._last_work_at = self._listed_at = clock()
+        self._paused_until = self._last_retry_at = float("-inf")
+        self._last_activity: dict[str, float] = {}  # when each task in hand was last heard of
+        self._listing_error: AlumaAsyncError | None = None  # why there was no listing, of late
+        self._pause_error: AlumaAsyncError | None = None  # why nothing is claimed
+        self._probe_error: AlumaAsyncError | None = None  # what came of trying the destination
 
     def __call__(self, event: Event) -> None:
         """Take note of an event."""
-        self._heard_at = self._clock()
-        if note := self._NOTES.get(type(event)):
-            note(self, event)
+        self._last_event_at = self._clock()
+        if handler := self._HANDLERS.get(type(event)):
+            handler(self, event)
 
     @property
-    def in_hand(self) -> int:
+    def tasks_in_progress(self) -> int:
         """How many tasks are claimed."""
-        return len(self._signs)
+        return len(self._last_activity)
 
     @property
     def idle_seconds(self) -> float:
         """For how long no task was begun or exported."""
-        return self._clock() - self._worked_at
+        return self._clock() - self._last_work_at
 
-    def probed(self, error: AlumaAsyncError | None) -> None:
+    def record_probe(self, error: AlumaAsyncError | None) -> None:
         """Take note of what came of trying the destination while there was nothing to do."""
-        self._refused = error
+        self._probe_error = error
 
-    def stuck(self) -> str:
+    def stuck_reason(self) -> str:
         """Say what does not advance; empty if all does."""
         now = self._clock()
         if self._ended:
             return ""
-        if (silent := now - max(self._heard_at, self._paused_until)) > self.poll_seconds + self.stuck_after_seconds:
-            return f"nothing has happened for {span(silent)}"
-        since = max(self._retried_at, self._paused_until)  # those who wait for that are as silent as the stuck
-        late = [sign for sign in self._signs.values() if now - max(sign, since) > self.stuck_after_seconds]
-        return f"no sign of {counted(len(late), 'task')} in hand for {span(now - min(late))}" if late else ""
+        if (
+            silent := now - max(self._last_event_at, self._paused_until)
+        ) > self.poll_seconds + self.stuck_after_seconds:
+            return f"nothing has happened for {format_duration(silent)}"
+        since = max(self._last_retry_at, self._paused_until)  # those who wait for that are as silent as the stuck
+        late = [sign for sign in self._last_activity.values() if now - max(sign, since) > self.stuck_after_seconds]
+        return (
+            f"no sign of {pluralize(len(late), 'task')} in hand for {format_duration(now - min(late))}" if late else ""
+        )
 
-    def ready(self) -> dict[str, Check]:
+    def readiness(self) -> dict[str, Check]:
         """Judge whether work can be done, part by part."""
         if not self.listed:
             return {"exporter": Check(ok=False, reason="has not begun: Aluma has not told yet what waits")}
         now = self._clock()
-        age = now - max(self._listed_at, self._worked_at)
-        refused = isinstance(self._unlisted, AuthenticationFailed)
-        unsaved = self._unsaved or self._refused
+        age = now - max(self._listed_at, self._last_work_at)
+        refused = isinstance(self._listing_error, AuthenticationFailed)
+        unsaved = self._pause_error or self._probe_error
         fresh = age <= max(_POLLS_MISSED * self.poll_seconds, _FRESH_SECONDS)
         return {
             "exporter": Check(not self.draining, "draining: nothing new is claimed" if self.draining else ""),
-            "token": Check(not refused, _told(self._unlisted) if refused else ""),
+            "token": Check(not refused, _told(self._listing_error) if refused else ""),
             "destination": Check(unsaved is None, _told(unsaved)),
-            "poll": Check(fresh, "" if fresh else _told(self._unlisted) or f"no listing for {span(age)}"),
+            "poll": Check(
+                fresh, "" if fresh else _told(self._listing_error) or f"no listing for {format_duration(age)}"
+            ),
         }
 
     # -- what events do
 
-    def _listed(self, _: events.TasksListed) -> None:
-        self.listed, self._unlisted, self._listed_at = True, None, self._heard_at
-        if isinstance(self._unsaved, DestinationError):  # it was tried before what waits was listed
-            self._unsaved = None
+    def _on_tasks_listed(self, _: events.TasksListed) -> None:
+        self.listed, self._listing_error, self._listed_at = True, None, self._last_event_at
+        if isinstance(self._pause_error, DestinationError):  # it was tried before what waits was listed
+            self._pause_error = None
 
-    def _not_listed(self, event: events.ListingFailed) -> None:
-        self._unlisted = event.error
+    def _on_listing_failed(self, event: events.ListingFailed) -> None:
+        self._listing_error = event.error
 
-    def _paused(self, event: events.ClaimingPaused | events.ClaimingStillPaused) -> None:
-        self._unsaved = event.error
+    def _on_claiming_paused(self, event: events.ClaimingPaused | events.ClaimingStillPaused) -> None:
+        self._pause_error = event.error
 
-    def _resumed(self, _: events.ClaimingResumed) -> None:
-        self._unsaved = None
+    def _on_claiming_resumed(self, _: events.ClaimingResumed) -> None:
+        self._pause_error = None
 
-    def _started(self, event: events.TaskStarted) -> None:
-        self._signs[event.task.id] = self._worked_at = self._heard_at
+    def _on_task_started(self, event: events.TaskStarted) -> None:
+        self._last_activity[event.task.id] = self._last_work_at = self._last_event_at
 
-    def _moved(self, event: events.BytesReceived | events.FileStaged) -> None:
-        self._signs[event.task.id] = self._heard_at
+    def _on_task_progress(self, event: events.BytesReceived | events.FileStaged) -> None:
+        self._last_activity[event.task.id] = self._last_event_at
 
-    def _settled(self, event: Any) -> None:
-        self._signs.pop(event.task.id, None)
+    def _on_attempt_ended(self, event: Any) -> None:
+        self._last_activity.pop(event.task.id, None)
 
-    def _completed(self, event: events.TaskCompleted) -> None:
-        self._signs.pop(event.task.id, None)
-        self._worked_at, self._unsaved, self._refused = self._heard_at, None, None
+    def _on_task_completed(self, event: events.TaskCompleted) -> None:
+        self._last_activity.pop(event.task.id, None)
+        self._last_work_at, self._pause_error, self._probe_error = self._last_event_at, None, None
 
-    def _retried(self, _: events.RequestRetried) -> None:
-        self._retried_at = self._heard_at
+    def _on_request_retried(self, _: events.RequestRetried) -> None:
+        self._last_retry_at = self._last_event_at
 
-    def _held_back(self, event: events.RequestsPaused) -> None:
-        self._paused_until = max(self._paused_until, self._heard_at + event.seconds)
+    def _on_requests_paused(self, event: events.RequestsPaused) -> None:
+        self._paused_until = max(self._paused_until, self._last_event_at + event.seconds)
 
-    def _drains(self, _: events.DrainStarted) -> None:
+    def _on_drain_started(self, _: events.DrainStarted) -> None:
         self.draining = True
 
-    def _ends(self, _: events.RunEnded) -> None:
+    def _on_run_ended(self, _: events.RunEnded) -> None:
         self._ended = True
 
-    _NOTES: ClassVar[Mapping[type[Event], Callable[[Any, Any], None]]] = {
-        events.TasksListed: _listed,
-        events.ListingFailed: _not_listed,
-        events.ClaimingPaused: _paused,
-        events.ClaimingStillPaused: _paused,
-        events.ClaimingResumed: _resumed,
-        events.TaskStarted: _started,
-        events.BytesReceived: _moved,
-        events.FileStaged: _moved,
-        events.TaskCompleted: _completed,
-        events.TaskCancelled: _settled,
-        events.TaskParked: _settled,
-        events.TaskReleased: _settled,
-        events.TaskFailed: _settled,
-        events.ClaimRefused: _settled,
-        events.ClaimLost: _settled,
-        events.SettlementUnconfirmed: _settled,
-        events.SettlementDeferred: _settled,
-        events.RequestRetried: _retried,
-        events.RequestsPaused: _held_back,
-        events.DrainStarted: _drains,
-        events.RunEnded: _ends,
+    _HANDLERS: ClassVar[Mapping[type[Event], Callable[[Any, Any], None]]] = {
+        events.TasksListed: _on_tasks_listed,
+        events.ListingFailed: _on_listing_failed,
+        events.ClaimingPaused: _on_claiming_paused,
+        events.ClaimingStillPaused: _on_claiming_paused,
+        events.ClaimingResumed: _on_claiming_resumed,
+        events.TaskStarted: _on_task_started,
+        events.BytesReceived: _on_task_progress,
+        events.FileStaged: _on_task_progress,
+        events.TaskCompleted: _on_task_completed,
+        events.TaskCancelled: _on_attempt_ended,
+        events.TaskParked: _on_attempt_ended,
+        events.TaskReleased: _on_attempt_ended,
+        events.TaskFailed: _on_attempt_ended,
+        events.ClaimRefused: _on_attempt_ended,
+        events.ClaimLost: _on_attempt_ended,
+        events.SettlementUnconfirmed: _on_attempt_ended,
+        events.SettlementDeferred: _on_attempt_ended,
+        events.RequestRetried: _on_request_retried,
+        events.RequestsPaused: _on_requests_paused,
+        events.DrainStarted: _on_drain_started,
+        events.RunEnded: _on_run_ended,
     }
 
 

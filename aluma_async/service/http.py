@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 
 from aluma_async.exceptions import ConfigError
-from aluma_async.service.health import Vitals
+from aluma_async.service.health import HealthMonitor
 from aluma_async.service.metrics import Metrics
 
 _NOT_WELL = 503
@@ -19,7 +19,7 @@ _CLOSE_SECONDS = 1.0
 
 
 @asynccontextmanager
-async def serve(host: str, port: int, metrics: Metrics, vitals: Vitals) -> AsyncIterator[str]:
+async def serve(host: str, port: int, metrics: Metrics, health: HealthMonitor) -> AsyncIterator[str]:
     """Serve within the block; the URL says where (port 0: any that is free). Raises ``ConfigError`` if it cannot."""
 
     async def show_metrics(request: web.Request) -> web.Response:
@@ -27,11 +27,11 @@ async def serve(host: str, port: int, metrics: Metrics, vitals: Vitals) -> Async
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def show_health(_: web.Request) -> web.Response:
-        stuck = vitals.stuck()
+        stuck = health.stuck_reason()
         return _json({"status": "stuck", "reason": stuck} if stuck else {"status": "ok"}, well=not stuck)
 
     async def show_readiness(_: web.Request) -> web.Response:
-        checks = vitals.ready()
+        checks = health.readiness()
         well = all(check.ok for check in checks.values())
         reasons = [f"{name}: {check.reason}" for name, check in checks.items() if not check.ok]
         status = {"status": "ready" if well else "not ready", "reason": "; ".join(reasons), "checks": checks}

@@ -7,7 +7,7 @@ PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3}
 """As syslog has them, by level."""
 
 
-def reads(fd: int, environ: Mapping[str, str] = os.environ) -> bool:
+def is_journal(fd: int, environ: Mapping[str, str] = os.environ) -> bool:
     """Whether what is written to ``fd`` goes to the journal: systemd tells device and inode in ``JOURNAL_STREAM``."""
     try:
         status = os.fstat(fd)
@@ -16,8 +16,8 @@ def reads(fd: int, environ: Mapping[str, str] = os.environ) -> bool:
     return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
-def marked(text: str, level: str, fd: int = 2) -> str:
+def with_priority(text: str, level: str, fd: int = 2) -> str:
     """Put the priority before each line of what is about to be written, if the journal reads it."""
-    if not reads(fd):
+    if not is_journal(fd):
         return text
     return "\n".join(f"<{PRIORITIES[level]}>{line}" for line in text.splitlines())

@@ -5,14 +5,14 @@ from typing import Generic, NamedTuple, TypeVar
 
 Line = TypeVar("Line")
 
-FIRST = 3
+BURST = 3
 """So many lines of a kind are written before the rest of their window is counted only."""
 WINDOW_SECONDS = 60.0
-MOST_KINDS = 256
+MAX_KINDS = 256
 """A kind beyond these is written line by line: what is remembered has a limit."""
 
 
-class Folded(NamedTuple, Generic[Line]):
+class SuppressedLines(NamedTuple, Generic[Line]):
     """What was not written of one kind: the last line, and how many in how many seconds."""
 
     last: Line
@@ -21,39 +21,39 @@ class Folded(NamedTuple, Generic[Line]):
 
 
 class _Window(Generic[Line]):
-    def __init__(self, begun: float) -> None:
-        self.begun = begun
+    def __init__(self, started_at: float) -> None:
+        self.started_at = started_at
         self.seen = 0
         self.last: Line | None = None
 
 
-class Folding(Generic[Line]):
+class RepeatFilter(Generic[Line]):
     """A window of a kind begins with its first line. ``now`` tells seconds; it may jump, and then a window ends."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._windows: dict[Hashable, _Window[Line]] = {}
 
-    def passes(self, kind: Hashable, line: Line) -> bool:
+    def allow(self, kind: Hashable, line: Line) -> bool:
         """Whether a line is to be written; if not, it is counted. Ask ``due`` before."""
         window = self._windows.get(kind)
         if window is None:
-            if len(self._windows) >= MOST_KINDS:
+            if len(self._windows) >= MAX_KINDS:
                 return True
             window = self._windows[kind] = _Window(self._now())
         window.seen += 1
-        if window.seen <= FIRST:
+        if window.seen <= BURST:
             return True
         window.last = line
         return False
 
-    def due(self, *, everything: bool = False) -> list[Folded[Line]]:
+    def expired(self, *, all_windows: bool = False) -> list[SuppressedLines[Line]]:
         """End the windows that are over, or all; return what they have folded."""
         now = self._now()
-        found = []
+        suppressed = []
         for kind, window in list(self._windows.items()):
-            if everything or not 0 <= now - window.begun < WINDOW_SECONDS:
+            if all_windows or not 0 <= now - window.started_at < WINDOW_SECONDS:
                 del self._windows[kind]
                 if window.last is not None:
-                    found.append(Folded(window.last, window.seen - FIRST, now - window.begun))
-        return found
+                    suppressed.append(SuppressedLines(window.last, window.seen - BURST, now - window.started_at))
+        return suppressed

@@ -17,9 +17,9 @@ from aluma_async import events, exceptions
 from aluma_async.events import Event
 from aluma_async.exceptions import AlumaAsyncError
 from aluma_async.models import ExportFile, ExportTask, HoldRecord, Summary
-from aluma_async.service.formatting import printable
+from aluma_async.service.formatting import sanitize
 from aluma_async.service.journald import PRIORITIES
-from aluma_async.service.log_suppression import Folding
+from aluma_async.service.log_suppression import RepeatFilter
 
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 LEVELS: tuple[Level, ...] = ("debug", "info", "warning", "error")
@@ -82,14 +82,14 @@ class Log:
         *,
         form: Literal["text", "json"] = "text",
         level: Level = "info",
-        journal: bool = False,
-        wall: Callable[[], float] = time.time,
+        journald: bool = False,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._write = write
         self._json = form == "json"
-        self._journal = journal
-        self._wall = wall
-        self._folding: Folding[_Line] = Folding(wall)
+        self._journald = journald
+        self._now = now
+        self._repeat_filter: RepeatFilter[_Line] = RepeatFilter(now)
         self.set_level(level)
 
     def set_level(self, level: Level) -> None:
@@ -103,27 +103,27 @@ class Log:
             return
         fields = dict(_fields(event, names="debug" in self._levels))
         line = _Line(level, type(event).__name__, message.format(**fields), fields)
-        self.settle()
-        if "debug" in self._levels or self._folding.passes((line.kind, fields.get("error_type")), line):
+        self.flush_suppressed()
+        if "debug" in self._levels or self._repeat_filter.allow((line.kind, fields.get("error_type")), line):
             self.write(line.level, line.kind, line.message, **fields)
 
-    def settle(self, *, everything: bool = False) -> None:
+    def flush_suppressed(self, *, all_windows: bool = False) -> None:
         """Tell how often was said what was not written, of windows that are over or of all."""
-        for (level, kind, message, fields), count, seconds in self._folding.due(everything=everything):
+        for (level, kind, message, fields), count, seconds in self._repeat_filter.expired(all_windows=all_windows):
             text = f"… {count} more like this in {max(seconds, 1):.0f} s: {message}"
             self.write(level, kind, text, **fields, repeated=count)
 
     def write(self, level: str, kind: str, message: str, **fields: object) -> None:
         """Write a line whatever the level of the log; ``fields`` are for JSON."""
-        prefix = f"<{PRIORITIES[level]}>" if self._journal else ""
-        stamp = datetime.fromtimestamp(self._wall(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        prefix = f"<{PRIORITIES[level]}>" if self._journald else ""
+        stamp = datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         if self._json:
             line = {"time": stamp, "level": level, "event": kind, "message": message, **fields}
             self._write(prefix + msgspec.json.encode(line).decode() + "\n")
         else:
             name = f" ({fields['name']})" if "name" in fields else ""
             opening = prefix or f"{stamp} {level:<7} "
-            self._write(opening + printable(f"{message}{name}", 1000) + "\n")
+            self._write(opening + sanitize(f"{message}{name}", 1000) + "\n")
 
 
 def _fields(event: Event, *, names: bool) -> Iterator[tuple[str, object]]:

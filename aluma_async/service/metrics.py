@@ -37,8 +37,8 @@ DURATIONS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.
 class Metrics:
     """``limit`` is how many requests may be in flight until an event tells; ``wall`` tells seconds since 1970."""
 
-    def __init__(self, *, limit: int, wall: Callable[[], float] = time.time) -> None:
-        self._wall = wall
+    def __init__(self, *, limit: int, now: Callable[[], float] = time.time) -> None:
+        self._now = now
         self._counts: Counter[type[Event]] = Counter()
         self._retries: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
         self._in_hand: set[str] = set()
@@ -56,9 +56,9 @@ class Metrics:
     def __call__(self, event: Event) -> None:
         """Count an event."""
         kind = type(event)
-        if note := self._NOTES.get(kind):
+        if handler := self._HANDLERS.get(kind):
             self._counts[kind] += 1
-            note(self, event)
+            handler(self, event)
 
     def page(self, accept: str = "") -> tuple[bytes, str]:
         """Make the page and its content type, in the best of the formats that are accepted."""
@@ -90,7 +90,7 @@ class Metrics:
             yield GaugeMetricFamily(f"aluma_export_{name}", text, value=value)
 
     def _gauges(self) -> Iterator[tuple[str, str, float]]:
-        age = 0.0 if self._oldest is None else max(0.0, self._wall() - self._oldest)
+        age = 0.0 if self._oldest is None else max(0.0, self._now() - self._oldest)
         yield "in_flight", "Tasks that are claimed", len(self._in_hand)
         yield "queue_depth", "Tasks that were listed and wait, unclaimed, for a worker", self._queued
         yield "cooldown_tasks", "Tasks that cool down after an error", self._cooling
@@ -102,21 +102,21 @@ class Metrics:
 
     # -- what events do
 
-    def _listed(self, event: events.TasksListed) -> None:
-        self._oldest, self._polled_at = event.oldest_created_at, self._wall()
+    def _on_tasks_listed(self, event: events.TasksListed) -> None:
+        self._oldest, self._polled_at = event.oldest_created_at, self._now()
         self._parked, self._cooling = event.parked, event.held_back - event.parked
         # A listing may name a task twice; when nothing is left that has counted for nothing.
         idle = not event.admitted and not self._in_hand
         self._queued = 0 if idle else self._queued + event.admitted
 
-    def _started(self, event: events.TaskStarted) -> None:
+    def _on_task_started(self, event: events.TaskStarted) -> None:
         self._in_hand.add(event.task.id)
         self._queued -= self._queued > 0
 
-    def _refused(self, _: events.ClaimRefused) -> None:
+    def _on_claim_refused(self, _: events.ClaimRefused) -> None:
         self._queued -= self._queued > 0
 
-    def _completed(self, event: events.TaskCompleted) -> None:
+    def _on_task_completed(self, event: events.TaskCompleted) -> None:
         self._in_hand.discard(event.task.id)
         self._files += event.files
         self._bytes += event.bytes
@@ -124,45 +124,45 @@ class Metrics:
             self._seconds += event.seconds
             self._durations[bisect_left(DURATIONS, event.seconds)] += 1
 
-    def _settled(self, event: Any) -> None:
+    def _on_attempt_ended(self, event: Any) -> None:
         self._in_hand.discard(event.task.id)
 
-    def _cancelled(self, event: events.TaskCancelled) -> None:
+    def _on_task_cancelled(self, event: events.TaskCancelled) -> None:
         self._in_hand.discard(event.task.id)
         self._cooling += 1
 
-    def _parks(self, event: events.TaskParked) -> None:
+    def _on_task_parked(self, event: events.TaskParked) -> None:
         self._in_hand.discard(event.task.id)
         self._parked += 1
 
-    def _retried(self, event: events.RequestRetried) -> None:
+    def _on_request_retried(self, event: events.RequestRetried) -> None:
         self._retries[type(event.error).__name__] += 1
 
-    def _limited(self, event: events.ConcurrencyLimitChanged) -> None:
+    def _on_concurrency_limit_changed(self, event: events.ConcurrencyLimitChanged) -> None:
         self._limit = event.limit
 
-    def _pauses(self, _: Event) -> None:
+    def _on_claiming_paused(self, _: Event) -> None:
         self._paused, self._queued = 1, 0  # what was listed is forgotten, and listed anew
 
-    def _resumes(self, _: Event) -> None:
+    def _on_claiming_resumed(self, _: Event) -> None:
         self._paused = 0
 
-    _NOTES: ClassVar[Mapping[type[Event], Callable[[Any, Any], None]]] = {
-        events.TasksListed: _listed,
-        events.TaskStarted: _started,
-        events.TaskCompleted: _completed,
-        events.TaskCancelled: _cancelled,
-        events.TaskParked: _parks,
-        events.TaskReleased: _settled,
-        events.TaskFailed: _settled,
-        events.ClaimRefused: _refused,
-        events.ClaimLost: _settled,
-        events.SettlementUnconfirmed: _settled,
-        events.SettlementDeferred: _settled,
-        events.RequestRetried: _retried,
-        events.ConcurrencyLimitChanged: _limited,
-        events.ClaimingPaused: _pauses,
-        events.ClaimingStillPaused: _pauses,
-        events.ClaimingResumed: _resumes,
-        events.RunEnded: _resumes,
+    _HANDLERS: ClassVar[Mapping[type[Event], Callable[[Any, Any], None]]] = {
+        events.TasksListed: _on_tasks_listed,
+        events.TaskStarted: _on_task_started,
+        events.TaskCompleted: _on_task_completed,
+        events.TaskCancelled: _on_task_cancelled,
+        events.TaskParked: _on_task_parked,
+        events.TaskReleased: _on_attempt_ended,
+        events.TaskFailed: _on_attempt_ended,
+        events.ClaimRefused: _on_claim_refused,
+        events.ClaimLost: _on_attempt_ended,
+        events.SettlementUnconfirmed: _on_attempt_ended,
+        events.SettlementDeferred: _on_attempt_ended,
+        events.RequestRetried: _on_request_retried,
+        events.ConcurrencyLimitChanged: _on_concurrency_limit_changed,
+        events.ClaimingPaused: _on_claiming_paused,
+        events.ClaimingStillPaused: _on_claiming_paused,
+        events.ClaimingResumed: _on_claiming_resumed,
+        events.RunEnded: _on_claiming_resumed,
     }

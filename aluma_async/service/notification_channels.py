@@ -9,21 +9,21 @@ import aiohttp
 import anyio
 import msgspec
 
-from aluma_async.service.notifications import Notification, NotTold, Tell
+from aluma_async.service.notifications import Channel, Notification, NotificationError
 
 _SECRETS = ("ALUMA_CLIENT_SECRET", "CREDENTIALS_DIRECTORY")
 _TOO_HIGH = 300
 
 
-def command(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Tell:
+def command_channel(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Channel:
     """Run a command for each: no shell, JSON on its standard input, what it says is thrown away.
 
     Kind and sentence are also ``ALUMA_ASYNC_EVENT`` and ``ALUMA_ASYNC_TEXT`` in its environment; the secret is not.
     """
-    kept = {name: value for name, value in environ.items() if name not in _SECRETS}
+    inherited = {name: value for name, value in environ.items() if name not in _SECRETS}
 
-    async def tell(notification: Notification) -> None:
-        more = {"ALUMA_ASYNC_EVENT": notification.event, "ALUMA_ASYNC_TEXT": notification.text}
+    async def send(notification: Notification) -> None:
+        extra = {"ALUMA_ASYNC_EVENT": notification.event, "ALUMA_ASYNC_TEXT": notification.text}
         # A pipe holds more than all of it, so nothing waits for a command that does not read.
         reading, writing = os.pipe()
         try:
@@ -35,32 +35,32 @@ def command(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Tel
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 check=False,
-                env={**kept, **more},
+                env={**inherited, **extra},
                 start_new_session=True,  # Ctrl-C is meant for us
             )
         except OSError as error:
-            raise NotTold(f"{argv[0]}: {error.strerror}") from error
+            raise NotificationError(f"{argv[0]}: {error.strerror}") from error
         finally:
             os.close(reading)
         if done.returncode:
-            raise NotTold(f"{argv[0]}: exit code {done.returncode}")
+            raise NotificationError(f"{argv[0]}: exit code {done.returncode}")
 
-    return tell
+    return send
 
 
 @asynccontextmanager
-async def open_webhook(url: str) -> AsyncIterator[Tell]:
+async def open_webhook_channel(url: str) -> AsyncIterator[Channel]:
     """Send each as JSON (POST), in a session of its own. The URL may hold a secret, so it is in no message."""
 
-    async def tell(notification: Notification) -> None:
+    async def send(notification: Notification) -> None:
         body, kind = msgspec.json.encode(notification), {"Content-Type": "application/json"}
         try:
-            async with session.post(url, data=body, headers=kind, allow_redirects=False) as reply:
-                status = reply.status
+            async with session.post(url, data=body, headers=kind, allow_redirects=False) as response:
+                status = response.status
         except (aiohttp.ClientError, OSError) as error:
-            raise NotTold(f"webhook: {type(error).__name__}") from error
+            raise NotificationError(f"webhook: {type(error).__name__}") from error
         if status >= _TOO_HIGH:
-            raise NotTold(f"webhook: answered {status}")
+            raise NotificationError(f"webhook: answered {status}")
 
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
-        yield tell
+        yield send

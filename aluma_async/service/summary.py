@@ -6,13 +6,13 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from aluma_async.models import Summary
-from aluma_async.service.formatting import counted, printable, size, span
-from aluma_async.service.stats import Left, Rates, Tally
+from aluma_async.service.formatting import format_bytes, format_duration, pluralize, sanitize
+from aluma_async.service.stats import Rates, RunStats, UnexportedTask
 
 _EXAMPLES = 2
 
 
-class Reason(NamedTuple):
+class UnexportedReason(NamedTuple):
     """Why some tasks are not exported."""
 
     tasks: int
@@ -24,48 +24,48 @@ class Reason(NamedTuple):
     """Ids of some of the tasks."""
 
 
-def progress_line(tally: Tally, rates: Rates) -> str:
+def progress_line(stats: RunStats, rates: Rates) -> str:
     """Tell in one line how far a run is."""
-    pause = [nothing_claimed(tally)] if tally.paused else []
+    pause = [pause_message(stats)] if stats.paused else []
     parts = [
-        f"{tally.exported:,} of {counted(tally.known, 'task')} exported",
-        counted(tally.files, "file"),
-        size(tally.bytes),
+        f"{stats.exported:,} of {pluralize(stats.total, 'task')} exported",
+        pluralize(stats.files, "file"),
+        format_bytes(stats.bytes),
         f"{rates.tasks:.1f} tasks/s",
-        f"{size(rates.bytes)}/s",
-        f"{len(tally.in_hand)} in hand",
+        f"{format_bytes(rates.bytes)}/s",
+        f"{len(stats.active)} in hand",
     ]
-    return ", ".join(parts + troubles(tally) + pause)
+    return ", ".join(parts + problems(stats) + pause)
 
 
-def nothing_claimed(tally: Tally) -> str:
+def pause_message(stats: RunStats) -> str:
     """Tell why no task is claimed just now."""
-    return f"nothing is claimed for now: {printable(tally.paused, 200)}"
+    return f"nothing is claimed for now: {sanitize(stats.paused, 200)}"
 
 
-def troubles(tally: Tally) -> list[str]:
+def problems(stats: RunStats) -> list[str]:
     """Tell what does not go well, if anything."""
     counts = (
-        (max(0, tally.cooling - tally.parked), "cooling down"),
-        (tally.parked, "parked"),
-        (tally.failed, "failed"),
-        (tally.lost, "lost to others"),
+        (max(0, stats.cooling - stats.parked), "cooling down"),
+        (stats.parked, "parked"),
+        (stats.failed, "failed"),
+        (stats.lost, "lost to others"),
     )
     found = [f"{count:,} {what}" for count, what in counts if count]
-    if tally.held_back:
-        found.append(f"requests held back for {span(tally.held_back)}")
+    if stats.requests_paused_seconds:
+        found.append(f"requests held back for {format_duration(stats.requests_paused_seconds)}")
     return found
 
 
-def time_left(tally: Tally, rates: Rates) -> float | None:
+def time_left(stats: RunStats, rates: Rates) -> float | None:
     """Estimate the seconds until nothing waits; None if nothing says so."""
-    return tally.waiting / rates.tasks if rates.tasks and tally.waiting and not tally.paused else None
+    return stats.waiting / rates.tasks if rates.tasks and stats.waiting and not stats.paused else None
 
 
-def closing_lines(
+def summary_lines(
     summary: Summary,
     into: str,
-    left: Mapping[str, Left] = MappingProxyType({}),
+    unexported: Mapping[str, UnexportedTask] = MappingProxyType({}),
     *,
     waiting: int = 0,
     width: int = 100,
@@ -76,8 +76,10 @@ def closing_lines(
     """
     seconds = max(summary.seconds, 0.001)
     lines = [
-        f"Exported  {counted(summary.exported, 'task')}, {counted(summary.files, 'file')}, {size(summary.bytes)} "
-        f"in {summary.seconds:.1f} s ({summary.exported / seconds:.1f} tasks/s, {size(summary.bytes / seconds)}/s)",
+        f"Exported  {pluralize(summary.exported, 'task')}, "
+        f"{pluralize(summary.files, 'file')}, {format_bytes(summary.bytes)} "
+        f"in {summary.seconds:.1f} s ({summary.exported / seconds:.1f} tasks/s, "
+        f"{format_bytes(summary.bytes / seconds)}/s)",
         f"Files     {into}",
     ]
     besides = (
@@ -87,29 +89,31 @@ def closing_lines(
     )
     if any(count for count, _ in besides):
         lines.insert(1, f"Besides   {', '.join(f'{count:,} {what}' for count, what in besides if count)}")
-    earlier = summary.held_back - sum(one.outcome != "failed" for one in left.values())
-    table = _table(why_left(left), earlier, waiting)
+    earlier = summary.held_back - sum(one.outcome != "failed" for one in unexported.values())
+    table = _table(unexported_reasons(unexported), earlier, waiting)
     return lines + [line if len(line) <= width else f"{line[: width - 1]}…" for line in table]
 
 
-def why_left(left: Mapping[str, Left]) -> list[Reason]:
+def unexported_reasons(unexported: Mapping[str, UnexportedTask]) -> list[UnexportedReason]:
     """Gather what is not exported by outcome and kind of error, the most frequent first."""
     groups: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     messages: dict[tuple[str, str], str] = {}
-    for task_id, one in left.items():
+    for task_id, one in unexported.items():
         groups[one.outcome, one.error].append(task_id)
         messages[one.outcome, one.error] = one.message
-    reasons = [Reason(len(ids), *kind, messages[kind], tuple(ids[:_EXAMPLES])) for kind, ids in groups.items()]
+    reasons = [
+        UnexportedReason(len(ids), *kind, messages[kind], tuple(ids[:_EXAMPLES])) for kind, ids in groups.items()
+    ]
     return sorted(reasons, key=lambda reason: -reason.tasks)
 
 
-def _table(reasons: Sequence[Reason], earlier: int, waiting: int) -> list[str]:
+def _table(reasons: Sequence[UnexportedReason], earlier: int, waiting: int) -> list[str]:
     """Draw the table of what is not exported; ``earlier``: so many are held back since a run before this one."""
     rows = []
     for reason in reasons:
         more = f" and {reason.tasks - len(reason.examples):,} more" if reason.tasks > len(reason.examples) else ""
-        rows.append(f"{reason.tasks:>7,}  {reason.outcome:<12}  {reason.error}: {printable(reason.message)}")
-        rows.append(f"{'':>23}{', '.join(printable(task_id, 40) for task_id in reason.examples)}{more}")
+        rows.append(f"{reason.tasks:>7,}  {reason.outcome:<12}  {reason.error}: {sanitize(reason.message)}")
+        rows.append(f"{'':>23}{', '.join(sanitize(task_id, 40) for task_id in reason.examples)}{more}")
     if earlier > 0:
         rows.append(f"{earlier:>7,}  {'held back':<12}  since an earlier run")
     if rows:

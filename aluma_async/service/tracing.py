@@ -18,64 +18,64 @@ _NANOSECONDS = 1_000_000_000
 class Tracing:
     """Makes spans with ``provider``; without one, with what the process has set up (``opentelemetry-instrument``)."""
 
-    def __init__(self, provider: trace.TracerProvider | None = None, wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, provider: trace.TracerProvider | None = None, now: Callable[[], float] = time.time) -> None:
         self._tracer = trace.get_tracer("aluma-async", tracer_provider=provider)
-        self._wall = wall
+        self._now = now
         self._spans: dict[str, trace.Span] = {}
 
     def __call__(self, event: Event) -> None:
         """Begin, mark or end a span."""
-        if note := self._NOTES.get(type(event)):
-            note(self, event)
+        if handler := self._HANDLERS.get(type(event)):
+            handler(self, event)
 
-    def _now(self) -> int:
-        return int(self._wall() * _NANOSECONDS)
+    def _timestamp(self) -> int:
+        return int(self._now() * _NANOSECONDS)
 
-    def _started(self, event: events.TaskStarted) -> None:
+    def _on_task_started(self, event: events.TaskStarted) -> None:
         attributes: dict[str, str | int] = {"aluma.task.id": event.task.id, "aluma.task.files": event.files}
         self._spans[event.task.id] = self._tracer.start_span(
-            "export task", attributes=attributes, start_time=self._now()
+            "export task", attributes=attributes, start_time=self._timestamp()
         )
 
-    def _saved(self, event: events.FileStaged) -> None:
+    def _on_file_staged(self, event: events.FileStaged) -> None:
         if span := self._spans.get(event.task.id):
             what = {"aluma.file.number": event.file.number, "aluma.file.size": event.size}
-            span.add_event("file saved", what, timestamp=self._now())
+            span.add_event("file saved", what, timestamp=self._timestamp())
 
-    def _completed(self, event: events.TaskCompleted) -> None:
+    def _on_task_completed(self, event: events.TaskCompleted) -> None:
         if span := self._spans.pop(event.task.id, None):
             span.set_attribute("aluma.task.bytes", event.bytes)
-            span.end(self._now())
+            span.end(self._timestamp())
 
-    def _released(self, event: events.TaskReleased) -> None:
+    def _on_task_released(self, event: events.TaskReleased) -> None:
         if span := self._spans.pop(event.task.id, None):
-            span.add_event("given back", timestamp=self._now())
-            span.end(self._now())
+            span.add_event("given back", timestamp=self._timestamp())
+            span.end(self._timestamp())
 
-    def _broken(self, event: Any) -> None:
+    def _on_attempt_failed(self, event: Any) -> None:
         """End a span with what went wrong; ``error.type`` as in the log."""
         if span := self._spans.pop(event.task.id, None):
             span.set_attributes({"error.type": type(event.error).__name__, "aluma.outcome": type(event).__name__})
             span.set_status(trace.Status(trace.StatusCode.ERROR, str(event.error)))
-            span.end(self._now())
+            span.end(self._timestamp())
 
-    def _parked(self, event: events.TaskParked) -> None:
+    def _on_task_parked(self, event: events.TaskParked) -> None:
         if span := self._spans.pop(event.task.id, None):
             span.set_attributes({"error.type": event.hold.error, "aluma.outcome": "TaskParked"})
             span.set_status(trace.Status(trace.StatusCode.ERROR, event.hold.message))
-            span.end(self._now())
+            span.end(self._timestamp())
 
-    _NOTES: ClassVar[Mapping[type[Event], Callable[[Any, Any], None]]] = {
-        events.TaskStarted: _started,
-        events.FileStaged: _saved,
-        events.TaskCompleted: _completed,
-        events.TaskReleased: _released,
-        events.TaskCancelled: _broken,
-        events.TaskFailed: _broken,
-        events.ClaimLost: _broken,
-        events.SettlementUnconfirmed: _broken,
-        events.SettlementDeferred: _broken,
-        events.TaskParked: _parked,
+    _HANDLERS: ClassVar[Mapping[type[Event], Callable[[Any, Any], None]]] = {
+        events.TaskStarted: _on_task_started,
+        events.FileStaged: _on_file_staged,
+        events.TaskCompleted: _on_task_completed,
+        events.TaskReleased: _on_task_released,
+        events.TaskCancelled: _on_attempt_failed,
+        events.TaskFailed: _on_attempt_failed,
+        events.ClaimLost: _on_attempt_failed,
+        events.SettlementUnconfirmed: _on_attempt_failed,
+        events.SettlementDeferred: _on_attempt_failed,
+        events.TaskParked: _on_task_parked,
     }
 
 
