@@ -304,11 +304,11 @@ def test_check_shows_the_plan_and_tries_every_destination(cli, tmp_path, fifty):
 
 def test_list_tells_where_the_files_of_a_task_may_go(cli, tmp_path, fifty):
     (tmp_path / "config.toml").write_text(ROUTES)
-    rows = json.loads(cli("list", "--plan", "--json", "--base-url", fifty.base_url).stdout)
+    rows = json.loads(cli("list", "--destinations", "--json", "--base-url", fifty.base_url).stdout)
     where = {row["project_name"]: row["destinations"] for row in rows}
     assert where.pop("ACME Medical Records") == ["archive", "ledger"]
     assert not any(where.values())
-    assert " -> archive, ledger" in cli("list", "--plan", "--base-url", fifty.base_url).stdout
+    assert " -> archive, ledger" in cli("list", "--destinations", "--base-url", fifty.base_url).stdout
 
 
 def test_help_and_version(cli):

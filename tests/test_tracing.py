@@ -80,6 +80,6 @@ def test_no_name_is_in_a_span():
 
 def test_a_span_costs_nothing_where_nobody_wants_it():
     """With the API alone, or without it, no listener is made."""
-    code = "from aluma_async.cli.observers import tracer; print(tracer())"
+    code = "from aluma_async.cli.observers import open_tracer; print(open_tracer())"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said == "None\n"

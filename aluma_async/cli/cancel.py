@@ -10,8 +10,8 @@ from typing import Any
 import anyio
 import click
 
-from aluma_async.cli.exit_codes import DONE, LEFT_BEHIND
-from aluma_async.cli.options import load_config, merged, shared_options, state_option
+from aluma_async.cli.exit_codes import INCOMPLETE, OK
+from aluma_async.cli.options import load_config, merge_options, shared_options, state_option
 from aluma_async.config import Config
 from aluma_async.exceptions import Ambiguous, ClaimConflict
 from aluma_async.journal import sqlite
@@ -19,7 +19,7 @@ from aluma_async.models import ClaimRecord, ClaimState, ExportTask
 from aluma_async.pipeline.claim_source import CLAIMED
 from aluma_async.service.formatting import sanitize
 
-_SAID_BY_THE_NEXT_RUN = (ClaimState.COMMITTED, ClaimState.FAILING)
+_SETTLED_BY_NEXT_RUN = (ClaimState.COMMITTED, ClaimState.FAILING)
 
 
 @click.command()
@@ -36,7 +36,7 @@ def cancel(context: click.Context, /, *, task_id: str, yes: bool, **inner: Any) 
     """
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("nobody can be asked here: say --yes", context)
-    return anyio.run(_cancel, load_config(merged(context.obj, inner)), task_id, yes)
+    return anyio.run(_cancel, load_config(merge_options(context.obj, inner)), task_id, yes)
 
 
 async def _cancel(config: Config, task_id: str, yes: bool) -> int:
@@ -50,12 +50,12 @@ async def _cancel(config: Config, task_id: str, yes: bool) -> int:
         if state != CLAIMED:
             return _refuse(f"task {name} is not claimed: {sanitize(state, 80)}", "There is nothing to give back.")
         # After the state: a claim of ours stands in the journal before it is made.
-        if why := _ours(config, task_id):
-            return _refuse(f"task {name} {why[0]}", why[1])
+        if reason := _reason_to_refuse(config, task_id):
+            return _refuse(f"task {name} {reason[0]}", reason[1])
         if not yes:
             question = f"Task {name} is claimed. If another exporter works on it, it is exported twice. Give it back?"
             if not click.confirm(question, err=True):
-                return LEFT_BEHIND
+                return INCOMPLETE
         try:
             await client.cancel(task)
         except ClaimConflict as error:
@@ -63,21 +63,21 @@ async def _cancel(config: Config, task_id: str, yes: bool) -> int:
         except Ambiguous as error:
             return _refuse(str(error), "It may have been given back or not; say it again.")
     click.echo(f"task {name} is given back")
-    return DONE
+    return OK
 
 
-def _ours(config: Config, task_id: str) -> tuple[str, str] | None:
+def _reason_to_refuse(config: Config, task_id: str) -> tuple[str, str] | None:
     """Tell why a task is not to be given back behind the back of an exporter on this state folder."""
     folder = config.state_folder()
     claims = [record for record in sqlite.read_records(folder) if isinstance(record, ClaimRecord)]
     claim = next((claim for claim in claims if claim.task_id == task_id), None)
     if claim and sqlite.is_locked(folder):
         return f"is in hand of the exporter on {folder}", "That one completes it, or gives it back; or stop it first."
-    if claim and claim.step in _SAID_BY_THE_NEXT_RUN:
+    if claim and claim.step in _SETTLED_BY_NEXT_RUN:
         return "is saved, and only Aluma has not been told yet", "The next run on this state folder tells it."
     return None
 
 
-def _refuse(why: str, hint: str) -> int:
-    click.echo(f"aluma-async: {why}\n{hint}", err=True)
-    return LEFT_BEHIND
+def _refuse(reason: str, hint: str) -> int:
+    click.echo(f"aluma-async: {reason}\n{hint}", err=True)
+    return INCOMPLETE

@@ -14,8 +14,8 @@ import anyio
 import anyio.to_thread
 import click
 
-from aluma_async.cli.exit_codes import DONE, error_lines, exit_code
-from aluma_async.cli.options import load_config, merged, shared_options, state_option
+from aluma_async.cli.exit_codes import OK, error_lines, exit_code
+from aluma_async.cli.options import load_config, merge_options, shared_options, state_option
 from aluma_async.cli.pages import pages
 from aluma_async.config import Config, Credentials
 from aluma_async.config.paths import find_config_file
@@ -34,36 +34,36 @@ def check(outer: dict[str, Any], /, *, config_only: bool, **inner: Any) -> int:
 
     Claims nothing. The exit code is that of the first failure.
     """
-    return anyio.run(_check, merged(outer, inner), config_only)
+    return anyio.run(_check, merge_options(outer, inner), config_only)
 
 
 async def _check(options: dict[str, Any], config_only: bool) -> int:
     codes: list[int] = []
     config = Config()
-    with _verdict(f"config: {_file(options)}", codes):
+    with _step(f"config: {_config_source(options)}", codes):
         config = load_config(options)
     if codes:
         return codes[0]
-    for warning in (*config.warnings(), *_overlooked(config)):
+    for warning in (*config.warnings(), *_ignored_settings(config)):
         click.echo(f"warn  config: {warning}")
     await _check_wiring(config, codes)
     if not config_only:
         await _check_environment(config, codes)
-    return codes[0] if codes else DONE
+    return codes[0] if codes else OK
 
 
 async def _check_wiring(config: Config, codes: list[int]) -> None:
     from aluma_async.destinations.registry import open_destinations
     from aluma_async.wiring import open_client
 
-    with _verdict("wiring: routes", codes):
-        for line in _plan(config.routing()):
+    with _step("wiring: routes", codes):
+        for line in _route_lines(config.routing()):
             click.echo(f"      {line}")
     for name, destination in config.destinations.items():
-        with _verdict(f"wiring: destination {name}", codes):
+        with _step(f"wiring: destination {name}", codes):
             async with open_destinations({name: destination}, config.state_folder()):
                 pass
-    with _verdict("wiring: connection to Aluma", codes):
+    with _step("wiring: connection to Aluma", codes):
         async with open_client(config, Credentials("", "")):  # sends nothing yet
             pass
 
@@ -72,19 +72,19 @@ async def _check_environment(config: Config, codes: list[int]) -> None:
     from aluma_async.destinations.registry import open_destinations
 
     state = config.state_folder()
-    with _verdict(f"environment: state folder {state}", codes):
+    with _step(f"environment: state folder {state}", codes):
         await anyio.to_thread.run_sync(_try_state, state)
     credentials = None
-    with _verdict("environment: credentials found", codes):
+    with _step("environment: credentials found", codes):
         credentials = config.credentials()
     if credentials is not None:
-        with _verdict(f"environment: Aluma at {config.aluma.base_url}", codes):
+        with _step(f"environment: Aluma at {config.aluma.base_url}", codes):
             async with pages(config, credentials) as listing:
                 await anext(aiter(listing), None)
     for name, destination in config.destinations.items():
         try:
             async with open_destinations({name: destination}, state) as opened:
-                with _verdict(f"environment: {name}: {destination.description}", codes):
+                with _step(f"environment: {name}: {destination.description}", codes):
                     await opened[name].probe()
                 if warning := getattr(opened[name], "warning", ""):
                     click.echo(f"warn  environment: {name}: {warning}")
@@ -104,20 +104,20 @@ def _try_state(folder: Path) -> None:
     sqlite.read_records(folder)
 
 
-def _file(options: dict[str, Any]) -> str:
+def _config_source(options: dict[str, Any]) -> str:
 
     named = options.get("config") or find_config_file(os.environ)
     return str(named) if named else "no file, so the defaults"
 
 
-def _overlooked(config: Config) -> Iterator[str]:
+def _ignored_settings(config: Config) -> Iterator[str]:
     """Say what somebody may count on that does nothing."""
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
         if os.environ.get(name) and not config.aluma.proxy:
             yield f"{name} is set and not used for Aluma: name a proxy with proxy under [aluma]"
 
 
-def _plan(routing: Routing) -> Iterator[str]:
+def _route_lines(routing: Routing) -> Iterator[str]:
     """Tell in words which files go where; nothing if all go to one place."""
     for route in routing.routes:
         wanted = {name: getattr(route, name) for name in ("project", "folder", "filename", "source")}
@@ -128,7 +128,7 @@ def _plan(routing: Routing) -> Iterator[str]:
 
 
 @contextmanager
-def _verdict(label: str, codes: list[int]) -> Iterator[None]:
+def _step(label: str, codes: list[int]) -> Iterator[None]:
     try:
         yield
     except AlumaAsyncError as error:

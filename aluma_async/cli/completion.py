@@ -12,7 +12,7 @@ from click.shell_completion import (
     split_arg_string,
 )
 
-from aluma_async.cli.exit_codes import DONE
+from aluma_async.cli.exit_codes import OK
 
 SHELLS = ("bash", "zsh", "fish", "powershell")
 PROGRAM, VARIABLE = "aluma-async", "_ALUMA_ASYNC_COMPLETE"
@@ -70,4 +70,4 @@ def completion(context: click.Context, shell: str) -> int:
     command = context.find_root().command
     # Without click's look at the version of the shell: it may be another than that of whoever prints this.
     click.echo(ShellComplete.source(kind(command, {}, PROGRAM, VARIABLE)))
-    return DONE
+    return OK

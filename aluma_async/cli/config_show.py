@@ -11,8 +11,8 @@ import click
 import msgspec
 from msgspec import Struct, structs
 
-from aluma_async.cli.exit_codes import DONE
-from aluma_async.cli.options import merged, overrides_of, run_options, said_where, shared_options
+from aluma_async.cli.exit_codes import OK
+from aluma_async.cli.options import merge_options, option_origins, overrides_of, run_options, shared_options
 from aluma_async.config import Config
 from aluma_async.config.config import read_config_file
 from aluma_async.config.destinations import PluginConfig
@@ -22,7 +22,7 @@ from aluma_async.config.redaction import REDACTED, redact
 _DEFAULT = "default"
 
 
-class Entry(Struct, frozen=True):
+class ConfigValue(Struct, frozen=True):
     """One value: the table it is in, and where it came from."""
 
     table: str
@@ -46,14 +46,14 @@ def show(context: click.Context, /, *, as_json: bool, **inner: Any) -> int:
 
     What is printed is a config file.
     """
-    options = merged(context.obj, inner)
+    options = merge_options(context.obj, inner)
     text, file = read_config_file(options.get("config"))
     config = Config.from_toml(text, file, overrides_of(options))
-    entries = list(_entries(config, tomllib.loads(text), file, said_where(context)))
+    entries = list(_entries(config, tomllib.loads(text), file, option_origins(context)))
     if as_json:
         found = [{**structs.asdict(entry), "value": _plain(entry.value)} for entry in entries]
         click.echo(msgspec.json.format(msgspec.json.encode({"file": file, "values": found})).decode())
-        return DONE
+        return OK
     for table, group in groupby(entries, lambda entry: entry.table):
         click.echo("[[routes]]" if table.startswith("routes ") else f"[{table}]")
         for _, key, value, origin in map(structs.astuple, group):
@@ -61,10 +61,12 @@ def show(context: click.Context, /, *, as_json: bool, **inner: Any) -> int:
             line = f"{'# ' if unset else ''}{key} = {'' if value is None else _toml(value)}"
             click.echo(f"{line:<50} # {origin}")
         click.echo()
-    return DONE
+    return OK
 
 
-def _entries(config: Config, raw: Mapping[str, Any], file: str, said: Mapping[tuple[str, str], str]) -> Iterator[Entry]:
+def _entries(
+    config: Config, raw: Mapping[str, Any], file: str, said: Mapping[tuple[str, str], str]
+) -> Iterator[ConfigValue]:
     for name, table in ((field.name, getattr(config, field.name)) for field in structs.fields(config)):
         if name == "destinations":
             for to, destination in table.items():
@@ -74,20 +76,20 @@ def _entries(config: Config, raw: Mapping[str, Any], file: str, said: Mapping[tu
                 yield from _table(f"routes {number + 1}", route, raw["routes"][number], file, {})
         else:
             given = {key: origin for (where, key), origin in said.items() if where == name}
-            yield from _table(name, table, raw.get(name, {}), file, given, _derived(config))
+            yield from _table(name, table, raw.get(name, {}), file, given, _computed_defaults(config))
             if name == "aluma":
-                yield Entry("aluma", "client_secret", REDACTED, _secret_from(config, os.environ))
+                yield ConfigValue("aluma", "client_secret", REDACTED, _secret_origin(config, os.environ))
 
 
 def _destination(
     name: str, destination: Struct, raw: Mapping[str, Any], file: str, said: str | None
-) -> Iterator[Entry]:
+) -> Iterator[ConfigValue]:
     """Tell of one destination; ``said``: what named a folder on the command line or in the environment."""
     where = f"destinations.{name}"
     table = {"type": "folder"} if said else raw["destinations"][name]
-    yield Entry(where, "type", table["type"], said or file)
+    yield ConfigValue(where, "type", table["type"], said or file)
     if isinstance(destination, PluginConfig):  # what else it takes, and with what defaults, only it knows
-        yield from (Entry(where, key, redact(key, value), file) for key, value in destination.keys.items())
+        yield from (ConfigValue(where, key, redact(key, value), file) for key, value in destination.keys.items())
     else:
         yield from _table(where, destination, table, file, {"path": said} if said else {})
 
@@ -98,17 +100,17 @@ def _table(
     raw: Mapping[str, Any],
     file: str,
     given: Mapping[str, str],
-    derived: Mapping[tuple[str, str], tuple[object, str]] = {},
-) -> Iterator[Entry]:
+    computed_defaults: Mapping[tuple[str, str], tuple[object, str]] = {},
+) -> Iterator[ConfigValue]:
     for field in structs.fields(table):
         key, value = field.name, getattr(table, field.name)
         origin = given.get(key) or (file if key in raw else _DEFAULT)
-        if not value and (where, key) in derived:
-            value, origin = derived[where, key]
-        yield Entry(where, key, redact(key, value), origin)
+        if not value and (where, key) in computed_defaults:
+            value, origin = computed_defaults[where, key]
+        yield ConfigValue(where, key, redact(key, value), origin)
 
 
-def _derived(config: Config) -> Mapping[tuple[str, str], tuple[object, str]]:
+def _computed_defaults(config: Config) -> Mapping[tuple[str, str], tuple[object, str]]:
     """What stands for a value that was left open, and why."""
     systemd = systemd_folder(os.environ, "STATE_DIRECTORY")
     environ_id = os.environ.get("ALUMA_CLIENT_ID", "").strip()
@@ -123,7 +125,7 @@ def _derived(config: Config) -> Mapping[tuple[str, str], tuple[object, str]]:
     }
 
 
-def _secret_from(config: Config, environ: Mapping[str, str]) -> str:
+def _secret_origin(config: Config, environ: Mapping[str, str]) -> str:
     """Tell where the client secret would come from, without reading it."""
     if environ.get("ALUMA_CLIENT_SECRET", "").strip():
         return "environment ALUMA_CLIENT_SECRET"

@@ -11,7 +11,7 @@ import aiofiles.os
 import anyio
 import click
 
-from aluma_async.cli.exit_codes import LEFT_BEHIND
+from aluma_async.cli.exit_codes import INCOMPLETE
 from aluma_async.config import AlumaConfig, Config, Credentials, ExporterConfig, FolderConfig, ServiceConfig
 
 # The simulated Aluma brings aiohttp, which takes its time, and --help does not need it.
@@ -54,7 +54,7 @@ async def _demo(tasks: int, output: Path, workers: int, seed: int, progress: boo
     files = sum(len(aluma.expected(task)) for task in aluma.ids("completed"))
     verdict = f"{missing} are not as they were there" if missing else "every byte is as it was there"
     click.echo(f"Verified  {files:,} files against the simulated Aluma: {verdict}", err=True)
-    return LEFT_BEHIND if missing else code
+    return INCOMPLETE if missing else code
 
 
 async def _missing(aluma: "SimulatedAluma", output: Path) -> int:

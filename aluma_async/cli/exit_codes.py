@@ -14,21 +14,21 @@ from aluma_async.exceptions import (
 )
 from aluma_async.service.formatting import sanitize
 
-DONE = 0
-LEFT_BEHIND = 1
-NOT_REACHABLE = 69
-IN_USE = 75
-REFUSED = 77
+OK = 0
+INCOMPLETE = 1
+UNAVAILABLE = 69
+STATE_IN_USE = 75
+AUTH_FAILED = 77
 MISCONFIGURED = 78
 INTERRUPTED = 130
 
 _CODES: tuple[tuple[type[AlumaAsyncError], int], ...] = (
-    (AuthenticationFailed, REFUSED),
+    (AuthenticationFailed, AUTH_FAILED),
     (ConfigError, MISCONFIGURED),
-    (JournalLocked, IN_USE),
-    (JournalError, NOT_REACHABLE),
-    (SourceError, NOT_REACHABLE),
-    (DestinationError, NOT_REACHABLE),
+    (JournalLocked, STATE_IN_USE),
+    (JournalError, UNAVAILABLE),
+    (SourceError, UNAVAILABLE),
+    (DestinationError, UNAVAILABLE),
 )
 
 
@@ -44,7 +44,7 @@ _HINTS: tuple[tuple[type[AlumaAsyncError], str], ...] = (
 
 def exit_code(error: AlumaAsyncError) -> int:
     """Choose the exit code for an error that ends a run before it has begun."""
-    return next((code for kind, code in _CODES if isinstance(error, kind)), LEFT_BEHIND)
+    return next((code for kind, code in _CODES if isinstance(error, kind)), INCOMPLETE)
 
 
 def error_lines(error: AlumaAsyncError) -> Iterator[str]:

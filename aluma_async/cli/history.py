@@ -9,9 +9,9 @@ from typing import Any
 import click
 import msgspec
 
-from aluma_async.cli.exit_codes import DONE
+from aluma_async.cli.exit_codes import OK
 from aluma_async.cli.list_tasks import duration
-from aluma_async.cli.options import load_config, merged, shared_options, state_option
+from aluma_async.cli.options import load_config, merge_options, shared_options, state_option
 from aluma_async.clock import system_clock
 from aluma_async.journal import sqlite
 from aluma_async.models import ExportRecord
@@ -39,10 +39,10 @@ def history(outer: dict[str, Any], /, *, as_json: bool, since: float | None, tas
 
     The journal keeps the last 100,000 tasks of 90 days.
     """
-    folder = load_config(merged(outer, inner)).state_folder()
+    folder = load_config(merge_options(outer, inner)).state_folder()
     count = 0
     try:
-        for record in _of(sqlite.read_history(folder, since or 0.0), task_id):
+        for record in _for_task(sqlite.read_history(folder, since or 0.0), task_id):
             click.echo(_json_row(record) if as_json else _text_row(record))
             count += 1
         sys.stdout.flush()
@@ -50,10 +50,10 @@ def history(outer: dict[str, Any], /, *, as_json: bool, since: float | None, tas
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     else:
         click.echo(f"{pluralize(count, 'task')} exported", err=True)
-    return DONE
+    return OK
 
 
-def _of(records: Iterable[ExportRecord], task_id: str) -> Iterator[ExportRecord]:
+def _for_task(records: Iterable[ExportRecord], task_id: str) -> Iterator[ExportRecord]:
     return (record for record in records if task_id in ("", record.task_id))
 
 

@@ -13,8 +13,8 @@ import anyio
 import click
 import msgspec
 
-from aluma_async.cli.exit_codes import DONE
-from aluma_async.cli.options import load_config, merged, shared_options
+from aluma_async.cli.exit_codes import OK
+from aluma_async.cli.options import load_config, merge_options, shared_options
 from aluma_async.cli.pages import pages
 from aluma_async.config import Config
 from aluma_async.models import ExportTask
@@ -40,27 +40,33 @@ def duration(text: str) -> float:
 
 @click.command("list")
 @click.option("--json", "as_json", is_flag=True, help="A JSON array, an object for each task.")
-@click.option("--plan", is_flag=True, help="Also where its files may go; which of them is known when it is claimed.")
+@click.option(
+    "--destinations", is_flag=True, help="Also where its files may go; which of them is known when it is claimed."
+)
 @click.option("--sort", type=click.Choice(list(_ORDERS)), help="Oldest first, or by name; unsorted it comes at once.")
 @click.option("--older-than", type=duration, metavar="AGE", help="Only what waits for longer: 90s, 30min, 2h, 3d.")
 @shared_options
 @click.pass_obj
-def list_waiting(outer: dict[str, Any], /, **inner: Any) -> int:
+def list_tasks(outer: dict[str, Any], /, **inner: Any) -> int:
     """Show what waits: id, project, name, age."""
-    as_json, plan, sort, older_than = (inner.pop(name) for name in ("as_json", "plan", "sort", "older_than"))
+    as_json, destinations, sort, older_than = (
+        inner.pop(name) for name in ("as_json", "destinations", "sort", "older_than")
+    )
     try:
-        anyio.run(_list, load_config(merged(outer, inner)), as_json, plan, sort, older_than)
+        anyio.run(_list, load_config(merge_options(outer, inner)), as_json, destinations, sort, older_than)
     except BrokenPipeError:  # whoever reads has seen enough; nor may Python's last flush complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return DONE
+    return OK
 
 
-async def _list(config: Config, as_json: bool, plan: bool, sort: str | None, older_than: float | None) -> None:
+async def _list(
+    config: Config, as_json: bool, show_destinations: bool, sort: str | None, older_than: float | None
+) -> None:
     count, now = 0, time.time()
-    possible = config.routing().possible_destinations if plan else None
+    possible = config.routing().possible_destinations if show_destinations else None
     row, opening, between, closing = (_json_row, "[\n", ",\n", "\n]\n") if as_json else (_text_row, "", "\n", "\n")
     async with pages(config, config.credentials()) as listing:
-        async for tasks in _chosen(listing, sort, None if older_than is None else now - older_than):
+        async for tasks in _filter_and_sort(listing, sort, None if older_than is None else now - older_than):
             # An array that is never closed tells of a listing that broke off.
             click.echo(
                 (between if count else opening)
@@ -73,32 +79,32 @@ async def _list(config: Config, as_json: bool, plan: bool, sort: str | None, old
     click.echo(f"{pluralize(count, 'task')} waiting", err=True)
 
 
-async def _chosen(
+async def _filter_and_sort(
     listing: AsyncIterator[Sequence[ExportTask]], sort: str | None, before: float | None
 ) -> AsyncIterator[Sequence[ExportTask]]:
     """Yield what was made before a moment: as it comes, or all at the end, in order."""
-    everything: list[ExportTask] = []
+    selected: list[ExportTask] = []
     async for tasks in listing:
-        found = tasks if before is None else [task for task in tasks if _made_before(task, before)]
+        found = tasks if before is None else [task for task in tasks if _created_before(task, before)]
         if sort:
-            everything += found
+            selected += found
         elif found:
             yield found
-    if everything:
-        yield sorted(everything, key=_ORDERS[sort or "age"])
+    if selected:
+        yield sorted(selected, key=_ORDERS[sort or "age"])
 
 
-def _made_before(task: ExportTask, moment: float) -> bool:
+def _created_before(task: ExportTask, moment: float) -> bool:
     return task.created_at is not None and task.created_at < moment
 
 
-def _text_row(task: ExportTask, now: float, to: Iterable[str] | None) -> str:
+def _text_row(task: ExportTask, now: float, destinations: Iterable[str] | None) -> str:
     project, name = _widths()
     age = "?" if task.created_at is None else format_duration(now - task.created_at)
     return (
         f"{sanitize(task.id, 40):<22}  {sanitize(task.project_name or task.project_id, project):<{project}}"
         f"  {sanitize(task.name, name):<{name}}  {age}"
-    ) + ("" if to is None else f"  -> {', '.join(to) or 'nowhere'}")
+    ) + ("" if destinations is None else f"  -> {', '.join(destinations) or 'nowhere'}")
 
 
 @cache
@@ -111,7 +117,7 @@ def _widths() -> tuple[int, int]:
     return min(_PROJECT, room * 2 // 5), min(_NAME, room - room * 2 // 5)
 
 
-def _json_row(task: ExportTask, now: float, to: Sequence[str] | None) -> str:
+def _json_row(task: ExportTask, now: float, destinations: Sequence[str] | None) -> str:
     made = task.created_at
     fields = {
         "id": task.id,
@@ -121,4 +127,4 @@ def _json_row(task: ExportTask, now: float, to: Sequence[str] | None) -> str:
         "created_at": None if made is None else datetime.fromtimestamp(made, UTC).isoformat(),
         "age_seconds": None if made is None else round(now - made),
     }
-    return msgspec.json.encode(fields if to is None else {**fields, "destinations": to}).decode()
+    return msgspec.json.encode(fields if destinations is None else {**fields, "destinations": destinations}).decode()

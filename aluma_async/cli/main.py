@@ -16,9 +16,9 @@ from aluma_async.cli.check import check
 from aluma_async.cli.completion import completion
 from aluma_async.cli.config_show import config_group
 from aluma_async.cli.demo import demo
-from aluma_async.cli.exit_codes import DONE, INTERRUPTED, LEFT_BEHIND, error_lines, exit_code
+from aluma_async.cli.exit_codes import INCOMPLETE, INTERRUPTED, OK, error_lines, exit_code
 from aluma_async.cli.history import history
-from aluma_async.cli.list_tasks import list_waiting
+from aluma_async.cli.list_tasks import list_tasks
 from aluma_async.cli.options import load_config, run_options, shared_options
 from aluma_async.cli.simulate import simulate
 from aluma_async.cli.status import retry, status
@@ -32,7 +32,7 @@ Client id and secret are no options: set ALUMA_CLIENT_ID and ALUMA_CLIENT_SECRET
 or client_id and client_secret_file in the config file.
 Shell completion: eval "$(aluma-async completion bash)" (or zsh, fish, powershell).
 """
-_ON_THEIR_OWN = ("demo", "simulate")
+_STANDALONE = ("demo", "simulate")
 _SETTINGS = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "ALUMA_ASYNC", "max_content_width": 110}
 
 
@@ -45,8 +45,8 @@ def cli(context: click.Context, /, **options: Any) -> int:
     """Export finished tasks from Aluma, concurrently and without losing one. No COMMAND: run until stopped."""
     context.obj.update(options)
     if context.invoked_subcommand:
-        _refuse_lost_options(context)
-        return DONE
+        _reject_misplaced_options(context)
+        return OK
     config = load_config(options)
     config.routing()
     credentials = config.credentials()
@@ -61,9 +61,9 @@ def cli(context: click.Context, /, **options: Any) -> int:
     )
 
 
-def _refuse_lost_options(context: click.Context) -> None:
+def _reject_misplaced_options(context: click.Context) -> None:
     """Demo and simulate take only their own options; one that stands before their name would do nothing."""
-    if context.invoked_subcommand in _ON_THEIR_OWN:
+    if context.invoked_subcommand in _STANDALONE:
         for name in context.params:
             if name != "verbose" and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
                 raise click.UsageError(f"{context.invoked_subcommand} takes its options behind its name", context)
@@ -73,7 +73,7 @@ _COMMANDS = (
     demo,
     check,
     config_group,
-    list_waiting,
+    list_tasks,
     status,
     retry,
     cancel,
@@ -98,28 +98,28 @@ def main() -> None:
 def _run() -> int:
     options: dict[str, Any] = {}
     try:
-        return cli.main(prog_name="aluma-async", standalone_mode=False, obj=options) or DONE
+        return cli.main(prog_name="aluma-async", standalone_mode=False, obj=options) or OK
     except click.UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # a group without its command; older click has no such error
             error.show()
         else:
             command = error.ctx.command_path if error.ctx else "aluma-async"
-            _complain(f"{error.format_message()}\nTry '{command} --help'.")
+            _print_error(f"{error.format_message()}\nTry '{command} --help'.")
         return error.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except AlumaAsyncError as error:
-        _complain("\n".join(error_lines(error)))
+        _print_error("\n".join(error_lines(error)))
         return exit_code(error)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - a defect of ours is told in one line, too
         if options.get("verbose"):
             traceback.print_exc()
-        _complain(f"unexpected {type(error).__name__}; -v shows where")
-        return LEFT_BEHIND
+        _print_error(f"unexpected {type(error).__name__}; -v shows where")
+        return INCOMPLETE
 
 
-def _complain(text: str) -> None:
+def _print_error(text: str) -> None:
     click.echo(with_priority(f"aluma-async: {text}", "error"), err=True)

@@ -24,14 +24,14 @@ _HELD_BYTES = 2 * 1024 * 1024
 """What a worker may have in hand of a download."""
 
 
-class Services:
+class Observers:
     """Those that the config and the environment want; each only hears events, and none knows another."""
 
     def __init__(self, config: Config, console: Console) -> None:
         self._config = config
         self._console = console
         self._listeners: list[OnEvent] = [console.on_event]
-        self.beside: list[Callable[[], Coroutine[Any, Any, None]]] = [console.watch]
+        self.background_tasks: list[Callable[[], Coroutine[Any, Any, None]]] = [console.watch]
         """What runs as long as the exporter does."""
         self.systemd: SystemdNotifier | None = None
         self._health: HealthMonitor | None = None
@@ -48,7 +48,7 @@ class Services:
             raise broken
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[None]:
+    async def open(self) -> AsyncIterator[None]:
         """Begin what is wanted. Raises ``ConfigError``."""
         service = self._config.service
         send = notify_socket(os.environ)
@@ -57,37 +57,37 @@ class Services:
                 health = HealthMonitor(
                     asyncio.get_running_loop().time,  # anyio's takes three times as long, for each event
                     poll_seconds=self._config.exporter.poll_wait_max_seconds,
-                    stuck_after_seconds=service.stuck_after_seconds + self._slowest_report(),
+                    stuck_after_seconds=service.stuck_after_seconds + self._max_report_delay(),
                 )
                 self._health = health
                 self._listeners.append(health)
                 if send:
-                    self._tell_systemd(send, health)
+                    self._add_systemd(send, health)
                 if service.listen_address:
                     await self._serve(*service.listen_address, health, stack)
             if service.notify_command or service.notify_url:
                 await self._notify(service, stack)
-            if tracing := tracer():
+            if tracing := open_tracer():
                 self._listeners.append(tracing)
             yield
 
-    def watch(self, destination: Destination) -> None:
+    def probe_while_idle(self, destination: Destination) -> None:
         """Try now and then whether a destination takes work, when no work shows it; readiness tells."""
         if self._health and self._config.service.listen_address:
-            self.beside.append(partial(_probe, destination, self._health))
+            self.background_tasks.append(partial(_probe, destination, self._health))
 
-    def _slowest_report(self) -> float:
+    def _max_report_delay(self) -> float:
         """Seconds for which a limit on bytes may hold up what each worker has just read."""
         rate = self._config.limits.max_bytes_per_second
         return self._config.exporter.workers * _HELD_BYTES / rate if rate else 0.0
 
-    def _tell_systemd(self, send: Callable[[str], bool], health: HealthMonitor) -> None:
-        def on_stuck(why: str) -> None:
-            self._console.log.write("error", "Stuck", f"the watchdog is not fed any more: {why}")
+    def _add_systemd(self, send: Callable[[str], bool], health: HealthMonitor) -> None:
+        def on_stuck(reason: str) -> None:
+            self._console.log.write("error", "Stuck", f"the watchdog is not fed any more: {reason}")
 
         self.systemd = SystemdNotifier(send, health, watchdog=watchdog_seconds(os.environ), on_stuck=on_stuck)
         self._listeners.append(self.systemd)
-        self.beside.append(self.systemd.run)
+        self.background_tasks.append(self.systemd.run)
 
     async def _notify(self, service: ServiceConfig, stack: AsyncExitStack) -> None:
         from aluma_async.service.notification_channels import command_channel, open_webhook_channel
@@ -105,7 +105,7 @@ class Services:
         )
         stack.push_async_callback(notifier.finish)
         self._listeners.append(notifier)
-        self.beside.append(notifier.run)
+        self.background_tasks.append(notifier.run)
 
     async def _serve(self, host: str, port: int, health: HealthMonitor, stack: AsyncExitStack) -> None:
         from aluma_async.service.http import serve  # costs memory, so only where it is wanted
@@ -131,7 +131,7 @@ async def _probe(destination: Destination, health: HealthMonitor) -> None:
             health.record_probe(error)
 
 
-def tracer() -> OnEvent | None:
+def open_tracer() -> OnEvent | None:
     """Make spans, if OpenTelemetry is installed and somebody has set it up."""
     try:
         from aluma_async.service.tracing import Tracing, is_set_up

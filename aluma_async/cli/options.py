@@ -12,13 +12,13 @@ from aluma_async.config import Config
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class _Listed(click.types.StringParamType):
+class CommaSeparated(click.types.StringParamType):
     """A text; in an environment variable several are set apart by commas, as names have spaces."""
 
     envvar_list_splitter = ","
 
 
-def _unless_quiet(context: click.Context, _: click.Parameter, verbose: bool) -> bool:
+def _quiet_overrides_verbose(context: click.Context, _: click.Parameter, verbose: bool) -> bool:
     """Let --quiet go before a variable that says the opposite; options have been read before variables."""
     return verbose and not (
         context.params.get("quiet")
@@ -32,13 +32,15 @@ _SHARED = (
     click.option("-o", "--output", type=click.Path(), metavar="DIR", help="Export into this folder."),
     click.option("--base-url", metavar="URL", help="The API.  [default: https://api.aluma.io]"),
     click.option("--allow-insecure", is_flag=True, help="Allow http to a host that is not this one."),
-    click.option("--project", type=_Listed(), multiple=True, metavar="ID_OR_NAME", help="Only this one; repeatable."),
+    click.option(
+        "--project", type=CommaSeparated(), multiple=True, metavar="ID_OR_NAME", help="Only this one; repeatable."
+    ),
     click.option("--log-format", type=click.Choice(["text", "json"]), help="Of what goes to stderr.  [default: text]"),
     click.option(
         "-v",
         "--verbose",
         is_flag=True,
-        callback=_unless_quiet,
+        callback=_quiet_overrides_verbose,
         help="Log everything, names of tasks and files included.",
     ),
     click.option("-q", "--quiet", is_flag=True, help="Log warnings and errors only."),
@@ -99,9 +101,9 @@ def state_option(command: Command) -> Command:
     return _STATE(command)
 
 
-def merged(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]:
+def merge_options(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]:
     """Put the options behind a sub-command's name over those before it."""
-    return {**outer, **{name: value for name, value in inner.items() if _given(value)}}
+    return {**outer, **{name: value for name, value in inner.items() if _is_set(value)}}
 
 
 def load_config(options: Mapping[str, Any]) -> Config:
@@ -113,7 +115,7 @@ def overrides_of(options: Mapping[str, Any]) -> Mapping[str, Mapping[str, object
     """Put options into the tables of the config file that they stand for."""
     overrides: defaultdict[str, dict[str, object]] = defaultdict(dict)
     for name, (table, key) in _KEYS.items():
-        if _given(options.get(name)):
+        if _is_set(options.get(name)):
             overrides[table][key] = options[name]
     if options.get("output"):
         overrides["destinations"]["default"] = {"type": "folder", "path": options["output"]}
@@ -122,7 +124,7 @@ def overrides_of(options: Mapping[str, Any]) -> Mapping[str, Mapping[str, object
     return overrides
 
 
-def said_where(context: click.Context) -> Mapping[tuple[str, str], str]:
+def option_origins(context: click.Context) -> Mapping[tuple[str, str], str]:
     """Tell for each table and key whether an option or a variable of the environment gave it, and which."""
     keys = {**_KEYS, "verbose": ("service", "log_level"), "quiet": ("service", "log_level")}
     keys["output"] = ("destinations", "")
@@ -131,7 +133,7 @@ def said_where(context: click.Context) -> Mapping[tuple[str, str], str]:
     while level:
         for option in level.command.params:
             name = option.name or ""
-            if name in keys and keys[name] not in found and _given(level.params.get(name)):
+            if name in keys and keys[name] not in found and _is_set(level.params.get(name)):
                 by_variable = level.get_parameter_source(name) is ParameterSource.ENVIRONMENT
                 variable = f"environment {level.auto_envvar_prefix}_{name.upper()}"
                 found[keys[name]] = variable if by_variable else f"option {option.opts[-1]}"
@@ -139,7 +141,7 @@ def said_where(context: click.Context) -> Mapping[tuple[str, str], str]:
     return found
 
 
-def _given(value: object) -> bool:
+def _is_set(value: object) -> bool:
     return value is not None and value is not False and value != ()
 
 

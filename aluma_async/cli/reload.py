@@ -29,8 +29,8 @@ class Reload:
             config = self._load()
             config.routing()
         except AlumaAsyncError as error:
-            why = " ".join(error_lines(error))
-            self._console.log.write("error", "ReloadFailed", f"the old configuration stays: {why}")
+            reason = " ".join(error_lines(error))
+            self._console.log.write("error", "ReloadFailed", f"the old configuration stays: {reason}")
         else:
             left = self._run.reload(config)
             self._console.log.set_level(config.service.log_level)

@@ -8,10 +8,10 @@ from typing import Any, NoReturn
 
 import anyio
 
-from aluma_async.cli.exit_codes import DONE, LEFT_BEHIND, error_lines
-from aluma_async.cli.observers import Services
+from aluma_async.cli.exit_codes import INCOMPLETE, OK, error_lines
+from aluma_async.cli.observers import Observers
 from aluma_async.cli.reload import Reload
-from aluma_async.cli.signals import leave_now, on_hangup, on_signals
+from aluma_async.cli.signals import exit_now, handle_sighup, handle_stop_signals
 from aluma_async.clock import loop_time
 from aluma_async.config import Config, Credentials
 from aluma_async.exceptions import AlumaAsyncError, AuthenticationFailed
@@ -41,10 +41,10 @@ async def run(
     console = Console(config.service, mode, RunStats(loop_time))
     for warning in config.warnings():
         console.log.write("warning", "ConfigWarning", warning)
-    services = Services(config, console)
-    async with services.opened(), open_reloadable_exporter(config, credentials, on_event=services.on_event) as opened:
+    observers = Observers(config, console)
+    async with observers.open(), open_reloadable_exporter(config, credentials, on_event=observers.on_event) as opened:
         exporter = opened.exporter
-        services.watch(exporter.destination)
+        observers.probe_while_idle(exporter.destination)
         gc.freeze()  # what is there by now stays: no collection need look at it again
         stopped = anyio.Event()
 
@@ -54,30 +54,30 @@ async def run(
             in_hand = pluralize(len(console.stats.active), "task")
             console.print_message("warning", "Draining", f"draining: {in_hand} in hand, again to stop now")
 
-        def leave() -> NoReturn:
+        def exit_immediately() -> NoReturn:
             console.restore_terminal()
-            leave_now()  # the next run sweeps what was staged
+            exit_now()  # the next run sweeps what was staged
 
-        reload = Reload(load or (lambda: config), opened, console, services.systemd)
-        with on_signals(drain, leave), on_hangup(reload):
+        reload = Reload(load or (lambda: config), opened, console, observers.systemd)
+        with handle_stop_signals(drain, exit_immediately), handle_sighup(reload):
             try:
-                done = await _watched(exporter, services.beside, once=once)
+                done = await _run_with_observers(exporter, observers.background_tasks, once=once)
             except AlumaAsyncError as error:
                 if isinstance(error, AuthenticationFailed) or not console.stats.listed:
                     raise
                 console.print_message("error", "RunFailed", "\n".join(error_lines(error)))
-                return LEFT_BEHIND
+                return INCOMPLETE
     if summary:
         console.finish(done, ", ".join(target.description for target in config.destinations.values()))
-    return DONE if stopped.is_set() or not once or done.everything_exported else LEFT_BEHIND
+    return OK if stopped.is_set() or not once or done.everything_exported else INCOMPLETE
 
 
-async def _watched(
-    exporter: Exporter, beside: Sequence[Callable[[], Coroutine[Any, Any, None]]], *, once: bool
+async def _run_with_observers(
+    exporter: Exporter, background_tasks: Sequence[Callable[[], Coroutine[Any, Any, None]]], *, once: bool
 ) -> Summary:
     """Run, and beside it what shows how it goes."""
     async with anyio.create_task_group() as group:
-        for watch in beside:
+        for watch in background_tasks:
             group.start_soon(watch)
         outcome: Summary | AlumaAsyncError
         try:

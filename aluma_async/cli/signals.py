@@ -14,14 +14,14 @@ from aluma_async.cli.exit_codes import INTERRUPTED
 _NAMES = ("SIGINT", "SIGTERM", "SIGBREAK")  # the last is Windows' Ctrl-Break
 
 
-def leave_now() -> NoReturn:
+def exit_now() -> NoReturn:
     """End the process without waiting for anything, not even a thread."""
     sys.stderr.flush()
     os._exit(INTERRUPTED)
 
 
 @contextmanager
-def on_hangup(reload: Callable[[], None]) -> Iterator[None]:
+def handle_sighup(reload: Callable[[], None]) -> Iterator[None]:
     """Within the block, call ``reload`` at each SIGHUP; but where a terminal is, it is the terminal's end."""
     number = getattr(signal, "SIGHUP", None)
     if number is None or sys.stderr.isatty():
@@ -36,10 +36,10 @@ def on_hangup(reload: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def on_signals(first: Callable[[], None], then: Callable[[], None] = leave_now) -> Iterator[None]:
+def handle_stop_signals(on_first: Callable[[], None], on_second: Callable[[], None] = exit_now) -> Iterator[None]:
     """Within the block, call ``first`` at the first signal and ``then`` at the next, in the running loop."""
     loop = asyncio.get_running_loop()
-    calls = chain([first], repeat(then))
+    calls = chain([on_first], repeat(on_second))
 
     def received() -> None:
         next(calls)()

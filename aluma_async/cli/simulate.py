@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import click
 
-from aluma_async.cli.exit_codes import DONE
-from aluma_async.cli.signals import on_signals
+from aluma_async.cli.exit_codes import OK
+from aluma_async.cli.signals import handle_stop_signals
 from aluma_async.config.schema import suggest
 
 # The simulated Aluma brings aiohttp, which takes its time, and --help does not need it.
@@ -49,7 +49,7 @@ def simulate(
         await _serve(aluma, faults, host, port)
 
     anyio.run(run)
-    return DONE
+    return OK
 
 
 async def _serve(aluma: "SimulatedAluma", faults: "FaultPlan", host: str, port: int) -> None:
@@ -57,14 +57,14 @@ async def _serve(aluma: "SimulatedAluma", faults: "FaultPlan", host: str, port: 
 
     ended = anyio.Event()
     async with AsyncExitStack() as stack:
-        stack.enter_context(on_signals(ended.set))
+        stack.enter_context(handle_stop_signals(ended.set))
         try:
             base_url = await stack.enter_async_context(serve(aluma, faults, host=host, port=port))
         except OSError as error:
             raise click.BadParameter(f"{host}:{port}: {error.strerror}", param_hint="--host, --port") from None
-        click.echo(_invitation(aluma, base_url))
+        click.echo(_banner(aluma, base_url))
         await ended.wait()
-    click.echo(_ledger(aluma))
+    click.echo(_state_summary(aluma))
 
 
 def _fault_plan(given: tuple[str, ...], seed: int) -> "FaultPlan":
@@ -83,7 +83,7 @@ def _fault_plan(given: tuple[str, ...], seed: int) -> "FaultPlan":
     return FaultPlan(rates, seed=seed)
 
 
-def _invitation(aluma: "SimulatedAluma", base_url: str) -> str:
+def _banner(aluma: "SimulatedAluma", base_url: str) -> str:
     assign = '$env:{}="{}"' if os.name == "nt" else "export {}={}"
     variables = (("ALUMA_CLIENT_ID", aluma.client_id), ("ALUMA_CLIENT_SECRET", aluma.client_secret))
     return "\n".join(
@@ -99,7 +99,7 @@ def _invitation(aluma: "SimulatedAluma", base_url: str) -> str:
     )
 
 
-def _ledger(aluma: "SimulatedAluma") -> str:
+def _state_summary(aluma: "SimulatedAluma") -> str:
     parts = (("Tasks", aluma.count_by_state()), ("Requests", aluma.counts))
     lines = [f"{title}: {', '.join(f'{count:,} {what}' for what, count in counts.items())}" for title, counts in parts]
     return "\n".join([*lines, f"At once: {aluma.in_flight_peak} at most"])

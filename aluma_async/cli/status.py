@@ -8,8 +8,8 @@ from typing import Any
 import click
 import msgspec
 
-from aluma_async.cli.exit_codes import DONE, LEFT_BEHIND
-from aluma_async.cli.options import load_config, merged, shared_options, state_option
+from aluma_async.cli.exit_codes import INCOMPLETE, OK
+from aluma_async.cli.options import load_config, merge_options, shared_options, state_option
 from aluma_async.clock import system_clock
 from aluma_async.exceptions import AlumaAsyncError
 from aluma_async.journal import sqlite
@@ -34,7 +34,7 @@ _IN_WORDS = {
 @click.pass_obj
 def status(outer: dict[str, Any], /, *, as_json: bool, **inner: Any) -> int:
     """Show what is in hand, cooling down, parked and in the quarantine."""
-    config = load_config(merged(outer, inner))
+    config = load_config(merge_options(outer, inner))
     folder, now = config.state_folder(), system_clock()
     records = sqlite.read_records(folder)
     found: dict[str, list[dict[str, object]]] = {
@@ -50,7 +50,7 @@ def status(outer: dict[str, Any], /, *, as_json: bool, **inner: Any) -> int:
     if as_json:
         lately = {"exported_in_24_hours": exported, "seconds_since_last_export": last}
         click.echo(msgspec.json.format(msgspec.json.encode({"state": str(folder), **lately, **found})).decode())
-        return DONE
+        return OK
     click.echo(f"State in {folder}")
     click.echo(
         f"exported in the last 24 h: {exported:,}" + ("" if last is None else f", the last {format_duration(last)} ago")
@@ -59,14 +59,14 @@ def status(outer: dict[str, Any], /, *, as_json: bool, **inner: Any) -> int:
         click.echo(f"{name.replace('_', ' ')}: {len(rows)}")
         for row in rows:
             click.echo("  " + sanitize(_line(row)))
-    return DONE
+    return OK
 
 
 def _completions(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
     """Propose what is held back."""
     with suppress(AlumaAsyncError):
         outer = context.parent.params if context.parent else {}
-        records = sqlite.read_records(load_config(merged(outer, context.params)).state_folder())
+        records = sqlite.read_records(load_config(merge_options(outer, context.params)).state_folder())
         return [one.task_id for one in records if isinstance(one, HoldRecord) and one.task_id.startswith(incomplete)]
     return []
 
@@ -84,7 +84,7 @@ def retry(context: click.Context, /, *, task_ids: tuple[str, ...], everything: b
     """
     if bool(task_ids) == everything:
         raise click.UsageError("name the tasks to release, or --all", context)
-    config = load_config(merged(context.obj, inner))
+    config = load_config(merge_options(context.obj, inner))
     folder = config.state_folder()
     held = {record.task_id for record in sqlite.read_records(folder) if isinstance(record, HoldRecord)}
     kept = {str(row["task"]): str(row["folder"]) for row in _quarantined(config.quarantine_folder())}
@@ -98,7 +98,7 @@ def retry(context: click.Context, /, *, task_ids: tuple[str, ...], everything: b
             click.echo(f"{task_id}: Aluma has deleted it; all that it held is in {kept[task_id]}", err=True)
         elif task_id not in held:
             click.echo(f"{sanitize(task_id)}: is not held back ('aluma-async status' shows what is)", err=True)
-    return DONE if len(found) == len(wanted) else LEFT_BEHIND
+    return OK if len(found) == len(wanted) else INCOMPLETE
 
 
 def _lately(folder: Path, now: Timestamp) -> tuple[int, int | None]:

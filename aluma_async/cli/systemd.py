@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from aluma_async.cli.exit_codes import DONE
-from aluma_async.cli.options import load_config, merged
+from aluma_async.cli.exit_codes import OK
+from aluma_async.cli.options import load_config, merge_options
 from aluma_async.config import Config, FolderConfig
 from aluma_async.deploy.monitoring import ALERTS, dashboard
 from aluma_async.deploy.systemd_unit import Host, render_unit
@@ -25,7 +25,7 @@ def print_unit(outer: dict[str, Any], /, *, template: bool, **inner: Any) -> int
 
     Folders that files go to are read from the config, if one is named.
     """
-    options = merged(outer, inner)
+    options = merge_options(outer, inner)
     config = load_config(options) if options.get("config") else Config()
     text = render_unit(
         Host(_program(), shutil.which("kill") or "/bin/kill", _systemd_version()),
@@ -35,7 +35,7 @@ def print_unit(outer: dict[str, Any], /, *, template: bool, **inner: Any) -> int
         drain_seconds=config.exporter.drain_timeout_seconds,
     )
     click.echo(text, nl=False)
-    return DONE
+    return OK
 
 
 @click.group()
