@@ -38,14 +38,14 @@ def main() -> None:
             arguments.error("compare needs a revision")
         compare(options.revision, only=options.only or "small", repeat=options.repeat or 3)
         return
-    results = measured(options)
+    results = run_all(options)
     if options.json:
         options.json.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
     if options.plot:
         plot.draw(results, options.plot)
 
 
-def measured(options: argparse.Namespace) -> list[Result]:
+def run_all(options: argparse.Namespace) -> list[Result]:
     repeat = options.repeat or (1 if options.tiny else 2 if options.quick else 5)
     results: list[Result] = []
     print(f"{'':26}{'':22}{'value':>10} {'':8}{'ratio':>7}  {'(spread)':12}{'CPU ms/task':>12}{'ratio':>7}", flush=True)
@@ -53,13 +53,13 @@ def measured(options: argparse.Namespace) -> list[Result]:
         if options.only in scenario.name:
             memory = SHM if SHM.is_dir() else None
             with tempfile.TemporaryDirectory(dir=options.folder if scenario.on_disk else memory) as folder:
-                found = run(scenario, Path(folder), repeat, tell)
+                found = run(scenario, Path(folder), repeat, report)
             print(table(found), flush=True)
             results += found
     return results
 
 
-def tell(line: str) -> None:
+def report(line: str) -> None:
     if sys.stderr.isatty():
         print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
     elif "skipped" in line:

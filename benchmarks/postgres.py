@@ -40,7 +40,7 @@ class Postgres:
     def _run(self, program: str, *arguments: str) -> None:
         command = [str(self._programs / program), "-D", str(self._data), *arguments]
         environment = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
-        who = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if self._is_root else {}
+        identity = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if self._is_root else {}
         subprocess.run(
             command,
             cwd="/",
@@ -48,7 +48,7 @@ class Postgres:
             check=True,
             timeout=60,
             stdout=subprocess.DEVNULL,
-            **who,  # type: ignore[call-overload]
+            **identity,  # type: ignore[call-overload]
         )
 
     def start(self) -> None:

@@ -17,17 +17,17 @@ from benchmarks.server import Load
 def profile(name: str = "aluma-async, rename", tasks: int = 2000) -> str:
     """Export small tasks under the profiler; microseconds a task by room. The profiler itself doubles the time."""
     stats = _profiled(name, tasks)
-    rooms: Counter[str] = Counter()
+    components: Counter[str] = Counter()
     for (file, _, function), (_, _, own, _, _) in stats.items():
-        rooms[_room(file, function)] += own
-    total = sum(rooms.values())
+        components[_component(file, function)] += own
+    total = sum(components.values())
     lines = [f"{'room':34}{'us/task':>9}{'share':>8}   ({name}; the loop's thread, under the profiler)"]
-    for room, seconds in rooms.most_common(16):
-        lines.append(f"{room:34}{1e6 * seconds / tasks:9.1f}{seconds / total:8.1%}")
+    for component, seconds in components.most_common(16):
+        lines.append(f"{component:34}{1e6 * seconds / tasks:9.1f}{seconds / total:8.1%}")
     return "\n".join(lines)
 
 
-def calls(name: str, tasks: int) -> float:
+def calls_per_task(name: str, tasks: int) -> float:
     """How many functions are called for a small task: what it costs, whatever else the machine does meanwhile."""
     return sum(count for _, count, *_ in _profiled(name, tasks).values()) / tasks
 
@@ -40,17 +40,17 @@ def _profiled(name: str, tasks: int) -> dict[tuple[str, int, str], tuple[Any, ..
     return found
 
 
-def _run(name: str, tasks: int, how: Callable[..., None]) -> None:
+def _run(name: str, tasks: int, call: Callable[..., None]) -> None:
     with (
         tempfile.TemporaryDirectory(dir=SHM if SHM.is_dir() else None) as folder,
         serving(Load(tasks=tasks, folder=folder)) as url,
     ):
         into = Path(folder) / "here"
         into.mkdir()
-        how(CONTENDERS[name].run, url, into, 16)
+        call(CONTENDERS[name].run, url, into, 16)
 
 
-def _room(file: str, function: str) -> str:
+def _component(file: str, function: str) -> str:
     if file == "~":
         for word in ("send", "recv", "poll"):
             if f"'{word}' of" in function:

@@ -29,7 +29,7 @@ class Scenario(Struct, frozen=True, kw_only=True):
     contenders: tuple[str, ...]
     """The others are told in relation to the first; of a contender that is alone the value counts."""
     load: Load
-    at_once: int = 16
+    concurrency: int = 16
     on_disk: bool = False
     ideal: float = 0.0
     """What the value is told in relation to, where no contender is."""
@@ -55,7 +55,7 @@ class Result(Struct, frozen=True, kw_only=True):
         return statistics.median(self.ratios)
 
 
-def rate(found: dict[str, float], load: Load) -> float:
+def tasks_per_second(found: dict[str, float], load: Load) -> float:
     return load.tasks / found["seconds"]
 
 
@@ -67,11 +67,11 @@ def megabytes(found: dict[str, float], load: Load) -> float:
     return load.tasks * load.size / 1e6 / found["seconds"]
 
 
-def memory(found: dict[str, float], _: Load) -> float:
+def peak_memory(found: dict[str, float], _: Load) -> float:
     return found["memory"]
 
 
-def above_idle(found: dict[str, float], _: Load) -> float:
+def memory_above_idle(found: dict[str, float], _: Load) -> float:
     return found["memory"] - found["idle"]
 
 
@@ -82,31 +82,42 @@ def elapsed(found: dict[str, float], _: Load) -> float:
 def scenarios(*, quick: bool, tiny: bool) -> Iterator[Scenario]:
     """All of them; ``quick`` under two minutes, ``tiny`` only shows that they run."""
     few = 20 if tiny else 250 if quick else 1500
-    everybody = ("floor", "aluma-async, rename", "aiohttp + aiofiles", "requests", "requests, threads", "httpx")
+    small_task_contenders = (
+        "floor",
+        "aluma-async, rename",
+        "aiohttp + aiofiles",
+        "requests",
+        "requests, threads",
+        "httpx",
+    )
     load = Load(tasks=few, folder="")
-    yield Scenario(name="small, tmpfs", unit="tasks/s", value=rate, contenders=everybody, load=load)
+    yield Scenario(
+        name="small, tmpfs", unit="tasks/s", value=tasks_per_second, contenders=small_task_contenders, load=load
+    )
     yield Scenario(
         name="small, disk",
         unit="tasks/s",
-        value=rate,
+        value=tasks_per_second,
         contenders=("floor", "aluma-async", "aluma-async, rename"),
         load=load,
         on_disk=True,
     )
     bulk = Load(tasks=2 if tiny else 16, size=(2 if tiny else 64) << 20, folder="")
     downloaders = ("curl -Z", "aluma-async, rename", "aluma-async, sha256", "aria2c", "rclone")
-    yield Scenario(name="bulk, 8 at once", unit="MB/s", value=megabytes, contenders=downloaders, load=bulk, at_once=8)
+    yield Scenario(
+        name="bulk, 8 at once", unit="MB/s", value=megabytes, contenders=downloaders, load=bulk, concurrency=8
+    )
     for latency in (0.05,) if quick or tiny else (0.02, 0.05, 0.1):
-        for at_once in (16,) if tiny else (16, 256) if quick else (16, 64, 256, 1024):
-            count = at_once * (2 if tiny else 6 if quick else 12 if at_once > 100 else 40)
+        for concurrency in (16,) if tiny else (16, 256) if quick else (16, 64, 256, 1024):
+            count = concurrency * (2 if tiny else 6 if quick else 12 if concurrency > 100 else 40)
             yield Scenario(
-                name=f"{latency * 1000:.0f} ms, {at_once} workers",
+                name=f"{latency * 1000:.0f} ms, {concurrency} workers",
                 unit="tasks/s",
-                value=rate,
+                value=tasks_per_second,
                 contenders=("aluma-async, rename", "floor"),
                 load=Load(tasks=count, latency=latency, folder=""),
-                at_once=at_once,
-                ideal=at_once / (3 * latency),
+                concurrency=concurrency,
+                ideal=concurrency / (3 * latency),
             )
     if not quick or tiny:
         heavy = Load(tasks=10 if tiny else 200, heavy_tail=1, latency=0.02, folder="")
@@ -131,14 +142,14 @@ def scenarios(*, quick: bool, tiny: bool) -> Iterator[Scenario]:
         yield Scenario(
             name=f"memory, {count:,} listed",
             unit="-MB",
-            value=above_idle,
+            value=memory_above_idle,
             contenders=("listing",),
             load=Load(tasks=count, folder=""),
         )
     yield Scenario(
         name="memory, 16 files at once",
         unit="-MB",
-        value=memory,
+        value=peak_memory,
         contenders=("aluma-async, rename",),
         load=bulk,
     )
@@ -153,15 +164,15 @@ def ideal_makespan(load: Load, workers: int) -> float:
     return max(free)
 
 
-def run(scenario: Scenario, folder: Path, repeat: int, tell: Callable[[str], None]) -> list[Result]:
+def run(scenario: Scenario, folder: Path, repeat: int, report: Callable[[str], None]) -> list[Result]:
     """Measure, interleaved: a contender's neighbour in time is another one, not itself."""
-    there = [name for name in scenario.contenders if CONTENDERS[name].is_there()]
-    for name in set(scenario.contenders) - set(there):
-        tell(f"{scenario.name}: {name} is skipped, as it is not installed")
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in there}
+    installed = [name for name in scenario.contenders if CONTENDERS[name].is_installed()]
+    for name in set(scenario.contenders) - set(installed):
+        report(f"{scenario.name}: {name} is skipped, as it is not installed")
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in installed}
     for turn in range(repeat):
-        for name in there:
-            tell(f"{scenario.name}: {name}, {turn + 1} of {repeat}")
+        for name in installed:
+            report(f"{scenario.name}: {name}, {turn + 1} of {repeat}")
             # Nothing is deleted between the runs: ext4 steps over every inode that was freed a moment ago.
             into = folder / f"{len(list(folder.iterdir()))}"
             into.mkdir()
@@ -183,7 +194,7 @@ def measure(name: str, scenario: Scenario, folder: Path) -> dict[str, float]:
         into = folder / "here"
         into.mkdir()
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.contenders", name, url, str(into), str(scenario.at_once)],
+            [sys.executable, "-m", "benchmarks.contenders", name, url, str(into), str(scenario.concurrency)],
             env=environment,
             capture_output=True,
             text=True,
