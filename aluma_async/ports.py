@@ -53,7 +53,7 @@ class TaskSource(Protocol):
     async def complete(self, task: ExportTask) -> None:
         """Say that a claimed task is exported. Aluma deletes it, for ever.
 
-        Raises ``ClaimConflict`` if the claim is not ours any more. MUST be whole for a cancelled caller, like ``start``.
+        Raises ``ClaimConflict`` if the claim has ended. MUST be whole for a cancelled caller, like ``start``.
         """
         ...
 

@@ -62,7 +62,7 @@ def export_to_postgres(url: str, folder: Path, concurrency: int) -> None:
         table="invoices",
         create=True,
         key=("id",),
-        types={"id": "integer", "day": "date", "amount": "number"},
+        column_types={"id": "integer", "day": "date", "amount": "number"},
     )
     _export(url, folder, concurrency, ledger)
 

@@ -1,4 +1,4 @@
-"""What ``Routing`` and ``DestinationRouter`` promise: each file goes where its route says, a task everywhere or nowhere."""
+"""What ``Routing`` and ``DestinationRouter`` promise: files go where their routes say, a task everywhere or nowhere."""
 
 from collections import Counter
 from contextlib import asynccontextmanager

@@ -230,7 +230,7 @@ def unsafe_url(url: str) -> str:
 
 
 def decode_token(body: bytes) -> tuple[str, float]:
-    """Decode a token reply to the token and its life in seconds (300 where none is said). Raises ``InvalidResponse``."""
+    """Return the token and its lifetime in seconds (300 if none is given). Raises ``InvalidResponse``."""
     try:
         reply = msgspec.json.decode(body, type=_Token)
     except _UNREADABLE:

@@ -1,4 +1,4 @@
-"""``DestinationRouter``: a ``Destination`` around destinations; each file goes where its route says, a task to all or to none."""
+"""``DestinationRouter``: a ``Destination`` over several; files go where their routes say, a task to all or to none."""
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager

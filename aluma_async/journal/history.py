@@ -32,7 +32,10 @@ _PAGE = "SELECT number, value FROM exported WHERE number > ? AND at >= ? ORDER B
 
 
 class HistoryWriter(Protocol):
-    def exported(self, record: ExportRecord) -> None: ...
+    """The part of a journal that keeps exported tasks."""
+
+    def exported(self, record: ExportRecord) -> None:
+        """Add a record, lazily."""
 
 
 class History:

@@ -79,7 +79,7 @@ class ClaimTracker:
 
     async def record_committed(self, task_id: str, files: int, size: int) -> None:
         """Write down that all files are durable, so that Complete is all that is left."""
-        await self._transition(task_id, ClaimState.COMMITTED, files=files, bytes=size)
+        await self._transition(task_id, ClaimState.COMMITTED, files=files, size=size)
 
     async def record_failing(self, task_id: str, message: str) -> None:
         """Write down that all is in the quarantine, so that Fail is all that is left."""
@@ -126,12 +126,12 @@ class ClaimTracker:
         return LATE_START_SECONDS - elapsed(claim.doubted, self._clock()) if claim.doubted else float("-inf")
 
     async def _transition(
-        self, task_id: str, step: ClaimState, *, files: int = 0, bytes: int = 0, message: str = ""
+        self, task_id: str, step: ClaimState, *, files: int = 0, size: int = 0, message: str = ""
     ) -> None:
         claim = self._claims.get(task_id)
         if claim is None:
             return
-        self._claims[task_id] = replace(claim, step=step, files=files, bytes=bytes, message=message)
+        self._claims[task_id] = replace(claim, step=step, files=files, bytes=size, message=message)
         # Where that cannot be written a crash makes us give the task back instead: it is exported twice, alike.
         with suppress(JournalError):
             await self._journal.write(self._claims[task_id])

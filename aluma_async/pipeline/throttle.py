@@ -20,7 +20,7 @@ _MIN_SLEEP_SECONDS = 0.01  # a clock's resolution must not turn a wait into a bu
 
 
 class Throttle:
-    """Hands out permits (``ports.RequestLimiter``): at most ``max_at_once``, at most ``max_per_second``, none in a pause.
+    """Grants permits (``ports.RequestLimiter``): at most ``max_at_once``, at most ``max_per_second``, none in a pause.
 
     ``adaptive``: also at most as many at once as Aluma is found to take. 0 means no limit for the rates
     (requests a second; bytes a second). Permits are given in the order asked for, urgent ones first.
