@@ -12,7 +12,7 @@ import click
 from aluma_async.cli.exit_codes import OK
 from aluma_async.cli.options import load_config, merge_options
 from aluma_async.config import Config, FolderConfig
-from aluma_async.deploy.monitoring import ALERTS, dashboard
+from aluma_async.deploy.monitoring import alerts, dashboard
 from aluma_async.deploy.systemd_unit import Host, render_unit
 
 
@@ -52,7 +52,7 @@ def print_dashboard() -> None:
 @monitoring.command("alerts")
 def print_alerts() -> None:
     """Print alert rules for Prometheus (YAML)."""
-    click.echo(ALERTS, nl=False)
+    click.echo(alerts(), nl=False)
 
 
 def _program() -> list[str]:

@@ -1,1 +1,1 @@
-"""Files that run and observe an exporter: the systemd unit, the dashboard, the alert rules."""
+"""Files that run and observe an exporter: the systemd unit, the Grafana dashboard, the Prometheus alert rules."""

@@ -1,102 +1,31 @@
-"""The unit file for systemd: as little as the exporter needs, and nothing that it does not.
+"""Renders the systemd unit from ``aluma-async.service.in``: least privilege, restarts with a growing delay.
 
-Exit codes that a new start cannot mend (usage, credentials, configuration) end it for good; after any other it is
-started anew, ever more slowly. A watchdog's end writes down where each thread was.
+Exit codes that a restart cannot fix (usage, credentials, configuration) stop the unit. If the watchdog ends the
+process, the traceback of every thread is in the log.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 
 from msgspec import Struct
 
-_GROWING_DELAYS = 254
-"""The first version of systemd that knows delays that grow."""
-_AFTER_DRAIN_SECONDS = 90
-"""What the last words take at most, after the time for draining."""
-
-_UNIT = """\
-# Made by "aluma-async systemd". To install:
-#   aluma-async systemd{option} > /etc/systemd/system/{file}
-#   mkdir -p {configuration}
-#   write config.toml there: client_id, and where files go
-#   write the client secret into the file client-secret there (chmod 600; only systemd reads it)
-#   systemctl daemon-reload && systemctl enable --now {example}
-# Files may go below {state}, and to the folders of ReadWritePaths.
-# For those make the user first, and let it write there:
-#   useradd --system --user-group --shell /usr/sbin/nologin aluma-async
-
-[Unit]
-Description=Exporter of finished tasks from Aluma{instance}
-Wants=network-online.target
-After=network-online.target
-StartLimitIntervalSec=0
-
-[Service]
-Type=notify
-NotifyAccess=main
-ExecStart={program} --config {config} --no-progress
-ExecReload={program} check --config-only --config {config}
-ExecReload={kill} -HUP $MAINPID
-User=aluma-async
-DynamicUser=yes
-ConfigurationDirectory={name}
-StateDirectory={name}
-StateDirectoryMode=0700
-WorkingDirectory=%S/{name}
-{writable}LoadCredential=aluma-client-secret:%E/{name}/client-secret
-Environment=PYTHONFAULTHANDLER=1
-UMask=0027
-
-WatchdogSec=2min
-TimeoutStartSec=5min
-TimeoutStopSec={stop_seconds:.0f}s
-Restart=on-failure
-RestartPreventExitStatus=2 77 78
-RestartSec=5s
-{delays}
-AmbientCapabilities=
-CapabilityBoundingSet=
-DevicePolicy=closed
-KeyringMode=private
-LimitCORE=0
-LockPersonality=yes
-MemoryDenyWriteExecute=yes
-NoNewPrivileges=yes
-PrivateDevices=yes
-PrivateMounts=yes
-PrivateTmp=yes
-PrivateUsers=yes
-ProtectClock=yes
-ProtectControlGroups=yes
-ProtectHome={protect_home}
-ProtectHostname=yes
-ProtectKernelLogs=yes
-ProtectKernelModules=yes
-ProtectKernelTunables=yes
-ProtectProc=invisible
-ProtectSystem=strict
-RemoveIPC=yes
-RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
-RestrictNamespaces=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-SystemCallArchitectures=native
-SystemCallErrorNumber=EPERM
-SystemCallFilter=@system-service
-SystemCallFilter=~@privileged @resources
-
-[Install]
-WantedBy=multi-user.target
-"""
+_TEMPLATE = "aluma-async.service.in"
+_RESTART_DELAYS = "RestartSteps=8\nRestartMaxDelaySec=10min"
+_RESTART_DELAYS_VERSION = 254
+"""First version of systemd that supports growing restart delays."""
+_SETTLE_SECONDS = 90
+"""Seconds to settle all claims after the drain timeout."""
 
 
 class Host(Struct, frozen=True):
-    """The machine that a unit is for."""
+    """The machine on which the unit will run."""
 
     program: Sequence[str]
-    """How the installed program is called."""
+    """Command that starts the installed program."""
     kill: str
-    """Where ``kill`` is."""
+    """Path of ``kill``."""
     systemd: int
     """Version of systemd."""
 
@@ -104,31 +33,48 @@ class Host(Struct, frozen=True):
 def render_unit(
     host: Host, *, template: bool, config: Path | None, folders: Sequence[Path], drain_seconds: float
 ) -> str:
-    """Make the unit; ``template``: for several instances. ``folders`` are those that files go to."""
+    """Return the text of the unit file.
+
+    Args:
+        host: The machine on which the unit will run.
+        template: Render a template unit, so that several instances can run side by side.
+        config: The config file; None: ``config.toml`` in the unit's configuration folder.
+        folders: Folders of the destinations; the unit may write to the absolute ones.
+        drain_seconds: The drain timeout.
+    """
     name = "aluma-async/%i" if template else "aluma-async"
-    shown = name.replace("%i", "NAME")
+    instance_name = name.replace("%i", "NAME")
     writable = [_quote(folder) for folder in folders if folder.is_absolute()]
-    homes = [str(path) for path in (*map(Path, host.program), *folders, *([config] if config else []))]
-    return _UNIT.format(
-        option=" --template" if template else "",
-        file="aluma-async@.service" if template else "aluma-async.service",
-        example="aluma-async@NAME" if template else "aluma-async",
-        instance=" (%i)" if template else "",
-        configuration=f"/etc/{shown}",
-        state=f"/var/lib/{shown}",
-        program=" ".join(_quote(part) for part in host.program),
-        config=_quote(config) if config else f"%E/{name}/config.toml",
-        kill=host.kill,
-        name=name,
-        writable=f"ReadWritePaths={' '.join(writable)}\n" if writable else "",
-        stop_seconds=drain_seconds + _AFTER_DRAIN_SECONDS,
-        delays="RestartSteps=8\nRestartMaxDelaySec=10min\n" if host.systemd >= _GROWING_DELAYS else "",
-        # What lies in a home must be seen from there; the rest of the home stays as it is.
-        protect_home="read-only" if any(home.startswith(("/home/", "/root/")) for home in homes) else "yes",
-    )
+    paths = [str(path) for path in (*map(Path, host.program), *folders, *([config] if config else []))]
+    values = {
+        "option": " --template" if template else "",
+        "file": "aluma-async@.service" if template else "aluma-async.service",
+        "example_unit": "aluma-async@NAME" if template else "aluma-async",
+        "instance": " (%i)" if template else "",
+        "configuration_folder": f"/etc/{instance_name}",
+        "state_folder": f"/var/lib/{instance_name}",
+        "program": " ".join(_quote(part) for part in host.program),
+        "config": _quote(config) if config else f"%E/{name}/config.toml",
+        "kill": host.kill,
+        "name": name,
+        "read_write_paths": f"ReadWritePaths={' '.join(writable)}" if writable else "",
+        "stop_seconds": f"{drain_seconds + _SETTLE_SECONDS:.0f}",
+        "restart_delays": _RESTART_DELAYS if host.systemd >= _RESTART_DELAYS_VERSION else "",
+        # A program, config or destination in a home folder must be visible; the rest of the home stays read-only.
+        "protect_home": "read-only" if any(path.startswith(("/home/", "/root/")) for path in paths) else "yes",
+    }
+    return _fill_in((files("aluma_async.deploy") / _TEMPLATE).read_text("utf-8"), values)
+
+
+def _fill_in(text: str, values: Mapping[str, str]) -> str:
+    """Replace each ``@NAME@``; a line that consists of an empty one is dropped."""
+    for name in re.findall(r"^@(\w+)@$", text, re.MULTILINE):
+        if not values[name]:
+            text = text.replace(f"\n@{name}@\n", "\n")
+    return re.sub(r"@(\w+)@", lambda match: values[match[1]], text)
 
 
 def _quote(text: str | Path) -> str:
-    """Write one argument so that systemd reads it as it is."""
+    """Quote one argument for a systemd unit."""
     escaped = str(text).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
-    return f'"{escaped}"' if any(sign in escaped for sign in " '\"\\;") else escaped
+    return f'"{escaped}"' if any(character in escaped for character in " '\"\\;") else escaped
