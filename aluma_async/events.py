@@ -15,6 +15,16 @@ class Event(Struct, frozen=True):
     """Base of all events."""
 
 
+class TaskEvent(Event, frozen=True):
+    """Base of the events of one task."""
+
+    task: ExportTask
+
+
+class AttemptEnded(TaskEvent, frozen=True):
+    """Base of the events that end an attempt to export a task: afterwards it is not in progress any more."""
+
+
 class TasksListed(Event, frozen=True):
     """A listing of the tasks that wait ended well."""
 
@@ -42,99 +52,85 @@ class RowSkipped(Event, frozen=True):
     reason: str
 
 
-class TaskStarted(Event, frozen=True, gc=False):
+class TaskStarted(TaskEvent, frozen=True, gc=False):
     """A task was claimed."""
 
-    task: ExportTask
     files: int
 
 
-class ClaimRefused(Event, frozen=True):
+class ClaimRefused(AttemptEnded, frozen=True):
     """Aluma did not give us the task: somebody else has it, or it is gone."""
 
-    task: ExportTask
     error: AlumaAsyncError
 
 
-class BytesReceived(Event, frozen=True, gc=False):
+class BytesReceived(TaskEvent, frozen=True, gc=False):
     """Some bytes of a file came in: one event for each MiB or so, or each ten seconds, and one for what is left."""
 
-    task: ExportTask
     file: ExportFile
     count: int
 
 
-class FileStaged(Event, frozen=True, gc=False):
+class FileStaged(TaskEvent, frozen=True, gc=False):
     """A file is staged at the destination."""
 
-    task: ExportTask
     file: ExportFile
     size: int
 
 
-class TaskCompleted(Event, frozen=True, gc=False):
+class TaskCompleted(AttemptEnded, frozen=True, gc=False):
     """A task is exported: its files are durable and Aluma may forget it."""
 
-    task: ExportTask
     files: int
     bytes: int
     seconds: float
 
 
-class TaskCancelled(Event, frozen=True):
+class TaskCancelled(AttemptEnded, frozen=True):
     """A claim was given back after an error; the task cools down."""
 
-    task: ExportTask
     error: AlumaAsyncError
     failures: int
     retry_in: float
 
 
-class TaskParked(Event, frozen=True):
+class TaskParked(AttemptEnded, frozen=True):
     """A task is held back for long: somebody should look at it, and ``aluma-async retry`` releases it."""
 
-    task: ExportTask
     hold: HoldRecord
 
 
-class TaskReleased(Event, frozen=True):
+class TaskReleased(AttemptEnded, frozen=True):
     """A claim was given back because a run stops, or one that crashed had it; nothing is wrong with the task."""
 
-    task: ExportTask
 
-
-class TaskFailed(Event, frozen=True):
+class TaskFailed(AttemptEnded, frozen=True):
     """Aluma was told that the task failed, after what it holds was saved in the quarantine."""
 
-    task: ExportTask
     error: AlumaAsyncError
 
 
-class QuarantineFailed(Event, frozen=True):
+class QuarantineFailed(TaskEvent, frozen=True):
     """A fatal task could not be saved in the quarantine, so it was not failed but cools down for long."""
 
-    task: ExportTask
     error: AlumaAsyncError
 
 
-class ClaimLost(Event, frozen=True):
+class ClaimLost(AttemptEnded, frozen=True):
     """Complete, Cancel or Fail was refused: the claim had ended without us. Files that were saved stay."""
 
-    task: ExportTask
     error: AlumaAsyncError
 
 
-class SettlementUnconfirmed(Event, frozen=True):
+class SettlementUnconfirmed(AttemptEnded, frozen=True):
     """A task's files are safe, but Complete (or Fail) found no hearing; it is said again until it does."""
 
-    task: ExportTask
     error: AlumaAsyncError
 
 
-class FailureBreakerOpened(Event, frozen=True):
+class FailureBreakerOpened(TaskEvent, frozen=True):
     """Several tasks in a row were failed for one reason: no more are, until one is exported. They are parked."""
 
-    task: ExportTask
     error: AlumaAsyncError
 
 
@@ -161,10 +157,9 @@ class JournalDamaged(Event, frozen=True):
     path: str
 
 
-class SettlementDeferred(Event, frozen=True):
+class SettlementDeferred(AttemptEnded, frozen=True):
     """Nothing could be said about a claim for now; it is tried again later, or Aluma's time-out ends the claim."""
 
-    task: ExportTask
     error: AlumaAsyncError
 
 

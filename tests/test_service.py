@@ -14,7 +14,7 @@ from rich.console import Console as RichConsole
 
 from aluma_async import events
 from aluma_async.config import ServiceConfig
-from aluma_async.events import Event
+from aluma_async.events import AttemptEnded, Event, TaskEvent
 from aluma_async.exceptions import Unavailable
 from aluma_async.models import ExportFile, ExportTask, HoldRecord, Summary, Timestamp
 from aluma_async.service import journald
@@ -49,7 +49,7 @@ def kinds():
     return [
         kind
         for kind in vars(events).values()
-        if isinstance(kind, type) and issubclass(kind, Event) and kind is not Event
+        if isinstance(kind, type) and issubclass(kind, Event) and kind not in (Event, TaskEvent, AttemptEnded)
     ]
 
 
