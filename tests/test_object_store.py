@@ -261,7 +261,7 @@ def test_bad_keys_and_a_server_that_is_away_are_told_without_the_secret(servers,
     assert "403" in anyio.run(probe, {**servers["rclone"], "secret_access_key": "canary-wrong"})
     with buckets.rclone(tmp_path) as gone:
         pass
-    assert "Is the store up" in anyio.run(probe, gone)
+    assert "Check that the store is running" in anyio.run(probe, gone)
 
 
 def test_a_server_that_goes_away_on_the_way_costs_nothing(tmp_path):
@@ -330,7 +330,7 @@ def test_the_program_exports_to_a_bucket_and_says_if_there_is_none(cli, servers,
         assert done.returncode == 0, done.stderr
         config("bucket", "rclone")
         done = cli("check", *common, MY_SECRET=buckets.SECRET)
-        assert "warn  environment: archive: conditional puts are ignored there" in done.stdout
+        assert "warn  environment: archive: the server ignores conditional puts" in done.stdout
     found = buckets.client(servers["moto"]).list_objects_v2(Bucket="bucket", Prefix="program/")["Contents"]
     assert len([each for each in found if each["Key"].endswith(".pdf")]) == 20
 

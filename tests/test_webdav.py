@@ -266,7 +266,7 @@ def test_user_and_password_are_sent_and_told_of_if_they_are_refused(folder, tmp_
     assert "canary" not in f"{caught.value} {caught.value.hint}"
     with pytest.raises(DestinationUnavailable, match="MKCOL: Client") as caught:
         anyio.run(probe, login)
-    assert "Is the server up" in caught.value.hint
+    assert "Check that the WebDAV server is running" in caught.value.hint
 
 
 def test_a_bearer_token_is_sent_over_tls_and_the_authority_may_be_ones_own(tmp_path):

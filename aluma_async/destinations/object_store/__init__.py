@@ -1,1 +1,1 @@
-"""A bucket of an object store."""
+"""Object stores: S3, Azure Blob Storage, Google Cloud Storage."""

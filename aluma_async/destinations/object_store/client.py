@@ -1,4 +1,4 @@
-"""What a bucket needs of obstore: the store, an object put whole or in parts, and its errors made ours."""
+"""Access to an object store through obstore: opening it, conditional and multipart puts, and the mapping of errors."""
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -16,9 +16,9 @@ from aluma_async.destinations.common.spool import SpooledFile
 from aluma_async.exceptions import ConfigError, DestinationError, DestinationUnavailable
 
 MULTIPART_BYTES = 8 * 1024 * 1024
-"""Bytes above which an object goes up in parts, as no store can make conditional; each part is of this size."""
+"""Size above which an object is uploaded in parts of this size. No store can make a multipart upload conditional."""
 ERRORS = (BaseError, OSError)
-"""All that a store raises."""
+"""The exceptions that obstore raises."""
 
 _MAX_PARTS = 10_000
 _PART_CONCURRENCY = 2
@@ -26,39 +26,35 @@ _CLIENT_OPTION = re.compile(
     "allow_(http|invalid_certificates)|(connect_|read_)?timeout|default_(content_type|headers)|http[12]_\\w+|pool_\\w+"
     "|proxy_(url|ca_certificate|excludes)|root_certificate|randomize_addresses|user_agent"
 )
-"""Options that are the HTTP client's, not the store's."""
-_RETRY_CONFIG: Any = {
-    "max_retries": 3,
-    "retry_timeout": timedelta(seconds=20),
-}  # what fails for longer is tried with its task
-_REQUEST_TIMEOUT = timedelta(minutes=2)  # of one request: time for a part of ``BIG`` bytes over a slow line
+"""Options of the HTTP client; all others are options of the store."""
+# Short, because the task itself is retried if an outage lasts longer.
+_RETRY_CONFIG: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
+_REQUEST_TIMEOUT = timedelta(minutes=2)  # enough for a part of MULTIPART_BYTES over a slow line
 _STATUS = re.compile(r"status code: (\d{3})")
 _ERROR_CODE = re.compile(r"<Code>\s*(\w{1,60})\s*</Code>")
 
 
 def open_store(url: str, options: Mapping[str, Any]) -> ObjectStore:
-    """Make a store; nothing is sent yet. Raises ``ConfigError``."""
-    client: Any = {"timeout": _REQUEST_TIMEOUT} | {
-        key: value for key, value in options.items() if _CLIENT_OPTION.fullmatch(key)
-    }
+    """Open a store without sending a request. Raises ``ConfigError``."""
+    client: Any = {"timeout": _REQUEST_TIMEOUT}
+    client |= {key: value for key, value in options.items() if _CLIENT_OPTION.fullmatch(key)}
     config: Any = {key: value for key, value in options.items() if not _CLIENT_OPTION.fullmatch(key)}
     scheme = url.partition("://")[0]
     if scheme not in ("s3", "az", "gs"):
-        raise ConfigError(f"url: {scheme!r} is not supported", hint="Like s3://bucket/prefix; also az:// and gs://.")
+        raise ConfigError(f"url: {scheme!r} is not supported", hint="Use s3://bucket/prefix, az://… or gs://….")
     try:
         return from_url(url, config=config, client_options=client, retry_config=_RETRY_CONFIG)
     except (BaseError, ValueError, TypeError) as error:
-        unknown_key = re.match(
-            r"Configuration key: '\w+' is not valid", str(error)
-        )  # any other message may hold a secret
+        # Only this message is repeated, because any other may contain a secret.
+        unknown_key = re.match(r"Configuration key: '\w+' is not valid", str(error))
         raise ConfigError(
-            f"options: {unknown_key[0] if unknown_key else 'cannot be used'}",
-            hint="They are obstore's own, as text or true/false.",
+            f"options: {unknown_key[0] if unknown_key else 'obstore cannot use them'}",
+            hint="Use the option names of obstore, with text or true/false as values.",
         ) from None
 
 
 async def put_object(store: ObjectStore, key: str, data: SpooledFile, attributes: dict[str, str], mode: Any) -> None:
-    """Put an object in one request, which is not given up half-way: nobody would know whether it was carried out."""
+    """Put an object in one request. Shielded, because the outcome of a cancelled request would be unknown."""
     content = await data.read_all()
     with anyio.CancelScope(shield=True):
         await obstore.put_async(store, key, content, attributes=attributes, mode=mode, use_multipart=False)
@@ -71,9 +67,10 @@ async def put_multipart(
     attributes: dict[str, str],
     precondition: Callable[[], Awaitable[bool]],
 ) -> bool:
-    """Put an object in parts; it is there when the last one is, unless ``still`` says no: then it is given up.
+    """Put an object in parts and return whether it exists now.
 
-    What is cancelled is given up as well; no part stays.
+    The object appears with the last part. Before that, ``precondition`` is called: if it returns False, or if the
+    caller is cancelled, the upload is aborted and no part remains.
     """
     aborted, cancelled = _Aborted(), False
     error: Exception | None = None
@@ -109,7 +106,7 @@ async def put_multipart(
                     max_concurrency=_PART_CONCURRENCY,
                     use_multipart=True,
                 )
-            except Exception as raised:  # noqa: BLE001 - raised below, alone
+            except Exception as raised:  # noqa: BLE001 - raised below, outside the task group, so that it is not wrapped
                 error = raised
         if cancelled:
             await anyio.lowlevel.checkpoint()
@@ -120,24 +117,24 @@ async def put_multipart(
 
 
 class _Aborted(Exception):
-    """Makes obstore abort what it has begun."""
+    """Raised by the iterator of parts, so that obstore aborts the multipart upload."""
 
 
 def map_error(error: Exception, subject: str) -> DestinationError:
-    """Make ours of a store's error. Its own message holds addresses and names, so it is not repeated."""
+    """Return the ``DestinationError`` for an error of obstore, without its message, which contains URLs and keys."""
     text = str(error)
     status, code = _STATUS.search(text), _ERROR_CODE.search(text)
-    reason = " ".join(found[1] for found in (status, code) if found)
+    reason = " ".join(match[1] for match in (status, code) if match)
     if isinstance(error, FileNotFoundError):
         return DestinationUnavailable(
-            f"{subject}: {reason or 'not found'}", hint="Is there such a bucket (or container)?"
+            f"{subject}: {reason or 'not found'}", hint="Check that the bucket (or container) exists."
         )
     if isinstance(error, (PermissionDeniedError, UnauthenticatedError)):
         return DestinationUnavailable(
-            f"{subject}: {reason or 'refused'}", hint="Are the keys right, and may they write there?"
+            f"{subject}: {reason or 'access denied'}", hint="Check the access keys and their write permission."
         )
     if status and status[1].startswith("4") and status[1] not in ("408", "429"):
         return DestinationError(f"{subject}: {reason}")
     if not status:
-        reason = "no answer"
-    return DestinationUnavailable(f"{subject}: {reason}", hint="Is the store up, and are url and options right?")
+        reason = "no response"
+    return DestinationUnavailable(f"{subject}: {reason}", hint="Check that the store is running, and url and options.")

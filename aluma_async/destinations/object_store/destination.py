@@ -1,8 +1,9 @@
-"""``ObjectStoreDestination``: files as objects in a bucket of S3, Azure Blob, Google Cloud Storage or their like.
+"""``ObjectStoreDestination``: files as objects in a bucket of S3, Azure Blob Storage or Google Cloud Storage.
 
-Files are staged on this machine, and put into the bucket together at the end: data first, each object whole or
-not at all. A bucket knows no transaction over several objects: if one of them fails, those that are new are
-deleted again. Whose an object is stands in its metadata; a server that loses metadata makes it nobody's.
+Files are staged on this machine, and uploaded together when the delivery commits: all files first, then the
+manifest. Each object appears completely or not at all. A bucket has no transaction over several objects: if one
+upload fails, the new objects are deleted again. The metadata of an object names the task that owns it; if a server
+loses metadata, its objects have no owner, and are treated as those of another task.
 """
 
 import mimetypes
@@ -22,7 +23,7 @@ from obstore.exceptions import AlreadyExistsError, PreconditionError
 
 from aluma_async.config.redaction import redact_url
 from aluma_async.destinations.common.conflicts import OnConflict, candidate_paths
-from aluma_async.destinations.common.manifest import StoredFile, manifest_file, render_manifest
+from aluma_async.destinations.common.publishing import publish_task
 from aluma_async.destinations.common.spool import Spool, SpooledFile
 from aluma_async.destinations.object_store.client import (
     ERRORS,
@@ -32,46 +33,50 @@ from aluma_async.destinations.object_store.client import (
     put_multipart,
     put_object,
 )
-from aluma_async.exceptions import DestinationError, primary_error
-from aluma_async.models import Claim
-from aluma_async.policy.naming import INTERNAL_FOLDER, PathParts, as_object_key, plan_paths
+from aluma_async.exceptions import DestinationError
+from aluma_async.models import Claim, ExportFile
+from aluma_async.policy.naming import INTERNAL_FOLDER, PathParts, as_object_key
 
 _MARKER_KEY = f"{INTERNAL_FOLDER}/mark"
 _MAX_KEY_BYTES = 1024
-"""Bytes in the name of an object, its prefix included: the limit of S3 and of Google."""
+"""Length of an object's key including the prefix: the limit of S3 and of Google Cloud Storage."""
 _CONCURRENCY, _MULTIPART_CONCURRENCY = 16, 4
-"""Objects that are put at a time; big ones need memory."""
+"""Uploads at a time. Fewer multipart uploads, because each holds several parts in memory."""
 _ATTEMPTS = 10
-"""At one name, while somebody else changes it."""
+"""Attempts to put one object while another process keeps changing it."""
 
 
 class _ExistingObject(Struct, frozen=True):
-    """An object that has the name already."""
+    """What is known of an object that has the wanted key."""
 
     task: str
     sha256: str
     version: Any
-    """What a conditional put names it by."""
+    """The version for the condition of a put."""
 
 
 class _Upload(Struct, frozen=True):
-    """One file on its way into the bucket."""
+    """A file that is uploaded."""
 
     number: int
-    path: PathParts
     data: SpooledFile
     attributes: dict[str, str]
 
 
 class ObjectStoreDestination:
-    """A bucket, or what is below a prefix in it: ``s3://bucket/prefix``, ``az://…``, ``gs://…``.
+    """A bucket, or the part of it below a prefix.
 
-    ``options`` are obstore's own: of the store, and of its HTTP client. ``on_conflict`` says what becomes of a file
-    whose name another task's object has; ``manifest`` adds one that is put last. Big files are staged in ``spool``.
+    Where the server honours conditional puts, objects of other tasks and programs are never replaced. Where it does
+    not, and for files above ``MULTIPART_BYTES``, the key is looked up before the put: two processes that use the same
+    key at the same instant may then overwrite each other.
 
-    Where the server honours conditional puts nobody else's object is ever replaced; where it does not
-    (``conditional`` tells, once it was probed) names are looked up first, and two processes that want one name in
-    one instant may meet. So may files above ``BIG`` bytes, which go up in parts.
+    Args:
+        url: ``s3://bucket/prefix``, ``az://container/prefix`` or ``gs://bucket/prefix``.
+        options: obstore's options for the store and for its HTTP client.
+        on_conflict: keep both objects under different keys, overwrite, or fail if another task's object has the key.
+        manifest: put a manifest for each task, after its files.
+        spool: folder in which big files are staged. None: the system's folder for temporary files.
+        now: clock for the manifest, in seconds since 1970.
     """
 
     def __init__(
@@ -89,12 +94,12 @@ class ObjectStoreDestination:
         self._manifest, self._now = manifest, now
         self._max_path_bytes = max(_MAX_KEY_BYTES - len(url.encode()), _MAX_KEY_BYTES // 2)
         self._slots, self._multipart_slots = anyio.Semaphore(_CONCURRENCY), anyio.Semaphore(_MULTIPART_CONCURRENCY)
-        self._name_locks: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
+        self._key_locks: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
         self.conditional: bool | None = None
-        """Whether the server honours conditional puts; None: not known yet."""
+        """Whether the server honours conditional puts. None: not probed yet."""
 
     async def probe(self) -> None:
-        """Put a mark only if it is not there, twice: the second time has to be refused, if conditions are honoured."""
+        """Put the marker object twice, on condition that it does not exist: the second put must be refused."""
         try:
             for _ in range(2):
                 await obstore.put_async(self._store, _MARKER_KEY, b"aluma-async was here", mode="create")
@@ -106,77 +111,73 @@ class ObjectStoreDestination:
 
     @property
     def warning(self) -> str:
-        """What an operator should know of the server, once it was probed."""
+        """The limitation that the last probe found; empty if there is none."""
         if self.conditional is not False:
             return ""
-        return "conditional puts are ignored there: let no two exporters write below one prefix"
+        return "the server ignores conditional puts: use each prefix with one exporter only"
 
     @asynccontextmanager
     async def open(self, claim: Claim) -> AsyncIterator[Spool]:
-        """Begin to deliver: files are staged, and put into the bucket at the end."""
+        """Open a delivery: files are staged, and uploaded when the block is left."""
         with Spool(self._spool) as spool:
             yield spool
             if self.conditional is None:
                 await self.probe()
-            await self._publish(claim, spool)
+            new: dict[str, _Upload] = {}
+            await publish_task(
+                claim,
+                spool,
+                publish=partial(self._put, claim, new, set()),
+                roll_back=partial(self._roll_back, new),
+                now=self._now if self._manifest else None,
+            )
 
-    async def _publish(self, claim: Claim, spool: Spool) -> None:
-        files = claim.spec.files
-        paths = list(plan_paths((*files, manifest_file(claim))).values())
-        new: dict[str, _Upload] = {}
-        keys: dict[str, int] = {}
-        try:
-            async with anyio.create_task_group() as group:
-                for file, path in zip(files, paths, strict=False):
-                    group.start_soon(self._put, claim, _upload(claim, file.number, path, spool[file]), new, keys)
-            if self._manifest:
-                where = {number: key for key, number in keys.items()}
-                stored = [StoredFile(file, where[file.number], spool[file].size, spool[file].sha256) for file in files]
-                data = SpooledFile.from_bytes(render_manifest(claim, stored, self._now()))
-                await self._put(claim, _upload(claim, -1, paths[-1], data), new, keys)
-        except BaseException as error:
-            with anyio.CancelScope(shield=True):
-                await self._roll_back(new)
-            if isinstance(error, BaseExceptionGroup):
-                raise primary_error(error) from None
-            raise
-
-    async def _put(self, claim: Claim, upload: _Upload, new: dict[str, _Upload], keys: dict[str, int]) -> None:
-        async with self._slots if upload.data.size <= MULTIPART_BYTES else self._multipart_slots:
-            subject = f"{self._url}: task {claim.task.id}: file {upload.number}"
-            for path in candidate_paths(upload.path, claim.task.id, self._on_conflict, subject):
-                key = as_object_key(path, self._max_path_bytes)
-                async with self._name_locks.setdefault(key, anyio.Lock()):
+    async def _put(
+        self,
+        claim: Claim,
+        new: dict[str, _Upload],
+        used_keys: set[str],
+        file: ExportFile,
+        path: PathParts,
+        data: SpooledFile,
+    ) -> str:
+        """Put a file under the first key that is free or its task's own, and return the key."""
+        upload = _make_upload(claim, file.number, path, data)
+        subject = f"{self._url}: task {claim.task.id}: file {file.number}"
+        async with self._slots if data.size <= MULTIPART_BYTES else self._multipart_slots:
+            for candidate in candidate_paths(path, claim.task.id, self._on_conflict, subject):
+                key = as_object_key(candidate, self._max_path_bytes)
+                async with self._key_locks.setdefault(key, anyio.Lock()):
                     try:
-                        if key not in keys and await self._put_at(key, upload, new):
-                            keys[key] = upload.number
-                            return
+                        if key not in used_keys and await self._put_at(key, upload, new):
+                            used_keys.add(key)
+                            return key
                     except ERRORS as error:
                         raise map_error(error, subject) from error
+        raise AssertionError("candidate_paths ended")
 
     async def _put_at(self, key: str, upload: _Upload, new: dict[str, _Upload]) -> bool:
-        """Put an object under a name; False if that is another's."""
+        """Put an object under a key; return False if the key belongs to another task or program."""
         conditional = self.conditional and upload.data.size <= MULTIPART_BYTES
         existing = None if conditional else await self._head(key)
         for _ in range(_ATTEMPTS):
             if existing and existing.task != upload.attributes["task"] and self._on_conflict != "overwrite":
                 return False
             if not existing:
-                new[key] = upload  # from here on it may be there
+                new[key] = upload  # before the request, because it may take effect even if it fails
             try:
                 if upload.data.size <= MULTIPART_BYTES:
                     mode = (existing.version if existing else "create") if conditional else "overwrite"
                     await put_object(self._store, key, upload.data, upload.attributes, mode)
                     return True
-                if await put_multipart(
-                    self._store, key, upload.data, upload.attributes, partial(self._is_unchanged, key, existing)
-                ):
+                is_unchanged = partial(self._is_unchanged, key, existing)
+                if await put_multipart(self._store, key, upload.data, upload.attributes, is_unchanged):
                     return True
             except (AlreadyExistsError, PreconditionError):
                 pass
             new.pop(key, None)
             existing = await self._head(key)
-        raise DestinationError(f"{self._url}: file {upload.number}: somebody else goes on changing its object")
+        raise DestinationError(f"{self._url}: file {upload.number}: another process keeps changing the object")
 
     async def _head(self, key: str) -> _ExistingObject | None:
         try:
@@ -192,30 +193,23 @@ class ObjectStoreDestination:
         return await self._head(key) == expected
 
     async def _roll_back(self, new: Mapping[str, _Upload]) -> None:
-        """Delete what is new, as far as it can be reached; what stays is replaced by the task's next attempt."""
+        """Delete the new objects while the store responds. The task's next attempt replaces those that remain."""
         for key, upload in new.items():
             try:
                 existing = await self._head(key)
-                if existing and (existing.task, existing.sha256) == (
-                    upload.attributes["task"],
-                    upload.attributes["sha256"],
-                ):
+                owner = upload.attributes["task"], upload.attributes["sha256"]
+                if existing and (existing.task, existing.sha256) == owner:
                     await obstore.delete_async(self._store, key)
             except ERRORS:
                 return
 
 
-def _upload(claim: Claim, number: int, path: PathParts, data: SpooledFile) -> _Upload:
+def _make_upload(claim: Claim, number: int, path: PathParts, data: SpooledFile) -> _Upload:
     content_type = mimetypes.guess_type(path[-1])[0] or "application/octet-stream"
     metadata = {"task": claim.task.id, "project": claim.task.project_id, "sha256": data.sha256}
-    return _Upload(
-        number,
-        path,
-        data,
-        {"Content-Type": content_type, **{name: _header_safe(text) for name, text in metadata.items()}},
-    )
+    return _Upload(number, data, {"Content-Type": content_type} | {k: _header_safe(v) for k, v in metadata.items()})
 
 
 def _header_safe(text: str) -> str:
-    """Metadata travels in headers."""
+    """Percent-encode a value, because metadata is sent in HTTP headers."""
     return quote(text, safe="/:@ ", errors="replace")

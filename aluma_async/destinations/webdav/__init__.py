@@ -1,1 +1,1 @@
-"""A folder on a WebDAV server."""
+"""WebDAV servers."""

@@ -1,4 +1,4 @@
-"""``Dav``: the verbs of WebDAV (RFC 4918) that are needed, with what a server's answers mean for us."""
+"""``WebDavClient``: the WebDAV methods (RFC 4918) that the destination uses; maps responses to errors."""
 
 import re
 from collections.abc import AsyncIterator, Container, Mapping, Sequence
@@ -20,11 +20,11 @@ from aluma_async.exceptions import DestinationError, DestinationUnavailable
 from aluma_async.policy.naming import INTERNAL_FOLDER
 
 Path: TypeAlias = Sequence[str]
-"""Below the root, part by part."""
+"""The parts of a path below the root."""
 
-_KEEP_ALIVE_SECONDS = 15.0  # shorter than what load balancers grant
+_KEEP_ALIVE_SECONDS = 15.0  # less than the idle time-out of common load balancers
 _RESPONSE_SECONDS = 120.0
-"""A server may copy or scan a big file when it is put or moved."""
+"""Longest wait for a response: a server may copy or scan a big file on PUT and MOVE."""
 _SUCCESS = (200, 201, 204)
 _COLLECTION = re.compile(rb"resourcetype[^>]*>\s*<[^/>]*collection")
 _HREF = re.compile(r"href[^>]*>\s*([^<]*?)/?\s*<")
@@ -32,13 +32,13 @@ _LAST_MODIFIED = re.compile(r"getlastmodified[^>]*>\s*([^<]*?)\s*<")
 _MOVED = (301, 308)
 _NOT_FOUND, _NOT_ALLOWED, _CONFLICT, _PRECONDITION_FAILED, _LOCKED = 404, 405, 409, 412, 423
 _LOCKED_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""Pauses, as long as a name is locked: some servers lock what another request is at work on."""
+"""Delays between attempts while a path is locked: some servers lock a path during another request."""
 
 
 def open_session(headers: Mapping[str, str], ca_file: FilePath | None = None) -> aiohttp.ClientSession:
-    """Make a session that sends ``headers`` with each request; ``ca_file`` names further authorities (PEM).
+    """Open a session that sends ``headers`` with each request. The caller closes it.
 
-    Raises ``ConfigError``. It has to be closed.
+    ``ca_file`` contains additional certificate authorities (PEM). Raises ``ConfigError``.
     """
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=ssl_context(ca_file), keepalive_timeout=_KEEP_ALIVE_SECONDS),
@@ -49,29 +49,29 @@ def open_session(headers: Mapping[str, str], ca_file: FilePath | None = None) ->
 
 
 class WebDavClient:
-    """What is below one URL. ``session`` sends the credentials, and may be used for nothing else."""
+    """Sends requests for paths below ``url``; ``session`` adds the credentials, so nothing else may use it."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
         self.url = url.rstrip("/")
-        self._mkcol_lock = anyio.Lock()  # two who make one collection at once would meet
+        self._mkcol_lock = anyio.Lock()  # concurrent requests for one collection could fail
         self._known_collections: set[tuple[str, ...]] = set()
-        """Collections that are there, as far as we know."""
+        """Collections that existed when they were last used."""
 
     async def put(self, path: Path, data: SpooledFile) -> None:
-        """Write a file, or write it anew."""
+        """Create or replace a file."""
         headers = {"Content-Length": str(data.size), "Content-Type": "application/octet-stream"}
         body = _Body(data) if data.size > BLOCK else await data.read_all()
         await self._send("PUT", path, _SUCCESS, headers=headers, data=body)
 
     async def move(self, source: Path, target: Path, *, overwrite: bool, method: str = "MOVE") -> bool:
-        """Give a file another name; False if something has that name, and must not be replaced."""
+        """Move (or COPY) a file; return False if the target exists and ``overwrite`` is False."""
         headers = {"Destination": str(self._url(target)), "Overwrite": "T" if overwrite else "F"}
         status, _ = await self._send(method, source, (*_SUCCESS, _PRECONDITION_FAILED), headers=headers)
         return status != _PRECONDITION_FAILED
 
     async def mkcol(self, *path: str) -> bool:
-        """Make a collection, unless it is there; False if a file has its name."""
+        """Create a collection if it does not exist; return False if a file has its name."""
         if path in self._known_collections:
             return True
         async with self._mkcol_lock:
@@ -82,40 +82,42 @@ class WebDavClient:
         return True
 
     async def is_collection(self, path: Path) -> bool:
-        """Whether files may be in it; what is led to the address with a slash, or tells nothing, is taken for one."""
-        accepted_statuses = (207, *_MOVED, _NOT_FOUND, _NOT_ALLOWED)
-        status, body = await self._send("PROPFIND", path, accepted_statuses, headers={"Depth": "0"})
+        """Return whether a path is a collection; also True if the server redirects it or refuses to list it."""
+        accepted = (207, *_MOVED, _NOT_FOUND, _NOT_ALLOWED)
+        status, body = await self._send("PROPFIND", path, accepted, headers={"Depth": "0"})
         return status != _NOT_FOUND and (status != 207 or bool(_COLLECTION.search(body)))
 
     def clear_cache(self) -> None:
-        """Take no collection for known any more."""
+        """Forget which collections exist."""
         self._known_collections.clear()
 
     async def read(self, path: Path) -> str | None:
-        """Return what a small file of ours holds; None if it is not there."""
+        """Return the text of a small internal file; None if it does not exist."""
         status, text = await self._send("GET", path, (200, _NOT_FOUND))
         return text.decode(errors="replace") if status == 200 else None
 
     async def exists(self, path: Path) -> bool:
-        """Whether something has that name."""
-        status, _ = await self._send(
-            "HEAD", path, (*_SUCCESS, *_MOVED, _NOT_FOUND, _NOT_ALLOWED)
-        )  # of a collection, maybe
+        """Return whether a file or collection exists."""
+        accepted = (*_SUCCESS, *_MOVED, _NOT_FOUND, _NOT_ALLOWED)  # some servers redirect or refuse for a collection
+        status, _ = await self._send("HEAD", path, accepted)
         return status != _NOT_FOUND
 
     async def modified_times(self, path: Path) -> dict[str, float]:
-        """Tell when each file in a collection was last changed, in seconds since 1970; of very many, some."""
+        """Return the modification time of each file in a collection, in seconds since 1970.
+
+        Incomplete for a very large collection, because only the first part of the response is read.
+        """
         _, body = await self._send("PROPFIND", (*path, ""), (207,), headers={"Depth": "1"})
         modified = {}
         for entry in body.decode(errors="replace").split("response>"):
-            name, timestamp = _HREF.search(entry), _LAST_MODIFIED.search(entry)
+            href, timestamp = _HREF.search(entry), _LAST_MODIFIED.search(entry)
             with suppress(ValueError):
-                if name and timestamp:
-                    modified[unquote(name[1].rpartition("/")[2])] = parsedate_to_datetime(timestamp[1]).timestamp()
+                if href and timestamp:
+                    modified[unquote(href[1].rpartition("/")[2])] = parsedate_to_datetime(timestamp[1]).timestamp()
         return modified
 
     async def delete(self, path: Path) -> None:
-        """Delete a file, if it is there."""
+        """Delete a file if it exists."""
         await self._send("DELETE", path, (*_SUCCESS, _NOT_FOUND))
 
     def _url(self, path: Path) -> URL:
@@ -130,7 +132,7 @@ class WebDavClient:
         headers: dict[str, str] | None = None,
         data: object = None,
     ) -> tuple[int, bytes]:
-        for pause in (*_LOCKED_SECONDS, None):
+        for delay in (*_LOCKED_SECONDS, None):
             try:
                 async with self._session.request(
                     method, self._url(path), headers=headers, data=data, allow_redirects=False
@@ -139,24 +141,24 @@ class WebDavClient:
                     while len(body) < BLOCK and (chunk := await response.content.read(BLOCK)):
                         body += chunk
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                # The message of an error may hold addresses, and so names from documents.
+                # Only the type, because the message may contain URLs, and so names from documents.
                 raise DestinationUnavailable(
-                    f"{self.url}: {method}: {type(error).__name__}", hint="Is the server up, and is the url right?"
+                    f"{self.url}: {method}: {type(error).__name__}",
+                    hint="Check that the WebDAV server is running and that the url is right.",
                 ) from error
             if status in accepted_statuses:
                 return status, body
-            if status != _LOCKED or pause is None:
+            if status != _LOCKED or delay is None:
                 self.clear_cache()
                 internal = method != "MOVE" and (*path, "")[0] in ("", INTERNAL_FOLDER)
-                raise _map_error(
-                    status, f"{self.url}: {method}: {status} {response.reason or ''}".rstrip(), internal=internal
-                )
-            await anyio.sleep(pause)
-        raise AssertionError  # the last pause is None
+                message = f"{self.url}: {method}: {status} {response.reason or ''}".rstrip()
+                raise _map_error(status, message, internal=internal)
+            await anyio.sleep(delay)
+        raise AssertionError("the last delay is None")
 
 
 class _Body:
-    """The bytes of a file; begun anew for each request, since aiohttp repeats a PUT whose connection breaks."""
+    """The content of a file. Restarts for each request, because aiohttp repeats a PUT whose connection breaks."""
 
     def __init__(self, data: SpooledFile) -> None:
         self._data = data.data
@@ -167,14 +169,14 @@ class _Body:
             yield chunk
 
 
-def _map_error(status: int, subject: str, *, internal: bool) -> DestinationError:
-    """Make ours of an answer that says no; what is refused under a name of ours is refused to everybody."""
+def _map_error(status: int, message: str, *, internal: bool) -> DestinationError:
+    """Return the error for a response; a refusal of an internal path concerns all tasks, not only one file."""
     if status == 401 or (status == 403 and internal):
-        return DestinationUnavailable(subject, hint="Are user and password (or token) right, and may they write there?")
+        return DestinationUnavailable(message, hint="Check the user and password (or token) and the write permission.")
     if internal and (status in (_NOT_FOUND, _NOT_ALLOWED, _CONFLICT) or 300 <= status < 400):
-        return DestinationUnavailable(subject, hint="Is the url that of a WebDAV folder, whose parent is there?")
+        return DestinationUnavailable(message, hint="Check that the url is a WebDAV folder and that its parent exists.")
     if status == 507:
-        return DestinationUnavailable(subject, hint="Is there space left?")
+        return DestinationUnavailable(message, hint="Free space on the WebDAV server.")
     if status >= 500 or status in (408, 429):
-        return DestinationUnavailable(subject, hint="Is the server well?")
-    return DestinationError(subject, hint="The server's own log may tell why it takes no such file.")
+        return DestinationUnavailable(message, hint="Check that the WebDAV server is healthy.")
+    return DestinationError(message, hint="Look into the log of the WebDAV server for the reason.")

@@ -1,17 +1,18 @@
 """``WebDavDestination``: files on a WebDAV server (Nextcloud, SharePoint and most document management systems).
 
-Files are staged on this machine, put below ``.aluma-async`` on the server, and moved into place together at the
-end: a final name appears only with complete content. Whose a name is stands in a small file below
-``.aluma-async/owners``, which one task only can make (``Overwrite: F``). What a crash leaves on its way is
-removed a day later.
+Files are staged on this machine, uploaded to ``.aluma-async/staging`` on the server, and moved to their final paths
+when the delivery commits: a final name appears only with complete content. A small file in ``.aluma-async/owners``
+records which task owns a final path; only one task can create it (``Overwrite: F``). The probe removes staged files
+of crashed runs after a day.
 """
 
 import hashlib
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -22,45 +23,59 @@ from msgspec import Struct
 
 from aluma_async.destinations.common.chunks import BLOCK
 from aluma_async.destinations.common.conflicts import OnConflict, candidate_paths
-from aluma_async.destinations.common.manifest import StoredFile, manifest_file, render_manifest
+from aluma_async.destinations.common.publishing import publish_task
 from aluma_async.destinations.common.spool import Spool, SpooledFile
 from aluma_async.destinations.webdav.client import WebDavClient
-from aluma_async.exceptions import DestinationError, primary_error
-from aluma_async.models import Claim
-from aluma_async.policy.naming import INTERNAL_FOLDER, PathParts, collision_key, plan_paths
+from aluma_async.exceptions import DestinationError
+from aluma_async.models import Claim, ExportFile
+from aluma_async.policy.naming import INTERNAL_FOLDER, PathParts, collision_key
 
 _CONCURRENCY = 8
-"""Requests at a time."""
+"""Files at a time."""
 _STALE_SECONDS = 24 * 3600.0
-"""What is on its way for so long is not: no claim lasts that long."""
+"""Age above which a staged file is left over from a crash, because no claim lasts that long."""
 _STAGED_NAME = re.compile(r"[0-9a-f]{16}[-.]")
 _STAGING, _OWNERS = (INTERNAL_FOLDER, "staging"), (INTERNAL_FOLDER, "owners")
 
 
-class _StagedUpload(Struct, frozen=True):
-    """A file of a task that is on the server, but not in its place."""
-
-    task: str
-    subject: str
-    wanted: PathParts
-    staged: PathParts
-    record: PathParts
-    """A file that holds the task's id."""
-
-
 class _PublishedFile(Struct, frozen=True):
-    """A file that is in its place, or may be, where nothing was."""
+    """A file that was moved, or may have been, to a path where nothing existed."""
 
     staged: PathParts
     final: PathParts
     owner: PathParts
 
 
-class WebDavDestination:
-    """What is below ``url``; ``session`` sends the credentials for it, and nothing else may use it.
+class _StagedUpload(Struct):
+    """The files of one task on the server."""
 
-    ``on_conflict`` says what becomes of a file whose name another task's file has; ``manifest`` adds one that is put
-    into its place last. Big files are staged in ``spool``.
+    task_id: str
+    prefix: str
+    """Begins the names of the task's staged files."""
+    staged: list[PathParts]
+    new: list[_PublishedFile]
+    used_keys: set[str]
+    """The ``collision_key`` of each final path that a file of this task has."""
+
+    @property
+    def owner_record(self) -> PathParts:
+        """The staged file that contains the task's id."""
+        return (*_STAGING, f"{self.prefix}.owner")
+
+    def staged_path(self, file: ExportFile) -> PathParts:
+        return (*_STAGING, f"{self.prefix}-{file.number}.part")
+
+
+class WebDavDestination:
+    """A folder on a WebDAV server.
+
+    Args:
+        session: sends the credentials with each request, so nothing else may use it.
+        url: the folder. It is created if its parent exists.
+        on_conflict: keep both files under different names, overwrite, or fail if another task's file has the name.
+        manifest: publish a manifest for each task, after its files.
+        spool: folder in which big files are staged. None: the system's folder for temporary files.
+        now: clock for the manifest and the age of staged files, in seconds since 1970.
     """
 
     def __init__(
@@ -77,14 +92,15 @@ class WebDavDestination:
         self._on_conflict, self._spool = on_conflict, spool
         self._manifest, self._now = manifest, now
         self._slots = anyio.Semaphore(_CONCURRENCY)
-        self._name_locks: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
-        self._token, self._numbers = secrets.token_hex(8), count(1)  # no two processes may stage under one name
+        self._path_locks: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
+        # The token keeps the names of staged files unique among processes.
+        self._token, self._numbers = secrets.token_hex(8), count(1)
 
     async def probe(self) -> None:
-        """Make what is missing, sweep what crashed runs left, and write a file to see whether that goes."""
+        """Create missing folders, remove staged files of crashed runs, and write a file."""
         self._client.clear_cache()
         await self._ensure_folders()
-        with suppress(DestinationError):  # not every server lists
+        with suppress(DestinationError):  # some servers do not list folders
             for name, modified_at in (await self._client.modified_times(_STAGING)).items():
                 if _STAGED_NAME.match(name) and modified_at < self._now() - _STALE_SECONDS:
                     await self._client.delete((*_STAGING, name))
@@ -94,112 +110,95 @@ class WebDavDestination:
 
     @asynccontextmanager
     async def open(self, claim: Claim) -> AsyncIterator[Spool]:
-        """Begin to deliver: files are staged, and go to the server at the end."""
+        """Open a delivery: files are staged on this machine, and published on the server when the block is left."""
         with Spool(self._spool) as spool:
             yield spool
-            await self._publish(claim, spool)
-
-    async def _publish(self, claim: Claim, spool: Spool) -> None:
-        files, prefix = claim.spec.files, f"{self._token}-{next(self._numbers)}"
-        files_with_manifest = (*files, manifest_file(claim))
-        record = (*_STAGING, f"{prefix}.owner")
-        uploads = []
-        for file, path in zip(files_with_manifest, plan_paths(files_with_manifest).values(), strict=True):
-            subject = f"{self._client.url}: task {claim.task.id}: file {file.number}"
-            uploads.append(
-                _StagedUpload(claim.task.id, subject, path, (*_STAGING, f"{prefix}-{file.number}.part"), record)
-            )
-        new: list[_PublishedFile] = []
-        places: dict[str, tuple[PathParts, PathParts]] = {}
-        await self._ensure_folders()
-        try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(
-                    self._stage, record, SpooledFile.from_bytes(claim.task.id.encode(errors="surrogatepass"))
+            await self._ensure_folders()
+            upload = _StagedUpload(claim.task.id, f"{self._token}-{next(self._numbers)}", [], [], set())
+            try:
+                await publish_task(
+                    claim,
+                    spool,
+                    stage=partial(self._stage, upload),
+                    publish=partial(self._publish_file, upload),
+                    roll_back=partial(self._roll_back, upload),
+                    now=self._now if self._manifest else None,
                 )
-                for file, upload in zip(files, uploads, strict=False):
-                    group.start_soon(self._stage, upload.staged, spool[file])
-            async with anyio.create_task_group() as group:
-                for upload in uploads[:-1]:
-                    group.start_soon(self._publish_file, upload, new, places)
-            if self._manifest:
-                finals = dict(places.values())
-                stored = [
-                    StoredFile(file, "/".join(finals[upload.staged]), spool[file].size, spool[file].sha256)
-                    for file, upload in zip(files, uploads, strict=False)
-                ]
-                await self._stage(
-                    uploads[-1].staged, SpooledFile.from_bytes(render_manifest(claim, stored, self._now()))
-                )
-                await self._publish_file(uploads[-1], new, places)
-        except BaseException as error:
-            with anyio.CancelScope(shield=True):
-                await self._roll_back(new, [upload.staged for upload in uploads])
-            if isinstance(error, BaseExceptionGroup):
-                raise primary_error(error) from None
-            raise
-        finally:
-            with anyio.CancelScope(shield=True), suppress(DestinationError):
-                await self._client.delete(record)
+            finally:
+                with anyio.CancelScope(shield=True), suppress(DestinationError):
+                    await self._client.delete(upload.owner_record)
 
     async def _ensure_folders(self) -> None:
         for path in ((), _STAGING[:1], _STAGING, _OWNERS):
             if not await self._client.mkcol(*path):
-                raise DestinationError(f"{self._client.url}: a file has the name of our folder {'/'.join(path)}")
+                raise DestinationError(f"{self._client.url}: the internal folder {'/'.join(path)} is a file")
 
-    async def _stage(self, path: PathParts, data: SpooledFile) -> None:
+    async def _stage(self, upload: _StagedUpload, files: Sequence[tuple[ExportFile, SpooledFile]]) -> None:
+        """Upload files under temporary names; with the first ones, also the record of their owner."""
+        async with anyio.create_task_group() as group:
+            if not upload.staged:
+                owner = SpooledFile.from_bytes(upload.task_id.encode(errors="surrogatepass"))
+                group.start_soon(self._put, upload.owner_record, owner)
+            for file, data in files:
+                path = upload.staged_path(file)
+                upload.staged.append(path)
+                group.start_soon(self._put, path, data)
+
+    async def _put(self, path: PathParts, data: SpooledFile) -> None:
         async with self._slots:
-            # A server may carry out what was given up, after we deleted it; a big file is then swept a day later.
+            # The server may execute a cancelled PUT after the roll-back deleted the file. So a small upload is never
+            # cancelled; what remains of a big one is removed by the probe after a day.
             with anyio.CancelScope(shield=data.size <= BLOCK):
                 await self._client.put(path, data)
 
-    async def _publish_file(
-        self, file: _StagedUpload, new: list[_PublishedFile], places: dict[str, tuple[PathParts, PathParts]]
-    ) -> None:
+    async def _publish_file(self, upload: _StagedUpload, file: ExportFile, path: PathParts, _: SpooledFile) -> str:
+        """Move a staged file to the first path that is free or its task's own, and return the path."""
+        subject = f"{self._client.url}: task {upload.task_id}: file {file.number}"
         async with self._slots:
             folder: PathParts = ()
-            for part in file.wanted[:-1]:
-                for (name,) in candidate_paths((part,), file.task, self._on_conflict, file.subject):
+            for part in path[:-1]:
+                for (name,) in candidate_paths((part,), upload.task_id, self._on_conflict, subject):
                     if await self._client.mkcol(*folder, name):
                         folder = (*folder, name)
                         break
-            for final in candidate_paths((*folder, file.wanted[-1]), file.task, self._on_conflict, file.subject):
+            for final in candidate_paths((*folder, path[-1]), upload.task_id, self._on_conflict, subject):
                 key = collision_key(final)
-                async with self._name_locks.setdefault(key, anyio.Lock()):
-                    with anyio.CancelScope(shield=True):  # a move is not given up half-way
-                        if key not in places and await self._publish_at(final, file, new):
-                            places[key] = (file.staged, final)
-                            return
+                async with self._path_locks.setdefault(key, anyio.Lock()):
+                    # Shielded, because the outcome of a cancelled MOVE would be unknown.
+                    with anyio.CancelScope(shield=True):
+                        if key not in upload.used_keys and await self._publish_at(final, upload, file):
+                            upload.used_keys.add(key)
+                            return "/".join(final)
+        raise AssertionError("candidate_paths ended")
 
-    async def _publish_at(self, final: PathParts, file: _StagedUpload, new: list[_PublishedFile]) -> bool:
-        """Move a file to a name; False if that is another's."""
+    async def _publish_at(self, final: PathParts, upload: _StagedUpload, file: ExportFile) -> bool:
+        """Move a staged file to a path; return False if the path belongs to another task or program."""
+        staged = upload.staged_path(file)
         digest = hashlib.sha256(collision_key(final).encode()).hexdigest()
         owner = (*_OWNERS, digest[:2], digest[2:40])
         owner_id = await self._client.read(owner)
         if owner_id is None and not await self._client.exists(final):
             await self._client.mkcol(*owner[:-1])
-            if await self._client.move(file.record, owner, overwrite=False, method="COPY"):
-                published = _PublishedFile(file.staged, final, owner)
-                new.append(published)
-                if await self._client.move(file.staged, final, overwrite=False):
+            if await self._client.move(upload.owner_record, owner, overwrite=False, method="COPY"):
+                published = _PublishedFile(staged, final, owner)
+                upload.new.append(published)
+                if await self._client.move(staged, final, overwrite=False):
                     return True
-                new.remove(published)  # somebody else put something there just now
+                upload.new.remove(published)  # another program created a file there in the meantime
                 await self._client.delete(owner)
             else:
                 owner_id = await self._client.read(owner)
-        if owner_id != file.task and self._on_conflict != "overwrite":
+        if owner_id != upload.task_id and self._on_conflict != "overwrite":
             return False
-        # To replace a collection is to delete all that is in it.
-        return not await self._client.is_collection(final) and await self._client.move(
-            file.staged, final, overwrite=True
-        )
+        # Never replace a collection, because that would delete everything in it.
+        return not await self._client.is_collection(final) and await self._client.move(staged, final, overwrite=True)
 
-    async def _roll_back(self, new: Sequence[_PublishedFile], staged: Iterable[PathParts]) -> None:
-        """Delete what is new, as far as the server is there; what stays is replaced by the task's next attempt."""
+    async def _roll_back(self, upload: _StagedUpload) -> None:
+        """Delete the new files while the server responds. The task's next attempt replaces those that remain."""
         with suppress(DestinationError):
-            for published in new:
+            for published in upload.new:
                 if not await self._client.exists(published.staged):
                     await self._client.delete(published.final)
                 await self._client.delete(published.owner)
-            for path in staged:
+            for path in upload.staged:
                 await self._client.delete(path)

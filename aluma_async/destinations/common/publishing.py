@@ -1,0 +1,69 @@
+"""The order in which the files of a task are published on a server: all files, then the manifest, or nothing.
+
+Used by destinations without transactions. The caller supplies the steps; this module fixes their order, and rolls
+back if one of them fails or is cancelled.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
+
+import anyio
+
+from aluma_async.destinations.common.manifest import StoredFile, manifest_file, render_manifest
+from aluma_async.destinations.common.spool import Spool, SpooledFile
+from aluma_async.exceptions import primary_error
+from aluma_async.models import Claim, ExportFile
+from aluma_async.policy.naming import PathParts, plan_paths
+
+StageFiles: TypeAlias = Callable[[Sequence[tuple[ExportFile, SpooledFile]]], Awaitable[None]]
+"""Copies files to the server under temporary names."""
+PublishFile: TypeAlias = Callable[[ExportFile, PathParts, SpooledFile], Awaitable[str]]
+"""Publishes a file at its planned path or at another one, if that is taken, and returns the path for the manifest."""
+RollBack: TypeAlias = Callable[[], Awaitable[None]]
+"""Removes all files that are new. Called shielded from cancellation; MUST NOT raise if the server is away."""
+
+
+async def publish_task(
+    claim: Claim,
+    spool: Spool,
+    *,
+    stage: StageFiles | None = None,
+    publish: PublishFile,
+    roll_back: RollBack,
+    now: Callable[[], float] | None = None,
+) -> None:
+    """Publish all files of a claim; of several errors, raise the primary one, unwrapped.
+
+    Args:
+        claim: the claim whose files were saved.
+        spool: contains the saved files.
+        stage: called before ``publish``, with all files at once and then with the manifest. None: files are not staged.
+        publish: called for all files concurrently, and last for the manifest.
+        roll_back: called if a step fails or is cancelled.
+        now: time of the export in seconds since 1970, for the manifest. None: publish no manifest.
+    """
+    files, manifest = claim.spec.files, manifest_file(claim)
+    *paths, manifest_path = plan_paths((*files, manifest)).values()
+    published: dict[int, str] = {}
+
+    async def publish_file(file: ExportFile, path: PathParts) -> None:
+        published[file.number] = await publish(file, path, spool[file])
+
+    try:
+        if stage:
+            await stage([(file, spool[file]) for file in files])
+        async with anyio.create_task_group() as group:
+            for file, path in zip(files, paths, strict=True):
+                group.start_soon(publish_file, file, path)
+        if now:
+            stored = [StoredFile(file, published[file.number], spool[file].size, spool[file].sha256) for file in files]
+            data = SpooledFile.from_bytes(render_manifest(claim, stored, now()))
+            if stage:
+                await stage([(manifest, data)])
+            await publish(manifest, manifest_path, data)
+    except BaseException as error:
+        with anyio.CancelScope(shield=True):
+            await roll_back()
+        if isinstance(error, BaseExceptionGroup):
+            raise primary_error(error) from None
+        raise
