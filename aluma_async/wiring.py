@@ -101,7 +101,7 @@ class ReloadableExporter:
             max_bytes_per_second=config.limits.max_bytes_per_second,
         )
         if self._router and "destinations" not in restart_keys:
-            self._router.route = config.routing(self._extra_destinations).destinations_for
+            self._router.set_routing(config.routing(self._extra_destinations))
         return restart_keys
 
 
@@ -143,7 +143,7 @@ async def open_reloadable_exporter(
         AsyncExitStack() as stack,
     ):
         targets = {**opened, **extra_destinations}
-        router = DestinationRouter(targets, routing.destinations_for) if len(targets) > 1 else None
+        router = DestinationRouter(targets, routing) if len(targets) > 1 else None
         journal = _open_journal(state, stack, on_event)
         history = History(journal, router.went_to if router else lambda _: tuple(targets))
 

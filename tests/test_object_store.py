@@ -119,7 +119,7 @@ def test_a_name_that_another_task_has(servers, server, on_conflict, left, prefix
             await deliver(destination, claim("two", ("", "a.txt"), ("", "b.txt")), b"two", b"two")
         except DestinationError as error:
             assert on_conflict == "fail"
-            assert "file 0 has a name that is another's" in str(error)
+            assert "file 0: another file already has this name" in str(error)
             return
         await deliver(destination, claim("two", ("", "a.txt"), ("", "b.txt")), b"two", b"two")
 
@@ -157,7 +157,7 @@ def test_if_one_object_cannot_be_put_the_new_ones_are_deleted_again(moto, prefix
         await deliver(destination, claim("other", ("", "taken.txt")), b"other")
         await deliver(destination, claim("t", ("", "a.txt")), b"before")
         files = [("", "a.txt"), *(("", f"{number}.txt") for number in range(20)), ("", "taken.txt")]
-        with pytest.raises(DestinationError, match="has a name that is another's"):
+        with pytest.raises(DestinationError, match="another file already has this name"):
             await deliver(destination, claim("t", *files), *[b"new"] * len(files))
 
     anyio.run(main)

@@ -120,7 +120,7 @@ def test_it_is_closed_at_the_end(installed, tmp_path):
     ("kind", "says"),
     [
         ("missing", "cannot be loaded: AttributeError"),
-        ("nothing", "is no destination"),
+        ("nothing", "is not a destination"),
         ("refuses", "/canary is no place for files"),
     ],
 )

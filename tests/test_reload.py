@@ -26,6 +26,7 @@ from aluma_async.exceptions import ConfigError
 from aluma_async.models import Claim, ExportSpec
 from aluma_async.pipeline.throttle import Throttle
 from aluma_async.policy.adaptive_limit import AdaptiveLimit
+from aluma_async.policy.routing import Routing
 from aluma_async.service.console import Console
 from aluma_async.service.stats import RunStats
 from aluma_async.testing import MemoryDestination, SimulatedAluma, run_virtual
@@ -117,9 +118,9 @@ def test_an_adaptive_limit_stays_below_its_new_bound_and_may_grow_to_it():
 def test_a_task_that_is_opened_goes_by_the_route_of_that_moment():
     async def main():
         places = {"a": MemoryDestination(), "b": MemoryDestination()}
-        routed = DestinationRouter(places, lambda task, file: ["a"])
+        routed = DestinationRouter(places, Routing((), "a"))
         async with routed.open(CLAIM) as before:
-            routed.route = lambda task, file: ["b"]
+            routed.set_routing(Routing((), "b"))
             await before.save(file(), chunks(b"x"))
         assert (len(places["a"].tasks), len(places["b"].tasks)) == (1, 0)
         async with routed.open(CLAIM) as after:
@@ -140,15 +141,14 @@ def test_a_run_takes_over_workers_limits_and_routes(tmp_path):
             routes=ROUTES,
         )
         async with open_reloadable_exporter(config, Credentials("id", "secret")) as run:
-            route = run.exporter.destination.route
-            assert route(TASK, file()) == ("default",)
+            assert run.exporter.destination.routing.destinations_for(TASK, file()) == ("default",)
             assert run.reload(changed) == []
             assert run._throttle.limit == 5
             assert run.exporter._workers == 3
-            assert run.exporter.destination.route(TASK, file()) == ("a",)
+            assert run.exporter.destination.routing.destinations_for(TASK, file()) == ("a",)
             moved = structs.replace(config, destinations={**folders, "b": HERE}, routes=(RouteConfig(to=("b",)),))
             assert run.reload(moved) == ["destinations", "routes"]
-            assert run.exporter.destination.route(TASK, file()) == ("a",), "the old ones stay"
+            assert run.exporter.destination.routing.destinations_for(TASK, file()) == ("a",), "the old ones stay"
             with run.exporter._send, run.exporter._receive:  # which a run would have closed
                 pass
 

@@ -90,14 +90,12 @@ def test_it_keeps_the_contract_of_a_destination(names):
         assert len({frozenset(Counter(each).items()) for each in found}) == 1, "both have the same"
         return found[0]
 
-    anyio.run(check_destination, lambda: DestinationRouter(inner, lambda task, file: names), visible)
+    anyio.run(check_destination, lambda: DestinationRouter(inner, Routing((Route(tuple(names)),))), visible)
 
 
 def deliver(files, routing, inner, data=b"data"):
     async def main():
-        async with DestinationRouter(inner, routing.destinations_for).open(
-            Claim(TASK, ExportSpec(tuple(files)), 0.0)
-        ) as delivery:
+        async with DestinationRouter(inner, routing).open(Claim(TASK, ExportSpec(tuple(files)), 0.0)) as delivery:
             for each in files:
                 await delivery.save(each, chunks(data))
 
@@ -143,7 +141,7 @@ def test_where_one_destination_fails_the_error_is_its_and_the_others_stage_nothi
 def test_a_download_that_breaks_off_is_told_as_it_is():
     async def main():
         inner = {"a": MemoryDestination(), "b": MemoryDestination()}
-        async with DestinationRouter(inner, lambda *_: ["a", "b"]).open(
+        async with DestinationRouter(inner, Routing((Route(("a", "b")),))).open(
             Claim(TASK, ExportSpec((file(),)), 0.0)
         ) as delivery:
             with pytest.raises(ClaimConflict, match="broken off"):

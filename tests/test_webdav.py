@@ -105,7 +105,7 @@ def test_a_name_that_another_task_has(url, folder, on_conflict, left):
                     await deliver(destination, claim("two", ("in", "b.txt"), ("in", "a.txt")), b"two", b"two")
                 except DestinationError as error:
                     assert on_conflict == "fail"
-                    assert "file 1 has a name that is another's" in str(error)
+                    assert "file 1: another file already has this name" in str(error)
 
     anyio.run(main)
     assert Counter(tree(folder).values()) == Counter(left if on_conflict == "fail" else [*left, b"two"])

@@ -1,1 +1,1 @@
-"""Where files go; each module is one destination."""
+"""Destinations: one package for each kind, and the router that combines them."""

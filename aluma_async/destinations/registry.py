@@ -1,6 +1,6 @@
-"""Which class serves which ``type`` of destination. A new one is a file, and a line here.
+"""Maps each ``type`` of destination to its class. A new destination is one file, and one line here.
 
-What needs a package that may be missing is imported when it is asked for.
+Modules that need an optional package are imported only when their type is used.
 """
 
 import os
@@ -26,23 +26,23 @@ from aluma_async.exceptions import ConfigError
 from aluma_async.ports import Destination
 
 FILE_THREADS = 16
-"""Threads for blocking file steps: enough for a file system to merge the syncs of many tasks."""
+"""Threads of a folder destination: enough for a file system to merge the syncs of many tasks."""
 
 
 @asynccontextmanager
 async def open_destinations(
     configs: Mapping[str, DestinationConfig], state: Path
 ) -> AsyncIterator[dict[str, Destination]]:
-    """Open destinations, by name; what they keep on this machine is below ``state``.
+    """Open destinations, by name. Their local files are stored below ``state``.
 
-    Raises ``ConfigError``; sends and writes nothing yet.
+    Raises ``ConfigError``. Nothing is sent or written yet.
     """
     async with AsyncExitStack() as stack:
         yield {name: _open(name, config, state, stack) for name, config in configs.items()}
 
 
 def open_folder(config: FolderConfig, state: Path, stack: AsyncExitStack) -> Destination:
-    """Open a folder on this machine."""
+    """Open a folder destination."""
     executor = stack.enter_context(ThreadPoolExecutor(FILE_THREADS, "aluma-async-files"))
     destination = FolderDestination(
         config.path,
@@ -57,7 +57,7 @@ def open_folder(config: FolderConfig, state: Path, stack: AsyncExitStack) -> Des
     return destination
 
 
-def _sql(config: SqlConfig, state: Path, stack: AsyncExitStack) -> Destination:
+def _open_sql(config: SqlConfig, state: Path, stack: AsyncExitStack) -> Destination:
     from aluma_async.destinations.sql.destination import SqlDestination
     from aluma_async.destinations.sql.rows import FileFormat
 
@@ -83,7 +83,7 @@ def _sql(config: SqlConfig, state: Path, stack: AsyncExitStack) -> Destination:
     return destination
 
 
-def _object_store(config: ObjectStoreConfig, state: Path, stack: AsyncExitStack) -> Destination:  # noqa: ARG001
+def _open_object_store(config: ObjectStoreConfig, state: Path, stack: AsyncExitStack) -> Destination:  # noqa: ARG001
     from aluma_async.destinations.object_store.destination import ObjectStoreDestination
 
     return ObjectStoreDestination(
@@ -95,7 +95,7 @@ def _object_store(config: ObjectStoreConfig, state: Path, stack: AsyncExitStack)
     )
 
 
-def _webdav(config: WebDavConfig, state: Path, stack: AsyncExitStack) -> Destination:
+def _open_webdav(config: WebDavConfig, state: Path, stack: AsyncExitStack) -> Destination:
     session = open_session(config.authorization(), config.ca_file)
     stack.push_async_callback(session.close)
     return WebDavDestination(
@@ -105,13 +105,13 @@ def _webdav(config: WebDavConfig, state: Path, stack: AsyncExitStack) -> Destina
 
 _OPENERS: Mapping[type[Any], Callable[[Any, Path, AsyncExitStack], Destination]] = {
     FolderConfig: open_folder,
-    SqlConfig: _sql,
-    ObjectStoreConfig: _object_store,
-    WebDavConfig: _webdav,
+    SqlConfig: _open_sql,
+    ObjectStoreConfig: _open_object_store,
+    WebDavConfig: _open_webdav,
     PluginConfig: open_plugin,
 }
 _EXTRAS: Mapping[type[Any], str] = {SqlConfig: "sql", ObjectStoreConfig: "object-store"}
-"""Of this package, with what a type needs besides."""
+"""Extra requirements of this package that a type needs."""
 
 
 def _open(name: str, config: DestinationConfig, state: Path, stack: AsyncExitStack) -> Destination:
@@ -124,5 +124,5 @@ def _open(name: str, config: DestinationConfig, state: Path, stack: AsyncExitSta
             raise
         raise ConfigError(
             f"[destinations.{name}]: needs {error.name}, which is not installed",
-            hint=f"pip install 'aluma-async[{_EXTRAS[type(config)]}]'",
+            hint=f"Run: pip install 'aluma-async[{_EXTRAS[type(config)]}]'",
         ) from None

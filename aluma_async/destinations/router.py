@@ -1,6 +1,6 @@
-"""``DestinationRouter``: a ``Destination`` over several; files go where their routes say, a task to all or to none."""
+"""``DestinationRouter``: a ``Destination`` over several: each file goes to the destinations of its route."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
@@ -8,74 +8,83 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 from msgspec.structs import replace
 
 from aluma_async.exceptions import primary_error
-from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
+from aluma_async.models import Claim, ExportFile, ExportSpec
+from aluma_async.policy.routing import Routing
 from aluma_async.ports import Delivery, Destination
 
 _MOST_REMEMBERED = 10_000
 
 
 class DestinationRouter:
-    """Wraps ``destinations``, by name; ``route`` tells the names for a file, and raises if there are none.
+    """Passes the files of a task on to ``destinations``, by name, as ``routing`` selects them.
 
-    They commit one after the other. If one fails, those before it have the task already: it is given back,
-    and the next attempt replaces what they have.
+    The destinations commit one after the other. If one of them fails, those before it already have the task's files:
+    the task is released, and its next attempt replaces them.
     """
 
-    def __init__(
-        self,
-        destinations: Mapping[str, Destination],
-        route: Callable[[ExportTask, ExportFile], Sequence[str]],
-    ) -> None:
+    def __init__(self, destinations: Mapping[str, Destination], routing: Routing) -> None:
         self._destinations = destinations
-        self.route = route
-        """What is opened from now on goes where this says."""
+        self._routing = routing
         self._committed: dict[str, tuple[str, ...]] = {}
 
+    @property
+    def routing(self) -> Routing:
+        """The routing of claims that are opened from now on."""
+        return self._routing
+
+    def set_routing(self, routing: Routing) -> None:
+        """Change the routing; deliveries that are open keep theirs."""
+        self._routing = routing
+
     async def probe(self) -> None:
-        """Probe all: a task may need any of them."""
+        """Probe all destinations, because a task may need any of them."""
         for destination in self._destinations.values():
             await destination.probe()
 
     @asynccontextmanager
     async def open(self, claim: Claim) -> AsyncIterator["RoutedDelivery"]:
-        """Begin to deliver at every destination that a file of the claim goes to, its own files each."""
-        names = {file.number: self.route(claim.task, file) for file in claim.spec.files}
+        """Open a delivery at every destination of the claim's files, each with its own part of the files.
+
+        Raises ``DestinationError`` if a file has no route.
+        """
+        names = {file.number: self._routing.destinations_for(claim.task, file) for file in claim.spec.files}
         async with AsyncExitStack() as stack:
             opened: dict[str, Delivery] = {}
-            for name in reversed(list(self._destinations)):  # the first is left first, and so commits first
+            # In reverse order, because the delivery that is opened last commits first.
+            for name in reversed(list(self._destinations)):
                 if files := tuple(file for file in claim.spec.files if name in names[file.number]):
                     part = replace(claim, spec=ExportSpec(files, claim.spec.received))
                     opened[name] = await stack.enter_async_context(self._destinations[name].open(part))
-            yield RoutedDelivery({number: [opened[name] for name in to] for number, to in names.items()})
-        if len(self._committed) >= _MOST_REMEMBERED:  # nobody asks
+            yield RoutedDelivery({number: [opened[name] for name in targets] for number, targets in names.items()})
+        if len(self._committed) >= _MOST_REMEMBERED:
             del self._committed[next(iter(self._committed))]
         self._committed[claim.task.id] = tuple(name for name in self._destinations if name in opened)
 
     def went_to(self, task_id: str) -> tuple[str, ...]:
-        """Tell once at which destinations a task was committed; empty if that is not known (any more)."""
+        """Return, once, the destinations at which a task was committed; empty if that is not known."""
         return self._committed.pop(task_id, ())
 
 
 class RoutedDelivery:
-    """``to`` tells by a file's number where it goes."""
+    """The deliveries of each file, by its number."""
 
-    def __init__(self, to: Mapping[int, Sequence[Delivery]]) -> None:
-        self._to = to
+    def __init__(self, deliveries: Mapping[int, Sequence[Delivery]]) -> None:
+        self._deliveries = deliveries
 
     def resumable_size(self, file: ExportFile) -> int | None:
-        """The size, if it is kept everywhere."""
-        sizes = {delivery.resumable_size(file) for delivery in self._to[file.number]}
+        """Return the size that an earlier attempt staged, if it is the same at all destinations of the file."""
+        sizes = {delivery.resumable_size(file) for delivery in self._deliveries[file.number]}
         return sizes.pop() if len(sizes) == 1 else None
 
     async def save(self, file: ExportFile, chunks: AsyncIterable[bytes]) -> None:
-        """Stage one file wherever it goes; it is read once, as fast as the slowest takes it."""
-        to = self._to[file.number]
-        if len(to) == 1:
-            return await to[0].save(file, chunks)
-        pipes = [anyio.create_memory_object_stream[bytes](1) for _ in to]
+        """Stage a file at all its destinations. It is read once, at the speed of the slowest destination."""
+        deliveries = self._deliveries[file.number]
+        if len(deliveries) == 1:
+            return await deliveries[0].save(file, chunks)
+        pipes = [anyio.create_memory_object_stream[bytes](1) for _ in deliveries]
         try:
             async with anyio.create_task_group() as group:
-                for delivery, (_, receive) in zip(to, pipes, strict=True):
+                for delivery, (_, receive) in zip(deliveries, pipes, strict=True):
                     group.start_soon(_feed_delivery, delivery, file, receive)
                 async for chunk in chunks:
                     for send, _ in pipes:

@@ -1,1 +1,1 @@
-"""Parts that several destinations share."""
+"""Code that several destinations share."""

@@ -1,14 +1,14 @@
-"""A stream of bytes as a disk likes it: in big blocks, and with the line ends that were asked for."""
+"""Transformations of a stream of bytes: into large blocks, and to other line ends."""
 
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import Self
 
 BLOCK = 1024 * 1024
-"""Bytes that are collected before they are written; a file of less than this is written in one step."""
+"""Bytes that are collected before they are written. A smaller file is written in one step."""
 
 
-class iter_blocks:  # noqa: N801 - used like the generator beside it, and cheaper: there is one for each small file
-    """Collect chunks into blocks of at least ``BLOCK`` bytes, each with its size; the last is shorter, or empty."""
+class iter_blocks:  # noqa: N801 - used like a generator, and cheaper than one: there is one for each small file
+    """Collect chunks into blocks of at least ``BLOCK`` bytes; yield each with its size. The last may be smaller."""
 
     def __init__(self, chunks: AsyncIterable[bytes]) -> None:
         self._chunks = aiter(chunks)
@@ -32,7 +32,7 @@ class iter_blocks:  # noqa: N801 - used like the generator beside it, and cheape
 
 
 async def to_crlf(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    r"""Turn each ``\n`` that has no ``\r`` before it into ``\r\n``."""
+    r"""Replace each ``\n`` that does not follow a ``\r`` with ``\r\n``."""
     last = b""
     async for chunk in chunks:
         text = (last + chunk).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")

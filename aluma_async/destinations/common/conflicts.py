@@ -1,4 +1,4 @@
-"""What becomes of a file whose name another task's file has."""
+"""The setting ``on_conflict``: what happens to a file if another task's file already has its name."""
 
 from collections.abc import Iterator
 from typing import Literal, TypeAlias
@@ -10,9 +10,15 @@ from aluma_async.policy.naming import PathParts
 OnConflict: TypeAlias = Literal["keep-both", "overwrite", "fail"]
 
 
-def candidate_paths(wanted: PathParts, task_id: str, on_conflict: OnConflict, what: str) -> Iterator[PathParts]:
-    """The paths that may be tried, the best first. Raises ``DestinationError``, about ``what``, if only that may be."""
+def candidate_paths(wanted: PathParts, task_id: str, on_conflict: OnConflict, subject: str) -> Iterator[PathParts]:
+    """Yield the paths to try, the preferred one first.
+
+    With ``on_conflict="fail"`` there is only one; asking for another raises ``DestinationError`` about ``subject``.
+    """
     for number, parts in enumerate(naming.candidate_paths(wanted, task_id)):
         if number and on_conflict == "fail":
-            raise DestinationError(f"{what} has a name that is another's", hint='on_conflict = "keep-both" keeps both.')
+            raise DestinationError(
+                f"{subject}: another file already has this name",
+                hint='Set on_conflict = "keep-both" to keep both files.',
+            )
         yield parts

@@ -1,6 +1,6 @@
-"""The manifest of a task: what was stored, where, and what it was called; for whoever takes it from there.
+"""The manifest of a task: the path, size and hash of each exported file, for the programs that process them.
 
-Pure: the moment is an argument.
+Pure: the time is an argument.
 """
 
 from collections.abc import Iterable
@@ -13,34 +13,34 @@ from aluma_async.models import Claim, ExportFile
 
 FOLDER = "manifests"
 VERSION = 1
-"""Of the format; goes up when a field changes its meaning or is gone."""
+"""Version of the format. It increases when a field is removed or changes its meaning."""
 
 
 class StoredFile(Struct, frozen=True):
-    """A file that is in its place."""
+    """A file at its final path."""
 
     file: ExportFile
     path: str
-    """Below the root or prefix, with slashes."""
+    """Path below the root or prefix, with slashes."""
     size: int
     sha256: str
 
 
 def manifest_file(claim: Claim) -> ExportFile:
-    """The manifest as one more file of the task, so that it is given a name like any other."""
+    """Return the manifest as another file of the task, so that it gets its path like any other file."""
     return ExportFile(-1, -1, FOLDER, f"{claim.task.id}.json", "content")
 
 
 def render_manifest(claim: Claim, stored: Iterable[StoredFile], exported_at: float) -> bytes:
-    """Return the JSON; ``exported_at`` is in seconds since 1970."""
+    """Return the manifest as JSON; ``exported_at`` is in seconds since 1970."""
     task = claim.task
-    found = {
+    content = {
         "version": VERSION,
         "task": {
-            "id": _text(task.id),
-            "name": _text(task.name),
-            "project_id": _text(task.project_id),
-            "project_name": _text(task.project_name),
+            "id": _encodable(task.id),
+            "name": _encodable(task.name),
+            "project_id": _encodable(task.project_id),
+            "project_name": _encodable(task.project_name),
         },
         "exported_at": datetime.fromtimestamp(exported_at, UTC).isoformat(timespec="milliseconds"),
         "files": [
@@ -49,15 +49,15 @@ def render_manifest(claim: Claim, stored: Iterable[StoredFile], exported_at: flo
                 "size": each.size,
                 "sha256": each.sha256,
                 "document": each.file.document,
-                "folder": _text(each.file.folder),
-                "filename": _text(each.file.filename),
+                "folder": _encodable(each.file.folder),
+                "filename": _encodable(each.file.filename),
             }
             for each in stored
         ],
     }
-    return msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
 
 
-def _text(text: str) -> str:
-    """What JSON may hold may not be what UTF-8 can: half a character."""
+def _encodable(text: str) -> str:
+    """Replace lone surrogates, which JSON text can contain and UTF-8 cannot."""
     return text.encode(errors="replace").decode()

@@ -1,4 +1,4 @@
-"""``Spool``: a ``Delivery`` that stages files on this machine, for destinations that need them whole to begin."""
+"""``Spool``: a ``Delivery`` that stages files on this machine, for destinations that need complete files."""
 
 import hashlib
 import tempfile
@@ -17,10 +17,10 @@ from aluma_async.models import ExportFile
 
 
 class SpooledFile(Struct):
-    """A file that is whole."""
+    """A complete file."""
 
     data: IO[bytes]
-    """Where its bytes are read from; whoever reads them goes to its start first."""
+    """Its content. A reader seeks to the start first."""
     size: int
     sha256: str
 
@@ -30,16 +30,16 @@ class SpooledFile(Struct):
         return cls(BytesIO(data), len(data), hashlib.sha256(data).hexdigest())
 
     async def read_all(self) -> bytes:
-        """Return all of it, for those that are small enough."""
+        """Return the content of a small file."""
         self.data.seek(0)
         return self.data.read() if isinstance(self.data, BytesIO) else await anyio.to_thread.run_sync(self.data.read)
 
 
 class Spool:
-    """The files of one claim: small ones in memory, others in files without a name, which no crash leaves behind."""
+    """The files of one claim: small ones in memory, others in unnamed temporary files, which do not outlive a crash."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        """``folder`` is made when it is needed; None: where the system has its temporary files."""
+        """``folder`` is created when it is needed; None means the system's folder for temporary files."""
         self._folder = folder
         self._files: dict[int, SpooledFile] = {}
 
@@ -51,41 +51,42 @@ class Spool:
             self._discard(number)
 
     def __getitem__(self, file: ExportFile) -> SpooledFile:
-        """Return a file that was saved. Raises ``DestinationError``."""
+        """Return a saved file. Raises ``DestinationError``."""
         try:
             return self._files[file.number]
         except KeyError:
             raise DestinationError(f"file {file.number} was never saved") from None
 
-    def resumable_size(self, file: ExportFile) -> int | None:  # noqa: ARG002 - the port has it
-        """Nothing is kept for a later attempt."""
+    def resumable_size(self, file: ExportFile) -> int | None:  # noqa: ARG002 - defined by the port
+        """Return None, because no file is kept for a later attempt."""
         return None
 
     async def save(self, file: ExportFile, chunks: AsyncIterable[bytes]) -> None:
-        """Stage a file; its digest is made where its bytes are written, so that they are not read again for it."""
+        """Stage a file. Its hash is computed while it is written, so that it is not read again."""
         self._discard(file.number)
         digest, size = hashlib.sha256(), 0
         data: IO[bytes] | None = None
         try:
             async for block, length in iter_blocks(chunks):
                 if data is None:
-                    data = BytesIO() if length < BLOCK else await anyio.to_thread.run_sync(self._temporary)
-                step = _write if size + length >= BLOCK else None
-                if step:
-                    await anyio.to_thread.run_sync(step, data, digest, block)
+                    data = BytesIO() if length < BLOCK else await anyio.to_thread.run_sync(self._create_temporary)
+                if size + length >= BLOCK:
+                    await anyio.to_thread.run_sync(_write, data, digest, block)
                 else:
                     _write(data, digest, block)
                 size += length
-                del block  # many big files at once: none keeps more than it collects
+                del block  # so that each of many large files keeps only the block that it collects
             self._files[file.number] = SpooledFile(data or BytesIO(), size, digest.hexdigest())
         except OSError as error:
-            hint = "Is there space left where the system has its temporary files, or in the state folder?"
-            raise DestinationUnavailable(f"a file cannot be staged: {error.strerror or error}", hint=hint) from error
+            raise DestinationUnavailable(
+                f"file {file.number} cannot be staged: {error.strerror or error}",
+                hint="Check that the state folder, or the system's folder for temporary files, has free space.",
+            ) from error
         finally:
             if data is not None and file.number not in self._files:
                 data.close()
 
-    def _temporary(self) -> IO[bytes]:
+    def _create_temporary(self) -> IO[bytes]:
         if self._folder:
             self._folder.mkdir(parents=True, exist_ok=True)
         return tempfile.TemporaryFile(dir=self._folder, buffering=0)
@@ -96,8 +97,8 @@ class Spool:
 
 
 def _write(data: IO[bytes], digest: "hashlib._Hash", block: Sequence[bytes]) -> None:
-    for piece in block:
-        digest.update(piece)
-        rest = memoryview(piece)
-        while rest:  # a file without a buffer may take less than it is given
+    for chunk in block:
+        digest.update(chunk)
+        rest = memoryview(chunk)
+        while rest:  # an unbuffered file may write only a part
             rest = rest[data.write(rest) :]
