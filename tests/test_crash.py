@@ -203,7 +203,7 @@ def test_a_full_disk_stops_claiming_and_when_there_is_space_it_goes_on_by_itself
             until(lambda: aluma.ledger()["tasks"] == {COMPLETED: 100}, 60)
             process.send_signal(signal.SIGTERM)
             said = process.communicate(timeout=30)[1]
-        assert "nothing is claimed for now" in said
+        assert "claiming paused" in said
         assert hashes(out) == known
 
 

@@ -152,7 +152,7 @@ def test_a_database_that_goes_away_loses_nothing_and_when_it_is_back_all_goes_on
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=30)[1]
     assert process.returncode == 0, said
-    assert "nothing is claimed for now" in said
+    assert "claiming paused" in said
     assert PASSWORD not in said
     assert "Traceback" not in said
     right(server, 80)

@@ -51,7 +51,7 @@ def told(*happened, oldest=0, clock=None):
         (events.TaskParked(TASK, HOLD), "parked", "task task-1: parked for 6 h after 10 failures: why"),
         (events.TaskFailed(TASK, UnexportableTask("no such source")), "quarantined", "quarantine: no such source"),
         (events.ClaimingPaused(DestinationUnavailable("full", hint="Make room.")), "paused", "full. Make room."),
-        (events.ClaimingResumed(), "resumed", "claiming again"),
+        (events.ClaimingResumed(), "resumed", "claiming resumed"),
     ],
 )
 def test_what_a_person_should_know_of_is_told_in_a_sentence(event, kind, says):
@@ -108,9 +108,9 @@ def test_what_cannot_be_told_is_logged_and_the_next_one_is_told():
         await notifier.finish()
         assert len(seen) == 1
         assert lost == [
-            "resumed: not told within 10 s",
-            "resumed: not told: it is away",
-            "resumed: not told: unexpected ValueError",
+            "resumed: not sent within 10 s",
+            "resumed: not sent: it is away",
+            "resumed: not sent: unexpected ValueError",
         ]
 
     run_virtual(main)
@@ -126,11 +126,11 @@ def test_more_than_can_be_told_is_dropped_and_a_run_ends_in_time_all_the_same():
         notifier = Notifier([slow], log=lost.append)
         for _ in range(notifications.MAX_QUEUED + 1):
             notifier(events.ClaimingResumed())
-        assert lost == ["resumed: not told, 100 others wait"]
+        assert lost == ["resumed: not sent, 100 others are queued"]
         began = anyio.current_time()
         await notifier.finish()
         assert anyio.current_time() - began <= notifications.FINISH_TIMEOUT_SECONDS + notifications.SEND_TIMEOUT_SECONDS
-        assert lost[1].endswith("were not told before the end")
+        assert lost[1].endswith("not sent before the end of the run")
 
     run_virtual(main)
 
@@ -199,7 +199,7 @@ def test_a_command_that_does_not_end_is_ended():
 
 
 @pytest.mark.parametrize(
-    ("status", "lost"), [(204, ""), (500, "webhook: answered 500"), (302, "webhook: answered 302")]
+    ("status", "lost"), [(204, ""), (500, "webhook: HTTP status 500"), (302, "webhook: HTTP status 302")]
 )
 def test_a_webhook_gets_json_and_what_it_answers_is_looked_at(status, lost):
     got = []

@@ -58,9 +58,9 @@ def sample(kind, **fields):
     return kind(**{name: fields.get(name, SAMPLES.get(name, 1)) for name in kind.__struct_fields__})
 
 
-def logged(*happened, form="text", level="info"):
+def logged(*happened, log_format="text", level="info"):
     out = io.StringIO()
-    log = Log(out.write, form=form, level=level, now=lambda: 0.0)
+    log = Log(out.write, format=log_format, level=level, now=lambda: 0.0)
     for event in happened:
         log(event)
     return out.getvalue()
@@ -89,7 +89,7 @@ def test_every_event_has_its_line_but_those_that_come_with_each_mib(kind):
 def test_no_content_is_ever_logged_and_names_only_at_debug(form):
     everything = [sample(kind) for kind in kinds()]
     for level in LEVELS:
-        text = logged(*everything, form=form, level=level)
+        text = logged(*everything, log_format=form, level=level)
         assert CONTENT not in text
         assert (NAME in text) == (level == "debug")
 
@@ -97,17 +97,17 @@ def test_no_content_is_ever_logged_and_names_only_at_debug(form):
 def test_a_level_leaves_out_what_is_less_grave():
     everything = [sample(kind) for kind in kinds()]
     for level in LEVELS:
-        said = {json.loads(line)["level"] for line in logged(*everything, form="json", level=level).splitlines()}
+        said = {json.loads(line)["level"] for line in logged(*everything, log_format="json", level=level).splitlines()}
         assert said == set(LEVELS[LEVELS.index(level) :])
 
 
 def test_a_line_of_json_holds_the_fields_of_its_event():
-    line = json.loads(logged(sample(events.TaskCancelled, retry_in=2.5), form="json"))
+    line = json.loads(logged(sample(events.TaskCancelled, retry_in=2.5), log_format="json"))
     assert line == {
         "time": "1970-01-01T00:00:00.000Z",
         "level": "warning",
         "event": "TaskCancelled",
-        "message": "task task-1 given back, again in 2.5 s: it is away",
+        "message": "task task-1 released, next attempt in 2.5 s: it is away",
         "task": "task-1",
         "error": "it is away",
         "error_type": "Unavailable",
@@ -122,10 +122,10 @@ def test_the_type_of_an_error_is_always_one_of_ours():
     class Sudden(Unavailable):
         pass
 
-    line = json.loads(logged(sample(events.ListingFailed, error=Sudden("away")), form="json"))
+    line = json.loads(logged(sample(events.ListingFailed, error=Sudden("away")), log_format="json"))
     assert line["error_type"] == "Unavailable"
     odd = structs.replace(SAMPLES["hold"], error="Sudden")
-    assert json.loads(logged(events.TaskParked(TASK, odd), form="json"))["error_type"] == "AlumaAsyncError"
+    assert json.loads(logged(events.TaskParked(TASK, odd), log_format="json"))["error_type"] == "AlumaAsyncError"
 
 
 def test_what_repeats_itself_is_folded_and_counted():
@@ -139,7 +139,7 @@ def test_what_repeats_itself_is_folded_and_counted():
     assert [line.split()[1] for line in out.getvalue().splitlines()] == ["warning"] * BURST + ["error"]
     clock.now += 30
     log.flush_suppressed()
-    assert "… 37 more like this in 69 s: task task-1 given back" in out.getvalue().splitlines()[-1]
+    assert "… 37 more like this in 69 s: task task-1 released" in out.getvalue().splitlines()[-1]
     log(sample(events.TaskCancelled))
     assert out.getvalue().splitlines()[-1].endswith("it is away")
     lines = len(out.getvalue().splitlines())
@@ -175,7 +175,7 @@ def test_the_journal_is_told_priorities_and_no_time(tmp_path):
         assert not journald.is_journal(stream.fileno(), {"JOURNAL_STREAM": "1:1"})
     out = io.StringIO()
     for form in ("text", "json"):
-        log = Log(out.write, form=form, level="debug", journald=True, now=lambda: 0.0)
+        log = Log(out.write, format=form, level="debug", journald=True, now=lambda: 0.0)
         for kind in (events.TaskStarted, events.ClaimingResumed, events.TaskParked):
             log(sample(kind))
     assert [line[:3] for line in out.getvalue().splitlines()] == ["<7>", "<4>", "<3>"] * 2

@@ -1,1 +1,1 @@
-"""Listens to events and tells people: logs, progress."""
+"""Listeners and views for administrators: logs, progress, metrics, health, notifications, traces."""

@@ -41,7 +41,7 @@ class Console:
     def __init__(self, service: ServiceConfig, mode: Mode, stats: RunStats) -> None:
         level = "warning" if mode == "live" and service.log_level == "info" else service.log_level
         self.stats = stats
-        self.log = Log(_to_stderr, form=service.log_format, level=level, journald=_stderr_is_journald())
+        self.log = Log(_to_stderr, format=service.log_format, level=level, journald=_stderr_is_journald())
         self._text = service.log_format == "text"
         self._plain_text = self._text and not _stderr_is_journald()
         self._mode = mode

@@ -1,14 +1,14 @@
-"""The systemd journal as the reader of stderr: it knows the time of a line, and takes its priority from a prefix."""
+"""Support for stderr that is connected to the systemd journal, which adds times and reads priorities from a prefix."""
 
 import os
 from collections.abc import Mapping
 
 PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3}
-"""As syslog has them, by level."""
+"""Syslog priority of each log level."""
 
 
 def is_journal(fd: int, environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether what is written to ``fd`` goes to the journal: systemd tells device and inode in ``JOURNAL_STREAM``."""
+    """Return whether ``fd`` is connected to the journal: systemd sets its device and inode in ``JOURNAL_STREAM``."""
     try:
         status = os.fstat(fd)
     except OSError:
@@ -17,7 +17,7 @@ def is_journal(fd: int, environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def with_priority(text: str, level: str, fd: int = 2) -> str:
-    """Put the priority before each line of what is about to be written, if the journal reads it."""
+    """Add the priority prefix to each line, if ``fd`` is connected to the journal."""
     if not is_journal(fd):
         return text
     return "\n".join(f"<{PRIORITIES[level]}>{line}" for line in text.splitlines())

@@ -1,4 +1,4 @@
-"""``Folding``: of lines that say the same again and again the first few are written, and then how many more came."""
+"""``RepeatFilter``: suppresses repeated log lines. The first few of a kind pass, the rest of a window is counted."""
 
 from collections.abc import Callable, Hashable
 from typing import Generic, NamedTuple, TypeVar
@@ -6,14 +6,14 @@ from typing import Generic, NamedTuple, TypeVar
 Line = TypeVar("Line")
 
 BURST = 3
-"""So many lines of a kind are written before the rest of their window is counted only."""
+"""Lines of a kind that pass in each window."""
 WINDOW_SECONDS = 60.0
 MAX_KINDS = 256
-"""A kind beyond these is written line by line: what is remembered has a limit."""
+"""Kinds that are tracked at once. Lines of further kinds always pass, so that memory use has a limit."""
 
 
 class SuppressedLines(NamedTuple, Generic[Line]):
-    """What was not written of one kind: the last line, and how many in how many seconds."""
+    """Suppressed lines of one kind and window: the last line, the count, and the length of the window."""
 
     last: Line
     lines: int
@@ -28,14 +28,14 @@ class _Window(Generic[Line]):
 
 
 class RepeatFilter(Generic[Line]):
-    """A window of a kind begins with its first line. ``now`` tells seconds; it may jump, and then a window ends."""
+    """A kind's window starts with its first line. ``now`` returns seconds; a clock that jumps back ends the window."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._windows: dict[Hashable, _Window[Line]] = {}
 
     def allow(self, kind: Hashable, line: Line) -> bool:
-        """Whether a line is to be written; if not, it is counted. Ask ``due`` before."""
+        """Return whether to write a line; count it otherwise. Call ``expired`` first."""
         window = self._windows.get(kind)
         if window is None:
             if len(self._windows) >= MAX_KINDS:
@@ -48,7 +48,7 @@ class RepeatFilter(Generic[Line]):
         return False
 
     def expired(self, *, all_windows: bool = False) -> list[SuppressedLines[Line]]:
-        """End the windows that are over, or all; return what they have folded."""
+        """End the expired windows, or all of them, and return their suppressed lines."""
         now = self._now()
         suppressed = []
         for kind, window in list(self._windows.items()):

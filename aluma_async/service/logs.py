@@ -1,8 +1,8 @@
-"""``Log``: events as lines of text or of JSON.
+"""``Log``: writes events as lines of text or JSON.
 
-Names of tasks and files come from scanned pages, so they are told at level debug only; content never is.
-A line is written at once: whoever reads the log slowly slows the run. What repeats itself is folded, but at debug.
-Fields of JSON keep their names (README, "Logs"), and ``error_type`` is always a class of ``exceptions``.
+Names of tasks and files come from scanned pages, so they are logged only at level debug; content is never logged.
+Lines are written synchronously, so a slow reader of stderr slows the run. Repeated lines are suppressed, except at
+level debug. JSON fields keep their names (README, "Logs"); ``error_type`` is always a class of ``exceptions``.
 """
 
 import time
@@ -25,41 +25,39 @@ Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 LEVELS: tuple[Level, ...] = ("debug", "info", "warning", "error")
 
 MESSAGES: Mapping[type[Event], tuple[Level, str]] = {
-    events.TasksListed: ("debug", "{listed} tasks wait: {admitted} new, {held_back} cooling down"),
-    events.ListingFailed: ("warning", "the listing failed, again in {retry_in_seconds:.1f} s: {error}"),
-    events.RowSkipped: ("warning", "a row of the listing was left out: {reason}"),
+    events.TasksListed: ("debug", "{listed} pending tasks: {admitted} new, {held_back} on hold"),
+    events.ListingFailed: ("warning", "listing failed, next attempt in {retry_in_seconds:.1f} s: {error}"),
+    events.RowSkipped: ("warning", "skipped a row of the listing: {reason}"),
     events.TaskStarted: ("debug", "task {task} claimed, {files} files"),
-    events.ClaimRefused: ("info", "task {task} is not ours: {error}"),
+    events.ClaimRefused: ("info", "task {task} could not be claimed: {error}"),
     events.FileStaged: ("debug", "task {task}: file {file} staged, {size} bytes"),
     events.TaskCompleted: ("debug", "task {task} exported: {files} files, {bytes} bytes in {seconds:.2f} s"),
-    events.TaskCancelled: (
-        "warning",
-        "task {task} given back, again in {retry_in_seconds:.1f} s: {error}",
-    ),
-    events.TaskParked: ("error", "task {task} is parked for {seconds:.0f} s (failures: {failures}): {error}"),
-    events.TaskReleased: ("info", "task {task} given back, nothing is wrong with it"),
-    events.TaskFailed: ("error", "task {task} failed, what it holds is in the quarantine: {error}"),
-    events.QuarantineFailed: ("error", "task {task} is parked, the quarantine could not take it: {error}"),
-    events.ClaimLost: ("warning", "task {task}: the claim had ended without us: {error}"),
-    events.SettlementUnconfirmed: ("warning", "task {task} is saved, but Aluma could not be told yet: {error}"),
-    events.SettlementDeferred: ("warning", "task {task} could not be given back yet: {error}"),
+    events.TaskCancelled: ("warning", "task {task} released, next attempt in {retry_in_seconds:.1f} s: {error}"),
+    events.TaskParked: ("error", "task {task} parked for {seconds:.0f} s (failures: {failures}): {error}"),
+    events.TaskReleased: ("info", "task {task} released without an error"),
+    events.TaskFailed: ("error", "task {task} failed, its content is in the quarantine: {error}"),
+    events.QuarantineFailed: ("error", "task {task} parked, because it could not be quarantined: {error}"),
+    events.ClaimLost: ("warning", "task {task}: the claim had already ended: {error}"),
+    events.SettlementUnconfirmed: ("warning", "task {task} is saved, but Aluma has not confirmed it yet: {error}"),
+    events.SettlementDeferred: ("warning", "task {task} could not be settled yet: {error}"),
     events.FailureBreakerOpened: (
         "error",
-        "task {task} was one of several failed in a row, no more are for now: {error}",
+        "several tasks failed in a row, task {task} was the last; more like it are parked instead: {error}",
     ),
-    events.ClaimingPaused: ("error", "nothing is claimed for now: {error}"),
-    events.ClaimingStillPaused: ("debug", "still nothing can be claimed, again in {retry_in_seconds:.1f} s: {error}"),
-    events.ClaimingResumed: ("warning", "claiming again"),
-    events.JournalDamaged: ("error", "the journal was damaged, it is now {path}; a new one was begun"),
-    events.RequestRetried: ("debug", "{request}: again in {retry_in_seconds:.1f} s: {error}"),
-    events.RequestsPaused: ("warning", "Aluma asked for a pause: no request for {seconds:.1f} s"),
-    events.ConcurrencyLimitChanged: ("debug", "at most {limit} requests at once, as Aluma takes them"),
+    events.ClaimingPaused: ("error", "claiming paused: {error}"),
+    events.ClaimingStillPaused: ("debug", "claiming still paused, next attempt in {retry_in_seconds:.1f} s: {error}"),
+    events.ClaimingResumed: ("warning", "claiming resumed"),
+    events.JournalDamaged: ("error", "the journal was damaged and moved to {path}; a new one was created"),
+    events.RequestRetried: ("debug", "{request}: retry in {retry_in_seconds:.1f} s: {error}"),
+    events.RequestsPaused: ("warning", "Aluma asked for a pause: no requests for {seconds:.1f} s"),
+    events.ConcurrencyLimitChanged: ("debug", "concurrency limit is now {limit} requests"),
     events.DrainStarted: ("debug", "draining, {tasks_in_progress} tasks queued or in progress"),
-    events.RunEnded: ("debug", "the run is over: {exported} tasks exported"),
+    events.RunEnded: ("debug", "run ended: {exported} tasks exported"),
 }
-"""Level and text by event; an event that is not here (one for each MiB, say) is not logged."""
+"""Level and text of each event; other events, such as one per MiB received, are not logged."""
 _FIELDS = {"retry_in": "retry_in_seconds", "delay": "retry_in_seconds"}
-"""What a field of an event is called in the log, where that differs."""
+"""Names of event fields that differ in the log."""
+_MAX_LINE_CHARS = 1000
 _ERROR_TYPES = {name for name, kind in vars(exceptions).items() if isinstance(kind, type)} | {"Crash"}
 
 
@@ -71,33 +69,38 @@ class _Line(NamedTuple):
 
 
 class Log:
-    """Writes what is at least as grave as ``level``; ``write`` gets whole lines, ``wall`` tells seconds since 1970.
+    """Writes events of at least ``level``.
 
-    ``journal``: the systemd journal reads it.
+    Args:
+        write: Receives one complete line per call.
+        format: Text for people, or one JSON object per line.
+        level: The lowest level to write.
+        journald: The systemd journal reads the lines.
+        now: Returns seconds since 1970.
     """
 
     def __init__(
         self,
         write: Callable[[str], object],
         *,
-        form: Literal["text", "json"] = "text",
+        format: Literal["text", "json"] = "text",  # noqa: A002 - the builtin is not needed here
         level: Level = "info",
         journald: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._write = write
-        self._json = form == "json"
+        self._json = format == "json"
         self._journald = journald
         self._now = now
         self._repeat_filter: RepeatFilter[_Line] = RepeatFilter(now)
         self.set_level(level)
 
     def set_level(self, level: Level) -> None:
-        """Write what is at least as grave from now on."""
+        """Change the lowest level to write."""
         self._levels = LEVELS[LEVELS.index(level) :]
 
     def __call__(self, event: Event) -> None:
-        """Write an event, or count it with others that say the same."""
+        """Write an event, or count it if it repeats."""
         level, message = MESSAGES.get(type(event), ("", ""))
         if level not in self._levels:
             return
@@ -108,22 +111,22 @@ class Log:
             self.write(line.level, line.kind, line.message, **fields)
 
     def flush_suppressed(self, *, all_windows: bool = False) -> None:
-        """Tell how often was said what was not written, of windows that are over or of all."""
+        """Write the number of suppressed lines of each expired window, or of all windows."""
         for (level, kind, message, fields), count, seconds in self._repeat_filter.expired(all_windows=all_windows):
             text = f"… {count} more like this in {max(seconds, 1):.0f} s: {message}"
             self.write(level, kind, text, **fields, repeated=count)
 
     def write(self, level: str, kind: str, message: str, **fields: object) -> None:
-        """Write a line whatever the level of the log; ``fields`` are for JSON."""
+        """Write a line at any level; ``fields`` appear only in JSON."""
         prefix = f"<{PRIORITIES[level]}>" if self._journald else ""
-        stamp = datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        time_text = datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         if self._json:
-            line = {"time": stamp, "level": level, "event": kind, "message": message, **fields}
+            line = {"time": time_text, "level": level, "event": kind, "message": message, **fields}
             self._write(prefix + msgspec.json.encode(line).decode() + "\n")
         else:
             name = f" ({fields['name']})" if "name" in fields else ""
-            opening = prefix or f"{stamp} {level:<7} "
-            self._write(opening + sanitize(f"{message}{name}", 1000) + "\n")
+            start = prefix or f"{time_text} {level:<7} "
+            self._write(start + sanitize(f"{message}{name}", _MAX_LINE_CHARS) + "\n")
 
 
 def _fields(event: Event, *, names: bool) -> Iterator[tuple[str, object]]:
@@ -143,19 +146,13 @@ def _fields(event: Event, *, names: bool) -> Iterator[tuple[str, object]]:
             case Summary() as summary:
                 yield from structs.asdict(summary).items()
             case HoldRecord() as hold:
+                error_type = hold.error if hold.error in _ERROR_TYPES else AlumaAsyncError.__name__
                 yield from (("seconds", hold.seconds), ("failures", hold.failures), ("crashes", hold.crashes))
-                yield from (
-                    ("error", hold.message),
-                    ("error_type", hold.error if hold.error in _ERROR_TYPES else "AlumaAsyncError"),
-                )
+                yield from (("error", hold.message), ("error_type", error_type))
             case value:
                 yield _FIELDS.get(field, field), value
 
 
 def _error_type(kind: type[AlumaAsyncError]) -> str:
-    """Name the nearest class that is ours: a plug-in may have made others, and dashboards count by this."""
+    """Return the name of the nearest class of ``exceptions``, because plug-ins may subclass them."""
     return next(base.__name__ for base in kind.__mro__ if base.__name__ in _ERROR_TYPES)
-
-
-def _known(name: str) -> str:
-    return name if name in _ERROR_TYPES else AlumaAsyncError.__name__

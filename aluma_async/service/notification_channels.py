@@ -1,4 +1,4 @@
-"""The two ways of a notification: into a command, and to a webhook."""
+"""Channels for notifications: a command and a webhook."""
 
 import os
 import subprocess
@@ -11,20 +11,21 @@ import msgspec
 
 from aluma_async.service.notifications import Channel, Notification, NotificationError
 
-_SECRETS = ("ALUMA_CLIENT_SECRET", "CREDENTIALS_DIRECTORY")
-_TOO_HIGH = 300
+_SECRET_VARIABLES = ("ALUMA_CLIENT_SECRET", "CREDENTIALS_DIRECTORY")
+_FIRST_ERROR_STATUS = 300
 
 
 def command_channel(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Channel:
-    """Run a command for each: no shell, JSON on its standard input, what it says is thrown away.
+    """Return a channel that runs a command, without a shell, with the notification as JSON on its standard input.
 
-    Kind and sentence are also ``ALUMA_ASYNC_EVENT`` and ``ALUMA_ASYNC_TEXT`` in its environment; the secret is not.
+    The kind and the sentence are also in its environment, as ``ALUMA_ASYNC_EVENT`` and ``ALUMA_ASYNC_TEXT``; the
+    client secret is not. The command's output is discarded.
     """
-    inherited = {name: value for name, value in environ.items() if name not in _SECRETS}
+    inherited = {name: value for name, value in environ.items() if name not in _SECRET_VARIABLES}
 
     async def send(notification: Notification) -> None:
         extra = {"ALUMA_ASYNC_EVENT": notification.event, "ALUMA_ASYNC_TEXT": notification.text}
-        # A pipe holds more than all of it, so nothing waits for a command that does not read.
+        # A pipe can hold a whole notification, so a command that does not read it delays nothing.
         reading, writing = os.pipe()
         try:
             os.write(writing, msgspec.json.encode(notification) + b"\n")
@@ -36,7 +37,7 @@ def command_channel(argv: Sequence[str], environ: Mapping[str, str] = os.environ
                 stderr=subprocess.DEVNULL,
                 check=False,
                 env={**inherited, **extra},
-                start_new_session=True,  # Ctrl-C is meant for us
+                start_new_session=True,  # so that Ctrl-C does not reach it
             )
         except OSError as error:
             raise NotificationError(f"{argv[0]}: {error.strerror}") from error
@@ -50,17 +51,17 @@ def command_channel(argv: Sequence[str], environ: Mapping[str, str] = os.environ
 
 @asynccontextmanager
 async def open_webhook_channel(url: str) -> AsyncIterator[Channel]:
-    """Send each as JSON (POST), in a session of its own. The URL may hold a secret, so it is in no message."""
+    """Yield a channel that sends notifications as JSON (POST). The URL may contain a secret: no message repeats it."""
 
     async def send(notification: Notification) -> None:
-        body, kind = msgspec.json.encode(notification), {"Content-Type": "application/json"}
+        body, headers = msgspec.json.encode(notification), {"Content-Type": "application/json"}
         try:
-            async with session.post(url, data=body, headers=kind, allow_redirects=False) as response:
+            async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
                 status = response.status
         except (aiohttp.ClientError, OSError) as error:
             raise NotificationError(f"webhook: {type(error).__name__}") from error
-        if status >= _TOO_HIGH:
-            raise NotificationError(f"webhook: answered {status}")
+        if status >= _FIRST_ERROR_STATUS:
+            raise NotificationError(f"webhook: HTTP status {status}")
 
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
         yield send

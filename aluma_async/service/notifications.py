@@ -1,7 +1,7 @@
-"""``Notifier``: tells somebody outside (a command, a webhook) what a person should know of. Nothing waits for it.
+"""``Notifier``: sends events that an administrator should know of to a command or a webhook.
 
-A notification holds the kind, a sentence, the task's id and the error; never names, content or secrets. What cannot
-be told in time is logged and left: an export is never disturbed.
+A notification contains its kind, a sentence, the task's id and the error; never names, content or secrets. Exports
+never wait for one: a notification that cannot be sent in time is logged and dropped.
 """
 
 import time
@@ -14,42 +14,48 @@ from msgspec import Struct
 
 from aluma_async import events
 from aluma_async.events import Event
-from aluma_async.exceptions import AlumaAsyncError
-from aluma_async.service.formatting import format_duration, sanitize
+from aluma_async.service.formatting import error_with_hint, format_duration, pluralize, sanitize
 
 Kind: TypeAlias = Literal["parked", "quarantined", "paused", "resumed", "oldest-task-too-old"]
 KINDS: tuple[Kind, ...] = ("parked", "quarantined", "paused", "resumed", "oldest-task-too-old")
 
 MAX_QUEUED = 100
-"""Notifications that wait; what comes beyond is dropped, and that is logged."""
+"""Most notifications that wait to be sent; further ones are logged and dropped."""
 SEND_TIMEOUT_SECONDS = 10.0
-"""How long a command or webhook may take for one of them."""
+"""Seconds that a channel may take for one notification."""
 FINISH_TIMEOUT_SECONDS = 10.0
-"""How long what waits may still take when the run is over."""
+"""Seconds to send the waiting notifications after the run has ended."""
 _MAX_TEXT_CHARS = 500
 
 Channel: TypeAlias = Callable[["Notification"], Awaitable[None]]
-"""Tells one notification; raises ``NotTold`` if it did not get through."""
+"""Sends one notification; raises ``NotificationError`` if it fails."""
 
 
 class Notification(Struct, frozen=True, omit_defaults=True):
-    """What a command gets on its standard input, and a webhook as its body (JSON)."""
+    """The JSON that a command reads from its standard input, and that a webhook receives as its body."""
 
     event: Kind
     time: str
     text: str
-    """A sentence; what chat services look for has this name."""
+    """A sentence; chat services expect this name."""
     task: str = ""
     error: str = ""
     error_type: str = ""
 
 
 class NotificationError(Exception):
-    """A notification did not get through; the message says why, and repeats no address."""
+    """A notification could not be sent; the message gives the reason, but no URL."""
 
 
 class Notifier:
-    """``tells`` are told one after the other. ``oldest_seconds``: an age of which to tell (0: never)."""
+    """Queues notifications for events, and sends each to all channels, one after the other.
+
+    Args:
+        channels: Where to send notifications.
+        max_task_age_seconds: Notify when the oldest pending task exceeds this age; 0: never.
+        log: Receives the reason when a notification is lost.
+        now: Returns seconds since 1970.
+    """
 
     def __init__(
         self,
@@ -68,38 +74,38 @@ class Notifier:
         self._send, self._receive = anyio.create_memory_object_stream[Notification](MAX_QUEUED)
 
     def __call__(self, event: Event) -> None:
-        """Take note of an event; it is told later."""
+        """Queue the notifications for an event."""
         for notification in self._notifications_for(event):
             try:
                 self._send.send_nowait(notification)
             except anyio.WouldBlock:
-                self._log(f"{notification.event}: not told, {MAX_QUEUED} others wait")
+                self._log(f"{notification.event}: not sent, {MAX_QUEUED} others are queued")
 
     async def run(self) -> None:
-        """Tell what there is to tell, until cancelled."""
+        """Send notifications until cancelled."""
         async for notification in self._receive:
             for channel in self._channels:
                 await self._send_to(channel, notification)
 
     async def finish(self) -> None:
-        """Tell what is left at the end of a run, within bounded time."""
+        """Send the remaining notifications at the end of a run, within ``FINISH_TIMEOUT_SECONDS``."""
         with anyio.move_on_after(FINISH_TIMEOUT_SECONDS):
             self._send.close()
             await self.run()
         if remaining := self._receive.statistics().current_buffer_used:
-            self._log(f"{remaining} were not told before the end")
+            self._log(f"{pluralize(remaining, 'notification')} not sent before the end of the run")
         self._receive.close()
 
     async def _send_to(self, channel: Channel, notification: Notification) -> None:
         try:
-            with anyio.fail_after(SEND_TIMEOUT_SECONDS, shield=True):  # the end of a run is no reason to break off
+            with anyio.fail_after(SEND_TIMEOUT_SECONDS, shield=True):  # so that the end of a run does not interrupt it
                 await channel(notification)
         except TimeoutError:
-            self._log(f"{notification.event}: not told within {SEND_TIMEOUT_SECONDS:.0f} s")
+            self._log(f"{notification.event}: not sent within {SEND_TIMEOUT_SECONDS:.0f} s")
         except NotificationError as error:
-            self._log(f"{notification.event}: not told: {error}")
-        except Exception as error:  # noqa: BLE001 - nothing that a notification does may end a run
-            self._log(f"{notification.event}: not told: unexpected {type(error).__name__}")
+            self._log(f"{notification.event}: not sent: {error}")
+        except Exception as error:  # noqa: BLE001 - a notification must never end a run
+            self._log(f"{notification.event}: not sent: unexpected {type(error).__name__}")
 
     def _notifications_for(self, event: Event) -> Iterator[Notification]:
         match event:
@@ -107,14 +113,13 @@ class Notifier:
                 text = f"parked for {format_duration(hold.seconds)} after {hold.failures} failures: {hold.message}"
                 yield self._build("parked", text, task.id, hold.message, hold.error)
             case events.TaskFailed(task=task, error=error):
-                text = f"failed at Aluma, what it held is in the quarantine: {error}"
+                text = f"failed at Aluma, its content is in the quarantine: {error}"
                 yield self._build("quarantined", text, task.id, str(error), type(error).__name__)
             case events.ClaimingPaused(error=error):
-                yield self._build(
-                    "paused", f"nothing is claimed for now: {_told(error)}", "", str(error), type(error).__name__
-                )
+                text = f"claiming paused: {error_with_hint(error)}"
+                yield self._build("paused", text, "", str(error), type(error).__name__)
             case events.ClaimingResumed():
-                yield self._build("resumed", "claiming again")
+                yield self._build("resumed", "claiming resumed")
             case events.TasksListed(oldest_created_at=oldest):
                 self._oldest = oldest
                 yield from self._check_oldest_task()
@@ -122,22 +127,15 @@ class Notifier:
                 yield from self._check_oldest_task()
 
     def _check_oldest_task(self) -> Iterator[Notification]:
-        """Tell once of an age, until it has fallen."""
+        """Notify once when the age exceeds its limit, and again only after it has been below."""
         age = 0.0 if self._oldest is None else self._now() - self._oldest
         too_old = bool(self._max_task_age_seconds) and age > self._max_task_age_seconds
         if too_old and not self._too_old:
-            yield self._build(
-                "oldest-task-too-old", f"a task has waited for {format_duration(age)}; Aluma deletes what is overdue"
-            )
+            text = f"a task has been pending for {format_duration(age)}; Aluma deletes overdue tasks"
+            yield self._build("oldest-task-too-old", text)
         self._too_old = too_old
 
     def _build(self, kind: Kind, message: str, task: str = "", error: str = "", error_type: str = "") -> Notification:
-        now = datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        subject = f"task {task}: " if task else ""
-        return Notification(
-            kind, now, sanitize(subject + message, _MAX_TEXT_CHARS), task, sanitize(error, _MAX_TEXT_CHARS), error_type
-        )
-
-
-def _told(error: AlumaAsyncError) -> str:
-    return f"{error}. {error.hint}" if error.hint else str(error)
+        time_text = datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        text = sanitize(f"task {task}: {message}" if task else message, _MAX_TEXT_CHARS)
+        return Notification(kind, time_text, text, task, sanitize(error, _MAX_TEXT_CHARS), error_type)
