@@ -1,38 +1,48 @@
-"""Fixtures of all tests that run the program."""
+"""Fixtures that several test modules share, and the marker ``slow``."""
 
 import gc
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from aluma_async.testing import SimulatedAluma
-from tests import databases
-from tests.processes import PENDING, PROGRAM, environment, simulator
+from tests.support.postgres import run_postgres
+from tests.support.processes import PENDING, PROGRAM, environment, simulator
+
+TESTS = Path(__file__).parent
 
 
 def pytest_configure():
-    """Let the processes that tests start, some hundreds, keep what they compile."""
+    """Let the hundreds of processes that tests start cache their bytecode."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_collection_finish():
-    """Keep what is imported by now out of every collection of rubbish."""
+    """Exclude the imported modules from garbage collection, because full collections dominate otherwise."""
     gc.collect()
     gc.freeze()
 
 
+def pytest_collection_modifyitems(items):
+    """Mark the tests that start processes and servers, or run thousands of schedules."""
+    for item in items:
+        if Path(item.path).relative_to(TESTS).parts[0] in ("integration", "acceptance", "simulation"):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="module")
-def fifty():
-    """An Aluma with 50 tasks that nobody exports."""
+def aluma_with_50_tasks():
+    """A simulated Aluma with 50 pending tasks that no test may export."""
     with simulator("--tasks", "50", "--profile", "small") as aluma:
         yield aluma
-        assert aluma.ledger()["tasks"] == {PENDING: 50}
+        assert aluma.state()["tasks"] == {PENDING: 50}
 
 
 @pytest.fixture
-def cli(tmp_path):
-    """Run the program in an empty folder, as a user without any config; no output may hold the secret."""
+def run_cli(tmp_path):
+    """Run the program in an empty folder without a config file; check that its output does not contain the secret."""
 
     def run(*arguments, secret=SimulatedAluma.client_secret, **environ):
         done = subprocess.run(
@@ -52,7 +62,7 @@ def cli(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def server():
-    """A PostgreSQL of its own."""
-    with databases.postgres() as running:
-        yield running
+def postgres():
+    """A PostgreSQL server."""
+    with run_postgres() as server:
+        yield server

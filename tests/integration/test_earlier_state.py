@@ -39,7 +39,7 @@ CLAIMS = {
 
 @pytest.fixture
 def state(tmp_path):
-    """A copy of the state folder, in the folder from which ``cli`` runs."""
+    """A copy of the state folder, in the folder from which ``run_cli`` runs."""
     return Path(shutil.copytree(FIXTURE, tmp_path / "state"))
 
 
@@ -155,13 +155,13 @@ def test_recovery_settles_claims_of_an_earlier_version(boot, state):
         assert not database.execute("SELECT * FROM released").fetchall(), "the operator's release was applied"
 
 
-def test_status_shows_the_state_of_an_earlier_version(cli, state):
+def test_status_shows_the_state_of_an_earlier_version(run_cli, state):
     with closing(sqlite3.connect(state / FILE_NAME)) as database, database:
         # As if it had been written half a minute ago.
         now = (str(WRITTEN_AT), str(time.time() - 30))
         database.execute("UPDATE record SET value = replace(value, ?, ?)", now)
         database.execute("UPDATE exported SET at = ?, value = replace(value, ?, ?)", (now[1], *now))
-    shown = json.loads(cli("status", "--state", "state", "--json").stdout)
+    shown = json.loads(run_cli("status", "--state", "state", "--json").stdout)
     assert {row["task"]: row["step"] for row in shown["in_hand"]} == {
         task_id: str(step) for task_id, step in CLAIMS.items()
     }
@@ -174,12 +174,12 @@ def test_status_shows_the_state_of_an_earlier_version(cli, state):
     assert (quarantined["task"], quarantined["error"]) == (QUARANTINED, "ImpossibleExport")
     assert "fax" in quarantined["message"]
     assert shown["exported_in_24_hours"] == 2
-    lines = cli("status", "--state", "state").stdout
+    lines = run_cli("status", "--state", "state").stdout
     for task_id in (*CLAIMS, "cooling", "crashed", "parked", QUARANTINED):
         assert task_id in lines
 
 
-def test_retry_releases_a_task_that_an_earlier_version_parked(cli, state):
-    assert cli("retry", "--state", "state", "parked").returncode == 0
+def test_retry_releases_a_task_that_an_earlier_version_parked(run_cli, state):
+    assert run_cli("retry", "--state", "state", "parked").returncode == 0
     with closing(sqlite3.connect(state / FILE_NAME)) as database:
         assert database.execute("SELECT task FROM released ORDER BY task").fetchall() == [("parked",), ("released",)]

@@ -1,0 +1,114 @@
+"""``config show``: every value in effect, where it came from, and no secret."""
+
+import json
+import tomllib
+
+import pytest
+
+from aluma_async.config import AlumaConfig, Config
+from aluma_async.config.destinations import SqlConfig
+from aluma_async.config.redaction import redact
+
+CANARY = "canary-5b1c"
+CONFIG = f"""
+[aluma]
+proxy = "http://me:{CANARY}@proxy.example:3128"
+[exporter]
+workers = 5
+[[routes]]
+filename = "*.csv"
+to = ["ledger"]
+[destinations.default]
+type = "folder"
+path = "out"
+[destinations.ledger]
+type = "sql"
+url = "postgresql://me:{CANARY}@db.example/ledger?password={CANARY}"
+table = "invoices"
+"""
+
+
+@pytest.fixture
+def values(run_cli, tmp_path):
+    (tmp_path / "config.toml").write_text(CONFIG)
+
+    def run(*arguments, **environ):
+        done = run_cli(*arguments, "config", "show", "--json", **environ)
+        assert done.returncode == 0, done.stderr
+        assert CANARY not in done.stdout
+        found = json.loads(done.stdout)["values"]
+        return {(one["table"], one["key"]): (one["value"], one["origin"]) for one in found}
+
+    return run
+
+
+def test_each_value_tells_where_it_came_from(values):
+    found = values("--max-at-once", "9", ALUMA_ASYNC_CLAIM_TIMEOUT="900")
+    assert found["limits", "max_at_once"] == (9, "option --max-at-once")
+    assert found["aluma", "claim_timeout_seconds"] == (900, "environment ALUMA_ASYNC_CLAIM_TIMEOUT")
+    assert found["exporter", "workers"] == (5, "config.toml")
+    assert found["exporter", "queue_size"] == (10, "default: twice the workers")
+    assert found["retry", "attempts"] == (5, "default")
+    assert found["destinations.ledger", "table"] == ("invoices", "config.toml")
+    assert found["routes 1", "to"] == (["ledger"], "config.toml")
+    assert found["aluma", "client_id"][1] == "environment ALUMA_CLIENT_ID"
+    assert found["aluma", "client_secret"] == ("…", "environment ALUMA_CLIENT_SECRET")
+
+
+def test_every_key_of_the_example_is_shown(values):
+    """Whatever can be set can be seen."""
+    found = set(values())
+    for name in set(Config.__struct_fields__) - {"destinations", "routes"}:
+        assert {(name, key) for key in getattr(Config(), name).__struct_fields__} <= found
+
+
+def test_output_on_the_command_line_takes_the_place_of_all_destinations(values):
+    found = values("-o", "there")
+    assert found["destinations.default", "path"] == ("there", "option --output")
+    assert ("destinations.ledger", "type") not in found
+
+
+def test_what_is_shown_is_a_config_file_with_the_same_effect(run_cli, tmp_path):
+    (tmp_path / "config.toml").write_text(CONFIG.replace(f":{CANARY}@", "@").replace(f"?password={CANARY}", ""))
+    done = run_cli("-w", "3", "config", "show")
+    again = Config.from_toml(done.stdout, "shown")
+    assert again.exporter.workers == 3
+    assert again.destinations == Config.load(tmp_path / "config.toml").destinations
+    assert again.routes == Config.load(tmp_path / "config.toml").routes
+    assert tomllib.loads(done.stdout)["aluma"]["proxy"] == "http://me@proxy.example:3128"
+
+
+def test_a_mistake_in_the_config_is_told_as_everywhere(run_cli, tmp_path):
+    (tmp_path / "config.toml").write_text("[exporter]\nworkrs = 3")
+    assert run_cli("config", "show").returncode == 78
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "seen"),
+    [
+        ("url", f"postgresql://me:{CANARY}@db/x", "postgresql://me@db/x"),
+        ("password", CANARY, "…"),
+        ("options", {"aws_secret_access_key": CANARY, "region": "eu"}, {"aws_secret_access_key": "…", "region": "eu"}),
+        ("options", {"account_key": CANARY, "sas_token": CANARY}, {"account_key": "…", "sas_token": "…"}),
+        ("notify_url", f"https://hooks.example/{CANARY}", "https://hooks.example/…"),
+        ("password_file", "/etc/secret", "/etc/secret"),
+        ("key", ("number",), ("number",)),
+        ("durability", "full", "full"),
+        ("proxy", "", ""),
+        ("url", "sqlite:///data.db?timeout=5", "sqlite:///data.db"),
+        ("url", f"postgresql://me:{CANARY}/?@{CANARY}@db/x", "postgresql://me@db/x"),
+        ("url", f"mysql://me@db:3306/x?password={CANARY}", "mysql://me@db:3306/x"),
+        ("url", "https://h:8443/files/me@x.example?a#b", "https://h:8443/files/me@x.example"),
+        ("url", "s3://bucket/prefix", "s3://bucket/prefix"),
+    ],
+)
+def test_what_is_hidden_and_what_is_not(key, value, seen):
+    assert redact(key, value) == seen
+
+
+def test_no_repr_of_a_table_holds_a_password():
+    for table in (
+        AlumaConfig(proxy=f"http://me:{CANARY}@proxy"),
+        SqlConfig(url=f"postgresql://me:{CANARY}@db/x", table="t"),
+    ):
+        assert CANARY not in f"{table!r} {table} {Config()!r}"

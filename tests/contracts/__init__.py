@@ -1,0 +1,1 @@
+"""Every implementation of a port against the public contract checks."""

@@ -1,0 +1,85 @@
+"""A span for each task, where OpenTelemetry is installed and set up."""
+
+import random
+import subprocess
+import sys
+
+import anyio
+import pytest
+
+from aluma_async import Exporter, events
+from aluma_async.exceptions import InvalidResponse
+from aluma_async.models import ExportTask, HoldRecord, Timestamp
+from aluma_async.testing import MemoryDestination, SimulatedSource, run_virtual
+from tests.support.events import event_types, sample_event
+from tests.support.stack import simulated
+
+sdk = pytest.importorskip("opentelemetry.sdk.trace", reason="opentelemetry-sdk is not installed")
+memory = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter")
+export = pytest.importorskip("opentelemetry.sdk.trace.export")
+tracing = pytest.importorskip("aluma_async.service.tracing")
+
+TASK = ExportTask("task-1", name="canary-name.pdf", project_name="canary-project")
+HOLD = HoldRecord(
+    "task-1", Timestamp("boot", 0.0, 0.0), 60.0, failures=10, parked=True, error="InvalidResponse", message="why"
+)
+
+
+def traced(now):
+    provider, finished = sdk.TracerProvider(shutdown_on_exit=False), memory.InMemorySpanExporter()
+    provider.add_span_processor(export.SimpleSpanProcessor(finished))
+    return tracing.Tracing(provider, now), finished.get_finished_spans
+
+
+def test_each_task_that_was_claimed_has_one_span_with_its_files():
+    async def main():
+        listener, spans = traced(anyio.current_time)
+        aluma = simulated(10, latency_seconds=0.1)
+        exporter = Exporter(
+            SimulatedSource(aluma), MemoryDestination(), on_event=listener, uniform=random.Random(0).uniform
+        )
+        summary = await exporter.run_until_drained()
+        assert {span.attributes["aluma.task.id"] for span in spans()} == set(aluma.ids())
+        assert len(spans()) == 10
+        assert sum(len(span.events) for span in spans()) == summary.files
+        assert sum(span.attributes["aluma.task.bytes"] for span in spans()) == summary.bytes
+        assert all(span.status.is_unset for span in spans())
+        assert all(span.end_time - span.start_time >= 100_000_000 for span in spans()), "from the loop's clock"
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        events.TaskCancelled(TASK, InvalidResponse("why"), 1, 60.0),
+        events.TaskFailed(TASK, InvalidResponse("why")),
+        events.ClaimLost(TASK, InvalidResponse("why")),
+        events.TaskParked(TASK, HOLD),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+def test_what_went_wrong_is_the_spans_status(event):
+    listener, spans = traced(lambda: 1.0)
+    for one in (events.TaskStarted(TASK, 1), event, event):
+        listener(one)
+    (span,) = spans()
+    assert span.status.description == "why"
+    assert span.attributes["error.type"] == "InvalidResponse"
+    assert span.attributes["aluma.outcome"] == type(event).__name__
+
+
+def test_no_name_is_in_a_span():
+    listener, spans = traced(lambda: 1.0)
+    for kind in event_types():
+        listener(events.TaskStarted(TASK, 1))
+        listener(sample_event(kind, task=TASK))
+    assert len(spans()) == 8
+    assert "canary" not in "".join(span.to_json() for span in spans())
+
+
+def test_a_span_costs_nothing_where_nobody_wants_it():
+    """With the API alone, or without it, no listener is made."""
+    code = "from aluma_async.cli.observers import open_tracer; print(open_tracer())"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said == "None\n"

@@ -1,0 +1,1 @@
+"""Schedules of faults and crashes in virtual time."""
