@@ -11,7 +11,8 @@ from pathlib import Path
 import aiohttp
 
 from aluma_async.aluma.client import AlumaClient
-from aluma_async.aluma.download import DownloadLimits, PublicResolver
+from aluma_async.aluma.download import DownloadLimits
+from aluma_async.aluma.redirects import PublicResolver
 from aluma_async.config import Config, Credentials, FolderConfig
 from aluma_async.config.reload import restart_required
 from aluma_async.config.tls import ssl_context

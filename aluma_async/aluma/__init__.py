@@ -1,1 +1,1 @@
-"""The API adapter: Aluma over HTTP as a ``TaskSource``."""
+"""Adapter for Aluma's HTTP API: a ``TaskSource``."""

@@ -1,8 +1,10 @@
-"""``AlumaClient``: a ``TaskSource`` that speaks HTTP. One request a call; it never repeats one, but for a stale token.
+"""``AlumaClient``: a ``TaskSource`` for Aluma's HTTP API.
 
-It promises: the token is sent to the API's own origin only; no redirect is followed, but that of a download to
-where one may be; a download that is not provably whole raises; a request that changes a task is awaited to its
-answer even if the caller is cancelled; no exception holds a token, a secret or content.
+Guarantees: the token is sent only to the API's own origin. Only downloads follow redirects, and only to allowed
+hosts. A download that is not provably complete raises an error. A request that changes a task is awaited until its
+response arrives, even if the caller is cancelled. No exception contains a token, a secret or content.
+
+Each call sends one request. A request is repeated only with a new token, after Aluma refused the old one.
 """
 
 import re
@@ -14,7 +16,8 @@ from urllib.parse import quote
 import aiohttp
 
 from aluma_async.aluma import responses, wire
-from aluma_async.aluma.download import MAX_REDIRECTS, Download, DownloadLimits
+from aluma_async.aluma.download import Download, DownloadLimits
+from aluma_async.aluma.redirects import MAX_REDIRECTS
 from aluma_async.aluma.transport import CALL_TIMEOUT, ApiTransport
 from aluma_async.clock import loop_time
 from aluma_async.config import Credentials
@@ -23,11 +26,11 @@ from aluma_async.exceptions import FileMissing, SourceError
 from aluma_async.models import Claim, ExportFile, ExportTask
 from aluma_async.ports import OnEvent, RequestLimiter
 
-_PLAIN = re.compile("[A-Za-z0-9_-]+").fullmatch  # what quoting leaves as it is: all of Aluma's ids
+_PLAIN = re.compile("[A-Za-z0-9_-]+").fullmatch  # ids that need no quoting; all of Aluma's ids match
 
 
 class _Unlimited:
-    """Permits without a limit, for a client that is used alone."""
+    """A ``RequestLimiter`` without a limit, for a client that is used on its own."""
 
     @asynccontextmanager
     async def permit(self, *, urgent: bool = False) -> AsyncIterator[float]:  # noqa: ARG002 - the port has it
@@ -38,10 +41,17 @@ class _Unlimited:
 
 
 class AlumaClient:
-    """Aluma's tasks API.
+    """Client for Aluma's tasks API.
 
-    ``base_url`` may have a path. ``projects`` (ids or names) limits listings. ``session`` stays the
-    caller's; it needs no settings, but a connection limit below that of ``request_limiter`` makes requests wait.
+    Args:
+        session: The HTTP session. The caller owns it and closes it. It needs no settings, but if its connection limit
+            is lower than the limit of ``request_limiter``, requests wait for a connection.
+        base_url: Root URL of the API; may contain a path.
+        credentials: Client id and secret; exchanged for a token before the first request.
+        projects: Ids or names of projects; listings contain only their tasks. Empty: all projects.
+        downloads: Limits for downloads, and the hosts to which they may be redirected.
+        request_limiter: Limits all requests, including those for tokens and downloads. None: no limit.
+        on_event: Receives ``RowSkipped``.
     """
 
     def __init__(
@@ -62,15 +72,15 @@ class AlumaClient:
         self._on_event: Callable[[Event], None] = on_event or (lambda _: None)
 
     async def list_pending(self) -> AsyncIterator[Sequence[ExportTask]]:
-        """Yield the tasks that wait for export, oldest first, as they arrive."""
+        """Yield the pending tasks, oldest first, while the response arrives."""
         decoder = wire.ListingDecoder(lambda reason: self._on_event(RowSkipped(reason)))
         path = f"/tasks?state={wire.PENDING}&client_action=export"
         async with self._transport.get("list tasks", path) as response:
             while chunk := await responses.read_chunk("list tasks", response):
                 await self._request_limiter.consume_bytes(len(chunk))
-                if tasks := self._wanted(decoder.feed(chunk)):
+                if tasks := self._in_projects(decoder.feed(chunk)):
                     yield tasks
-        if tasks := self._wanted(decoder.close()):
+        if tasks := self._in_projects(decoder.close()):
             yield tasks
 
     async def start(self, task: ExportTask) -> Claim:
@@ -79,7 +89,7 @@ class AlumaClient:
         return Claim(task, wire.export_spec(body), sent_at)
 
     def open_file(self, claim: Claim, file: ExportFile) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """Open a download; its bytes come as they arrive."""
+        """Open the download of a file; the chunks are yielded as they arrive."""
         operation = f"download file {file.number} of task {claim.task.id}"
         if reason := wire.unsafe_url(file.url):
             raise SourceError(f"{operation}: {reason}")
@@ -87,19 +97,19 @@ class AlumaClient:
         return Download(operation, file, fetch, self._request_limiter, self._downloads)
 
     async def complete(self, task: ExportTask) -> None:
-        """Say that a task is exported."""
+        """Complete a task: it is exported."""
         await self._change("complete", task)
 
     async def cancel(self, task: ExportTask) -> None:
-        """Give a task back."""
+        """Cancel a claim, which releases the task."""
         await self._change("cancel", task)
 
     async def fail(self, task: ExportTask, message: str) -> None:
-        """Say that a task can never be exported."""
+        """Fail a task: it can never be exported."""
         await self._change("fail", task, {"message": message})
 
     async def state(self, task: ExportTask) -> str | None:
-        """Tell a task's state; None if Aluma does not know it."""
+        """Return the state of a task, or None if Aluma has no such task."""
         operation = f"look up task {task.id}"
         try:
             async with self._transport.get(operation, _path(task), timeout=CALL_TIMEOUT) as response:
@@ -109,7 +119,7 @@ class AlumaClient:
         except responses.TRANSPORT_ERRORS as error:
             raise responses.map_transport_error(operation, error, changes=False) from None
 
-    def _wanted(self, tasks: list[ExportTask]) -> list[ExportTask]:
+    def _in_projects(self, tasks: list[ExportTask]) -> list[ExportTask]:
         if not self._projects:
             return tasks
         return [t for t in tasks if t.project_id in self._projects or t.project_name in self._projects]
@@ -117,7 +127,7 @@ class AlumaClient:
     def _change(self, verb: str, task: ExportTask, body: object = None) -> Awaitable[tuple[float, bytes]]:
         path = f"{_path(task)}/{verb}_client_action?action=export"
         is_start = verb == "start"
-        return self._transport.put(f"{verb} task {task.id}", path, body, urgent=not is_start, reply=is_start)
+        return self._transport.put(f"{verb} task {task.id}", path, body, urgent=not is_start, needs_body=is_start)
 
 
 def _path(task: ExportTask) -> str:

@@ -1,19 +1,15 @@
-"""``Download``: the bytes of one file, over as many connections as it takes; and where a download may be led.
+"""``Download``: the bytes of one file, over one or more connections.
 
-A body that breaks off goes on where it broke if the server gave it an ETag (Range, If-Range). The token goes to
-the API's own origin only; another host has to be named in the settings, and may not be one of our own network.
+If a connection breaks and the server sent a strong ETag, the download continues at the same byte (Range, If-Range).
+An incomplete file, a web page in place of the file, and an exceeded limit raise ``SourceError``.
 """
 
-import ipaddress
-import socket
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Self, TypeAlias
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 from msgspec import Struct
-from yarl import URL
 
 from aluma_async.aluma import responses
 from aluma_async.clock import loop_time
@@ -22,28 +18,27 @@ from aluma_async.models import ExportFile
 from aluma_async.ports import RequestLimiter
 
 Fetch: TypeAlias = Callable[[Mapping[str, str]], AbstractAsyncContextManager[aiohttp.ClientResponse]]
-"""Sends the request for the file with further headers."""
+"""Sends the request for the file, with additional headers."""
 
-REDIRECTS = (301, 302, 303, 307, 308)
-MAX_REDIRECTS = 3
 _MAX_RESUMPTIONS = 5
-_WHOLE = {"Accept-Encoding": "identity"}  # of what is compressed a short one looks like a whole one
-_WINDOW_SECONDS = 60.0
-"""The time over which a rate is measured; only waiting for the network counts."""
+_UNCOMPRESSED = {"Accept-Encoding": "identity"}  # because a truncated compressed body can look like a complete one
+_RATE_WINDOW_SECONDS = 60.0
+"""Seconds over which the download rate is measured; only the time spent waiting for the network counts."""
 
 
 class DownloadLimits(Struct, frozen=True, kw_only=True):
-    """What a download must keep to; 0: no such limit."""
+    """Limits for downloads; 0 disables a limit."""
 
     redirect_hosts: Collection[str] = ()
-    """Hosts besides the API's to which a download may be redirected."""
+    """Hosts other than the API's to which a download may be redirected."""
     max_bytes: float = 0
-    """Of one file."""
+    """Maximum size of a file."""
     min_bytes_per_second: float = 0
+    """Minimum average rate over one minute."""
 
 
 class Download:
-    """The bytes of a file, once. Raises ``SourceError`` unless they are whole, of the promised kind and in time."""
+    """One download of a file: a context manager that yields an iterator over the chunks."""
 
     def __init__(
         self, operation: str, file: ExportFile, fetch: Fetch, request_limiter: RequestLimiter, limits: DownloadLimits
@@ -56,12 +51,12 @@ class Download:
         self._connection: AbstractAsyncContextManager[aiohttp.ClientResponse] | None = None
         self._count = 0
         self._size: int | None = None
-        self._version = ""
+        self._etag = ""
         self._minimum_rate = _MinimumRate(limits.min_bytes_per_second)
         self._resumptions, self._resumed_at = 0, -1
 
     async def __aenter__(self) -> AsyncIterator[bytes]:
-        """Send the request; its bytes come as they arrive."""
+        """Send the request and check the response headers."""
         self._response = await self._open({})
         try:
             responses.validate_download(self._operation, self._file, self._response)
@@ -70,7 +65,7 @@ class Download:
             raise
         self._size = self._response.content_length
         etag = self._response.headers.get("ETag", "")
-        self._version = "" if etag.startswith("W/") else etag  # a weak one does not promise the same bytes
+        self._etag = "" if etag.startswith("W/") else etag  # a weak ETag does not guarantee identical bytes
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -86,49 +81,49 @@ class Download:
                 break
             except (InvalidResponse, Unavailable):
                 self._resumptions += 1
-                if not self._version or self._count == self._resumed_at or self._resumptions > _MAX_RESUMPTIONS:
+                if not self._etag or self._count == self._resumed_at or self._resumptions > _MAX_RESUMPTIONS:
                     raise
                 self._resumed_at = self._count
                 await self._resume()
         if not chunk:
             if self._size is not None and self._count != self._size:
-                raise InvalidResponse(f"{self._operation}: {self._count} bytes came, {self._size} were announced")
+                raise InvalidResponse(f"{self._operation}: received {self._count} of {self._size} bytes")
             raise StopAsyncIteration
         self._count += len(chunk)
         if 0 < self._limits.max_bytes < max(self._count, self._size or 0):
             raise SourceError(
-                f"{self._operation}: more than {self._limits.max_bytes:.0f} bytes",
-                hint="limits.max_file_bytes says how long a file may be.",
+                f"{self._operation}: file is larger than {self._limits.max_bytes:.0f} bytes",
+                hint="Raise max_file_bytes under [limits] if such files are expected.",
             )
         await self._request_limiter.consume_bytes(len(chunk))
         return chunk
 
     async def _read_chunk(self) -> bytes:
-        """What has arrived; empty at the end. Raises ``Unavailable`` if it comes too slowly."""
+        """Return the next chunk, empty at the end. Raises ``Unavailable`` if the download is too slow."""
         content, waited = self._response.content, 0.0
         try:
             chunk = content.read_nowait()
             if not chunk and not content.at_eof():
-                read_at = loop_time()
+                started_at = loop_time()
                 chunk = await content.readany()
-                waited = loop_time() - read_at
+                waited = loop_time() - started_at
         except responses.TRANSPORT_ERRORS as error:
             raise responses.map_transport_error(self._operation, error, changes=False) from None
         if chunk and not self._minimum_rate.allows(waited, len(chunk)):
             raise Unavailable(
-                f"{self._operation}: slower than {self._limits.min_bytes_per_second:.0f} bytes a second",
-                hint="limits.min_bytes_per_second says what is too slow.",
+                f"{self._operation}: slower than {self._limits.min_bytes_per_second:.0f} bytes per second",
+                hint="Lower min_bytes_per_second under [limits] if the connection is that slow.",
             )
         return chunk
 
     async def _resume(self) -> None:
-        """Ask for what is missing. Raises ``InvalidResponse`` if the file is another one by now."""
+        """Request the missing bytes. Raises ``InvalidResponse`` if the file has changed."""
         await self._close()
-        self._response = await self._open({"Range": f"bytes={self._count}-", "If-Range": self._version})
+        self._response = await self._open({"Range": f"bytes={self._count}-", "If-Range": self._etag})
         self._size = responses.validate_range(self._operation, self._response, self._count, self._size)
 
     async def _open(self, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        connection = self._fetch({**_WHOLE, **headers} if headers else _WHOLE)
+        connection = self._fetch({**_UNCOMPRESSED, **headers} if headers else _UNCOMPRESSED)
         response = await connection.__aenter__()
         self._connection = connection
         return response
@@ -140,67 +135,19 @@ class Download:
 
 
 class _MinimumRate:
-    """Tells a transfer that is only slow from one that is kept open for nothing."""
+    """Detects a download whose average rate over a window is too low."""
 
     def __init__(self, bytes_per_second: float) -> None:
-        self._min_bytes = bytes_per_second * _WINDOW_SECONDS
+        self._min_bytes = bytes_per_second * _RATE_WINDOW_SECONDS
         self._seconds = 0.0
         self._bytes = 0
 
     def allows(self, seconds: float, count: int) -> bool:
-        """Whether to go on after ``count`` bytes that were waited for so long."""
+        """Add ``count`` bytes received after waiting ``seconds``; return whether the rate is still sufficient."""
         self._seconds += seconds
         self._bytes += count
-        if self._seconds < _WINDOW_SECONDS:
+        if self._seconds < _RATE_WINDOW_SECONDS:
             return True
         enough = self._bytes >= self._min_bytes
         self._seconds = self._bytes = 0
         return enough
-
-
-def resolve_redirect(operation: str, url: URL, location: str, api: URL, redirect_hosts: Collection[str]) -> URL:
-    """Where a redirect leads. Raises ``SourceError`` if a download must not go there."""
-    try:
-        target = url.join(URL(location, encoded=True))
-        origin, host = target.origin(), target.host or ""
-    except ValueError:
-        raise SourceError(f"{operation}: redirected to something that is no URL") from None
-    if origin == api.origin():
-        return target
-    if target.scheme != "https" or host not in redirect_hosts or target.user is not None:
-        raise SourceError(
-            f"{operation}: redirected to another host",
-            hint=f'If Aluma keeps files there, download_hosts = ["{host}"] in [aluma] allows it (https only).',
-        )
-    if is_private_address(host):
-        raise SourceError(f"{operation}: redirected to an address of a private network")
-    return target
-
-
-class PublicResolver(AbstractResolver):
-    """Resolves names with ``resolver``; the given hosts only if they are not on a network of our own."""
-
-    def __init__(self, resolver: AbstractResolver, redirect_hosts: Collection[str]) -> None:
-        self._resolver = resolver
-        self._redirect_hosts = frozenset(redirect_hosts)
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        """Resolve a name. Raises ``OSError``."""
-        addresses = await self._resolver.resolve(host, port, family)
-        if host in self._redirect_hosts and any(is_private_address(result["host"]) for result in addresses):
-            raise OSError(None, f"{host} is on a private network")
-        return addresses
-
-    async def close(self) -> None:
-        """Close what it resolves with."""
-        await self._resolver.close()
-
-
-def is_private_address(host: str) -> bool:
-    """Whether an address is of a private network, the machine itself or the like; a name is not."""
-    try:
-        return not ipaddress.ip_address(host).is_global
-    except ValueError:
-        return False

@@ -1,7 +1,7 @@
-"""The bearer token: fetched once for all workers, renewed early, and thrown away when Aluma refuses it.
+"""``TokenCache``: one bearer token for all workers, refreshed early and discarded when Aluma refuses it.
 
 Source: Aluma's page "Authenticate" (JSON body with the client id and secret, ``expires_in`` in seconds).
-It does not know how a request is sent; ``fetch`` does.
+The request for a token is sent by ``fetch``.
 """
 
 from collections.abc import Awaitable, Callable
@@ -11,31 +11,31 @@ import anyio
 from aluma_async.clock import loop_time
 
 REFRESH_FRACTION = 0.8
-"""The share of a token's life after which it is renewed."""
+"""Fraction of a token's lifetime after which it is refreshed."""
 
 
 class TokenCache:
-    """Holds the token. ``fetch`` returns a new one and its life in seconds, and raises ``SourceError``."""
+    """Holds the token. ``fetch`` returns a new token and its lifetime in seconds, or raises ``SourceError``."""
 
     def __init__(self, fetch: Callable[[], Awaitable[tuple[str, float]]]) -> None:
         self._fetch = fetch
-        self._fetching = anyio.Lock()
+        self._fetch_lock = anyio.Lock()
         self._token = ""
         self._refresh_at = self._expires_at = 0.0
 
     async def token(self) -> str:
-        """Return a token that should be good. While one worker renews it early, the others go on with the old one."""
+        """Return a token that should be valid. While one worker refreshes it early, others use the old token."""
         now = loop_time()
-        good_until = self._expires_at if self._fetching.locked() else self._refresh_at
-        if not self._token or now >= good_until:
-            async with self._fetching:
+        usable_until = self._expires_at if self._fetch_lock.locked() else self._refresh_at
+        if not self._token or now >= usable_until:
+            async with self._fetch_lock:
                 if not self._token or loop_time() >= self._refresh_at:
                     sent_at = loop_time()
-                    self._token, life = await self._fetch()
-                    self._refresh_at, self._expires_at = sent_at + REFRESH_FRACTION * life, sent_at + life
+                    self._token, lifetime = await self._fetch()
+                    self._refresh_at, self._expires_at = sent_at + REFRESH_FRACTION * lifetime, sent_at + lifetime
         return self._token
 
     def discard(self, refused: str) -> None:
-        """Forget the token if it is the one that was refused; a newer one is kept."""
+        """Discard the token if it is the refused one. A newer token is kept."""
         if self._token == refused:
             self._token = ""

@@ -1,7 +1,7 @@
-"""``ApiTransport``: how a request is sent: with a good token, while a permit is held, and led only to where it may be.
+"""``ApiTransport``: sends API requests with a valid token, holds a permit for each, and follows allowed redirects.
 
-It promises: the token is sent to the API's own origin only; a request that changes a task is awaited to its answer
-even if the caller is cancelled. It knows no verb of the API but the one that gives tokens.
+Guarantees: the token is sent only to the API's own origin. A request that changes a task is awaited until its
+response arrives, even if the caller is cancelled. Of the API's endpoints, this module knows only the one for tokens.
 """
 
 from collections.abc import Collection, Mapping
@@ -11,24 +11,23 @@ import aiohttp
 from yarl import URL
 
 from aluma_async.aluma import responses, wire
-from aluma_async.aluma.download import REDIRECTS, resolve_redirect
+from aluma_async.aluma.redirects import REDIRECT_STATUSES, resolve_redirect
 from aluma_async.aluma.token import TokenCache
 from aluma_async.concurrency.deadline import SharedDeadline
 from aluma_async.config import Credentials
+from aluma_async.config.config import REQUEST_TIMEOUT_SECONDS
 from aluma_async.exceptions import AuthenticationFailed
 from aluma_async.ports import RequestLimiter
 
-REQUEST_TIMEOUT_SECONDS = 60.0
-"""Seconds for any request but a listing and a download; for these, seconds without a byte."""
-
+# For listings and downloads, which may take long, the limit applies to each wait for data, else to the whole request.
 STREAM_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=REQUEST_TIMEOUT_SECONDS)
 CALL_TIMEOUT = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS, sock_connect=10)
-_CHANGE_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10)  # a time limit of ours ends it
+_CHANGE_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10)  # SharedDeadline limits the whole request
 _CREDENTIALS_HINT = "Check ALUMA_CLIENT_ID and ALUMA_CLIENT_SECRET, or client_id and client_secret_file."
 
 
 class ApiTransport:
-    """Sends to the API at ``base_url``, which may have a path; only downloads may go to ``redirect_hosts``."""
+    """Sends requests to the API at ``base_url``, and redirected downloads also to ``redirect_hosts``."""
 
     def __init__(
         self,
@@ -44,7 +43,7 @@ class ApiTransport:
         self.token_cache = TokenCache(self._fetch_token)
         self.redirect_hosts = redirect_hosts
         self._credentials = credentials
-        self._limit = SharedDeadline(REQUEST_TIMEOUT_SECONDS)
+        self._deadline = SharedDeadline(REQUEST_TIMEOUT_SECONDS)
 
     def get(
         self,
@@ -55,27 +54,29 @@ class ApiTransport:
         timeout: aiohttp.ClientTimeout = STREAM_TIMEOUT,
         redirects: int = 0,
     ) -> "_GetRequest":
-        """Send a GET; its permit is held until the block is left."""
+        """Return a context manager that sends a GET and holds its permit until the block is left."""
         return _GetRequest(self, operation, self.url(path), headers, timeout, redirects)
 
-    async def put(self, operation: str, path: str, body: object, *, urgent: bool, reply: bool) -> tuple[float, bytes]:
-        """Send a PUT; return when it was sent, and the body of its reply where that is needed (``reply``)."""
+    async def put(
+        self, operation: str, path: str, body: object, *, urgent: bool, needs_body: bool
+    ) -> tuple[float, bytes]:
+        """Send a PUT. Return when it was sent, and the response's body if it is needed (else it may be empty)."""
         url = self.url(path)
         for attempts_left in (1, 0):
             token = await self.token_cache.token()
             async with self.request_limiter.permit(urgent=urgent) as sent_at:
-                answer = await self._change(operation, url, body, token, sent_at, reply=reply)
-            if answer is not None:
-                return sent_at, answer
+                response_body = await self._change(operation, url, body, token, sent_at, needs_body=needs_body)
+            if response_body is not None:
+                return sent_at, response_body
             self.discard_token(token, attempts_left)
-        raise AssertionError  # the second refusal has raised
+        raise AssertionError  # discard_token raised on the second refusal
 
     async def _change(
-        self, operation: str, url: URL, body: object, token: str, sent_at: float, *, reply: bool
+        self, operation: str, url: URL, body: object, token: str, sent_at: float, *, needs_body: bool
     ) -> bytes | None:
-        """Send a PUT once; the body of a good reply, or None if the token was refused."""
-        # It is awaited to its answer: without that nobody would know whose the task is.
-        with self._limit.scope(sent_at, shield=True):
+        """Send a PUT once. Return the body of a successful response, or None if the token was refused."""
+        # Shielded, because without the response it is unknown whether the task is claimed.
+        with self._deadline.scope(sent_at, shield=True):
             try:
                 async with self.session.put(
                     url,
@@ -88,20 +89,20 @@ class ApiTransport:
                     if response.status == 401:
                         return None
                     await responses.raise_for_status(operation, response, changes=True)
-                    return await responses.read_accepted(response, needed=reply)
+                    return await responses.read_accepted(response, needed=needs_body)
             except responses.TRANSPORT_ERRORS as error:
                 raise responses.map_transport_error(operation, error, changes=True) from None
         raise responses.map_transport_error(operation, TimeoutError(), changes=True)
 
     def url(self, path: str) -> URL:
-        """Join by hand: urljoin would drop the base URL's path. Aluma's urls go out as they came, not encoded again."""
+        """Append ``path`` to the base URL; ``urljoin`` would drop its path. URLs from Aluma are already encoded."""
         return URL(self.base_url + path, encoded=True)
 
     def discard_token(self, token: str, attempts_left: int) -> None:
-        """Forget a token. Raises ``AuthenticationFailed`` if there are no more chances."""
+        """Discard a refused token. Raises ``AuthenticationFailed`` if no attempts are left."""
         self.token_cache.discard(token)
         if not attempts_left:
-            raise AuthenticationFailed("Aluma refused a token that it had just given (401)", hint=_CREDENTIALS_HINT)
+            raise AuthenticationFailed("Aluma refused a token that it had just issued (401)", hint=_CREDENTIALS_HINT)
 
     async def _fetch_token(self) -> tuple[str, float]:
         operation = "get a token"
@@ -123,7 +124,10 @@ class ApiTransport:
 
 
 class _GetRequest:
-    """A GET: repeated with a fresh token, or where it is led to. A class, as a generator would cost a tenth of it."""
+    """A GET, repeated with a new token if the token is refused, or at the target of a redirect.
+
+    A class, because a generator-based context manager would add 10 % to the cost of the request.
+    """
 
     __slots__ = ("_headers", "_operation", "_owner", "_permit", "_redirects", "_response", "_timeout", "_url")
 
@@ -150,19 +154,19 @@ class _GetRequest:
             self._permit = owner.request_limiter.permit()
             await self._permit.__aenter__()
             try:
-                answer = await self._answer(token)
+                result = await self._send(token)
             except BaseException as error:
                 await self._permit.__aexit__(type(error), error, error.__traceback__)
                 raise
-            if isinstance(answer, aiohttp.ClientResponse):
-                self._response = answer
-                return answer
+            if isinstance(result, aiohttp.ClientResponse):
+                self._response = result
+                return result
             await self._permit.__aexit__(None, None, None)
-            if answer is None:
+            if result is None:
                 owner.discard_token(token, attempts_left)
                 attempts_left -= 1
             else:
-                self._url, is_api_origin = answer, answer.origin() == URL(owner.base_url).origin()
+                self._url, is_api_origin = result, result.origin() == URL(owner.base_url).origin()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -170,25 +174,25 @@ class _GetRequest:
         self._response.release()
         await self._permit.__aexit__(kind, error, trace)
 
-    async def _answer(self, token: str) -> aiohttp.ClientResponse | URL | None:
-        """Send it once: a good reply, where it was redirected to, or None if the token was refused."""
+    async def _send(self, token: str) -> aiohttp.ClientResponse | URL | None:
+        """Send the request once. Return the response, the target of a redirect, or None if the token was refused."""
         owner, operation = self._owner, self._operation
         headers = {"Authorization": f"Bearer {token}", **self._headers} if token else self._headers
         try:
             response = await owner.session.get(self._url, headers=headers, timeout=self._timeout, allow_redirects=False)
         except responses.TRANSPORT_ERRORS as error:
             raise responses.map_transport_error(operation, error, changes=False) from None
-        good = False
+        successful = False
         try:
-            if self._redirects and response.status in REDIRECTS:
+            if self._redirects and response.status in REDIRECT_STATUSES:
                 self._redirects -= 1
                 location = response.headers.get("Location", "")
                 return resolve_redirect(operation, self._url, location, URL(owner.base_url), owner.redirect_hosts)
             if response.status == 401 and token:
                 return None
             await responses.raise_for_status(operation, response, changes=False)
-            good = True
+            successful = True
             return response
         finally:
-            if not good:
+            if not successful:
                 response.release()

@@ -1,6 +1,6 @@
-"""The API's JSON and headers exactly as Aluma spells them, turned into our values. Pure: no I/O, no clock.
+"""Decodes the API's JSON and headers into the values of ``models``. Pure: no I/O, no clock.
 
-Source of the shapes: Aluma's public guide "Export data". Fields that are not used are not decoded.
+Source of the formats: Aluma's public guide "Export data". Unused fields are not decoded.
 """
 
 import re
@@ -18,7 +18,7 @@ from aluma_async.models import ExportFile, ExportSpec, ExportTask
 
 PENDING = "pending:start_client_action"
 
-# What msgspec lets out of a decode: DecodeError (ValidationError is one), bad UTF-8, a nesting without end.
+# All that msgspec raises while decoding: DecodeError (and ValidationError), invalid UTF-8, nesting that is too deep.
 _UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
 
 
@@ -62,7 +62,7 @@ class _State(Struct):
 
 
 class _Problem(Struct):
-    """The two shapes of error that the platform is known to send: ``{"message"}`` and RFC 7807."""
+    """The two known formats of errors: ``{"message": ...}`` and RFC 7807."""
 
     message: str | None = None
     title: str | None = None
@@ -75,23 +75,23 @@ _raws = msgspec.json.Decoder(list[msgspec.Raw])
 _task_list = msgspec.json.Decoder(_TaskList)
 _spec = msgspec.json.Decoder(_Spec)
 
-# An id becomes a part of a path, so it must not be able to leave its place there.
+# An id becomes part of a URL path, so it must not contain path separators or be a dot segment.
 _ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9._~-]{1,200}")
-# Aluma's own urls, which so need no closer look.
+# Matches all URLs that Aluma is known to send, so that these skip the detailed checks.
 _PLAIN_URL = re.compile(r"(/[A-Za-z0-9_-]+)+").fullmatch
 
 
 class ListingDecoder:
-    """Reads ``{"tasks": [...]}`` as it arrives, a window at a time, so that its size does not matter.
+    """Decodes ``{"tasks": [...]}`` while it arrives, in windows, so that memory does not grow with its size.
 
-    A window ends at the last ``}`` that makes it a list of whole rows; what follows waits for the next.
+    A window ends at the last ``}`` that completes a list of rows. The bytes after it belong to the next window.
     """
 
     WINDOW = 256 * 1024
-    """Bytes that are collected before rows are decoded."""
+    """Number of bytes that are collected before rows are decoded."""
     MAX_ROW_BYTES = 32 * 1024 * 1024
-    """Bytes without one whole row after which the reply is given up."""
-    _MAX_CUTS = 64
+    """Maximum size of a row; a longer one makes the listing invalid."""
+    _MAX_CUTS = 64  # Attempts to find the end of the last complete row of a window.
 
     def __init__(self, on_skipped: Callable[[str], None]) -> None:
         self._on_skipped = on_skipped
@@ -99,7 +99,7 @@ class ListingDecoder:
         self._buffer = bytearray()
 
     def feed(self, chunk: bytes) -> list[ExportTask]:
-        """Take some bytes; return the tasks that are complete by now. Raises ``InvalidResponse``."""
+        """Add a chunk; return the tasks that are complete now. Raises ``InvalidResponse``."""
         self._buffer += chunk
         if len(self._buffer) < self.WINDOW or not (self._head or self._find_head()):
             return []
@@ -115,15 +115,15 @@ class ListingDecoder:
             del self._buffer[: end + 1]
             return tasks
         if len(self._buffer) > self.MAX_ROW_BYTES:
-            raise InvalidResponse("the list of tasks cannot be read: no end of a row in 32 MiB")
+            raise InvalidResponse("list of tasks: a row is longer than 32 MiB")
         return []
 
     def close(self) -> list[ExportTask]:
-        """Return the last tasks. Raises ``InvalidResponse`` unless the whole reply has arrived."""
+        """Return the last tasks. Raises ``InvalidResponse`` if the response is incomplete."""
         try:
             rest = _task_list.decode(self._head + self._buffer.lstrip(b", \t\r\n"))
         except _UNREADABLE:
-            raise InvalidResponse("the list of tasks is not whole, or not the JSON that the API promises") from None
+            raise InvalidResponse("list of tasks: incomplete, or not the documented JSON") from None
         self._buffer.clear()
         return self._decode_individually(rest.tasks)
 
@@ -138,7 +138,7 @@ class ListingDecoder:
             del self._buffer[: match.end()]
             return True
         if len(self._buffer) > self.MAX_ROW_BYTES:
-            raise InvalidResponse("the list of tasks cannot be read: it names no tasks")
+            raise InvalidResponse("list of tasks: no 'tasks' field")
         return False
 
     def _tasks(self, window: bytes) -> list[ExportTask]:
@@ -153,7 +153,7 @@ class ListingDecoder:
             try:
                 row = _row.decode(raw)
             except _UNREADABLE:
-                self._on_skipped("a row of the list of tasks cannot be read")
+                self._on_skipped("not the documented JSON")
             else:
                 if task := self._task(row):
                     tasks.append(task)
@@ -161,9 +161,9 @@ class ListingDecoder:
 
     def _task(self, row: _TaskRow) -> ExportTask | None:
         if row.state not in (None, PENDING) or row.client_action not in (None, "export"):
-            return None  # the filter is Aluma's; a server that ignores it must not make us start what is not ours
+            return None  # because a server that ignores the filter must not make the exporter start other tasks
         if not _ID.fullmatch(row.id):
-            self._on_skipped("a row of the list of tasks has an id that cannot be one")
+            self._on_skipped("invalid task id")
             return None
         return ExportTask(
             row.id, row.name or "", row.project_id or "", row.project_name or "", timestamp(row.created_at)
@@ -171,26 +171,26 @@ class ListingDecoder:
 
 
 def timestamp(text: Any) -> float | None:
-    """Seconds since 1970 of an ISO 8601 date; None for anything else (Aluma's own sample has a second 66)."""
+    """Convert an ISO 8601 date to seconds since 1970. Return None if it is invalid, as in Aluma's own sample."""
     try:
-        when = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except (TypeError, ValueError):
         return None
-    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def export_spec(body: bytes) -> ExportSpec:
     """Decode an Export Specification.
 
-    A file that can never be exported carries its ``problem``; the others stay readable, for the quarantine.
-    Raises ``BadSpecification`` if the whole cannot be read.
+    A file that can never be exported has a ``problem``; the other files stay readable, for the quarantine.
+    Raises ``BadSpecification`` if the specification itself is unreadable.
     """
     try:
         spec = _spec.decode(body)
     except _UNREADABLE as error:
-        # Only msgspec's path and types may be told: its other messages could quote content.
+        # A ValidationError contains only field paths and types; other messages could quote content.
         reason = str(error) if isinstance(error, msgspec.ValidationError) else "not JSON"
-        raise BadSpecification(f"the Export Specification cannot be read: {reason}", received=body) from None
+        raise BadSpecification(f"unreadable Export Specification: {reason}", received=body) from None
     in_order = ((document, file) for document, within in enumerate(spec.documents) for file in within.files)
     return ExportSpec(tuple(_file(number, document, file) for number, (document, file) in enumerate(in_order)), body)
 
@@ -198,9 +198,9 @@ def export_spec(body: bytes) -> ExportSpec:
 def _file(number: int, document: int, file: _File) -> ExportFile:
     problem = ""
     if file.source == "content":
-        problem = "" if file.content is not None else "its source is content, but there is none"
+        problem = "" if file.content is not None else "source is 'content', but it has no content"
     elif file.source == "url":
-        problem = unsafe_url(file.url) if file.url else "its source is url, but there is none"
+        problem = unsafe_url(file.url) if file.url else "source is 'url', but it has no url"
     else:
         problem = f"unknown source {str(file.source)[:40]!r}"
     return ExportFile(
@@ -216,44 +216,44 @@ def _file(number: int, document: int, file: _File) -> ExportFile:
 
 
 def unsafe_url(url: str) -> str:
-    """Why a download URL must not be asked for; empty if it surely stays on the API's own origin."""
+    """Return the reason not to request a download URL; empty if it is certain to stay on the API's own origin."""
     if _PLAIN_URL(url):
         return ""
     path = unquote(url.partition("?")[0])
     if not url.startswith("/") or url.startswith("//"):
-        return "its url is not relative to the API"
+        return "url is not relative to the API"
     if "\\" in path or not url.isascii() or not url.isprintable() or " " in url or not path.isprintable():
-        return "its url holds characters that no url of the API holds"
+        return "url contains invalid characters"
     if ".." in path.split("/"):
-        return "its url leads out of the API"
+        return "url leaves the API's path"
     return ""
 
 
 def decode_token(body: bytes) -> tuple[str, float]:
-    """Return the token and its lifetime in seconds (300 if none is given). Raises ``InvalidResponse``."""
+    """Return a token and its lifetime in seconds (300 if unspecified). Raises ``InvalidResponse``."""
     try:
-        reply = msgspec.json.decode(body, type=_Token)
+        response = msgspec.json.decode(body, type=_Token)
     except _UNREADABLE:
-        raise InvalidResponse("the reply to the request for a token holds none") from None
-    if not reply.access_token.isascii() or not reply.access_token.isprintable():
-        raise InvalidResponse("the reply to the request for a token holds one that cannot be sent")
+        raise InvalidResponse("the response to the token request contains no token") from None
+    if not response.access_token.isascii() or not response.access_token.isprintable():
+        raise InvalidResponse("the response to the token request contains an invalid token")
     try:
-        life = float(reply.expires_in)
+        lifetime = float(response.expires_in)
     except (TypeError, ValueError):
-        life = 0.0
-    return reply.access_token, life if 0 < life < float("inf") else 300.0
+        lifetime = 0.0
+    return response.access_token, lifetime if 0 < lifetime < float("inf") else 300.0
 
 
 def decode_state(body: bytes) -> str:
-    """Decode the state out of a task. Raises ``InvalidResponse``."""
+    """Return the state of a task. Raises ``InvalidResponse``."""
     try:
         return msgspec.json.decode(body, type=_State).state
     except _UNREADABLE:
-        raise InvalidResponse("the reply to the request for a task cannot be read") from None
+        raise InvalidResponse("unreadable task") from None
 
 
 def error_message(body: bytes) -> str:
-    """The reason in an error's body, in one short line; empty if it gives none that can be read."""
+    """Return the message in the body of an error, as one short line; empty if there is none."""
     try:
         error_body = msgspec.json.decode(body, type=_Problem)
     except _UNREADABLE:
@@ -263,9 +263,9 @@ def error_message(body: bytes) -> str:
 
 
 def retry_after(value: str | None, date: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for, from its number or from its date; None if it says nothing usable.
+    """Return the seconds in a Retry-After header, given as a number or a date; None if it is missing or invalid.
 
-    A date is counted from the reply's own ``Date``, so that a clock that is wrong here does not matter.
+    A date is compared with the response's own ``Date``, so that a wrong local clock does not matter.
     """
     if value is None:
         return None
@@ -273,6 +273,6 @@ def retry_after(value: str | None, date: str | None) -> float | None:
         return float(value)
     try:
         seconds = (parsedate_to_datetime(value) - parsedate_to_datetime(date or "")).total_seconds()
-    except (TypeError, ValueError):  # no date, or one with a time zone and one without
+    except (TypeError, ValueError):  # not a date, or only one of the two has a time zone
         return None
     return seconds if seconds > 0 else None
