@@ -58,8 +58,8 @@ def open_folder(config: FolderConfig, state: Path, stack: AsyncExitStack) -> Des
 
 
 def _open_sql(config: SqlConfig, state: Path, stack: AsyncExitStack) -> Destination:
+    from aluma_async.destinations.sql.convert import FileFormat
     from aluma_async.destinations.sql.destination import SqlDestination
-    from aluma_async.destinations.sql.rows import FileFormat
 
     destination = SqlDestination(
         config.database_url(os.environ),

@@ -265,7 +265,7 @@ def test_in_a_database_it_is_a_row_beside_the_files(tmp_path):
 def test_a_database_without_its_table_is_told_of_at_the_start(tmp_path):
     async def main():
         destination = SqlDestination(f"sqlite:///{tmp_path / 'data.db'}", "{stem}", manifest=True)
-        with pytest.raises(DestinationError, match="there is no table aluma_manifest"):
+        with pytest.raises(DestinationError, match="table aluma_manifest does not exist"):
             await destination.probe()
         await destination.close()
 

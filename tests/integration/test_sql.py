@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager, closing
 import anyio
 import pytest
 
+from aluma_async.destinations.sql.convert import FileFormat
 from aluma_async.destinations.sql.destination import SqlDestination
-from aluma_async.destinations.sql.rows import FileFormat
 from aluma_async.exceptions import ConfigError, DestinationError, DestinationUnavailable, SchemaMismatch
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
 from aluma_async.testing import check_destination, check_memory
@@ -211,7 +211,7 @@ def test_a_table_may_be_named_by_folder_and_name_of_a_file(place):
         async with opened(place, "{folder}_{stem}", create=True) as destination:
             await save(destination, claim("t1", ("in", "a.csv"), ("out", "b.v2.csv")), "x\n1\n", "x\n2\n")
 
-    with pytest.raises(SchemaMismatch, match="file 1: its folder or name makes no name for a table"):
+    with pytest.raises(SchemaMismatch, match="file 1: its folder and name do not form a valid table name"):
         anyio.run(main)
 
     async def good():
@@ -224,7 +224,7 @@ def test_a_table_may_be_named_by_folder_and_name_of_a_file(place):
 
 @pytest.mark.parametrize("name", ["a;b.csv", 'a"b.csv', "ü.csv", "a.b.csv", "", "x" * 64 + ".csv", "1.csv"])
 def test_a_hostile_name_makes_no_table(place, name):
-    with pytest.raises(SchemaMismatch, match="makes no name for a table") as caught:
+    with pytest.raises(SchemaMismatch, match="do not form a valid table name") as caught:
         deliver(place, "x\n1\n", name=name, table="{stem}", create=True)
     assert not name or name not in str(caught.value)
 
@@ -264,7 +264,7 @@ def test_a_task_is_one_transaction_over_all_its_tables(place):
     async def main():
         async with opened(place, "{stem}", create=True, column_types={"x": "integer"}) as destination:
             await save(destination, claim("one", "a.csv"), "x\n1\n")
-            with pytest.raises(SchemaMismatch, match=r"task one, file 1, row 2, column 'x': is no whole number"):
+            with pytest.raises(SchemaMismatch, match=r"task one, file 1, row 2, column 'x': is not an integer"):
                 await save(destination, claim("one", "a.csv", "b.csv"), "x\n5\n", "x\n1\nsecret\n")
 
     anyio.run(main)
@@ -277,16 +277,16 @@ def test_a_task_is_one_transaction_over_all_its_tables(place):
         ("x VARCHAR(3)", "x\nabc\nabcd\n", "row 2, column 'x': has 4 characters, more than 3"),
         ("x INTEGER", "x\n99999999999\n", "row 1, column 'x': is too big for the column"),
         ("x INTEGER NOT NULL", 'x\n""\n', "row 1, column 'x': is empty"),
-        ("x NUMERIC(4, 2)", "x\n100\n", "row 1, column 'x': has more than 2 digits before the decimals"),
+        ("x NUMERIC(4, 2)", "x\n100\n", "row 1, column 'x': has more than 2 digits before the decimal separator"),
         ("x NUMERIC(4, 2)", "x\n99.999\n", "row 1, column 'x'"),
-        ("x DATE", "x\n31.12.2026\n", "row 1, column 'x': is no date"),
+        ("x DATE", "x\n31.12.2026\n", "row 1, column 'x': is not a date"),
         ("x BOOLEAN", "x\nperhaps\n", "row 1, column 'x': is neither true nor false"),
         ("x TEXT", "x\n1,2\n", "row 1: has 2 values for 1 columns"),
         ("x TEXT", "x,y\n1,2\n", "has no column 'y'"),
-        ("x TEXT", "x\na\0b\n", "row 1, column 'x': holds a zero character"),
+        ("x TEXT", "x\na\0b\n", "row 1, column 'x': contains a zero character"),
         ("x TEXT", "", "is empty"),
-        ("x TEXT", "x,x\n1,2\n", "names no column, or one twice"),
-        ("x TEXT", b"x\n\xff\n", "is not utf-8-sig text"),
+        ("x TEXT", "x,x\n1,2\n", "has two columns with the same name"),
+        ("x TEXT", b"x\n\xff\n", "is not valid utf-8-sig text"),
         ("x TEXT", 'x\n"a\n', "line 2"),
     ],
 )
@@ -315,7 +315,7 @@ def test_what_only_the_database_knows_is_told_without_a_value(place):
 
 def test_a_table_without_what_keeps_its_key_unique_is_refused(place):
     place.ask("CREATE TABLE t (a INTEGER, b INTEGER)")
-    with pytest.raises(DestinationError, match=r"nothing keeps \(a\) unique") as caught:
+    with pytest.raises(DestinationError, match=r"no constraint or index keeps \(a\) unique") as caught:
         deliver(place, "a,b\n1,2\n", key=["a"])
     assert "unique index" in caught.value.hint
     assert caught.value.fatal_after is None
@@ -326,7 +326,7 @@ def test_a_table_without_what_keeps_its_key_unique_is_refused(place):
 def test_a_table_that_is_missing_is_told_and_found_once_it_is_made(place):
     async def main():
         async with opened(place, key=["a"]) as destination:
-            with pytest.raises(DestinationError, match="there is no table t") as caught:
+            with pytest.raises(DestinationError, match="table t does not exist") as caught:
                 await destination.probe()
             assert "create = true" in caught.value.hint
             place.ask("CREATE TABLE t (a TEXT PRIMARY KEY)")

@@ -47,7 +47,7 @@ _ATTEMPTS = 10
 
 
 class _ExistingObject(Struct, frozen=True):
-    """What is known of an object that has the wanted key."""
+    """The object that exists under the wanted key."""
 
     task: str
     sha256: str

@@ -1,1 +1,1 @@
-"""Database tables as a destination: rows of CSV and JSON files, or whole files."""
+"""Tables of a database."""

@@ -1,4 +1,4 @@
-"""``SqlDestination``: the rows of CSV and JSON files, or whole files, in tables; one transaction a task."""
+"""``SqlDestination``: rows of CSV and JSON files, or whole files, in tables. Each task is one transaction."""
 
 import random
 import time
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import anyio
 import anyio.lowlevel
@@ -18,27 +18,44 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from aluma_async.destinations.common.manifest import StoredFile, render_manifest
 from aluma_async.destinations.common.spool import Spool
 from aluma_async.destinations.sql import tables
-from aluma_async.destinations.sql.backend import BACKENDS, Backend
+from aluma_async.destinations.sql.backend import Backend
+from aluma_async.destinations.sql.convert import FileFormat
 from aluma_async.destinations.sql.errors import is_transient, map_error
-from aluma_async.destinations.sql.rows import FileFormat, Rows, read_rows
+from aluma_async.destinations.sql.postgres import Postgres
+from aluma_async.destinations.sql.rows import Rows, read_rows
+from aluma_async.destinations.sql.sqlite import Sqlite
 from aluma_async.exceptions import ConfigError, DestinationError, SchemaMismatch
 from aluma_async.models import Claim, ExportFile
 
+BACKENDS: Mapping[str, Backend] = {"postgresql": Postgres(), "sqlite": Sqlite()}
+"""By SQLAlchemy's name of the database."""
+
+TableId: TypeAlias = tuple[str | None, str]
+"""Schema and name of a table."""
+
 _CONCURRENCY = 8
-"""Transactions at a time, and connections; SQLite has one writer."""
+"""Maximum number of transactions and of connections, unless the backend allows fewer."""
 _ATTEMPTS = 6
-_BATCH = 1000
-"""Rows that are read and converted in one step off the loop."""
+"""Attempts at one transaction."""
+_BATCH_ROWS = 1000
+"""Rows that are read and converted in one step in a thread."""
 
 
 class SqlDestination:
-    """Tables of PostgreSQL (``postgresql://``) or SQLite (``sqlite:///path``).
+    """Tables of a PostgreSQL or SQLite database.
 
-    ``table`` may hold ``{folder}`` and ``{stem}``. In ``mode="rows"`` a row replaces the one with the same ``key``
-    columns; without a key the rows of a task replace all that it delivered to that table before. In
-    ``mode="files"`` whole files are kept with what is known of them. ``create`` makes tables that are missing, with
-    ``types`` (see ``tables.COLUMN_TYPES``; text where none is given). Big files are staged in ``spool``.
-    ``manifest`` adds a row to the table ``aluma_manifest`` beside it.
+    Args:
+        url: SQLAlchemy's URL, ``postgresql://…`` or ``sqlite:///path``.
+        table: name of the table; ``{folder}`` and ``{stem}`` stand for parts of the file's path.
+        key: columns that identify a row; a row replaces the one with the same key. Without a key, the rows of a task
+            replace all rows that the task delivered to that table before.
+        create: create missing tables.
+        mode: ``rows`` reads the rows of the files; ``files`` stores whole files with their metadata.
+        column_types: types of the columns of created tables, from ``tables.COLUMN_TYPES``; text if not listed.
+        file_format: format of the files in ``rows`` mode.
+        manifest: add a row for each task to the table ``aluma_manifest`` in the same schema.
+        spool: folder in which big files are staged. None: the system's folder for temporary files.
+        now: clock for the manifest, in seconds since 1970.
     """
 
     def __init__(
@@ -58,10 +75,10 @@ class SqlDestination:
         try:
             database_url = sa.make_url(url)
         except sa.exc.ArgumentError:
-            raise ConfigError("url: is no URL of a database", hint='Like "postgresql://me@host/database".') from None
+            raise ConfigError("url: is not a database URL", hint='Use "postgresql://user@host/database".') from None
         backend = database_url.get_backend_name()
         if backend not in BACKENDS:
-            raise ConfigError(f"url: {backend} is not supported", hint=f"Known: {', '.join(BACKENDS)}.")
+            raise ConfigError(f"url: {backend} is not supported", hint=f"Use one of {', '.join(BACKENDS)}.")
         self._backend: Backend = BACKENDS[backend]
         self._engine = create_async_engine(
             database_url.set(drivername=self._backend.driver),
@@ -78,14 +95,14 @@ class SqlDestination:
         self._template, self._key, self._create, self._mode = table, tuple(key), create, mode
         self._column_types, self._file_format, self._spool = column_types or {}, file_format or FileFormat(), spool
         self._manifest, self._now = manifest, now
-        self._tables: dict[tuple[str | None, str], sa.Table] = {}
+        self._tables: dict[TableId, sa.Table] = {}
 
     async def close(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
 
     async def probe(self) -> None:
-        """Connect, and see whether a transaction may write and the table is there, if it is a fixed one."""
+        """Connect, and check that a transaction may write and that a fixed table exists."""
         async with self._transaction("connecting") as connection:
             await self._backend.probe(connection)
             if "{" not in self._template and not self._create:
@@ -96,35 +113,38 @@ class SqlDestination:
 
     @asynccontextmanager
     async def open(self, claim: Claim) -> AsyncIterator[Spool]:
-        """Begin to deliver: files are staged, and go into their tables together at the end."""
+        """Open a delivery: files are staged, and written to their tables when the block is left."""
         with Spool(self._spool) as spool:
             yield spool
             await self._publish(claim, spool)
 
     async def _publish(self, claim: Claim, spool: Spool) -> None:
-        files_by_table: dict[tuple[str | None, str], list[ExportFile]] = {}
+        files_by_table: dict[TableId, list[ExportFile]] = {}
         for file in claim.spec.files:
             files_by_table.setdefault(tables.table_name(self._template, file), []).append(file)
         for attempt in range(1, _ATTEMPTS + 1):
             tables_cached = bool(self._tables)
             try:
                 async with self._transaction(f"task {claim.task.id}") as connection:
-                    for where in sorted(files_by_table, key=str):  # one order for all: no deadlock between tables
-                        await self._write_files(connection, where, claim, files_by_table[where], spool)
+                    # All transactions use the same order, so that they cannot deadlock between tables.
+                    for table_id in sorted(files_by_table, key=str):
+                        await self._write_files(connection, table_id, claim, files_by_table[table_id], spool)
                     if self._manifest:
                         await self._write_manifest(connection, claim, files_by_table, spool)
                 return
             except DestinationError as error:
-                outdated = tables_cached and isinstance(error, SchemaMismatch)  # it may fit into the table as it is now
+                # A mismatch with a cached table is retried once, because the table may have been altered.
+                outdated = tables_cached and isinstance(error, SchemaMismatch)
                 if attempt == _ATTEMPTS or not (outdated or is_transient(error.__cause__ or error)):
                     raise
                 await anyio.sleep(random.uniform(0, 0.05 * 2**attempt))
 
     @asynccontextmanager
     async def _transaction(self, operation: str) -> AsyncIterator[AsyncConnection]:
-        """Let no cancellation in but where ``_batches`` does: a driver that is cut off in mid-sentence may stay so.
+        """Open a transaction, shielded from cancellation except in ``_convert_batches``.
 
-        Each step ends by itself: connecting, a lock and a server that is away have time-outs of their own.
+        Shielded, because a driver that is interrupted within a request may stay in an undefined state. Each step ends
+        by itself: connecting, waiting for a lock and waiting for an unreachable server have their own time-outs.
         """
         async with self._slots:
             with anyio.CancelScope(shield=True) as scope:
@@ -133,22 +153,18 @@ class SqlDestination:
                         connection.info["scope"] = scope
                         yield connection
                 except DestinationError:
-                    self._tables.clear()  # somebody may have changed one
+                    self._tables.clear()  # a table may have been altered
                     raise
                 except self._errors as error:
                     self._tables.clear()
                     raise map_error(error, f"{self._description}: {operation}") from error
 
     async def _write_files(
-        self,
-        connection: AsyncConnection,
-        where: tuple[str | None, str],
-        claim: Claim,
-        files: Sequence[ExportFile],
-        spool: Spool,
+        self, connection: AsyncConnection, table_id: TableId, claim: Claim, files: Sequence[ExportFile], spool: Spool
     ) -> None:
+        """Write all files of a claim that belong into one table."""
         if self._mode == "files":
-            table = await self._get_table(connection, where, tables.files_table(*where))
+            table = await self._get_table(connection, table_id, tables.files_table(*table_id))
             await self._delete_rows(connection, table, "task", claim)
             for file in files:
                 await self._backend.put_file(connection, table, claim, file, spool[file])
@@ -159,27 +175,27 @@ class SqlDestination:
             rows = await anyio.to_thread.run_sync(
                 read_rows, spool[file].data, file.filename, subject, self._file_format
             )
-            new = tables.rows_table(*where, rows.names, self._key, self._column_types)
-            table = await self._get_table(connection, where, new)
+            layout = tables.rows_table(*table_id, rows.names, self._key, self._column_types)
+            table = await self._get_table(connection, table_id, layout)
             rows.check_columns(table, self._key)
             if not self._key and not rows_deleted:
                 await self._delete_rows(connection, table, tables.ROW_KEY[0], claim)
                 rows_deleted = True
             row_key = () if self._key else (claim.task.id, file.document, file.number)
             names = (*rows.names, *(() if self._key else tables.ROW_KEY))
-            await self._backend.put_rows(
-                connection, table, names, self._key, self._convert_batches(connection, rows, table, row_key)
-            )
+            batches = self._convert_batches(connection, rows, table, row_key)
+            await self._backend.put_rows(connection, table, names, self._key, batches)
 
     async def _convert_batches(
         self, connection: AsyncConnection, rows: Rows, table: sa.Table, row_key: tuple[Any, ...]
     ) -> AsyncIterator[list[list[Any]]]:
+        """Yield the converted rows in batches; a cancellation takes effect after each batch."""
         converted = rows.convert(table, self._key, self._file_format)
         if row_key:
-            rows_with_key = ([*values, *row_key, number] for number, values in converted)
+            table_rows = ([*values, *row_key, number] for number, values in converted)
         else:
-            rows_with_key = (values for _, values in converted)
-        while batch := await anyio.to_thread.run_sync(lambda: list(islice(rows_with_key, _BATCH))):
+            table_rows = (values for _, values in converted)
+        while batch := await anyio.to_thread.run_sync(lambda: list(islice(table_rows, _BATCH_ROWS))):
             yield batch
             scope: anyio.CancelScope = connection.info["scope"]
             scope.shield = False
@@ -192,11 +208,13 @@ class SqlDestination:
         self,
         connection: AsyncConnection,
         claim: Claim,
-        files_by_table: Mapping[tuple[str | None, str], Sequence[ExportFile]],
+        files_by_table: Mapping[TableId, Sequence[ExportFile]],
         spool: Spool,
     ) -> None:
         paths = {
-            file.number: ".".join(filter(None, where)) for where, files in files_by_table.items() for file in files
+            file.number: ".".join(filter(None, table_id))
+            for table_id, files in files_by_table.items()
+            for file in files
         }
         stored = [
             StoredFile(file, paths[file.number], spool[file].size, spool[file].sha256) for file in claim.spec.files
@@ -209,8 +227,8 @@ class SqlDestination:
 
     async def _manifest_table(self, connection: AsyncConnection) -> sa.Table:
         schema = self._template.rpartition(".")[0] or None
-        new = tables.manifest_table(schema)
-        return await self._get_table(connection, (schema, tables.MANIFEST), new, tables.MANIFEST_KEY)
+        layout = tables.manifest_table(schema)
+        return await self._get_table(connection, (schema, tables.MANIFEST), layout, tables.MANIFEST_KEY)
 
     async def _delete_rows(self, connection: AsyncConnection, table: sa.Table, column: str, claim: Claim) -> None:
         await connection.execute(sa.delete(table).where(table.columns[column] == claim.task.id))
@@ -218,14 +236,14 @@ class SqlDestination:
     async def _get_table(
         self,
         connection: AsyncConnection,
-        where: tuple[str | None, str],
-        new: sa.Table | None = None,
+        table_id: TableId,
+        layout: sa.Table | None = None,
         key: Sequence[str] = (),
     ) -> sa.Table:
-        """Return a table as it is, or as it was made to be."""
-        if where not in self._tables:
-            if new is not None and self._create:
-                await tables.create(connection, new)
+        """Return a table as it is in the database; first create it with ``layout`` if the configuration allows it."""
+        if table_id not in self._tables:
+            if layout is not None and self._create:
+                await tables.create(connection, layout)
             key = key or self._key or (("task", "file") if self._mode == "files" else tables.ROW_KEY)
-            self._tables[where] = await tables.reflect(connection, *where, key)
-        return self._tables[where]
+            self._tables[table_id] = await tables.reflect(connection, *table_id, key)
+        return self._tables[table_id]

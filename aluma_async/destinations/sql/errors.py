@@ -1,4 +1,4 @@
-"""What the errors of a database mean for us. No message of ours repeats a value: that is a customer's."""
+"""Maps errors of the drivers to ``DestinationError``. No message repeats a value, because values are customer data."""
 
 import re
 
@@ -6,11 +6,11 @@ import sqlalchemy as sa
 
 from aluma_async.exceptions import DestinationError, DestinationUnavailable, SchemaMismatch
 
-# SQLSTATE (its class, or all of it) as PostgreSQL's manual lists them in appendix A.
-_RETRYABLE = ("40001", "40P01", "42P07")  # the last: two made the same table at once
+# SQLSTATE codes (a class, or a whole code) from appendix A of PostgreSQL's manual.
+_RETRYABLE = ("40001", "40P01", "42P07")  # 42P07: two transactions created the same table at once
 _UNAVAILABLE = ("08", "28", "3D", "53", "57", "58", "25006")
 _MISMATCH = ("21", "22", "23")
-# SQLite's primary result codes by name.
+# Names of SQLite's primary result codes.
 _SQLITE_RETRYABLE = ("SQLITE_BUSY", "SQLITE_LOCKED")
 _SQLITE_UNAVAILABLE = (
     "SQLITE_FULL",
@@ -22,59 +22,62 @@ _SQLITE_UNAVAILABLE = (
 )
 _SQLITE_MISMATCH = ("SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG")
 _COPY_LOCATION = re.compile(r"COPY \S+, line (\d+)(?:, column ([^:]+))?")
+_CHECK_DATABASE = "Check that the database is running and that the url is right."
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the very same transaction may go through at once: a deadlock, a serialization failure, a busy file."""
-    cause = _driver_error(error)
-    if str(getattr(getattr(cause, "diag", None), "constraint_name", None)).startswith("pg_"):
-        return True  # two made the same table at once
-    return getattr(cause, "sqlstate", None) in _RETRYABLE or _sqlite_name(cause).startswith(_SQLITE_RETRYABLE)
+    """Return whether the same transaction may succeed at once: a deadlock, a serialization failure, a busy file."""
+    driver_error = _driver_error(error)
+    if str(getattr(getattr(driver_error, "diag", None), "constraint_name", None)).startswith("pg_"):
+        return True  # two transactions created the same table at once
+    code, name = getattr(driver_error, "sqlstate", None), _sqlite_name(driver_error)
+    return code in _RETRYABLE or name.startswith(_SQLITE_RETRYABLE)
 
 
 def map_error(error: Exception, subject: str) -> DestinationError:
-    """Make ours of a driver's error; ``what`` says what was being written, and where to."""
-    cause = _driver_error(error)
-    state, name = getattr(cause, "sqlstate", None), _sqlite_name(cause)
-    if state is None and not name:
+    """Return the ``DestinationError`` for a driver's error; ``subject`` names the database and the operation."""
+    driver_error = _driver_error(error)
+    code, name = getattr(driver_error, "sqlstate", None), _sqlite_name(driver_error)
+    if code is None and not name:
         if isinstance(error, sa.exc.NoSuchTableError):
-            return DestinationError(f"{subject}: there is no table {error}", hint="Make it, or set create = true.")
-        return DestinationUnavailable(
-            f"{subject}: {_first_line(cause)}", hint="Is the database up, and is the url right?"
-        )
-    if state and state.startswith(_UNAVAILABLE):
-        return DestinationUnavailable(
-            f"{subject}: {_first_line(cause)}", hint="Is the database up, and is the url right?"
-        )
+            return DestinationError(f"{subject}: table {error} does not exist", hint="Create it, or set create = true.")
+        return DestinationUnavailable(f"{subject}: {_first_line(driver_error)}", hint=_CHECK_DATABASE)
+    if code and code.startswith(_UNAVAILABLE):
+        return DestinationUnavailable(f"{subject}: {_first_line(driver_error)}", hint=_CHECK_DATABASE)
     if name.startswith(_SQLITE_UNAVAILABLE):
-        return DestinationUnavailable(f"{subject}: {_first_line(cause)}", hint="Is the file there, whole and writable?")
-    if (state and state.startswith(_MISMATCH)) or name.startswith(_SQLITE_MISMATCH):
-        return SchemaMismatch(f"{subject}: {type(cause).__name__}{_location(cause)}")
-    return DestinationError(f"{subject}: {_primary_message(cause)}")
+        return DestinationUnavailable(
+            f"{subject}: {_first_line(driver_error)}", hint="Check that the file is intact and writable."
+        )
+    if (code and code.startswith(_MISMATCH)) or name.startswith(_SQLITE_MISMATCH):
+        return SchemaMismatch(f"{subject}: {type(driver_error).__name__}{_location(driver_error)}")
+    return DestinationError(f"{subject}: {_primary_message(driver_error)}")
 
 
 def _driver_error(error: BaseException) -> BaseException:
     return getattr(error, "orig", None) or error
 
 
-def _sqlite_name(cause: BaseException) -> str:
-    return str(getattr(cause, "sqlite_errorname", ""))
+def _sqlite_name(driver_error: BaseException) -> str:
+    return str(getattr(driver_error, "sqlite_errorname", ""))
 
 
-def _primary_message(cause: BaseException) -> str:
-    message = getattr(getattr(cause, "diag", None), "message_primary", None)
-    return message or _first_line(cause)
+def _primary_message(driver_error: BaseException) -> str:
+    message = getattr(getattr(driver_error, "diag", None), "message_primary", None)
+    return message or _first_line(driver_error)
 
 
-def _first_line(cause: BaseException) -> str:
-    return (str(cause).strip() or type(cause).__name__).splitlines()[0][:300]
+def _first_line(driver_error: BaseException) -> str:
+    return (str(driver_error).strip() or type(driver_error).__name__).splitlines()[0][:300]
 
 
-def _location(cause: BaseException) -> str:
-    """Column, constraint and line, as far as the server tells; SQLite's message names columns only."""
-    diag = getattr(cause, "diag", None)
+def _location(driver_error: BaseException) -> str:
+    """Return row, column and constraint, as far as the server reports them.
+
+    For SQLite, return its message, which contains only names of columns and constraints.
+    """
+    diag = getattr(driver_error, "diag", None)
     if diag is None:
-        return f": {_first_line(cause)}"
+        return f": {_first_line(driver_error)}"
     match = _COPY_LOCATION.search(diag.context or "")
     details = {
         "row": match and match[1],

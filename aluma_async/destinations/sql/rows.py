@@ -1,73 +1,50 @@
-"""Rows out of CSV and JSON files, each value as the column that it goes into wants it.
+"""``Rows``: reads rows from CSV and JSON files.
 
-What does not fit is a ``SchemaMismatch`` that names file, row and column, and never the value: that is a customer's.
+A row that does not fit its table raises ``SchemaMismatch`` with file, row and column, never with the value, because
+values are customer data.
 """
 
 import csv
 import io
-import json
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import date, datetime, time
-from decimal import Decimal, InvalidOperation
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from typing import IO, Any, TypeAlias
 
 import msgspec
 import sqlalchemy as sa
-from msgspec import Struct
 
+from aluma_async.destinations.sql.convert import Convert, FileFormat, Value, converter
 from aluma_async.exceptions import SchemaMismatch
-
-Value: TypeAlias = Any
-"""What a driver takes: None, str, int, float, bool, Decimal, date, datetime, time."""
-Convert: TypeAlias = Callable[[Any], Value]
-"""Turns a cell (text from CSV, any JSON value) into a value; raises ``ValueError`` that says what is wanted."""
 
 _MISMATCHES = (ValueError, ArithmeticError, TypeError)
 _MAX_CELL_CHARS = 64 * 1024 * 1024
-_TRUTH = {"true": True, "t": True, "yes": True, "y": True, "1": True, "on": True} | dict.fromkeys(
-    ("false", "f", "no", "n", "0", "off"), False
-)
+_MAP_COLUMNS = 'Map column names in column_names; "" skips a column.'
 
 csv.field_size_limit(_MAX_CELL_CHARS)
 
-
-class FileFormat(Struct, frozen=True, kw_only=True):
-    """How files are read."""
-
-    column_names: Mapping[str, str] = {}
-    """What a column of the file is called in the table; empty: left out. Others keep their name."""
-    header_names: tuple[str, ...] = ()
-    """Names of the columns of files that have no header line; empty: the first line names them."""
-    delimiter: str = ","
-    encoding: str = "utf-8-sig"
-    decimal: str = "."
-    """The sign before the decimals; the other one of ``.`` and ``,`` groups thousands."""
-    date_format: str = ""
-    """As ``strptime`` has it; empty: ISO 8601."""
+NumberedCells: TypeAlias = Iterator[tuple[int, Sequence[Any]]]
+"""The number of each row, from 1, and its cells."""
 
 
 class Rows:
-    """The rows of one file; ``names`` are those of the table's columns that it fills."""
+    """The rows of one file; ``names`` are the table columns that they fill."""
 
-    def __init__(self, names: tuple[str, ...], cells: Iterator[tuple[int, Sequence[Any]]], subject: str) -> None:
+    def __init__(self, names: tuple[str, ...], cells: NumberedCells, subject: str) -> None:
         self.names = names
         self.subject = subject
-        """What messages call the file."""
+        """The name of the file in messages."""
         self._cells = cells
 
     def check_columns(self, table: sa.Table, key: Sequence[str]) -> None:
-        """Raise ``SchemaMismatch`` unless the table has all columns, and the file all of the key."""
+        """Raise ``SchemaMismatch`` unless the table has all columns of the file, and the file all key columns."""
         for name in self.names:
             if name not in table.columns:
                 raise SchemaMismatch(
                     f"{self.subject}: table {table.fullname} has no column {name!r}",
-                    hint='Add it, or give its name in the table under "columns"; "" leaves it out.',
+                    hint='Add the column, or map its name in column_names; "" skips it.',
                 )
         if missing := [name for name in key if name not in self.names]:
-            raise SchemaMismatch(
-                f"{self.subject}: has no key column {missing[0]!r}", hint='"columns" gives other names.'
-            )
+            raise SchemaMismatch(f"{self.subject}: has no key column {missing[0]!r}", hint=_MAP_COLUMNS)
 
     def convert(
         self, table: sa.Table, key: Sequence[str], file_format: FileFormat
@@ -88,7 +65,7 @@ class Rows:
     def _find_mismatch(
         self, table: sa.Table, converters: Sequence[Convert], number: int, cells: Sequence[Any]
     ) -> SchemaMismatch:
-        """Find the column that a row does not fit; only then is it asked which."""
+        """Return the error for a row that was not converted; only now is it worth finding the column."""
         for name, convert, cell in zip(self.names, converters, cells, strict=True):
             try:
                 convert(cell)
@@ -97,13 +74,13 @@ class Rows:
                     f"{self.subject}, row {number}, column {name!r}: {error}",
                     hint=f"The column is {table.columns[name].type!r} in table {table.fullname}.",
                 )
-        raise AssertionError("a value that fits now did not a moment ago")
+        raise AssertionError("conversion failed once and then succeeded")
 
 
 def read_rows(data: IO[bytes], filename: str, subject: str, file_format: FileFormat) -> Rows:
-    """Read a file: ``.json`` (an object, or a list of them), ``.jsonl`` and ``.ndjson`` (one a line), else CSV.
+    """Read a file: ``.json`` (an object or a list of objects), ``.jsonl`` or ``.ndjson`` (an object per line), or CSV.
 
-    Raises ``SchemaMismatch``. A JSON file is read whole; others are not.
+    A JSON file is read into memory, CSV is not. Raises ``SchemaMismatch``.
     """
     data.seek(0)
     extension = filename.lower().rpartition(".")[2]
@@ -111,24 +88,21 @@ def read_rows(data: IO[bytes], filename: str, subject: str, file_format: FileFor
         names, cells = _json_cells(data, subject, lines=extension != "json")
     else:
         names, cells = _csv_cells(data, subject, file_format)
-    wanted = [file_format.column_names.get(name, name) for name in names]
-    taken = [index for index, name in enumerate(wanted) if name]
-    final = tuple(wanted[index] for index in taken)
-    if not final or len(set(final)) < len(final):
-        raise SchemaMismatch(
-            f"{subject}: names no column, or one twice", hint='"columns" gives other names; "" leaves out.'
-        )
-    if len(taken) == len(names):
-        return Rows(final, cells, subject)
-    # A row that is too short or too long is passed on as it is, to be told by its number.
-    return Rows(
-        final, ((n, [row[i] for i in taken] if len(row) == len(names) else row) for n, row in cells), subject
-    )  #
+    mapped = [file_format.column_names.get(name, name) for name in names]
+    kept = [index for index, name in enumerate(mapped) if name]
+    table_names = tuple(mapped[index] for index in kept)
+    if not table_names:
+        raise SchemaMismatch(f"{subject}: has no columns", hint=_MAP_COLUMNS)
+    if len(set(table_names)) < len(table_names):
+        raise SchemaMismatch(f"{subject}: has two columns with the same name", hint=_MAP_COLUMNS)
+    if len(kept) == len(names):
+        return Rows(table_names, cells, subject)
+    # A row with too few or too many cells stays as it is, so that `convert` reports its number.
+    picked = ((number, [row[i] for i in kept] if len(row) == len(names) else row) for number, row in cells)
+    return Rows(table_names, picked, subject)
 
 
-def _csv_cells(
-    data: IO[bytes], subject: str, file_format: FileFormat
-) -> tuple[Sequence[str], Iterator[tuple[int, list[str]]]]:
+def _csv_cells(data: IO[bytes], subject: str, file_format: FileFormat) -> tuple[Sequence[str], NumberedCells]:
     text = io.TextIOWrapper(io.BufferedReader(_NonClosingReader(data)), file_format.encoding, newline="")
     lines = csv.reader(text, delimiter=file_format.delimiter, strict=True)
 
@@ -137,7 +111,7 @@ def _csv_cells(
             yield from (line for line in lines if line)
         except UnicodeDecodeError:
             raise SchemaMismatch(
-                f"{subject}: is not {file_format.encoding} text", hint='"encoding" gives another.'
+                f"{subject}: is not valid {file_format.encoding} text", hint="Set encoding to that of the file."
             ) from None
         except csv.Error as error:
             raise SchemaMismatch(f"{subject}, line {lines.line_num}: {error}") from None
@@ -145,181 +119,28 @@ def _csv_cells(
     rows = read_lines()
     names = file_format.header_names or [name.strip() for name in next(rows, [])]
     if not names:
-        raise SchemaMismatch(f"{subject}: is empty", hint="It should begin with a line that names the columns.")
+        raise SchemaMismatch(f"{subject}: is empty", hint="Begin the file with a line of column names.")
     return names, enumerate(rows, 1)
 
 
-def _json_cells(data: IO[bytes], subject: str, *, lines: bool) -> tuple[Sequence[str], Iterator[tuple[int, list[Any]]]]:
+def _json_cells(data: IO[bytes], subject: str, *, lines: bool) -> tuple[Sequence[str], NumberedCells]:
     decoder = msgspec.json.Decoder(float_hook=Decimal)
     try:
         text = data.read()
         decoded = decoder.decode_lines(text) if lines else decoder.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise SchemaMismatch(f"{subject}: is not JSON") from None
+        raise SchemaMismatch(f"{subject}: is not valid JSON") from None
     rows = [decoded] if isinstance(decoded, dict) else decoded
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise SchemaMismatch(f"{subject}: is no JSON object, and no list of them")
+        raise SchemaMismatch(f"{subject}: is neither a JSON object nor a list of JSON objects")
     names = list(dict.fromkeys(name for row in rows for name in row))
     if not names:
-        raise SchemaMismatch(f"{subject}: holds no value")
+        raise SchemaMismatch(f"{subject}: contains no values")
     return names, ((number, [row.get(name) for name in names]) for number, row in enumerate(rows, 1))
 
 
-def converter(column: "sa.Column[Any]", file_format: FileFormat, *, required: bool) -> Convert:
-    """What turns a cell into what a column takes. An empty cell is NULL where the column may be that."""
-    kind = column.type
-    convert_value = next(
-        (make_converter(kind, file_format) for known, make_converter in _CONVERTERS if isinstance(kind, known)), _plain
-    )
-    is_text = isinstance(kind, sa.String)
-    nullable = bool(column.nullable) and not required
-
-    def convert_cell(cell: Any) -> Value:
-        if cell is None or (cell == "" and (nullable or not is_text)):
-            if nullable:
-                return None
-            raise ValueError("is empty")
-        return convert_value(cell)
-
-    return convert_cell
-
-
-def _plain(cell: Any) -> Value:
-    """Text, whatever it was: the database knows what to make of it."""
-    text = cell if isinstance(cell, str) else _json_text(cell)
-    if "\0" in text:
-        raise ValueError("holds a zero character")
-    if not text.isascii():
-        text.encode()  # a lone surrogate is no text
-    return text
-
-
-def _json_text(cell: Any) -> str:
-    return msgspec.json.encode(cell, enc_hook=str).decode() if not isinstance(cell, Decimal) else str(cell)
-
-
-def _text(kind: sa.String, _: FileFormat) -> Convert:
-    max_chars = kind.length
-
-    def convert(cell: Any) -> str:
-        text = str(_plain(cell))
-        if max_chars is not None and len(text) > max_chars:
-            raise ValueError(f"has {len(text)} characters, more than {max_chars}")
-        return text
-
-    return convert
-
-
-def _integer(kind: sa.Integer, file_format: FileFormat) -> Convert:
-    bits = 15 if isinstance(kind, sa.SmallInteger) else 63 if isinstance(kind, sa.BigInteger) else 31
-    groups = "," if file_format.decimal == "." else "."
-
-    def convert(cell: Any) -> int:
-        if isinstance(cell, str):
-            cell = cell.replace(groups, "") if groups in cell else cell
-        try:
-            number = int(cell)
-        except (ValueError, TypeError):
-            raise ValueError("is no whole number") from None
-        if number != (cell if not isinstance(cell, str) else number):
-            raise ValueError("is no whole number")
-        if not -(2**bits) <= number < 2**bits:
-            raise ValueError("is too big for the column")
-        return number
-
-    return convert
-
-
-def _numeric(kind: "sa.Numeric[Any]", file_format: FileFormat) -> Convert:
-    max_integer_digits = None if kind.precision is None else kind.precision - (kind.scale or 0)
-    groups = "," if file_format.decimal == "." else "."
-    is_float = isinstance(kind, sa.Float)
-
-    def convert(cell: Any) -> Decimal | float:
-        text = cell.replace(groups, "").replace(file_format.decimal, ".") if isinstance(cell, str) else str(cell)
-        try:
-            number = Decimal(text)
-        except InvalidOperation:
-            raise ValueError("is no number") from None
-        if is_float:
-            return float(number)
-        if not number.is_finite():
-            raise ValueError("is no number")
-        if max_integer_digits is not None and round(abs(number), kind.scale or 0) >= 10**max_integer_digits:
-            raise ValueError(f"has more than {max_integer_digits} digits before the decimals")
-        return number
-
-    return convert
-
-
-def _boolean(_: sa.Boolean, __: FileFormat) -> Convert:
-    def convert(cell: Any) -> bool:
-        truth = _TRUTH.get(str(cell).strip().lower())
-        if truth is None:
-            raise ValueError("is neither true nor false")
-        return truth
-
-    return convert
-
-
-def _temporal(
-    parse: Callable[[str], Value], pick: Callable[[datetime], Value], type_name: str
-) -> Callable[..., Convert]:
-    def make_converter(_: object, file_format: FileFormat) -> Convert:
-        def convert(cell: Any) -> Value:
-            text = str(cell).strip()
-            try:
-                if not file_format.date_format:
-                    return parse(text)
-                return pick(datetime.strptime(text, file_format.date_format))  # noqa: DTZ007
-            except ValueError:
-                raise ValueError(f"is no {type_name} ({file_format.date_format or 'ISO 8601'})") from None
-
-        return convert
-
-    return make_converter
-
-
-def _json(_: object, __: FileFormat) -> Convert:
-    def convert(cell: Any) -> str:
-        if isinstance(cell, str):
-            try:
-                json.loads(cell)
-            except (ValueError, RecursionError):
-                return json.dumps(cell)
-            return cell
-        return _json_text(cell)
-
-    return convert
-
-
-def _uuid(_: object, __: FileFormat) -> Convert:
-    def convert(cell: Any) -> str:
-        try:
-            return str(uuid.UUID(str(cell)))
-        except ValueError:
-            raise ValueError("is no UUID") from None
-
-    return convert
-
-
-_CONVERTERS: tuple[tuple[type[Any], Callable[[Any, FileFormat], Convert]], ...] = (
-    (sa.Boolean, _boolean),
-    (sa.Integer, _integer),
-    (sa.Numeric, _numeric),
-    (sa.DateTime, _temporal(datetime.fromisoformat, lambda moment: moment, "date and time")),
-    (sa.Date, _temporal(date.fromisoformat, datetime.date, "date")),
-    (sa.Time, _temporal(time.fromisoformat, datetime.time, "time")),
-    (sa.JSON, _json),
-    (sa.Uuid, _uuid),
-    (sa.Enum, lambda _, __: _plain),
-    (sa.String, _text),
-)
-"""By kind of column, the first that fits; what is not listed is passed on as text."""
-
-
 class _NonClosingReader(io.RawIOBase):
-    """Reads what another owns: closing it closes nothing."""
+    """Reads a file that its caller owns, so closing the reader does not close the file."""
 
     def __init__(self, data: IO[bytes]) -> None:
         self._data = data

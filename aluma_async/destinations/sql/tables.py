@@ -1,4 +1,4 @@
-"""Which table a file goes to, what it looks like, and how one that is missing is made."""
+"""The tables of the destination: their names, layout, reflection and creation."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from aluma_async.exceptions import DestinationError, SchemaMismatch
 from aluma_async.models import ExportFile
 
 ROW_KEY = ("aluma_task", "aluma_document", "aluma_file", "aluma_row")
-"""Columns that identify a row where the user names no key."""
+"""Columns that identify a row if the user configured no key."""
 
 MANIFEST, MANIFEST_KEY = "aluma_manifest", ("task", "target")
 
@@ -27,28 +27,28 @@ COLUMN_TYPES: Mapping[str, type[sa.types.TypeEngine[Any]]] = {
     "time": sa.Time,
     "json": sa.JSON,
 }
-"""What a column of a table that we make can be."""
+"""Column types of created tables, by the name in the configuration."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
 
 
 def table_name(template: str, file: ExportFile) -> tuple[str | None, str]:
-    """Schema and name of a file's table. What a file is called is hostile, so only plain names pass.
+    """Return schema and name of a file's table.
 
-    Raises ``SchemaMismatch``.
+    Raises ``SchemaMismatch`` unless the name is plain, because folder and filename come from untrusted documents.
     """
     schema, _, name = template.rpartition(".")
     name = name.replace("{folder}", file.folder).replace("{stem}", PurePosixPath(file.filename).stem)
     if not _NAME.match(name):
         raise SchemaMismatch(
-            f"file {file.number}: its folder or name makes no name for a table",
-            hint="Letters, digits and underscores do, at most 63. A fixed table takes any file.",
+            f"file {file.number}: its folder and name do not form a valid table name",
+            hint="Use at most 63 letters, digits and underscores, or configure a fixed table.",
         )
     return schema or None, name
 
 
 def files_table(schema: str | None, name: str) -> sa.Table:
-    """How a table of whole files looks."""
+    """Return the layout of a table of whole files."""
     return sa.Table(
         name,
         sa.MetaData(),
@@ -66,7 +66,7 @@ def files_table(schema: str | None, name: str) -> sa.Table:
 
 
 def manifest_table(schema: str | None) -> sa.Table:
-    """How the table of manifests looks; ``target`` is where its files went, as the config has it."""
+    """Return the layout of the table of manifests; ``target`` is the configured table of the files."""
     return sa.Table(
         MANIFEST,
         sa.MetaData(),
@@ -79,7 +79,7 @@ def manifest_table(schema: str | None) -> sa.Table:
 def rows_table(
     schema: str | None, name: str, columns: Sequence[str], key: Sequence[str], column_types: Mapping[str, str]
 ) -> sa.Table:
-    """How a table of rows looks that is made for a file with these columns."""
+    """Return the layout of a table that is created for rows with these columns."""
     row_key: list[sa.Column[Any]] = [
         sa.Column(ROW_KEY[0], sa.Text, primary_key=True),
         *(sa.Column(column, sa.BigInteger, primary_key=True, autoincrement=False) for column in ROW_KEY[1:]),
@@ -90,27 +90,34 @@ def rows_table(
         )
         for column in columns
     ]
-    columns_made: list[sa.Column[Any]] = [*([] if key else row_key), *data]
-    return sa.Table(name, sa.MetaData(), *columns_made, schema=schema)
+    table_columns: list[sa.Column[Any]] = [*([] if key else row_key), *data]
+    return sa.Table(name, sa.MetaData(), *table_columns, schema=schema)
 
 
 async def reflect(connection: AsyncConnection, schema: str | None, name: str, key: Sequence[str]) -> sa.Table:
-    """Look at a table. Raises ``NoSuchTableError``, and ``DestinationError`` if nothing in it keeps the key unique."""
+    """Read a table's layout from the database.
+
+    Raises ``NoSuchTableError``, and ``DestinationError`` if no constraint or index keeps the key unique.
+    """
     table: sa.Table = await connection.run_sync(
         lambda sync: sa.Table(name, sa.MetaData(), schema=schema, autoload_with=sync)
     )
     unique = [set(table.primary_key.columns.keys())]
     unique += [{c.name for c in index.columns} for index in table.indexes if index.unique]
-    unique += [{c.name for c in one.columns} for one in table.constraints if isinstance(one, sa.UniqueConstraint)]
+    unique += [
+        {c.name for c in constraint.columns}
+        for constraint in table.constraints
+        if isinstance(constraint, sa.UniqueConstraint)
+    ]
     if set(key) not in unique:
         names = ", ".join(key)
         raise DestinationError(
-            f"table {table.fullname}: nothing keeps ({names}) unique",
-            hint=f"Make a unique index on ({names}), or let the table be made: create = true.",
+            f"table {table.fullname}: no constraint or index keeps ({names}) unique",
+            hint=f"Create a unique index on ({names}), or let the exporter create the table: create = true.",
         )
     return table
 
 
 async def create(connection: AsyncConnection, table: sa.Table) -> None:
-    """Make a table, if nobody has by now."""
+    """Create a table unless it exists."""
     await connection.run_sync(lambda sync: table.create(sync, checkfirst=True))
