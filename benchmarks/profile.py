@@ -1,4 +1,4 @@
-"""Where a task's CPU goes: time in each room of the house and in each library, with the event loop's thread apart."""
+"""Profiles where the CPU time of a task goes: time per package and library, in the thread of the event loop."""
 
 import cProfile
 import pstats
@@ -15,29 +15,29 @@ from benchmarks.server import Load
 
 
 def profile(name: str = "aluma-async, rename", tasks: int = 2000) -> str:
-    """Export small tasks under the profiler; microseconds a task by room. The profiler itself doubles the time."""
+    """Export small tasks under the profiler; return microseconds per task by component."""
     stats = _profiled(name, tasks)
     components: Counter[str] = Counter()
-    for (file, _, function), (_, _, own, _, _) in stats.items():
-        components[_component(file, function)] += own
+    for (file, _, function), (_, _, own_time, _, _) in stats.items():
+        components[_component(file, function)] += own_time
     total = sum(components.values())
-    lines = [f"{'room':34}{'us/task':>9}{'share':>8}   ({name}; the loop's thread, under the profiler)"]
+    lines = [f"{'component':34}{'us/task':>9}{'share':>8}   ({name}; thread of the event loop, under the profiler)"]
     for component, seconds in components.most_common(16):
         lines.append(f"{component:34}{1e6 * seconds / tasks:9.1f}{seconds / total:8.1%}")
     return "\n".join(lines)
 
 
 def calls_per_task(name: str, tasks: int) -> float:
-    """How many functions are called for a small task: what it costs, whatever else the machine does meanwhile."""
+    """Return the function calls per small task: a cost that does not depend on the load of the machine."""
     return sum(count for _, count, *_ in _profiled(name, tasks).values()) / tasks
 
 
 def _profiled(name: str, tasks: int) -> dict[tuple[str, int, str], tuple[Any, ...]]:
-    _run(name, 1, lambda run, *args: run(*args))  # what is done only once, as importing is, does not count
+    _run(name, 1, lambda run, *args: run(*args))  # warm up: work that is done once, such as imports, must not count
     profiler = cProfile.Profile(time.thread_time)
     _run(name, tasks, profiler.runcall)
-    found: dict[tuple[str, int, str], tuple[Any, ...]] = pstats.Stats(profiler).stats  # type: ignore[attr-defined]
-    return found
+    stats: dict[tuple[str, int, str], tuple[Any, ...]] = pstats.Stats(profiler).stats  # type: ignore[attr-defined]
+    return stats
 
 
 def _run(name: str, tasks: int, call: Callable[..., None]) -> None:
@@ -45,17 +45,17 @@ def _run(name: str, tasks: int, call: Callable[..., None]) -> None:
         tempfile.TemporaryDirectory(dir=SHM if SHM.is_dir() else None) as folder,
         serving(Load(tasks=tasks, folder=folder)) as url,
     ):
-        into = Path(folder) / "here"
-        into.mkdir()
-        call(CONTENDERS[name].run, url, into, 16)
+        output = Path(folder) / "output"
+        output.mkdir()
+        call(CONTENDERS[name].run, url, output, 16)
 
 
 def _component(file: str, function: str) -> str:
     if file == "~":
         for word in ("send", "recv", "poll"):
             if f"'{word}' of" in function:
-                return f"the system: {word}"
-        return "Python's built-in functions"
+                return f"system calls: {word}"
+        return "built-in functions of Python"
     parts = Path(file).parts
     if "site-packages" in parts:
         return parts[parts.index("site-packages") + 1]

@@ -1,4 +1,4 @@
-"""What is measured: each scenario runs its contenders in turn, several times, and gives ratios to the first."""
+"""The scenarios: each runs its contenders in turns, several times, and returns ratios to the first one."""
 
 import json
 import os
@@ -24,15 +24,15 @@ Value = Callable[[dict[str, float], Load], float]
 class Scenario(Struct, frozen=True, kw_only=True):
     name: str
     unit: str
-    """What a run is worth, more is better, unless it begins with a dash."""
+    """Unit of the value. More is better, unless the unit begins with a dash."""
     value: Value
     contenders: tuple[str, ...]
-    """The others are told in relation to the first; of a contender that is alone the value counts."""
+    """The first one is the reference for the ratios of the others."""
     load: Load
     concurrency: int = 16
     on_disk: bool = False
     ideal: float = 0.0
-    """What the value is told in relation to, where no contender is."""
+    """Reference for the ratios instead of the first contender; 0: none."""
 
 
 class Result(Struct, frozen=True, kw_only=True):
@@ -41,9 +41,9 @@ class Result(Struct, frozen=True, kw_only=True):
     unit: str
     values: list[float]
     ratios: list[float]
-    """To the first contender's median, or the ideal."""
+    """Ratios to the first contender's median, or to the ideal."""
     cpus: list[float]
-    """Milliseconds of CPU a task."""
+    """CPU milliseconds per task."""
     cpu_ratio: float
 
     @property
@@ -55,32 +55,32 @@ class Result(Struct, frozen=True, kw_only=True):
         return statistics.median(self.ratios)
 
 
-def tasks_per_second(found: dict[str, float], load: Load) -> float:
-    return load.tasks / found["seconds"]
+def tasks_per_second(measured: dict[str, float], load: Load) -> float:
+    return load.tasks / measured["seconds"]
 
 
-def rows(found: dict[str, float], load: Load) -> float:
-    return load.tasks * load.rows / found["seconds"]
+def rows_per_second(measured: dict[str, float], load: Load) -> float:
+    return load.tasks * load.rows / measured["seconds"]
 
 
-def megabytes(found: dict[str, float], load: Load) -> float:
-    return load.tasks * load.size / 1e6 / found["seconds"]
+def megabytes(measured: dict[str, float], load: Load) -> float:
+    return load.tasks * load.size / 1e6 / measured["seconds"]
 
 
-def peak_memory(found: dict[str, float], _: Load) -> float:
-    return found["memory"]
+def peak_memory(measured: dict[str, float], _: Load) -> float:
+    return measured["memory"]
 
 
-def memory_above_idle(found: dict[str, float], _: Load) -> float:
-    return found["memory"] - found["idle"]
+def memory_above_idle(measured: dict[str, float], _: Load) -> float:
+    return measured["memory"] - measured["idle"]
 
 
-def elapsed(found: dict[str, float], _: Load) -> float:
-    return found["seconds"]
+def elapsed(measured: dict[str, float], _: Load) -> float:
+    return measured["seconds"]
 
 
 def scenarios(*, quick: bool, tiny: bool) -> Iterator[Scenario]:
-    """All of them; ``quick`` under two minutes, ``tiny`` only shows that they run."""
+    """Yield all scenarios; ``quick`` takes less than two minutes, ``tiny`` only checks that they run."""
     few = 20 if tiny else 250 if quick else 1500
     small_task_contenders = (
         "floor",
@@ -132,7 +132,7 @@ def scenarios(*, quick: bool, tiny: bool) -> Iterator[Scenario]:
     yield Scenario(
         name="rows into PostgreSQL",
         unit="rows/s",
-        value=rows,
+        value=rows_per_second,
         contenders=("PostgreSQL",),
         load=Load(tasks=2 if tiny else 100 if quick else 400, rows=50 if tiny else 1000, size=0, folder=""),
         ideal=20_000,
@@ -156,7 +156,7 @@ def scenarios(*, quick: bool, tiny: bool) -> Iterator[Scenario]:
 
 
 def ideal_makespan(load: Load, workers: int) -> float:
-    """Seconds that a queue without any cost takes: each worker takes the next task when it has finished one."""
+    """Return the seconds of an ideal queue: each worker begins the next task as soon as it has finished one."""
     free = [load.latency] * workers  # after the listing
     for delay in load.delays():
         now = min(free)
@@ -165,19 +165,19 @@ def ideal_makespan(load: Load, workers: int) -> float:
 
 
 def run(scenario: Scenario, folder: Path, repeat: int, report: Callable[[str], None]) -> list[Result]:
-    """Measure, interleaved: a contender's neighbour in time is another one, not itself."""
+    """Measure all contenders in turns, so that drifts of the machine affect all of them alike."""
     installed = [name for name in scenario.contenders if CONTENDERS[name].is_installed()]
     for name in set(scenario.contenders) - set(installed):
-        report(f"{scenario.name}: {name} is skipped, as it is not installed")
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in installed}
+        report(f"{scenario.name}: {name} skipped, because it is not installed")
+    measurements: dict[str, list[dict[str, float]]] = {name: [] for name in installed}
     for turn in range(repeat):
         for name in installed:
             report(f"{scenario.name}: {name}, {turn + 1} of {repeat}")
-            # Nothing is deleted between the runs: ext4 steps over every inode that was freed a moment ago.
-            into = folder / f"{len(list(folder.iterdir()))}"
-            into.mkdir()
-            found[name].append(measure(name, scenario, into))
-    return list(_results(scenario, found))
+            # Nothing is deleted between the runs, because ext4 steps over every recently freed inode.
+            output = folder / f"{len(list(folder.iterdir()))}"
+            output.mkdir()
+            measurements[name].append(measure(name, scenario, output))
+    return list(_results(scenario, measurements))
 
 
 def measure(name: str, scenario: Scenario, folder: Path) -> dict[str, float]:
@@ -191,10 +191,10 @@ def measure(name: str, scenario: Scenario, folder: Path) -> dict[str, float]:
             "BENCHMARK_TASKS": str(scenario.load.tasks),
             "BENCHMARK_DATABASE": database,
         }
-        into = folder / "here"
-        into.mkdir()
+        output = folder / "output"
+        output.mkdir()
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.contenders", name, url, str(into), str(scenario.concurrency)],
+            [sys.executable, "-m", "benchmarks.contenders", name, url, str(output), str(scenario.concurrency)],
             env=environment,
             capture_output=True,
             text=True,
@@ -202,14 +202,14 @@ def measure(name: str, scenario: Scenario, folder: Path) -> dict[str, float]:
         )
     if done.returncode:
         raise SystemExit(f"{scenario.name}: {name} ended with {done.returncode}\n{done.stderr[-2000:]}")
-    for big in folder.rglob("*"):
-        if big.is_file() and big.stat().st_size > 1 << 20:
-            big.unlink()  # memory is what tmpfs is made of
+    for path in folder.rglob("*"):
+        if path.is_file() and path.stat().st_size > 1 << 20:
+            path.unlink()  # tmpfs occupies memory
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def serving(load: Load) -> AbstractContextManager[str]:
-    """A server in a process of its own, as cheap as there is one; its base URL."""
+    """Run the cheapest possible server in a process of its own; yield its base URL."""
     return nginx(load) if can_serve(load) else served(load)
 
 
@@ -224,11 +224,11 @@ def served(load: Load) -> Iterator[str]:
             server.kill()
 
 
-def _results(scenario: Scenario, found: dict[str, list[dict[str, float]]]) -> Iterator[Result]:
+def _results(scenario: Scenario, measurements: dict[str, list[dict[str, float]]]) -> Iterator[Result]:
     base = base_cpu = 0.0
-    for name, runs in found.items():
-        values = [scenario.value(one, scenario.load) for one in runs]
-        cpus = [1000 * one["cpu"] / scenario.load.tasks for one in runs]
+    for name, runs in measurements.items():
+        values = [scenario.value(run, scenario.load) for run in runs]
+        cpus = [1000 * run["cpu"] / scenario.load.tasks for run in runs]
         if not base:
             base, base_cpu = scenario.ideal or statistics.median(values), statistics.median(cpus)
         yield Result(

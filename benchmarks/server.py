@@ -1,6 +1,6 @@
-"""The server for what nginx cannot play: replies that take their time, and tables. The least of Aluma's API.
+"""A minimal Aluma for loads that nginx cannot serve: delayed replies and tables.
 
-It runs in a process of its own, checks no token and keeps no state but what is left.
+It runs in a process of its own, checks no token, and keeps only the list of pending tasks.
 ``python -m benchmarks.server JSON`` prints its base URL.
 """
 
@@ -19,57 +19,57 @@ _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """Return a port on which no process listens now."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """What waits for export."""
+    """The pending tasks."""
 
     tasks: int
     size: int = 20 * 1024
-    """Bytes of the one file that each task has besides a text of 500 bytes; 0: no file."""
+    """Bytes of each task's download, in addition to a text of 500 bytes; 0: no download."""
     rows: int = 0
-    """Rows of the CSV file of each task, four columns; some of their keys are those of the task before."""
+    """Rows of each task's CSV file (four columns); one key in ten is also in the previous task."""
     folder: str
-    """Where the file is that all tasks have."""
+    """Folder of the file that all tasks share."""
     latency: float = 0.0
     """Seconds before each reply."""
     heavy_tail: int = 0
-    """Seed for replies to downloads that take 20 ms to 8 s (Pareto); 0: they do not."""
+    """Seed for download delays of 20 ms to 8 s (Pareto); 0: no delays."""
 
     def task_id(self, number: int) -> str:
         return f"task{number:018}"
 
     def delays(self) -> list[float]:
-        """Seconds that the download of each task takes."""
+        """Return the delay of each task's download in seconds."""
         chance = random.Random(self.heavy_tail)
         if not self.heavy_tail:
             return [0.0] * self.tasks
         return [min(8.0, 0.02 * chance.paretovariate(1.05)) for _ in range(self.tasks)]
 
     def file(self) -> Path:
-        """Write the file that all tasks have."""
+        """Write the file that all tasks share; return its path."""
         path = Path(self.folder) / "file.bin"
         path.write_bytes(random.Random(0).randbytes(min(self.size, 1 << 20)) * max(1, self.size >> 20))
         return path
 
 
 def listing(load: Load, numbers: Iterable[int]) -> Iterator[bytes]:
-    """The list of what waits, piece by piece."""
-    piece = bytearray(b'{"tasks":[')
+    """Yield the listing of the pending tasks in chunks."""
+    chunk = bytearray(b'{"tasks":[')
     for count, number in enumerate(numbers):
-        piece += b"," * bool(count) + row(load, number)
-        if len(piece) > 256 * 1024:
-            yield bytes(piece)
-            piece.clear()
-    yield bytes(piece) + b"]}"
+        chunk += b"," * bool(count) + row(load, number)
+        if len(chunk) > 256 * 1024:
+            yield bytes(chunk)
+            chunk.clear()
+    yield bytes(chunk) + b"]}"
 
 
 def index(load: Load) -> str:
-    """A page of links to all files, as rclone wants to see one."""
+    """Return a page of links to all files, as rclone expects it."""
     links = "".join(f'<a href="{load.task_id(number)}">{number}</a>\n' for number in range(load.tasks))
     return f"<html><body>{links}</body></html>"
 
@@ -84,7 +84,7 @@ def row(load: Load, number: int) -> bytes:
 
 
 def table(load: Load, task_id: str) -> str:
-    """A CSV file."""
+    """Return a task's CSV file."""
     first = int(task_id[4:]) * load.rows * 9 // 10
     lines = [f"{n},2026-12-{n % 31 + 1:02},Müller & Söhne {n},{n % 9999}.50" for n in range(first, first + load.rows)]
     return "\n".join(["id,day,name,amount", *lines])
@@ -101,14 +101,14 @@ def specification(load: Load, task_id: str) -> bytes:
 
 class Reply(NamedTuple):
     body: bytes = b""
-    kind: str = "application/json"
+    content_type: str = "application/json"
     status: int = 200
     delay: float = 0.0
-    """Seconds."""
+    """Seconds before the reply is sent."""
 
 
 class Api:
-    """What is answered to what is asked."""
+    """Maps the path of a request to a reply."""
 
     def __init__(self, load: Load) -> None:
         self.load = load
@@ -136,7 +136,7 @@ class Api:
 
 
 class Connection(asyncio.Protocol):
-    """One request after the other. By hand, as a framework would take as much of the cores as who is measured."""
+    """Answers one request after the other. No framework, because it would need as much CPU as the contender."""
 
     transport: asyncio.Transport
 
@@ -150,20 +150,24 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.received += data
-        asked, end, body = self.received.partition(b"\r\n\r\n")
-        length = _LENGTH.search(asked)
+        head, end, body = self.received.partition(b"\r\n\r\n")
+        length = _LENGTH.search(head)
         if not end or (length and len(body) < int(length[1])):
             return
         self.received = b""
-        method, path, _ = asked.decode().split(" ", 2)
+        method, path, _ = head.decode().split(" ", 2)
         reply = self.api.reply(path)
-        head = f"HTTP/1.1 {reply.status} OK", f"Content-Type: {reply.kind}", f"Content-Length: {len(reply.body)}"
-        sent = "\r\n".join((*head, "", "")).encode() + (b"" if method == "HEAD" else reply.body)
+        lines = (
+            f"HTTP/1.1 {reply.status} OK",
+            f"Content-Type: {reply.content_type}",
+            f"Content-Length: {len(reply.body)}",
+        )
+        response = "\r\n".join((*lines, "", "")).encode() + (b"" if method == "HEAD" else reply.body)
         delay = self.api.load.latency + reply.delay
         if delay:
-            asyncio.get_running_loop().call_later(delay, self.transport.write, sent)
+            asyncio.get_running_loop().call_later(delay, self.transport.write, response)
         else:
-            self.transport.write(sent)
+            self.transport.write(response)
 
 
 async def main(load: Load) -> None:

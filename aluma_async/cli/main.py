@@ -17,6 +17,7 @@ from aluma_async.cli.completion import completion
 from aluma_async.cli.config_show import config_group
 from aluma_async.cli.demo import demo
 from aluma_async.cli.exit_codes import INCOMPLETE, INTERRUPTED, OK, error_lines, exit_code
+from aluma_async.cli.help import show_help
 from aluma_async.cli.history import history
 from aluma_async.cli.list_tasks import list_tasks
 from aluma_async.cli.options import load_config, run_options, shared_options
@@ -27,6 +28,7 @@ from aluma_async.exceptions import AlumaAsyncError
 from aluma_async.service.journald import with_priority
 
 _EPILOG = """\b
+'aluma-async help' lists the reference pages.
 Each option has an environment variable: --base-url has ALUMA_ASYNC_BASE_URL.
 Client id and secret are no options: set ALUMA_CLIENT_ID and ALUMA_CLIENT_SECRET,
 or client_id and client_secret_file in the config file.
@@ -80,6 +82,7 @@ _COMMANDS = (
     history,
     simulate,
     completion,
+    show_help,
     print_unit,
     monitoring,
 )
