@@ -1,6 +1,5 @@
-"""A destination of your own, as the README has it, installed in a folder: one file, one line, a test."""
+"""A destination of your own, as the page on embedding has it, installed in a folder: one file, one line, a test."""
 
-import re
 import sqlite3
 import subprocess
 import sys
@@ -15,13 +14,12 @@ from aluma_async import Config, open_exporter
 from aluma_async.destinations.registry import open_destinations
 from aluma_async.exceptions import ConfigError
 from aluma_async.testing import MemoryDestination, SimulatedAluma
-from tests.support.files import ROOT
+from tests.support.markdown import code, page, section
 from tests.support.processes import PROGRAM, environment, simulator
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGE = README[README.index("### Your own") : README.index("## Operations")]
-THE_FILE, THE_TEST = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-(THE_LINE,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+PAGE = section(page("embedding"), "Your own destination")
+THE_FILE, THE_TEST = code(PAGE, "python")
+(THE_LINE,) = code(PAGE, "toml")
 BROKEN = """
 def no_destination():
     return object()
