@@ -1,1 +1,1 @@
-"""Journals: open claims, cool-downs and exported tasks, kept in memory or in SQLite."""
+"""Journals: open claims, cool-downs and the history of exported tasks, in memory or in SQLite."""

@@ -1,8 +1,8 @@
-"""What was exported, when and where to: in the journal's file, written along with what is written anyway.
+"""The history of exported tasks: when and where to. It is in the journal's file and needs no write of its own.
 
-All that goes into one write is one row, numbered by how many tasks there were until then: so it costs next to
-nothing, and what is too much is found by its number. A task is noted when Complete was heard; a crash right after
-that may lose it. No names of files, no content.
+All tasks of one write are one row, whose number is the count of tasks up to it: so a task costs next to nothing, and
+the rows to trim are found by their number. A task is added when Complete is confirmed; a crash right after that may
+lose it. The history contains neither file names nor content.
 """
 
 import sqlite3
@@ -18,9 +18,9 @@ from aluma_async.ports import Clock
 
 MAX_TASKS = 100_000
 MAX_AGE_SECONDS = 90 * 86400.0
-"""What is older is dropped, and the oldest of more."""
+"""Limits of the history: older tasks, and the oldest ones of more tasks, are deleted."""
 TRIM_EVERY = 1000
-"""Tasks between two looks at what is to be dropped."""
+"""Number of added tasks between two trims."""
 
 SET_UP = "CREATE TABLE IF NOT EXISTS exported (number INTEGER PRIMARY KEY, at REAL, value TEXT)"
 _INSERT = "INSERT INTO exported SELECT coalesce(max(number), 0) + ?, ?, ? FROM exported"
@@ -34,15 +34,15 @@ _PAGE = "SELECT number, value FROM exported WHERE number > ? AND at >= ? ORDER B
 class HistoryWriter(Protocol):
     """The part of a journal that keeps exported tasks."""
 
-    def exported(self, record: ExportRecord) -> None:
-        """Add a record, lazily."""
+    def put_export(self, record: ExportRecord) -> None:
+        """Add a record with the next write."""
 
 
 class History:
-    """Notes what was exported; ``where`` tells once, by a task's id, the destinations it went to."""
+    """Records exported tasks; ``where`` returns once, by a task's id, the destinations of its files."""
 
     HEARS = frozenset({TaskCompleted, ClaimLost})
-    """The kinds of events that it is to be called with."""
+    """The types of events that it must be called with."""
 
     def __init__(
         self, journal: HistoryWriter, where: Callable[[str], Sequence[str]], clock: Clock = system_clock
@@ -52,11 +52,13 @@ class History:
         self._clock = clock
 
     def __call__(self, event: Event) -> None:
-        """Note a task that was exported."""
+        """Record an exported task."""
         if isinstance(event, TaskCompleted):
-            to = tuple(self._where(event.task.id))
+            destinations = tuple(self._where(event.task.id))
             at = self._clock().wall
-            self._journal.exported(ExportRecord(event.task.id, at, event.files, event.bytes, event.seconds, to))
+            self._journal.put_export(
+                ExportRecord(event.task.id, at, event.files, event.bytes, event.seconds, destinations)
+            )
         elif isinstance(event, ClaimLost):
             self._where(event.task.id)
 
@@ -67,12 +69,14 @@ def insert(database: sqlite3.Connection, records: Sequence[ExportRecord]) -> Non
 
 
 def trim(database: sqlite3.Connection, now: float) -> None:
-    """Drop what is too much or too old; ``now``: seconds since 1970. Raises ``sqlite3.Error``."""
+    """Delete records beyond the limits; ``now``: seconds since 1970. Raises ``sqlite3.Error``."""
     database.execute(_TRIM, (MAX_TASKS, now - MAX_AGE_SECONDS))
 
 
 def page(database: sqlite3.Connection, after: int, since: float) -> tuple[int, list[ExportRecord]]:
-    """Read some records, oldest first, and where to go on; 0: these are all. Raises ``sqlite3.Error``."""
+    """Return the number to continue after, 0 at the end, and some records, oldest first. Raises ``sqlite3.Error``."""
     rows = database.execute(_PAGE, (after, since)).fetchall()
-    found = [one for _, value in rows for one in msgspec.json.decode(value, type=list[ExportRecord]) if one.at >= since]
-    return (rows[-1][0] if rows else 0), found
+    records = [
+        one for _, value in rows for one in msgspec.json.decode(value, type=list[ExportRecord]) if one.at >= since
+    ]
+    return (rows[-1][0] if rows else 0), records

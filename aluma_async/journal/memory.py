@@ -1,4 +1,4 @@
-"""``MemoryJournal``: a ``Journal`` that lives as long as the object; and the ``Records`` that every journal keeps."""
+"""``MemoryJournal``: a ``Journal`` that lives as long as the object; and the records of every journal."""
 
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -8,19 +8,19 @@ from aluma_async.models import ClaimRecord, HoldRecord
 Record: TypeAlias = ClaimRecord | HoldRecord
 Key: TypeAlias = tuple[type[Record], str]
 Change: TypeAlias = tuple[Key, Record | None]
-"""What a record becomes; None: nothing."""
+"""The new value of a record; None deletes it."""
 
 
 def to_change(record: Record) -> Change:
-    """The change that keeps a record."""
+    """Return the change that stores a record."""
     return (type(record), record.task_id), record
 
 
 class MemoryJournal:
-    """For tests, and for those who embed an exporter and need no memory over a crash.
+    """A journal for tests, and for embedded exporters that need not survive a crash.
 
-    It is as forgetful as a disk: what was only noted is lost if the process ends before the next write, and
-    an exporter that begins on the same object is the next process.
+    It loses as much as a disk does: changes that were not written yet are lost when the process ends. An exporter that
+    is started with the same object represents the next process.
     """
 
     def __init__(self) -> None:
@@ -29,25 +29,25 @@ class MemoryJournal:
         self._released: list[str] = []
 
     async def load(self) -> Sequence[Record]:
-        """Return what is durable."""
+        """Return the durable records."""
         self._pending.clear()
         return list(self._durable.values())
 
     async def write(self, *records: Record) -> None:
-        """Keep records, durably."""
+        """Store records durably, with all earlier changes."""
         self._pending += map(to_change, records)
         await self.flush()
 
     def put(self, record: Record) -> None:
-        """Keep a record with the next write."""
+        """Store a record with the next write."""
         self._pending.append(to_change(record))
 
     def delete(self, kind: type[Record], task_id: str) -> None:
-        """Drop a record with the next write."""
+        """Delete a record with the next write."""
         self._pending.append(((kind, task_id), None))
 
     async def flush(self) -> None:
-        """Make durable what waits."""
+        """Make all pending changes durable."""
         for key, record in self._pending:
             if record is None:
                 self._durable.pop(key, None)
@@ -56,10 +56,10 @@ class MemoryJournal:
         self._pending.clear()
 
     async def pop_released(self) -> Sequence[str]:
-        """Ids given to ``release``."""
+        """Return the ids that were passed to ``release`` since the last call."""
         released, self._released = self._released, []
         return released
 
     def release(self, task_id: str) -> None:
-        """Lift a task's hold, as an operator does."""
+        """Release the hold of a task, as ``aluma-async retry`` does."""
         self._released.append(task_id)

@@ -1,7 +1,7 @@
 """``SqliteJournal``: the journal in a state folder, durable when a write returns, for one process at a time.
 
-SQLite in WAL mode with ``synchronous=FULL``: each transaction is synced. All that waits while one is under way
-goes into the next, so that many workers share the price. What cannot be read is set aside and reported.
+SQLite runs in WAL mode with ``synchronous=FULL``, so that each transaction is synced. Changes that arrive during one
+transaction share the next one (group commit). A file that cannot be read is moved aside and reported.
 """
 
 import asyncio
@@ -40,12 +40,12 @@ _SET_UP = (
 )
 _KEEP = "INSERT OR REPLACE INTO record SELECT ?, key, value FROM json_each(?)"
 _DROP = "DELETE FROM record WHERE kind = ? AND task IN (SELECT value FROM json_each(?))"
-_HINT = "Is there space, and may this user write there? --state names another folder."
-_DAMAGED_HINT = "The next run sets it aside and begins a new one."
+_HINT = "Check free space and permissions, or set another folder with --state."
+_DAMAGED_HINT = "The next run moves it aside and creates a new one."
 
 
 class SqliteJournal:
-    """A file ``journal.sqlite3`` in ``folder``, which is made if it is missing. Blocking steps run on ``executor``."""
+    """The file ``journal.sqlite3`` in ``folder``, which is created if missing. Blocking steps run on ``executor``."""
 
     def __init__(self, folder: Path, *, executor: Executor | None = None, on_event: OnEvent | None = None) -> None:
         self._folder = folder
@@ -54,7 +54,7 @@ class SqliteJournal:
         self._on_event = on_event or (lambda _: None)
         self._lock: int | None = None
         self._database: sqlite3.Connection | None = None
-        # All that is in the file: if it is damaged under way, a new one is made of this.
+        # A copy of the file's content, from which the file is re-created if it is found damaged later.
         self._records: dict[Key, Record] = {}
         self._pending: list[Change] = []
         self._exported: list[ExportRecord] = []
@@ -62,31 +62,31 @@ class SqliteJournal:
         self._batcher = Batcher(self._write)
 
     async def load(self) -> Sequence[Record]:
-        """Take the folder for this process, and read what an earlier one left. Raises ``JournalLocked``."""
+        """Lock the folder for this process and read all records. Raises ``JournalLocked``."""
         damaged = await self._in_thread(self._open)
         if damaged:
             self._on_event(JournalDamaged(str(damaged)))
         return list(self._records.values())
 
     async def write(self, *records: Record) -> None:
-        """Keep records; synced when it returns."""
+        """Store records; they are synced when this returns."""
         self._pending += map(to_change, records)
         await self.flush()
 
     def put(self, record: Record) -> None:
-        """Keep a record with the next write."""
+        """Store a record with the next write."""
         self._pending.append(to_change(record))
 
     def delete(self, kind: type[Record], task_id: str) -> None:
-        """Drop a record with the next write."""
+        """Delete a record with the next write."""
         self._pending.append(((kind, task_id), None))
 
-    def exported(self, record: ExportRecord) -> None:
-        """Add to the history with the next write."""
+    def put_export(self, record: ExportRecord) -> None:
+        """Add a task to the history with the next write."""
         self._exported.append(record)
 
     async def flush(self) -> None:
-        """Write what waits, together with all that waits by the time the file is free."""
+        """Write all pending changes, together with those that arrive before the file is free."""
         await self._batcher.submit()
 
     async def _write(self) -> None:
@@ -104,11 +104,11 @@ class SqliteJournal:
             self._on_event(JournalDamaged(str(damaged)))
 
     async def pop_released(self) -> Sequence[str]:
-        """Ids that ``release`` was called with, in this process or another."""
+        """Return the ids that ``release_holds`` was called with, in this process or another."""
         return await self._in_thread(self._pop_released)
 
     def close(self) -> None:
-        """Let go of the folder. Blocking, and not while something is under way."""
+        """Write pending changes and unlock the folder. It blocks, and MUST NOT be called during a write."""
         if (self._pending or self._exported) and self._database:
             with suppress(JournalError):
                 self._write_batch(self._pending, self._exported)
@@ -134,7 +134,7 @@ class SqliteJournal:
             return self._replace_damaged()
 
     def _write_batch(self, changes: Sequence[Change], exported: Sequence[ExportRecord]) -> Path | None:
-        """Write changes in one transaction; return where a damaged file went, if it was."""
+        """Write changes in one transaction; return the new path of the old file if that was damaged."""
         for key, record in changes:
             self._records.pop(key, None)
             if record is not None:
@@ -150,7 +150,7 @@ class SqliteJournal:
             return self._replace_damaged()
 
     def _replace_damaged(self) -> Path:
-        """Set a damaged file aside and write all that is known into a new one."""
+        """Move a damaged file aside and write all known records into a new one."""
         self._disconnect()
         with _map_errors(self._path):
             names = (self._path.with_name(f"{FILE_NAME}.damaged-{number}") for number in count())
@@ -172,7 +172,9 @@ class SqliteJournal:
 
     def _connect(self) -> sqlite3.Connection:
         if self._database is None:
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite's own would be readable by others
+            os.close(
+                os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
+            )  # a file that SQLite creates would be readable by others
             self._database = connect(self._path)
         return self._database
 
@@ -184,7 +186,7 @@ class SqliteJournal:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open a journal's file, for the exporter or for an operator beside it. Raises ``sqlite3.Error``."""
+    """Open a journal file, for the exporter or for a command next to it. Raises ``sqlite3.Error``."""
     database = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
     try:
         for statement in _SET_UP:
@@ -196,13 +198,13 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def iter_records(database: sqlite3.Connection) -> Iterator[Record]:
-    """All records of a journal's file. Raises ``sqlite3.Error``, ``ValueError``."""
+    """Yield all records of a journal file. Raises ``sqlite3.Error``, ``ValueError``."""
     for kind, value in database.execute("SELECT kind, value FROM record ORDER BY kind, task"):
         yield msgspec.json.decode(value, type=_KINDS[kind])
 
 
 def read_records(folder: Path) -> list[Record]:
-    """Read the journal in a folder, in use or not; empty where there is none. Raises ``JournalError``."""
+    """Return all records of a folder's journal, if any; an exporter may be running. Raises ``JournalError``."""
     path = folder / FILE_NAME
     if not path.exists():
         return []
@@ -214,25 +216,25 @@ def read_records(folder: Path) -> list[Record]:
 
 
 def read_history(folder: Path, since: float = 0.0) -> Iterator[ExportRecord]:
-    """What was exported since a moment, oldest first, whether or not an exporter is running. Raises ``JournalError``.
+    """Yield the tasks exported since a time, oldest first; an exporter may be running. Raises ``JournalError``.
 
-    Read a page at a time, so that a slow reader holds up nobody.
+    It reads one page at a time, so that a slow caller does not block the exporter.
     """
     path = folder / FILE_NAME
     if not path.exists():
         return
     try:
         with _map_errors(path), closing(connect(path)) as database:
-            after, found = history.page(database, 0, since)
+            after, records = history.page(database, 0, since)
             while after:
-                yield from found
-                after, found = history.page(database, after, since)
+                yield from records
+                after, records = history.page(database, after, since)
     except _Damaged as error:
         raise JournalError(str(error), hint=_DAMAGED_HINT) from None
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether an exporter runs on a folder now. Raises ``JournalError``."""
+    """Return whether an exporter uses the folder now. Raises ``JournalError``."""
     path = folder / _LOCK
     with _map_errors(path):
         if not path.exists():
@@ -248,7 +250,7 @@ def is_locked(folder: Path) -> bool:
 
 
 def release_holds(folder: Path, task_ids: Sequence[str]) -> None:
-    """Lift the holds of tasks, whether or not an exporter is running. Raises ``JournalError``."""
+    """Release the holds of tasks; an exporter may be running. Raises ``JournalError``."""
     path = folder / FILE_NAME
     with _map_errors(path), closing(connect(path)) as database, _transaction(database):
         rows = [(task_id,) for task_id in task_ids]
@@ -257,17 +259,17 @@ def release_holds(folder: Path, task_ids: Sequence[str]) -> None:
 
 
 class _Damaged(JournalError):
-    """The file is no journal, or not any more."""
+    """The file is not a journal, or is damaged."""
 
 
 @contextmanager
 def _map_errors(path: Path) -> Iterator[None]:
-    """The one place where the errors of SQLite and the operating system become ours."""
+    """Convert errors of SQLite and the operating system; the only place that knows them."""
     try:
         yield
     except OSError as error:
         raise JournalError(f"state folder {path.parent}: {error.strerror or error}", hint=_HINT) from error
-    except sqlite3.OperationalError as error:  # full, read-only, busy: nothing is wrong with what it holds
+    except sqlite3.OperationalError as error:  # full, read-only or busy: the content is fine
         raise JournalError(f"{path}: {error}", hint=_HINT) from error
     except (sqlite3.Error, ValueError, KeyError) as error:
         raise _Damaged(f"{path} is damaged: {error}") from error
@@ -292,7 +294,7 @@ def _write_changes(
     *,
     trim: bool = False,
 ) -> None:
-    """Write changes in one transaction, and in few statements: each hands the interpreter's lock on and back."""
+    """Write changes in one transaction with few statements, because each one releases and acquires the GIL."""
     with _transaction(database):
         for name, kind in _KINDS.items():
             ours = [(task, record) for (of, task), record in changes.items() if of is kind]
@@ -311,14 +313,14 @@ def _text(value: object) -> str:
 
 
 def _acquire_lock(path: Path) -> int:
-    """Lock a file for the life of the process; the system unlocks it however that ends. Returns its descriptor."""
+    """Lock a file for the life of the process and return its descriptor; the system unlocks it at the end."""
     fd = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(fd)
         raise JournalLocked(
-            f"state folder {path.parent}: another exporter uses it",
-            hint="Stop that one, or give this one a folder of its own with --state.",
+            f"state folder {path.parent}: in use by another exporter",
+            hint="Stop the other exporter, or set another folder with --state.",
         ) from None
     return fd

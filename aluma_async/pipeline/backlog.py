@@ -1,4 +1,4 @@
-"""``Backlog``: the tasks of one listing that still wait for a place in the queue, packed small."""
+"""``Backlog``: the tasks of one listing that are not in the queue yet, in a compact encoding."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -18,13 +18,13 @@ _unpack = msgspec.msgpack.Decoder(tuple[list[_Project], list[_Row]]).decode
 
 
 class Backlog:
-    """First in, first out. A task takes its id, its name and a dozen bytes; a million of them fit into memory."""
+    """First in, first out. A task takes its id, its name and a dozen bytes, so that a million tasks fit into memory."""
 
     def __init__(self) -> None:
         self._blocks: deque[bytes] = deque()
 
     def add(self, tasks: Sequence[ExportTask]) -> None:
-        """Append some tasks."""
+        """Append tasks."""
         if not tasks:
             return
         projects: dict[_Project, int] = {}
@@ -35,7 +35,7 @@ class Backlog:
         self._blocks.append(_pack((list(projects), rows)))
 
     def drain(self) -> Iterator[ExportTask]:
-        """Yield the tasks and forget them."""
+        """Remove and yield the tasks."""
         while self._blocks:
             projects, rows = _unpack(self._blocks.popleft())
             for task_id, name, project, created_at in rows:

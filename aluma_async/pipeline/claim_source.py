@@ -1,7 +1,8 @@
-"""``Claims``: a ``TaskSource`` around a ``TaskSource`` that keeps the ledger and the time of each claim.
+"""``ClaimTrackingSource``: wraps a ``TaskSource`` and records each claim, from before Start until it is settled.
 
-Start is written down before it is sent. Of a claim that may be over Aluma is asked before anything is said,
-since there the same words would be about somebody else's claim; of one that is over nothing is said at all.
+The intent to claim is durable before Start is sent. Before settling a claim whose lease may have expired, the
+task's state is looked up: the request could otherwise hit a claim that another exporter holds by now. An expired
+claim is not settled at all.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -14,31 +15,31 @@ from aluma_async.policy.lease import LeaseStatus
 from aluma_async.ports import TaskSource
 
 CLAIMED = "pending:complete_client_action"
-"""The state of a task that somebody has claimed (Aluma's page "List Tasks")."""
+"""The state of a claimed task (Aluma's page "List Tasks")."""
 
 
 class ClaimTrackingSource:
-    """Wraps ``source``."""
+    """Wraps ``source``; ``claims`` is kept up to date."""
 
     def __init__(self, source: TaskSource, claims: ClaimTracker) -> None:
         self._source = source
         self._claims = claims
 
     def list_pending(self) -> AsyncIterator[Sequence[ExportTask]]:
-        """List."""
+        """List the pending tasks."""
         return self._source.list_pending()
 
     async def start(self, task: ExportTask) -> Claim:
-        """Write the claim down, then claim. Raises ``JournalError``, too: then nothing was sent."""
+        """Record the intent, then claim the task. Also raises ``JournalError``; Start was not sent in that case."""
         await self._claims.record_intent(task.id)
         try:
             claim = await self._source.start(task)
-        except (InvalidResponse, BadSpecification):  # it is ours, and its answer was no use
+        except (InvalidResponse, BadSpecification):  # claimed, but the response is unusable
             raise
         except Ambiguous:
             self._claims.mark_start_unconfirmed(task.id)
             raise
-        except BaseException:  # surely not ours, or not even sent
+        except BaseException:  # certainly not claimed, or not even sent
             self._claims.close(task.id)
             raise
         self._claims.record_claimed(claim)
@@ -49,29 +50,31 @@ class ClaimTrackingSource:
         return self._source.open_file(claim, file)
 
     async def complete(self, task: ExportTask) -> None:
-        """Complete what is surely ours."""
+        """Complete the task while its lease is valid."""
         await self._settle(self._source.complete, task, deletes=True)
 
     async def cancel(self, task: ExportTask) -> None:
-        """Cancel what is surely ours, or was perhaps claimed without our seeing it."""
+        """Cancel the claim while its lease is valid, or while a late Start may still create it."""
         await self._settle(self._source.cancel, task, deletes=False)
 
     async def fail(self, task: ExportTask, message: str) -> None:
-        """Fail what is surely ours."""
+        """Fail the task while its lease is valid."""
         await self._settle(self._source.fail, task, message, deletes=True)
 
     async def state(self, task: ExportTask) -> str | None:
         """Look up a task's state."""
         return await self._source.state(task)
 
-    async def _settle(self, word: Callable[..., Awaitable[None]], task: ExportTask, *more: str, deletes: bool) -> None:
+    async def _settle(
+        self, request: Callable[..., Awaitable[None]], task: ExportTask, *extra: str, deletes: bool
+    ) -> None:
         try:
             match self._claims.lease_status(task.id):
                 case LeaseStatus.EXPIRED:
-                    raise ClaimConflict(f"task {task.id}: Aluma's time-out for our claim has passed")
+                    raise ClaimConflict(f"task {task.id}: the lease of the claim has expired")
                 case LeaseStatus.UNCERTAIN if await self._source.state(task) != CLAIMED:
-                    raise ClaimConflict(f"task {task.id}: Aluma has ended our claim")
-            await word(task, *more)
+                    raise ClaimConflict(f"task {task.id}: Aluma has ended the claim")
+            await request(task, *extra)
         except ClaimConflict:
             self._claims.close(task.id)
             raise

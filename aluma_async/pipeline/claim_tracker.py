@@ -1,7 +1,8 @@
-"""``Ledger``: every claim of ours about which the last word was not said, in memory and in the journal.
+"""``ClaimTracker``: the claims that are not settled yet, in memory and in the journal.
 
-A Start is written down before it is sent, so that after any crash it is known what may be claimed. A Start that
-was lost sight of stays in doubt for its grace, whatever is answered meanwhile: Aluma may carry it out late.
+The intent to claim is written before Start is sent, so that after any crash the possible claims are known. If the
+outcome of a Start is unknown, the claim stays open for ``LATE_START_SECONDS`` even if Cancel is refused, because
+Aluma may still execute the Start. It sends no request.
 """
 
 from collections.abc import Iterator
@@ -16,13 +17,14 @@ from aluma_async.policy.lease import LATE_START_SECONDS, LeaseStatus, elapsed, l
 from aluma_async.ports import Clock, Journal
 
 SETTLE_RETRY_SECONDS = 600.0
-"""How long after its grace a claim in doubt is tried to be given back, if that found no hearing until then."""
+"""Seconds after the late-start window in which Cancel is still retried, if it was not confirmed until then."""
 _IN_PROGRESS_STATES = (ClaimState.STARTING, ClaimState.CLAIMED)
-_EPOCH = Timestamp("", 0.0, 0.0)  # when a claim was sent of which nothing is left but a doubt
+_EPOCH = Timestamp("", 0.0, 0.0)
+"""Start of the lease of a claim that has ended, but which a late Start may still create again."""
 
 
 class ClaimTracker:
-    """``claim_timeout`` is Aluma's, in seconds."""
+    """The open claims of one exporter; ``claim_timeout`` is the length of Aluma's lease in seconds."""
 
     def __init__(self, journal: Journal, clock: Clock, claim_timeout: float) -> None:
         self._journal = journal
@@ -31,17 +33,18 @@ class ClaimTracker:
         self._claims: dict[str, ClaimRecord] = {}
 
     def __iter__(self) -> Iterator[ClaimRecord]:
+        """Iterate over a copy of the open claims."""
         return iter(list(self._claims.values()))
 
     def get(self, task_id: str) -> ClaimRecord | None:
-        """What is open about a task."""
+        """Return the open claim of a task, or None."""
         return self._claims.get(task_id)
 
     def load(self, claims: list[ClaimRecord]) -> list[ClaimRecord]:
-        """Take over what an earlier process left; return those claims that it was at work on when it ended.
+        """Take over the claims of an earlier process; return those that were in progress when it ended.
 
-        A Start whose answer had not come may still be under way, so it is in doubt from now on; what was in doubt
-        before is not again, or many crashes in a row would make the doubts grow without end.
+        A Start that had no response yet may still be in flight, so it counts as unconfirmed from now on. A claim that
+        was unconfirmed before keeps its time: repeated crashes would otherwise extend the window without end.
         """
         interrupted = [claim for claim in claims if claim.step in _IN_PROGRESS_STATES]
         self._claims = {claim.task_id: claim for claim in claims}
@@ -51,7 +54,7 @@ class ClaimTracker:
         return interrupted
 
     async def record_intent(self, task_id: str) -> None:
-        """Write down that Start is about to be sent. Raises ``JournalError``: then it must not be."""
+        """Record durably that Start is about to be sent. Raises ``JournalError``; Start must not be sent then."""
         earlier = self._claims.get(task_id)
         doubted = earlier.doubted if earlier else None
         self._claims[task_id] = ClaimRecord(task_id, ClaimState.STARTING, self._clock(), doubted=doubted)
@@ -62,37 +65,37 @@ class ClaimTracker:
             raise
 
     def record_claimed(self, claim: Claim) -> None:
-        """Take note that Start was answered, and of when it was really sent; it may have waited for a permit."""
+        """Record that the task is claimed, and when Start was really sent: it may have waited for a permit."""
         now = self._clock()
         waited = loop_time() - claim.sent_at
         sent = replace(now, boottime=now.boottime - waited, wall=now.wall - waited)
         self._store(replace(self._claims[claim.task.id], step=ClaimState.CLAIMED, sent=sent))
 
     def mark_start_unconfirmed(self, task_id: str) -> None:
-        """Take note that a Start was lost sight of."""
+        """Record that the outcome of a Start is unknown."""
         self._store(replace(self._claims[task_id], doubted=self._clock()))
 
     def mark_settlement_unconfirmed(self, task_id: str) -> None:
-        """Take note that a last word was sent, and nobody knows whether it was heard."""
+        """Record that Complete, Cancel or Fail was sent and its outcome is unknown."""
         if claim := self._claims.get(task_id):
             self._store(replace(claim, unheard=True))
 
     async def record_committed(self, task_id: str, files: int, size: int) -> None:
-        """Write down that all files are durable, so that Complete is all that is left."""
+        """Record durably that all files are committed, so that the claim must be completed."""
         await self._transition(task_id, ClaimState.COMMITTED, files=files, size=size)
 
     async def record_failing(self, task_id: str, message: str) -> None:
-        """Write down that all is in the quarantine, so that Fail is all that is left."""
+        """Record durably that the task is in the quarantine, so that the claim must be failed."""
         await self._transition(task_id, ClaimState.FAILING, message=message)
 
     def mark_orphaned(self, task_id: str) -> None:
-        """Take note that nobody works on a claim any more, though it may still be ours."""
+        """Record that no worker owns the claim any more, although Aluma may still hold it."""
         claim = self._claims.get(task_id)
         if claim and claim.step in _IN_PROGRESS_STATES:
             self._store(replace(claim, step=ClaimState.ORPHANED))
 
     def close(self, task_id: str, *, deleted: bool = False) -> None:
-        """Take note that the last word was said; ``gone``: Aluma has deleted the task, so no doubt can matter."""
+        """Close a settled claim; ``deleted``: Aluma has deleted the task, so that no late Start can claim it."""
         claim = self._claims.get(task_id)
         if claim is None:
             return
@@ -103,12 +106,12 @@ class ClaimTracker:
             self._journal.delete(ClaimRecord, task_id)
 
     def may_hold_claim(self, task_id: str) -> bool:
-        """Whether Aluma may count a task as claimed by us now, so that it must not be started, whatever is listed."""
+        """Return whether Aluma may hold a claim of this exporter now, so that the task must not be started again."""
         claim = self._claims.get(task_id)
         return bool(claim and elapsed(claim.sent, self._clock()) < self._timeout)
 
     def lease_status(self, task_id: str) -> LeaseStatus:
-        """Judge by its age whose a claim is; one that is not known is over."""
+        """Return the status of a claim's lease by its age; an unknown claim is expired."""
         claim = self._claims.get(task_id)
         if claim is None:
             return LeaseStatus.EXPIRED
@@ -117,12 +120,12 @@ class ClaimTracker:
         return lease_status(elapsed(claim.sent, self._clock()), self._timeout)
 
     def seconds_left(self, claim: ClaimRecord) -> float:
-        """For how many seconds from now Aluma may count a claim as ours, so that a word about it is worth saying."""
+        """Return for how many seconds Aluma may still hold the claim, so that settling it makes sense."""
         now = self._clock()
         return max(self._timeout - elapsed(claim.sent, now), self.late_start_window(claim) + SETTLE_RETRY_SECONDS)
 
     def late_start_window(self, claim: ClaimRecord) -> float:
-        """For how many seconds from now a Start that was lost sight of may still be carried out; below 0: no more."""
+        """Return for how many seconds an unconfirmed Start may still be executed; negative if it cannot be any more."""
         return LATE_START_SECONDS - elapsed(claim.doubted, self._clock()) if claim.doubted else float("-inf")
 
     async def _transition(
@@ -132,7 +135,8 @@ class ClaimTracker:
         if claim is None:
             return
         self._claims[task_id] = replace(claim, step=step, files=files, bytes=size, message=message)
-        # Where that cannot be written a crash makes us give the task back instead: it is exported twice, alike.
+        # If this cannot be written, a crash makes recovery cancel the claim instead, and the task is exported again,
+        # with the same result.
         with suppress(JournalError):
             await self._journal.write(self._claims[task_id])
 

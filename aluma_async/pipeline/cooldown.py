@@ -1,7 +1,7 @@
-"""``Cooldown``: which tasks must not be tried again yet, why, and how often each has failed.
+"""``Cooldown``: the tasks that are on hold, with the reason, and the number of failures of each task.
 
-A time-to-live cache, as Aluma's guide advises, with a copy in the journal. It forgets a task some time after
-its cool-down, so that the next failure counts as the first again.
+It is a time-to-live cache, as Aluma's guide recommends, with a copy in the journal. An entry expires some time after
+its cool-down, so that the next failure counts as the first one again.
 """
 
 from collections.abc import Iterable
@@ -19,22 +19,22 @@ from aluma_async.policy.lease import elapsed, remaining
 from aluma_async.ports import Clock, Journal, Uniform
 
 SUSPECT_AFTER = 3
-"""Crashes of ours with a task in hand after which no other such task is tried at the same time."""
+"""Number of crashes during the export of a task after which it is a crash suspect: suspects run one at a time."""
 PARK_AFTER_CRASHES = 6
-"""Crashes after which it is parked: in the last half of them it was the only one of its kind."""
+"""Number of crashes after which a task is parked: in the last half of them it was the only suspect in progress."""
 
-_MIN_MEMORY_SECONDS = 3600.0  # after its cool-down a task's failures and crashes still count for at least so long
+_MIN_MEMORY_SECONDS = 3600.0  # after a cool-down, the failures and crashes of its task count for at least this long
 
 
 class Cooldown:
-    """Cool-downs that grow with each failure of a task, after ``patience``.
+    """Holds with a delay that grows with each failure of a task, according to ``backoff``.
 
-    A task is parked for ``park`` seconds at its ``park_after``-th failure in a row (0: never).
+    A task is parked for ``park_seconds`` at its ``park_after``-th failure in a row (0: never).
     """
 
     def __init__(
         self,
-        patience: Backoff,
+        backoff: Backoff,
         journal: Journal,
         *,
         park_seconds: float,
@@ -42,19 +42,20 @@ class Cooldown:
         clock: Clock,
         uniform: Uniform,
     ) -> None:
-        self._patience = patience
-        self._memory = max(patience.maximum, _MIN_MEMORY_SECONDS)
+        self._backoff = backoff
+        self._memory = max(backoff.maximum, _MIN_MEMORY_SECONDS)
         self._journal = journal
         self._park_seconds = park_seconds
         self._park_after = park_after
         self._clock = clock
         self._uniform = uniform
-        # Holds (hold, end of the cool-down) by task id. Its 5 s time-out would make an error of a slow moment.
+        # Task id -> (hold, end of the cool-down). Without its default time-out of 5 s, which would turn a slow moment
+        # of the event loop into an error.
         self._cache: Any = SimpleMemoryCache(timeout=None)
-        self._ids: set[str] = set()  # what may be in the cache: most tasks never fail, and need not ask
+        self._ids: set[str] = set()  # tasks that may be in the cache: most tasks never fail, and need no look-up
 
     async def load(self, holds: Iterable[HoldRecord]) -> None:
-        """Take over what an earlier process left."""
+        """Take over the holds of an earlier process."""
         now = self._clock()
         for hold in holds:
             if elapsed(hold.since, now) > hold.seconds + self._memory:
@@ -80,12 +81,12 @@ class Cooldown:
         return crashes if crashes >= SUSPECT_AFTER else 0
 
     async def start(self, task_id: str, error: AlumaAsyncError, *, park: bool = False) -> HoldRecord:
-        """Hold a task back after an error; ``park``: for long. What is no fault of the task does not count as its."""
+        """Put a task on hold after an error; ``park``: for long. An unavailable destination counts as no failure."""
         hold, _ = await self._entry(task_id)
-        blameless = isinstance(error, DestinationUnavailable)
-        failures = max(1, hold.failures + (not blameless))
-        park = park or bool(not blameless and self._park_after and failures >= self._park_after)
-        delay = self._patience.delay(failures, self._uniform)
+        destination_down = isinstance(error, DestinationUnavailable)
+        failures = max(1, hold.failures + (not destination_down))
+        park = park or bool(not destination_down and self._park_after and failures >= self._park_after)
+        delay = self._backoff.delay(failures, self._uniform)
         hold = replace(
             hold,
             since=self._clock(),
@@ -99,46 +100,51 @@ class Cooldown:
         return hold
 
     async def restart(self, hold: HoldRecord) -> None:
-        """Let a hold begin anew, now."""
+        """Restart the time of a hold now."""
         hold = replace(hold, since=self._clock())
         await self._store(hold, hold.seconds)
-        with suppress(JournalError):  # held back all the same, as long as this process lives
+        with suppress(JournalError):  # the hold is still in effect for the life of this process
             await self._journal.write(hold)
 
     async def record_crashes(self, task_ids: Iterable[str]) -> list[HoldRecord]:
-        """Count a crash for each task that was in hand; return those that are parked for it."""
+        """Count a crash for each task that was in progress; return the holds of those that are parked for it."""
         counted = []
         for task_id in task_ids:
             hold, until = await self._entry(task_id)
             crashes = hold.crashes + 1
             park = crashes >= PARK_AFTER_CRASHES
-            message = f"the exporter ended {crashes} times while it was at work on this task"
-            left = max(until - loop_time(), self._park_seconds if park else 0.0)
-            told = {"error": "Crash", "message": message} if park else {}
+            message = f"the exporter ended {crashes} times while exporting this task"
+            remaining_seconds = max(until - loop_time(), self._park_seconds if park else 0.0)
+            reason = {"error": "Crash", "message": message} if park else {}
             hold = replace(
-                hold, since=self._clock(), seconds=max(0.0, left), crashes=crashes, parked=hold.parked or park, **told
+                hold,
+                since=self._clock(),
+                seconds=max(0.0, remaining_seconds),
+                crashes=crashes,
+                parked=hold.parked or park,
+                **reason,
             )
             await self._store(hold, hold.seconds)
             counted.append(hold)
-        with suppress(JournalError):  # what is open has to be spoken of all the same
+        with suppress(JournalError):  # the open claims must be settled in any case
             await self._journal.write(*counted)
         return [hold for hold in counted if hold.crashes >= PARK_AFTER_CRASHES]
 
     async def clear_task(self, task_id: str) -> None:
-        """Let the task's failures not count any more."""
+        """Remove the hold and the failures of a task."""
         if task_id in self._ids:
             self._ids.discard(task_id)
             await self._cache.delete(task_id)
             self._journal.delete(HoldRecord, task_id)
 
     async def apply_releases(self) -> None:
-        """Forget those whose hold an operator has lifted."""
+        """Remove the holds that the administrator has released (``aluma-async retry``)."""
         with suppress(JournalError):
             for task_id in await self._journal.pop_released():
                 await self.clear_task(task_id)
 
     async def close(self) -> None:
-        """Leave no timer in the event loop; the journal still remembers."""
+        """Cancel all timers in the event loop; the journal keeps the holds."""
         for task_id in self._ids:
             await self._cache.delete(task_id)
         self._ids.clear()

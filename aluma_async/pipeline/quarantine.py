@@ -1,8 +1,8 @@
-"""``Quarantine``: where everything goes that a task holds before Aluma is told that it failed.
+"""``Quarantine``: keeps a copy of everything that a task contains before the task is failed.
 
-Fail deletes the only copy. So the files that can be had, the specification as it came, the error and the
-original names are saved first, durably, in a destination of their own. A file is left out only if it can
-never be had, and then the record says so.
+Fail deletes the only copy at Aluma. So all available files, the specification as received, the error and the original
+names are first stored durably in a destination of their own. A file is left out only if it can never be downloaded;
+the record names the reason.
 """
 
 import msgspec
@@ -14,11 +14,11 @@ from aluma_async.pipeline.transfer import FileTransfer
 from aluma_async.ports import Destination
 
 RECORD_NAME = "quarantine.json"
-"""The file that says what happened; written with the others, below the task's id."""
+"""Name of the file that records the error; it is written with the other files in the task's folder."""
 
 
 class Quarantine:
-    """Saves a task below a folder that bears its id, with a record of what happened in ``quarantine.json``."""
+    """Stores each task in a folder named after its id, with a record of the error in ``quarantine.json``."""
 
     def __init__(self, source: RetryingSource, destination: Destination, transfer: FileTransfer) -> None:
         self._source = source
@@ -26,16 +26,16 @@ class Quarantine:
         self._transfer = transfer
 
     async def store(self, claim: Claim, error: AlumaAsyncError) -> None:
-        """Save what a task holds. Raises if that cannot be done: then the task must not be failed."""
-        await self._destination.probe()  # it makes what is missing: the first task may come after months
+        """Store everything that the claim contains. Raises if that is impossible; the task must not be failed then."""
+        await self._destination.probe()  # creates the folder: the first task may come after months
         missing = {file.number: file.problem for file in claim.spec.files if file.problem}
         for file in claim.spec.files:
-            if file.source == "url" and not file.problem and (why := await self._unavailable_reason(claim, file)):
-                missing[file.number] = why
+            if file.source == "url" and not file.problem and (reason := await self._unavailable_reason(claim, file)):
+                missing[file.number] = reason
         await self._transfer.deliver(_quarantine_claim(claim, error, missing), self._destination)
 
     async def _unavailable_reason(self, claim: Claim, file: ExportFile) -> str:
-        """Why a file cannot be had; empty if it can."""
+        """Return why a file cannot be downloaded; empty if it can."""
         try:
             async with self._source.open_file(claim, file):
                 return ""
@@ -44,7 +44,7 @@ class Quarantine:
 
 
 def _quarantine_claim(claim: Claim, error: AlumaAsyncError, missing: dict[int, str]) -> Claim:
-    """The claim as it is saved: its files under their own names, the specification, and a record of what happened."""
+    """Return the claim to store: its files under their own names, the specification, and the record of the error."""
     task, spec = claim.task, claim.spec
     record = {
         "task": task,
@@ -55,7 +55,7 @@ def _quarantine_claim(claim: Claim, error: AlumaAsyncError, missing: dict[int, s
             for f in spec.files
         ],
     }
-    kept = [
+    files = [
         msgspec.structs.replace(file, folder=f"{task.id}/files/{file.folder}")
         for file in spec.files
         if file.number not in missing
@@ -64,8 +64,8 @@ def _quarantine_claim(claim: Claim, error: AlumaAsyncError, missing: dict[int, s
         "specification.json": spec.received.decode(errors="replace"),
         RECORD_NAME: msgspec.json.format(msgspec.json.encode(record)).decode(),
     }
-    notes = [
+    metadata_files = [
         ExportFile(len(spec.files) + i, 0, task.id, name, "content", text)
         for i, (name, text) in enumerate(texts.items())
     ]
-    return Claim(task, ExportSpec((*kept, *notes), spec.received), claim.sent_at)
+    return Claim(task, ExportSpec((*files, *metadata_files), spec.received), claim.sent_at)

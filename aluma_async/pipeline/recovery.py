@@ -1,7 +1,7 @@
-"""``Recovery``: says the last word about claims that nobody works on.
+"""``Recovery``: settles the claims that no worker owns.
 
-Those of a process that crashed, those whose Complete, Fail or Cancel found no hearing, and those that a Start
-may still make without our seeing it. It runs beside the workers and holds nothing up but the tasks it speaks of.
+These are claims left by a crashed process, claims whose settlement was not confirmed, and claims that a late Start
+may still create. It runs next to the workers and blocks only the tasks that it is settling.
 """
 
 import anyio
@@ -19,16 +19,16 @@ from aluma_async.policy.backoff import exponential
 from aluma_async.ports import Journal, OnEvent, TaskSource
 
 RELEASED_TASK_DELAY_SECONDS = 2.0
-"""How long a task that was given back after a crash is left alone; it did nothing wrong."""
-_EXPIRY_MARGIN_SECONDS = 2.0  # the last word is said this little before nothing is worth saying any more
-_CLOCK_STEP = 0.01  # a timer that comes a hair early must not make a busy loop of the wait
+"""Seconds before a task that was released after a crash is exported again; the crash is not counted as its failure."""
+_EXPIRY_MARGIN_SECONDS = 2.0  # the last attempt is made this long before the claim ends at Aluma
+_CLOCK_STEP = 0.01  # so that a timer that fires slightly early does not cause a busy loop
 _WAIT_INITIAL = 5.0
 _WAIT_MAX = 600.0
-_FAST_RETRIES = 3  # a word that found no hearing is said again within a minute
+_FAST_RETRIES = 3  # limits the backoff of an unconfirmed settlement, which is retried within a minute
 
 
 class Recovery:
-    """Works from the ledger. ``source`` repeats what may be repeated."""
+    """Settles orphaned claims of ``claims`` through ``source``, which retries each request a few times."""
 
     def __init__(
         self,
@@ -46,22 +46,22 @@ class Recovery:
         self._tracker = tracker
         self._cooldown = cooldown
         self._on_event = on_event
-        self._due: dict[str, tuple[float, int]] = {}  # when, and how often it was tried
+        self._due: dict[str, tuple[float, int]] = {}  # time of the next attempt, and number of attempts so far
         self._settling: set[str] = set()
         self._wakeup = anyio.Event()
 
     async def load(self) -> None:
-        """Take over what an earlier process left. Raises ``JournalError``."""
+        """Take over the records of an earlier process. Raises ``JournalError``."""
         records = await self._journal.load()
         await self._cooldown.load(record for record in records if isinstance(record, HoldRecord))
         interrupted = self._claims.load([record for record in records if isinstance(record, ClaimRecord)])
         for hold in await self._cooldown.record_crashes(claim.task_id for claim in interrupted):
             self._on_event(TaskParked(ExportTask(hold.task_id), hold))
         for claim in self._claims:
-            self._tracker.add(claim.task_id)  # until it was spoken of once, nobody may claim it
+            self._tracker.add(claim.task_id)  # so that no worker claims it before the first attempt to settle it
 
     async def run(self) -> None:
-        """Speak of each claim once, and then of those that are left, ever more rarely, until cancelled."""
+        """Try to settle each claim at once, then the remaining ones with exponential backoff, until cancelled."""
         async with anyio.create_task_group() as group:
             for claim in self._claims:
                 if self._tracker.blocks(claim.task_id) and claim.task_id not in self._due:
@@ -77,7 +77,7 @@ class Recovery:
                     await self._wakeup.wait()
 
     def schedule(self, task_id: str, tries: int = 0) -> None:
-        """Look after a task that was in hand, if there is anything left to say about it."""
+        """Schedule the next attempt to settle the claim of a task, if it is still open."""
         self._claims.mark_orphaned(task_id)
         claim = self._claims.get(task_id)
         if claim is None:
@@ -87,7 +87,7 @@ class Recovery:
         if seconds_left < _EXPIRY_MARGIN_SECONDS:
             self._claims.close(task_id, deleted=True)
             return
-        # What is heard after the grace settles it; what is not is tried a little longer.
+        # A Cancel that is answered after the late-start window closes the claim, so one attempt is made right after it.
         late_start_window = self._claims.late_start_window(claim)
         wait = min(
             wait,
@@ -99,7 +99,7 @@ class Recovery:
         self._wakeup.set()
 
     async def settle_remaining(self, within: float) -> None:
-        """Try once more to say what is left to be said, before the run ends."""
+        """Try once more to settle all open claims before the run ends, for at most ``within`` seconds."""
         with anyio.CancelScope(shield=True), anyio.move_on_after(within):
             async with anyio.create_task_group() as group:
                 for claim in self._claims:
@@ -107,24 +107,24 @@ class Recovery:
 
     def _start_if_idle(self, task_id: str, tries: int, group: TaskGroup) -> None:
         claim = self._claims.get(task_id)
-        # Where somebody is at it already, it is adopted again when that is over.
+        # Whoever owns the claim now, a worker or a running attempt, schedules it again at its end.
         if claim and not (self._tracker.is_started(task_id) or task_id in self._settling):
-            self._settling.add(task_id)  # decided and noted in one step: nobody claims it while we cancel it
+            self._settling.add(task_id)  # checked and set without an await, so that no worker claims the task meanwhile
             group.start_soon(self._settle_and_reschedule, claim, tries, 0.0)
 
     def is_settling(self, task_id: str) -> bool:
-        """Whether something is being said about a task, so that it must not be claimed now."""
+        """Return whether the claim of a task is being settled, so that the task must not be claimed now."""
         return task_id in self._settling
 
-    async def _settle_and_reschedule(self, claim: ClaimRecord, tries: int, rest: float) -> None:
-        """Say what is left of a claim; a task that is on the desk for it rests there for ``rest`` seconds."""
+    async def _settle_and_reschedule(self, claim: ClaimRecord, tries: int, delay: float) -> None:
+        """Try to settle a claim and schedule the next attempt; block a released task for ``delay`` seconds more."""
         done = False
         try:
-            heard = await self._try_settle(claim)
-            if not heard:
+            answered = await self._try_settle(claim)
+            if not answered:
                 tries = min(tries, _FAST_RETRIES)
             elif claim.step is ClaimState.ORPHANED:
-                await anyio.sleep(rest)
+                await anyio.sleep(delay)
             else:
                 done = True
         finally:
@@ -134,7 +134,7 @@ class Recovery:
         self.schedule(claim.task_id, tries + 1)
 
     async def _try_settle(self, claim: ClaimRecord) -> bool:
-        """Say it; return whether it was heard: now or, where it is refused, before."""
+        """Try to settle a claim; return whether Aluma answered: a refusal also means that the claim has ended."""
         task = ExportTask(claim.task_id)
         try:
             event = await settle_claim(self._source, task, claim)

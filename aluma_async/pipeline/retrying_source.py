@@ -1,9 +1,9 @@
-"""``Resilient``: a ``TaskSource`` around a ``TaskSource`` that repeats what may be repeated.
+"""``RetryingSource``: wraps a ``TaskSource`` and retries the requests that may be sent again.
 
-Reads are repeated after any error that may pass. Start is repeated only if it was surely not carried out.
-Complete, Cancel and Fail are repeated even if they may have been: carried out twice, the second is refused,
-and then the first one was ours. A download is not repeated here, since what was already handed on
-cannot be taken back; ``repeat`` serves the one who can begin it anew.
+Reads are retried after any transient error. Start is retried only if it was certainly not executed. Complete, Cancel
+and Fail are retried even if their outcome is unknown: if the first one was executed, the second one is refused.
+A download is not retried here, because the bytes that were already passed on cannot be taken back; the caller retries
+it with ``retry``.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class RetryingSource:
-    """Wraps ``source``; ``retry`` says how often and how slowly. ``RateLimited`` does not count as an attempt."""
+    """Wraps ``source``; ``retry`` is the number of attempts and their delays. ``RateLimited`` does not count as one."""
 
     def __init__(self, source: TaskSource, retry: RetryPolicy, *, uniform: Uniform, on_event: OnEvent) -> None:
         self._source = source
@@ -33,7 +33,7 @@ class RetryingSource:
         self._on_event = on_event
 
     async def list_pending(self) -> AsyncIterator[Sequence[ExportTask]]:
-        """List; a listing that broke begins anew, so tasks may come twice."""
+        """List the pending tasks; a failed listing is restarted, so tasks may come twice."""
         pause: _RetryDelay | None = None
         while True:
             try:
@@ -46,7 +46,7 @@ class RetryingSource:
                 await pause.sleep_or_raise(error, again=error.retryable)
 
     async def start(self, task: ExportTask) -> Claim:
-        """Claim a task; repeated only where it was surely not carried out."""
+        """Claim a task; retried only if Start was certainly not executed."""
         pause: _RetryDelay | None = None
         while True:
             try:
@@ -56,19 +56,19 @@ class RetryingSource:
                 await pause.sleep_or_raise(error, again=isinstance(error, Unavailable))
 
     def open_file(self, claim: Claim, file: ExportFile) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """Open a download, once."""
+        """Open a download, without retries."""
         return self._source.open_file(claim, file)
 
     async def complete(self, task: ExportTask) -> None:
-        """Complete until an answer is certain."""
+        """Complete the task; retried until the outcome is known."""
         await self._settle("complete", self._source.complete, task)
 
     async def cancel(self, task: ExportTask) -> None:
-        """Cancel until an answer is certain."""
+        """Cancel the claim; retried until the outcome is known."""
         await self._settle("cancel", self._source.cancel, task)
 
     async def fail(self, task: ExportTask, message: str) -> None:
-        """Fail until an answer is certain."""
+        """Fail the task; retried until the outcome is known."""
         await self._settle("fail", self._source.fail, task, message)
 
     async def state(self, task: ExportTask) -> str | None:
@@ -76,7 +76,7 @@ class RetryingSource:
         return await self.retry(f"look up task {task.id}", self._source.state, task)
 
     async def retry(self, request: str, step: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a step that may be run again; repeat it after each error that may pass."""
+        """Run a step that may be repeated; retry it after each transient error."""
         pause: _RetryDelay | None = None
         while True:
             try:
@@ -85,24 +85,24 @@ class RetryingSource:
                 pause = pause or _RetryDelay(self, request)
                 await pause.sleep_or_raise(error, again=error.retryable)
 
-    async def _settle(self, verb: str, say: Callable[..., Awaitable[None]], task: ExportTask, *more: str) -> None:
+    async def _settle(self, verb: str, request: Callable[..., Awaitable[None]], task: ExportTask, *extra: str) -> None:
         pause: _RetryDelay | None = None
-        doubtful = False
+        unconfirmed = False
         while True:
             try:
-                return await say(task, *more)
+                return await request(task, *extra)
             except ClaimConflict:
-                if not doubtful:
+                if not unconfirmed:
                     raise
-                return None  # an earlier one was carried out, and its answer was lost
+                return None  # an earlier attempt was executed, and its reply was lost
             except AlumaAsyncError as error:
-                doubtful = doubtful or isinstance(error, Ambiguous)
+                unconfirmed = unconfirmed or isinstance(error, Ambiguous)
                 pause = pause or _RetryDelay(self, f"{verb} task {task.id}")
                 await pause.sleep_or_raise(error, again=isinstance(error, Ambiguous | Unavailable))
 
 
 class _RetryDelay:
-    """The pauses between the attempts at one request."""
+    """The delays between the attempts of one request."""
 
     def __init__(self, owner: RetryingSource, request: str) -> None:
         self._owner = owner
@@ -110,13 +110,13 @@ class _RetryDelay:
         self._failed = count(1)
 
     async def sleep_or_raise(self, error: AlumaAsyncError, *, again: bool) -> None:
-        """Sleep before the next attempt; raise the error if there is none."""
+        """Sleep before the next attempt; raise the error if there is no further attempt."""
         owner = self._owner
         delay: float | None = None
         if isinstance(error, RateLimited):
-            delay = 0.0  # surely not carried out, and the throttle holds back what comes next
+            delay = 0.0  # certainly not executed, and the throttle delays the next request
         elif again:
-            delay = owner._retry.delay(next(self._failed), owner._uniform)  # noqa: SLF001 - one room
+            delay = owner._retry.delay(next(self._failed), owner._uniform)  # noqa: SLF001 - same module
         if delay is None:
             raise error
         owner._on_event(RequestRetried(self._request, error, delay))  # noqa: SLF001

@@ -1,4 +1,4 @@
-"""The last word about a claim: how far it has come says which it is."""
+"""Settles a claim: Complete, Fail or Cancel, depending on its state."""
 
 from aluma_async.events import Event, TaskCompleted, TaskFailed, TaskReleased
 from aluma_async.exceptions import ClaimConflict, SourceError
@@ -7,7 +7,7 @@ from aluma_async.ports import TaskSource
 
 
 async def settle_claim(source: TaskSource, task: ExportTask, claim: ClaimRecord) -> Event | None:
-    """Say it; return what came of it, None if the claim was not ours (any more). Raises ``SourceError``."""
+    """Settle a claim; return the event of the outcome, or None if the claim had ended. Raises ``SourceError``."""
     event: Event
     try:
         match claim.step:

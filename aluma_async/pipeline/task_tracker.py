@@ -1,4 +1,7 @@
-"""``Desk``: what is in hand, from the queue to the last word said about it. It does no I/O."""
+"""``TaskTracker``: the tasks that are queued or in progress, and those that were settled a moment ago.
+
+It keeps a task from being exported twice at the same time. It does no I/O.
+"""
 
 from collections.abc import Callable
 from itertools import islice
@@ -8,11 +11,12 @@ import anyio
 from aluma_async.clock import loop_time
 
 DONE_MEMORY_SECONDS = 60.0
-"""How long a task that was settled is not taken again: Aluma accepts a Complete (202) before it is done."""
+"""Seconds for which a settled task is not admitted again: Aluma accepts a Complete (202) before it has executed it,
+so the task may still be listed."""
 
 
 class TaskTracker:
-    """Keeps a task from being taken twice, and tells the producer when something moves."""
+    """Tracks queued and running tasks, and wakes the producer when the set changes."""
 
     def __init__(self) -> None:
         self._tracked: set[str] = set()
@@ -22,51 +26,50 @@ class TaskTracker:
         self._condition_met = anyio.Event()
 
     def __len__(self) -> int:
-        """How many tasks are in hand: queued or being exported."""
+        """Return the number of tasks that are queued or in progress."""
         return len(self._tracked)
 
+    def __contains__(self, task_id: str) -> bool:
+        """Return whether the task is queued or in progress."""
+        return task_id in self._tracked
+
     def blocks(self, task_id: str) -> bool:
-        """Whether the task is in hand or was settled a moment ago."""
+        """Return whether the task must not be queued: it is queued, in progress, or was settled a moment ago."""
         until = self._done_until.get(task_id)
         return task_id in self._tracked or (until is not None and loop_time() < until)
 
-    def __contains__(self, task_id: str) -> bool:
-        """Whether somebody is at work on a task, or about to be."""
-        return task_id in self._tracked
-
     def is_started(self, task_id: str) -> bool:
-        """Whether a worker has begun with a task, so that it may be claimed."""
+        """Return whether a worker has started with the task, so that it may be claimed."""
         return task_id in self._started
 
     def mark_started(self, task_id: str) -> None:
-        """Take note that a worker begins with a task that is in hand."""
+        """Record that a worker has started with a tracked task."""
         self._started.add(task_id)
 
     def add(self, task_id: str) -> None:
-        """Put a task into hand."""
+        """Track a task."""
         self._tracked.add(task_id)
 
     def remove(self, task_id: str, *, done: bool) -> None:
-        """Take a task out of hand; ``settled``: Aluma will not offer it again."""
+        """Stop tracking a task; ``done``: Aluma will not offer it again."""
         self._tracked.discard(task_id)
         self._started.discard(task_id)
         now = loop_time()
         if done:
             self._done_until[task_id] = now + DONE_MEMORY_SECONDS
-        for oldest, until in list(
-            islice(self._done_until.items(), 2)
-        ):  # two out for one in: it cannot grow without end
+        # Each call adds at most one entry and looks at the two oldest, so the expired ones never pile up.
+        for oldest, until in list(islice(self._done_until.items(), 2)):
             if until <= now:
                 del self._done_until[oldest]
         self.notify()
 
     def notify(self) -> None:
-        """Wake the one who waits in ``until``, if what it waits for has come."""
+        """Wake the waiter in ``wait_until`` if its condition holds."""
         if self._condition and self._condition():
             self._condition_met.set()
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait until the condition holds; it is looked at whenever something moved. For one waiter at a time."""
+        """Wait until the condition holds; it is checked after each ``notify``. Only one caller may wait at a time."""
         while not condition():
             self._condition, self._condition_met = condition, anyio.Event()
             try:

@@ -14,16 +14,23 @@ from aluma_async.policy.rate_limit import RateLimit
 from aluma_async.ports import OnEvent, Uniform
 
 MAX_PAUSE_SECONDS = 3600.0
-"""Seconds; a Retry-After of more than this is not believed."""
-_DEFAULT_PAUSE = (5.0, 300.0)  # first and longest pause after a 429 that does not say how long
-_MIN_SLEEP_SECONDS = 0.01  # a clock's resolution must not turn a wait into a busy loop
+"""Upper limit of a pause; a longer Retry-After is cut to this."""
+_DEFAULT_PAUSE = (5.0, 300.0)  # first and longest pause in seconds after a 429 without Retry-After
+_MIN_SLEEP_SECONDS = 0.01  # so that the clock's resolution does not turn a wait into a busy loop
 
 
 class Throttle:
     """Grants permits (``ports.RequestLimiter``): at most ``max_at_once``, at most ``max_per_second``, none in a pause.
 
-    ``adaptive``: also at most as many at once as Aluma is found to take. 0 means no limit for the rates
-    (requests a second; bytes a second). Permits are given in the order asked for, urgent ones first.
+    Permits are granted in the order of the calls, urgent ones first.
+
+    Args:
+        max_at_once: Requests in flight at most.
+        adaptive: Whether the limit is also lowered to the number of requests that Aluma is found to accept.
+        max_per_second: Requests per second; 0 for no limit.
+        max_bytes_per_second: Downloaded bytes per second; 0 for no limit.
+        uniform: Returns a random number between two bounds.
+        on_event: Receives ``RequestsPaused`` and ``ConcurrencyLimitChanged``.
     """
 
     def __init__(
@@ -37,10 +44,10 @@ class Throttle:
         on_event: OnEvent,
     ) -> None:
         self.in_flight = 0
-        """How many permits are held now."""
+        """Number of permits that are held now."""
         self._adaptive = AdaptiveLimit(max_at_once) if adaptive else None
         self.limit = self._adaptive.value if self._adaptive else max_at_once
-        """How many may be held now."""
+        """Number of permits that may be held now."""
         self._pace = RateLimit(max_per_second) if max_per_second else None
         self._bytes = RateLimit(max_bytes_per_second, burst=max_bytes_per_second) if max_bytes_per_second else None
         self._urgent: deque[anyio.Event] = deque()
@@ -52,7 +59,7 @@ class Throttle:
         self._on_event = on_event
 
     def set_limits(self, max_at_once: int, *, max_per_second: float, max_bytes_per_second: float) -> None:
-        """Let other limits hold from now on; what is under way counts against them."""
+        """Replace the limits; requests in flight count against the new ones."""
         if self._adaptive:
             self._adaptive.set_maximum(max_at_once)
         self._pace = RateLimit(max_per_second) if max_per_second else None
@@ -61,25 +68,25 @@ class Throttle:
         self._wake_waiters()
 
     def permit(self, *, urgent: bool = False) -> "_Permit":
-        """Wait for the right to send one request, and hold it until its answer has been read."""
+        """Wait for the permission to send one request, and hold it until the response has been read."""
         return _Permit(self, urgent=urgent)
 
     async def consume_bytes(self, count: int) -> None:
-        """Account for bytes downloaded; waits if they came faster than allowed."""
+        """Account for downloaded bytes; sleep if they arrived faster than allowed."""
         if self._bytes:
             self._bytes.consume(loop_time(), count)
             if (wait := self._bytes.delay_until_allowed(loop_time())) > 0:
                 await anyio.sleep(wait)
 
     async def acquire(self, *, urgent: bool) -> float:
-        """Wait until a request may leave; return that moment."""
+        """Wait until a request may be sent; return that time (loop clock)."""
         if self.in_flight < self.limit and not self._urgent and (urgent or not self._waiting):
             self.in_flight += 1
         else:
             await self._wait_in_line(self._urgent if urgent else self._waiting)
         now = loop_time()
         try:
-            # Only the first in line sleeps; the others wait for their turn, so that none is overtaken.
+            # Only the first in line sleeps while it holds the lock; the others wait for the lock in order.
             if (
                 self._pacing_lock.locked()
                 or now < self._paused_until
@@ -97,10 +104,11 @@ class Throttle:
         return now
 
     def release(self, sent_at: float, error: BaseException | None, *, urgent: bool) -> None:
-        """Take the permit back, and note what came of the request."""
+        """Take the permit back, and record the outcome of the request."""
         if error is None:
             self._rate_limited_count = 0
-            # Of a limit that held nothing back, what is not even timed tells nothing.
+            # Skip samples that carry no information about the limit: it was not reached, and the round trip was not
+            # measured.
             if self._adaptive and (urgent or self.in_flight >= self.limit):
                 self._adaptive.record_success(sent_at, loop_time(), in_flight=self.in_flight, measured=urgent)
                 self._set_limit(self._adaptive.value)
@@ -114,13 +122,13 @@ class Throttle:
             self._on_event(ConcurrencyLimitChanged(limit))
 
     async def _wait_in_line(self, line: deque[anyio.Event]) -> None:
-        """Wait in a line; the permit is ours when this returns."""
+        """Wait in a line; the caller holds the permit when this returns."""
         turn = anyio.Event()
         line.append(turn)
         try:
             await turn.wait()
         except BaseException:
-            if turn.is_set():  # it was given to us when we had given up
+            if turn.is_set():  # the permit was granted at the moment of the cancellation
                 self._free_permit()
             else:
                 line.remove(turn)
@@ -132,24 +140,24 @@ class Throttle:
             self._wake_waiters()
 
     def _wake_waiters(self) -> None:
-        """Give permits that are free to those who wait."""
+        """Grant free permits to the waiters."""
         while self.in_flight < self.limit and (line := self._urgent or self._waiting):
             self.in_flight += 1
             line.popleft().set()
 
     def _delay(self, now: float) -> float:
-        """Seconds until the next request may leave."""
+        """Return the seconds until the next request may be sent."""
         return max(self._paused_until - now, self._pace.delay_until_allowed(now) if self._pace else 0.0)
 
     def _record_error(self, error: SourceError, sent_at: float) -> None:
-        """Begin a pause if the error asks for one, and lower the limit if there were too many."""
+        """Start a pause if the error asks for one, and lower the limit if Aluma is overloaded."""
         now = loop_time()
         if self._adaptive and error.overloaded:
             self._adaptive.record_overload(sent_at, now, min(error.retry_after or 0.0, MAX_PAUSE_SECONDS))
             self._set_limit(self._adaptive.value)
         pause = error.retry_after
         if pause is None and isinstance(error, RateLimited) and now >= self._paused_until:
-            # Those refused in the same moment count as one, or sixteen workers would cause the longest pause at once.
+            # Refusals of the same moment count as one; sixteen workers would otherwise cause the longest pause at once.
             self._rate_limited_count += 1
             pause = self._uniform(1.0, exponential(*_DEFAULT_PAUSE, self._rate_limited_count))
         if pause is None:
@@ -162,7 +170,7 @@ class Throttle:
 
 
 class _Permit:
-    """One permit: wanted, held, given back. A class, as a generator would cost more than all that it does."""
+    """Acquires and releases one permit. A class, because a generator would cost more than all its work."""
 
     __slots__ = ("_sent_at", "_throttle", "_urgent")
 

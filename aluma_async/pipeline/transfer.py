@@ -1,4 +1,4 @@
-"""``Carrier``: brings the files of a claim into a destination, several at once, each begun anew if it breaks."""
+"""``FileTransfer``: downloads the files of a claim into a destination, several at once, and retries each of them."""
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Self
@@ -17,7 +17,7 @@ _REPORT_SECONDS = 10.0
 
 
 class FileTransfer:
-    """Carries at most ``files_at_once`` downloads of one task at a time."""
+    """Transfers files from ``source``, with at most ``concurrency`` downloads of one task at a time."""
 
     def __init__(self, source: RetryingSource, *, concurrency: int = 4, on_event: OnEvent) -> None:
         self._source = source
@@ -25,11 +25,11 @@ class FileTransfer:
         self._on_event = on_event
 
     async def deliver(self, claim: Claim, destination: Destination) -> int:
-        """Deliver all files of a claim, durably; return their bytes. Raises ``SourceError``, ``DestinationError``."""
+        """Deliver all files of a claim durably; return their size. Raises ``SourceError`` or ``DestinationError``."""
         sizes: list[int] = []
         try:
             async with destination.open(claim) as delivery:
-                # What came with the specification first: it waits for nobody.
+                # Files whose content came with the specification first, because they need no download.
                 for file in claim.spec.files:
                     if file.source == "content":
                         sizes.append(await self._save(claim, file, delivery))
@@ -46,7 +46,7 @@ class FileTransfer:
         return sum(sizes)
 
     async def _save_next(self, claim: Claim, queue: Iterator[ExportFile], delivery: Delivery, sizes: list[int]) -> None:
-        for file in queue:  # shared: each takes the next that nobody has taken
+        for file in queue:  # shared with the other downloads, so that each takes the next file
             if (size := delivery.resumable_size(file)) is not None:
                 sizes.append(size)
                 continue
@@ -72,9 +72,10 @@ class FileTransfer:
 
 
 class _ProgressMeter:
-    """Counts bytes that pass, and tells of them a MiB at a time, or now and then if they come slowly.
+    """Counts the bytes of a file and emits ``BytesReceived`` for each MiB, or every ten seconds if they arrive slowly.
 
-    A class, as is ``_Once``: a generator that is begun for each small file costs more than all else that it does.
+    This and ``_SingleChunk`` are classes, because starting an async generator for each small file costs more than all
+    its other work.
     """
 
     def __init__(self, chunks: AsyncIterator[bytes], claim: Claim, file: ExportFile, on_event: OnEvent) -> None:
@@ -94,7 +95,7 @@ class _ProgressMeter:
         except StopAsyncIteration:
             self._report()
             raise
-        if self.total > self._reported:  # never of a file in one piece, which so needs no clock
+        if self.total > self._reported:  # never true for a file in one chunk, which therefore needs no clock
             now = loop_time()
             self._reported_at = self._reported_at or now
             if self.total - self._reported >= _REPORT_BYTES or now - self._reported_at >= _REPORT_SECONDS:
@@ -110,7 +111,7 @@ class _ProgressMeter:
 
 
 class _SingleChunk:
-    """A file in one piece."""
+    """The content of a file as an async iterator of one chunk."""
 
     def __init__(self, data: bytes) -> None:
         self._data: bytes | None = data

@@ -122,7 +122,7 @@ def test_a_second_exporter_on_one_state_folder_is_refused_and_the_first_goes_on(
         with exporter(tmp_path, aluma, "--once") as second:
             said = second.communicate(timeout=30)[1]
         assert second.returncode == 75
-        assert "another exporter uses it" in said
+        assert "in use by another exporter" in said
         assert "--state" in said
         wait_until(lambda: aluma.state()["tasks"] == {COMPLETED: 40}, 30)
         first.send_signal(signal.SIGTERM)

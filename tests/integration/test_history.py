@@ -44,7 +44,7 @@ def remembered(folder, since=0.0):
 def test_what_was_exported_comes_back_in_its_order(journal, tmp_path):
     """Far more than one page, with an exporter at work on the same file."""
     put(tmp_path, [record(number) for number in range(3000)])
-    journal.exported(record("new"))
+    journal.put_export(record("new"))
     asyncio.run(journal.flush())
     assert remembered(tmp_path) == [*(f"task-{number}" for number in range(3000)), "task-new"]
     assert list(sqlite.read_history(tmp_path))[-1] == record("new")
@@ -55,7 +55,7 @@ def test_it_costs_no_write_of_its_own(journal, tmp_path):
 
     async def main():
         for number in range(50):
-            journal.exported(record(number))
+            journal.put_export(record(number))
         journal.put(ClaimRecord("x", ClaimState.CLAIMED, NOW))
         assert remembered(tmp_path) == []
         await journal.write(ClaimRecord("y", ClaimState.STARTING, NOW))
@@ -67,7 +67,7 @@ def test_it_costs_no_write_of_its_own(journal, tmp_path):
 
 
 def test_closing_writes_what_was_only_noted(journal, tmp_path):
-    journal.exported(record(1))
+    journal.put_export(record(1))
     journal.close()
     assert remembered(tmp_path) == ["task-1"]
 
@@ -75,7 +75,7 @@ def test_closing_writes_what_was_only_noted(journal, tmp_path):
 def test_the_oldest_are_dropped_where_there_are_too_many(journal, tmp_path):
     put(tmp_path, [record(number) for number in range(MAX_TASKS + 1500)])
     for number in range(TRIM_EVERY):
-        journal.exported(record(f"new-{number}"))
+        journal.put_export(record(f"new-{number}"))
     asyncio.run(journal.flush())
     found = remembered(tmp_path)
     assert MAX_TASKS - 500 <= len(found) <= MAX_TASKS
@@ -109,7 +109,7 @@ def test_only_what_was_exported_is_noted_and_the_place_is_asked_for_once():
     noted, asked = [], []
 
     class Keeper:
-        def exported(self, record):
+        def put_export(self, record):
             noted.append(record)
 
     listener = History(Keeper(), lambda task_id: asked.append(task_id) or ("a", "b"), lambda: NOW)

@@ -127,7 +127,7 @@ def test_who_shares_a_write_is_told_of_it_when_it_is_done_even_if_its_leader_was
 def test_a_second_process_is_refused_and_the_first_goes_on(tmp_path):
     with opened(tmp_path) as first:
         anyio.run(first.load)
-        with pytest.raises(JournalLocked, match="another exporter uses it"):
+        with pytest.raises(JournalLocked, match="in use by another exporter"):
             recalled(tmp_path)
         anyio.run(first.write, claim("a"))
     assert len(recalled(tmp_path)) == 1
