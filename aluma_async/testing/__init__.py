@@ -1,4 +1,4 @@
-"""A simulated Aluma and what else it takes to try an exporter without an account; public and shipped."""
+"""Public tools for testing without an account: a simulated Aluma, faults, contract checks and virtual time."""
 
 from aluma_async.testing.contracts import check_destination, check_memory, check_task_source
 from aluma_async.testing.destination import MemoryDestination

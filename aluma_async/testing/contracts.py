@@ -1,6 +1,7 @@
-"""The contracts of ``aluma_async.ports`` as checks: call one in a test of your own source or destination.
+"""Checks for the contracts of ``aluma_async.ports``: call them in a test of your own source or destination.
 
-A broken promise is an ``AssertionError`` that names it. What only real hardware can show (durability) is not checked.
+A violation raises an ``AssertionError`` that names the rule. Durability is not checked, because only a power failure on
+real hardware can show it.
 """
 
 from collections import Counter
@@ -33,14 +34,19 @@ HOSTILE = (
     ("SAME", "NAME.TXT"),
     (".aluma-async", ".aluma-async"),
 )
-"""Folders and names of files as a scanned page may give them."""
+"""Folder names and filenames that could come from a scanned page."""
 
 
 async def check_destination(make: Callable[[], Destination], visible: Callable[[], Iterable[bytes]]) -> None:
-    """Try a destination, empty at first. ``visible`` returns the bytes of every file that is to be seen in it."""
+    """Check that a destination keeps its contract.
 
-    def holds(promise: str, *expected: bytes) -> None:
-        assert Counter(visible()) == Counter(expected), promise
+    Args:
+        make: Returns a ``Destination`` object. All objects must use the same storage, which is empty at first.
+        visible: Returns the content of each file that is visible in the storage.
+    """
+
+    def assert_visible(rule: str, *expected: bytes) -> None:
+        assert Counter(visible()) == Counter(expected), rule
 
     destination = make()
     await destination.probe()
@@ -48,40 +54,40 @@ async def check_destination(make: Callable[[], Destination], visible: Callable[[
 
     async with destination.open(first) as delivery:
         await delivery.save(first.spec.files[0], _chunks(b"one"))
-        holds("a file is visible only when all of its task are")
-        await delivery.save(first.spec.files[1], _chunks(b"broken off"))
+        assert_visible("no file is visible before all files of its task are saved")
+        await delivery.save(first.spec.files[1], _chunks(b"discarded"))
         await delivery.save(first.spec.files[1], _chunks(b"t" * 3_000_000, b"wo"))
     two = b"t" * 3_000_000 + b"wo"
-    holds("a file that is saved again starts from nothing", b"one", two)
+    assert_visible("saving a file again replaces what the first call received", b"one", two)
 
     async with destination.open(second) as delivery:
         await delivery.save(second.spec.files[0], _chunks(b"of another task"))
-    holds("files of two tasks that want one name are both kept", b"one", two, b"of another task")
+    assert_visible("files of two tasks with the same name are both kept", b"one", two, b"of another task")
 
     async with make().open(first) as delivery:
         for file, data in zip(first.spec.files, (b"changed", b""), strict=True):
             await delivery.save(file, _chunks(data))
     before: tuple[bytes, ...] = (b"changed", b"", b"of another task")
-    holds("a task that is delivered again replaces its own files, and only those", *before)
+    assert_visible("delivering a task again replaces its own files and no others", *before)
     await _deliver(make(), first, b"changed", b"")
-    holds("the same task again leaves what is there as it is, byte for byte", *before)
+    assert_visible("delivering a task again without changes leaves every byte as it is", *before)
 
     try:
         async with destination.open(second) as delivery:
-            await delivery.save(second.spec.files[0], _chunks(b"never to be seen"))
-            raise ClaimConflict("given up")
+            await delivery.save(second.spec.files[0], _chunks(b"discarded"))
+            raise ClaimConflict("raised in the block")
     except ClaimConflict:
-        holds("a delivery that is given up leaves no trace", *before)
+        assert_visible("a delivery that ends with an exception changes no visible file", *before)
     else:
-        raise AssertionError("what is raised in the block comes out unchanged")
+        raise AssertionError("an exception raised in the block is passed on unchanged")
 
     try:
         async with destination.open(second) as delivery:
             await delivery.save(second.spec.files[0], _failing())
     except ClaimConflict:
-        holds("a broken download leaves no trace", *before)
+        assert_visible("a delivery whose download breaks changes no visible file", *before)
     else:
-        raise AssertionError("what the chunks raise comes out unchanged")
+        raise AssertionError("an exception raised by the chunks is passed on unchanged")
 
     third = _claim("third", "a.txt", "c.txt")
     delivered: tuple[bytes, ...] = ()
@@ -92,50 +98,54 @@ async def check_destination(make: Callable[[], Destination], visible: Callable[[
             await _CancelAtAwait(_deliver(destination, third, *new), scope, step)
         if Counter(visible()) != Counter((*before, *delivered)):
             delivered = new
-        holds(
-            f"a delivery that is cancelled at its await {step} is there as a whole or not at all", *before, *delivered
-        )
+        assert_visible(f"a delivery cancelled at await {step} commits all files or none", *before, *delivered)
         if not scope.cancel_called:
             break
-    assert delivered == new, "a delivery that is not cancelled is there"
+    assert delivered == new, "a delivery that is not cancelled commits its files"
 
     before += delivered
     hostile = _claim_of("hostile/../x", *HOSTILE)
     contents = tuple(f"hostile {number}".encode() for number in range(len(HOSTILE)))
     for _ in range(2):
         await _deliver(destination, hostile, *contents)
-        holds("files whose names are hostile are all kept, each time alike", *before, *contents)
+        assert_visible("files with hostile names are all kept, and replaced when delivered again", *before, *contents)
 
     many = _claim("many", *(f"{number}.txt" for number in range(1000)))
     contents += tuple(f"many {number}".encode() for number in range(1000))
-    await _deliver_at_once(destination, many, *contents[-1000:])
-    holds("a task may have a thousand files, some saved at once", *before, *contents)
+    await _deliver_concurrently(destination, many, *contents[-1000:])
+    assert_visible("a task may have 1,000 files, several of them saved concurrently", *before, *contents)
     await destination.probe()
 
 
 async def check_memory(destination: Destination, *, size: int = 200_000_000, at_most: int = 150_000_000) -> None:
-    """Deliver one big file, and see that this process does not grow by more than ``at_most`` bytes (told by Linux)."""
+    """Check that delivering a large file does not increase the memory of this process too much (Linux only).
+
+    Args:
+        destination: The destination to check.
+        size: Size of the file, in bytes.
+        at_most: Maximum increase of memory, in bytes.
+    """
     await destination.probe()
     claim = _claim("big", "big.bin")
-    before = _peak_memory(anew=True)
+    before = _peak_memory(reset=True)
     async with destination.open(claim) as delivery:
         await delivery.save(claim.spec.files[0], _chunks(*[b"0123456789abcdef" * 4096] * (size // 65536)))
     grown = _peak_memory() - before
-    assert grown <= at_most, f"a file of {size:,} bytes takes no more than {at_most:,} bytes of memory: {grown:,}"
+    assert grown <= at_most, f"a file of {size:,} bytes needs at most {at_most:,} bytes of memory, not {grown:,}"
 
 
-def _peak_memory(*, anew: bool = False) -> int:
-    """Bytes of memory that this process has had at most, so far or from now on."""
+def _peak_memory(*, reset: bool = False) -> int:
+    """Return the peak memory of this process in bytes. ``reset``: start a new measurement."""
     process = Path("/proc/self")
     if not process.exists():
         return 0
-    if anew:
+    if reset:
         (process / "clear_refs").write_text("5")
     return int((process / "status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
 
 
 class _CancelAtAwait:
-    """Awaits something, and cancels the scope that it is in at its await number ``at``."""
+    """Awaits a coroutine and cancels the surrounding ``scope`` at its await number ``at``."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, None], scope: anyio.CancelScope, at: int) -> None:
         self._coroutine, self._scope, self._at = coroutine, scope, at
@@ -151,7 +161,7 @@ class _CancelAtAwait:
                 self._scope.cancel()
             try:
                 resume = partial(self._coroutine.send, (yield awaited))
-            except BaseException as error:  # noqa: BLE001 - it is passed on
+            except BaseException as error:  # noqa: BLE001 - passed on to the coroutine
                 resume = partial(self._coroutine.throw, error)
 
 
@@ -161,54 +171,60 @@ async def _deliver(destination: Destination, claim: Claim, *data: bytes) -> None
             await delivery.save(file, _chunks(content))
 
 
-async def _deliver_at_once(destination: Destination, claim: Claim, *data: bytes) -> None:
-    async def some(delivery: Delivery, first: int) -> None:
+async def _deliver_concurrently(destination: Destination, claim: Claim, *data: bytes) -> None:
+    async def save_every_eighth(delivery: Delivery, first: int) -> None:
         for number in range(first, len(data), 8):
             await delivery.save(claim.spec.files[number], _chunks(data[number]))
 
     async with destination.open(claim) as delivery, anyio.create_task_group() as group:
         for first in range(8):
-            group.start_soon(some, delivery, first)
+            group.start_soon(save_every_eighth, delivery, first)
 
 
 async def check_task_source(source: TaskSource) -> None:
-    """Try a source in which at least two tasks wait, the first with a file to download. It exports the first."""
+    """Check that a source keeps its contract. This completes one task.
+
+    Args:
+        source: A source with at least two pending tasks, of which the first has a file to download.
+    """
     pending = [task async for tasks in source.list_pending() for task in tasks]
-    assert len({task.id for task in pending}) >= 2, "at least two tasks wait"
+    assert len({task.id for task in pending}) >= 2, "at least two tasks are pending"
     task, other = pending[:2]
 
     await _assert_conflict("only a claimed task can be completed", source.complete, other)
     claim = await source.start(task)
     assert claim.task == task
-    assert claim.spec.files, "a claim names its files"
+    assert claim.spec.files, "a claim lists its files"
     await _assert_conflict("a claimed task cannot be claimed again", source.start, task)
     listed = {row.id async for tasks in source.list_pending() for row in tasks}
-    assert task.id not in listed, "a claimed task does not wait"
+    assert task.id not in listed, "a claimed task is not listed as pending"
     await source.cancel(task)
-    claim = await source.start(task)  # a task that is given back can be claimed again
+    claim = await source.start(task)  # A released task can be claimed again.
 
     for file in claim.spec.files:
         if file.source == "url":
             sizes = []
-            for _ in range(2):  # a file can be opened again
+            for _ in range(2):  # A file can be opened again.
                 async with source.open_file(claim, file) as chunks:
                     sizes.append(sum([len(chunk) async for chunk in chunks]))
-            assert sizes[0] == sizes[1] > 0, "a file has bytes, and the same each time"
+            assert sizes[0] == sizes[1] > 0, "a file is not empty and has the same size each time"
     await source.complete(task)
     await _assert_conflict("a completed task cannot be completed again", source.complete, task)
     await _assert_conflict("a completed task cannot be claimed", source.start, task)
-    assert await source.state(task) in ("running", "completed", None), "a completed task is done or gone"
+    assert await source.state(task) in ("running", "completed", None), (
+        "a completed task is running, completed or deleted"
+    )
     assert await source.state(ExportTask("no-such-task")) is None, "an unknown task has no state"
 
 
-async def _assert_conflict(promise: str, verb: Callable[[ExportTask], object], task: ExportTask) -> None:
+async def _assert_conflict(rule: str, request: Callable[[ExportTask], object], task: ExportTask) -> None:
     try:
-        await verb(task)  # type: ignore[misc]
+        await request(task)  # type: ignore[misc]
     except ClaimConflict:
         return
     except AlumaAsyncError as error:
-        raise AssertionError(f"{promise}: {error!r} instead of ClaimConflict") from error
-    raise AssertionError(promise)
+        raise AssertionError(f"{rule}: {error!r} instead of ClaimConflict") from error
+    raise AssertionError(rule)
 
 
 def _claim(task_id: str, *filenames: str) -> Claim:
@@ -226,5 +242,5 @@ async def _chunks(*chunks: bytes) -> AsyncIterator[bytes]:
 
 
 async def _failing() -> AsyncIterator[bytes]:
-    yield b"half of it"
-    raise ClaimConflict("broken off")
+    yield b"incomplete"
+    raise ClaimConflict("raised by the chunks")

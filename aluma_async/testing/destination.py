@@ -1,4 +1,4 @@
-"""``MemoryDestination``: a ``Destination`` that keeps what it is given, for tests and for those who embed."""
+"""``MemoryDestination``: a ``Destination`` that keeps all files in memory, for tests."""
 
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,26 +8,26 @@ from aluma_async.models import Claim, ExportFile
 
 
 class MemoryDestination:
-    """Holds the files of each delivered task: ``tasks[task id][(folder, filename, number)]`` is their bytes."""
+    """Keeps the content of each committed file in ``tasks[task id][(folder, filename, number)]``."""
 
     def __init__(self) -> None:
         self.tasks: dict[str, dict[tuple[str, str, int], bytes]] = {}
         self.open_deliveries = 0
         self.unavailable = False
-        """Set to let it refuse everything."""
+        """Whether every save, commit and probe raises ``DestinationUnavailable``; set by a test."""
 
     def contents(self, task_id: str) -> list[bytes]:
-        """The bytes of each file of a task."""
+        """Return the content of each file of a task."""
         return list(self.tasks.get(task_id, {}).values())
 
     async def probe(self) -> None:
-        """Refuse if ``unavailable``."""
+        """Raise ``DestinationUnavailable`` if ``unavailable`` is set."""
         if self.unavailable:
-            raise DestinationUnavailable("the memory destination is switched off")
+            raise DestinationUnavailable("the memory destination is set to unavailable")
 
     @asynccontextmanager
     async def open(self, claim: Claim) -> AsyncIterator["MemoryDelivery"]:
-        """Begin to deliver; leaving the block makes all files visible at once."""
+        """Open a delivery; leaving the block commits its files."""
         delivery = MemoryDelivery(self)
         self.open_deliveries += 1
         try:
@@ -39,7 +39,7 @@ class MemoryDestination:
 
 
 class MemoryDelivery:
-    """The files of one claim."""
+    """The files of one claim before they are committed."""
 
     def __init__(self, destination: MemoryDestination) -> None:
         self._destination = destination
@@ -49,6 +49,6 @@ class MemoryDelivery:
         return None
 
     async def save(self, file: ExportFile, chunks: AsyncIterable[bytes]) -> None:
-        """Keep a file."""
+        """Stage a file."""
         await self._destination.probe()
         self.files[file.folder, file.filename, file.number] = b"".join([chunk async for chunk in chunks])

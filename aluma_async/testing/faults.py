@@ -1,4 +1,4 @@
-"""Faults to switch on in a simulated Aluma: at random from a seed, or the next ones by name. Pure."""
+"""Faults for the simulated Aluma: at random from a seed, or planned for the next requests. Pure."""
 
 import random
 from collections import defaultdict, deque
@@ -7,37 +7,39 @@ from enum import StrEnum
 
 
 class Fault(StrEnum):
-    """What goes wrong with a request."""
+    """A fault that a request can meet."""
 
     DROP_BEFORE = "drop-before"
-    """The connection is lost; the request is not carried out."""
+    """The connection is lost; the request is not executed."""
     DROP_AFTER = "drop-after"
-    """The request is carried out; the connection is lost before the reply."""
+    """The request is executed; the connection is lost before the response."""
     ERROR_BEFORE = "error-before"
-    """503; not carried out."""
+    """Status 503; the request is not executed."""
     ERROR_AFTER = "error-after"
-    """502, as a proxy gives it; carried out."""
+    """Status 502, as from a proxy; the request is executed."""
     THROTTLE = "throttle"
-    """429 with a Retry-After of one second."""
+    """Status 429 with a Retry-After of one second; the request is not executed."""
     UNAUTHORISED = "unauthorised"
-    """401; the token is not good any more."""
+    """Status 401; all tokens are revoked."""
     TRUNCATE = "truncate"
-    """The body ends early."""
+    """The body of the response is truncated."""
     HTML = "html"
-    """200 with a web page."""
+    """Status 200 with a web page; the request is not executed."""
     HANG = "hang"
-    """No reply until the client gives up; not carried out."""
+    """No response before the client's time-out; the request is not executed."""
     LATE = "late"
-    """No reply until the client gives up; carried out after that."""
+    """No response before the client's time-out; the request is executed later."""
     SLOW = "slow"
-    """Carried out, and the reply takes its time."""
+    """The request is executed; the response is delayed."""
 
 
 class FaultPlan:
-    """Decides for each request, by its verb, what goes wrong with it.
+    """Decides which fault each request meets.
 
-    ``rates`` gives a probability by kind, for all verbs. A fault comes alone or, with the chance
-    ``burst``, is followed by the same again.
+    Args:
+        rates: Probability of each fault; it applies to requests of every verb.
+        seed: Seed of the random decisions.
+        burst: Probability that a fault is followed by the same fault.
     """
 
     def __init__(self, rates: Mapping[Fault, float] | None = None, *, seed: int = 0, burst: float = 0.2) -> None:
@@ -49,25 +51,25 @@ class FaultPlan:
         self._planned: dict[str, deque[Fault | None]] = defaultdict(deque)
 
     def plan(self, verb: str, faults: Iterable[Fault | None]) -> None:
-        """Let the next requests of a verb meet just these faults (None: none), before chance decides again."""
+        """Plan the faults of the next requests of a verb (None: no fault). Later requests meet random faults again."""
         self._planned[verb].extend(faults)
 
     def end(self) -> None:
-        """Let nothing go wrong any more."""
+        """Remove all faults, random and planned."""
         self._rates.clear()
         self._planned.clear()
         self._last = None
 
     def seconds(self, kind: Fault) -> float:
-        """How long something takes: a reply (``SLOW``), or until a request is carried out after all (``LATE``)."""
+        """Return a random delay in seconds: of a response (``SLOW``) or of the execution of a request (``LATE``)."""
         return self._seconds.choice((1.0, 10.0, 40.0) if kind is Fault.SLOW else (65.0, 100.0, 260.0, 800.0))
 
     def remaining(self, verb: str) -> int:
-        """How many of the planned faults of a verb have not happened yet."""
+        """Return the number of planned faults of a verb that have not occurred yet."""
         return len(self._planned[verb])
 
     def next(self, verb: str) -> Fault | None:
-        """What goes wrong with the next request of a verb: list, start, complete, cancel, fail, get, file, token."""
+        """Return the fault of the next request. ``verb``: list, start, complete, cancel, fail, get, file or token."""
         if self._planned[verb]:
             return self._planned[verb].popleft()
         if self._last and self._chance.random() < self._burst:

@@ -1,4 +1,4 @@
-"""The simulated Aluma over HTTP: an aiohttp application, and a server for it on a loopback port."""
+"""The simulated Aluma over HTTP: ``simulated_app``, an aiohttp application, and ``serve``, which runs it."""
 
 import asyncio
 import zlib
@@ -16,11 +16,11 @@ T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _CHUNK = 256 * 1024
-_END = web.RequestKey("end", str)  # how a request's connection is to end: abort or close
+_END = web.RequestKey("end", str)  # how to end the connection after the request: "abort" or "close"
 
 
 def simulated_app(aluma: SimulatedAluma, faults: FaultPlan | None = None, prefix: str = "") -> web.Application:
-    """The API below ``prefix``; and ``GET /simulated``, what an observer wants to know (JSON)."""
+    """Return an application with the API and ``GET /simulated`` (its state as JSON), both below ``prefix``."""
     handlers = _Handlers(aluma, faults or FaultPlan())
     app = web.Application()
     app.add_routes(
@@ -45,7 +45,7 @@ def simulated_app(aluma: SimulatedAluma, faults: FaultPlan | None = None, prefix
 async def serve(
     aluma: SimulatedAluma, faults: FaultPlan | None = None, *, host: str = "127.0.0.1", port: int = 0, prefix: str = ""
 ) -> AsyncIterator[str]:
-    """Serve on a port (0: any that is free); yields the base URL."""
+    """Serve the simulated Aluma on a port (0: any free port); yields the base URL."""
     runner = web.AppRunner(
         simulated_app(aluma, faults, prefix), access_log=None, shutdown_timeout=1, handler_cancellation=True
     )
@@ -64,7 +64,7 @@ class _Handlers:
         self._faults = faults
 
     def wrap(self, verb: str, handler: Callable[[web.Request, Fault | None], Awaitable[web.StreamResponse]]) -> Handler:
-        """What all requests have in common: they are counted, delayed, authorised, and go wrong."""
+        """Return a handler that counts, delays and authorizes a request, and applies its fault."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             aluma, behaviour = self._aluma, self._aluma.behaviour
@@ -86,7 +86,7 @@ class _Handlers:
                     case Fault.HANG:
                         await asyncio.sleep(3600)
                     case Fault.LATE:
-                        self._carry_out_late(request, verb)
+                        self._execute_late(request, verb)
                         await asyncio.sleep(3600)
                     case Fault.SLOW:
                         await asyncio.sleep(self._faults.seconds(Fault.SLOW))
@@ -95,37 +95,39 @@ class _Handlers:
                 if verb != "token" and not aluma.accepts(
                     request.headers.get("Authorization", "").removeprefix("Bearer ")
                 ):
-                    return _error_response(401, "token missing or expired")
+                    return _error_response(401, "missing or expired token")
                 try:
                     response = await handler(request, fault)
-                except StateConflict as state:
-                    return _error_response(behaviour.conflict_status, f"the task is in state {state}")
+                except StateConflict as conflict:
+                    return _error_response(behaviour.conflict_status, f"the task is in state {conflict}")
                 except NotFound:
-                    return _error_response(404, "no such thing")
+                    return _error_response(404, "not found")
                 if fault is Fault.DROP_AFTER:
                     return _drop(request)
                 if fault is Fault.ERROR_AFTER:
                     return web.Response(status=502, text="Bad gateway")
-                if not response.prepared and _END not in request:  # the request is in flight until its reply has left
+                if (
+                    not response.prepared and _END not in request
+                ):  # The request is in flight until its response is sent.
                     await response.prepare(request)
                     await response.write_eof()
                 return response
             finally:
-                aluma.request_finished()  # before the client sees the end of the connection and sends its next request
+                aluma.request_finished()  # before the client sees the connection end and sends its next request
                 if request.transport and (end := request.get(_END)):
                     getattr(request.transport, end)()
 
         return handle
 
-    def _carry_out_late(self, request: web.Request, verb: str) -> None:
-        act = {"start": self._aluma.start, "complete": self._aluma.complete, "cancel": self._aluma.cancel}.get(verb)
+    def _execute_late(self, request: web.Request, verb: str) -> None:
+        change = {"start": self._aluma.start, "complete": self._aluma.complete, "cancel": self._aluma.cancel}.get(verb)
 
-        def carry_out() -> None:
+        def execute() -> None:
             with suppress(StateConflict, NotFound):
-                act(request.match_info["id"])  # type: ignore[misc]
+                change(request.match_info["id"])  # type: ignore[misc]
 
-        if act:
-            asyncio.get_running_loop().call_later(self._faults.seconds(Fault.LATE), carry_out)
+        if change:
+            asyncio.get_running_loop().call_later(self._faults.seconds(Fault.LATE), execute)
 
     async def token(self, request: web.Request, _: Fault | None) -> web.StreamResponse:
         try:
@@ -148,7 +150,7 @@ class _Handlers:
                 chunk.clear()
         if fault is Fault.TRUNCATE:
             await response.write(bytes(chunk[: len(chunk) // 2]))
-            return _cut(request, response)
+            return _close_early(request, response)
         await response.write(bytes(chunk) + b"]}")
         await response.write_eof()
         return response
@@ -193,12 +195,14 @@ class _Handlers:
             response.enable_chunked_encoding()
         else:
             response.force_close()
-            response._length_check = False  # noqa: SLF001 - aiohttp has no public way to leave the framing out
+            response._length_check = False  # noqa: SLF001 - aiohttp has no public option to omit the framing
         await response.prepare(request)
         if fault is Fault.TRUNCATE:
             await response.write(view[: len(view) // 2])
-            await asyncio.sleep(0.01)  # aiohttp's client drops what has not been read when the end comes
-            return _cut(request, response)
+            await asyncio.sleep(
+                0.01
+            )  # so that the client reads the data: aiohttp discards unread data when a connection ends
+            return _close_early(request, response)
         for start in range(0, len(view), _CHUNK):
             await response.write(view[start : start + _CHUNK])
         await response.write_eof()
@@ -221,21 +225,21 @@ def _throttled(seconds: float) -> web.Response:
 
 
 def _drop(request: web.Request) -> web.Response:
-    """Cut the connection without a word."""
+    """Abort the connection without a response."""
     request[_END] = "abort"
     return web.Response()
 
 
 async def _truncated(request: web.Request, body: bytes, status: int) -> web.StreamResponse:
-    """Announce the whole body and send half of it."""
+    """Send half of a body whose full length was announced."""
     response = web.StreamResponse(status=status, headers={"Content-Type": "application/json"})
     response.content_length = len(body)
     await response.prepare(request)
     await response.write(body[: len(body) // 2])
-    return _cut(request, response)
+    return _close_early(request, response)
 
 
-def _cut(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+def _close_early(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
     """Close the connection in the middle of a body."""
     request[_END] = "close"
     return response

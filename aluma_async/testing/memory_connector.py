@@ -1,6 +1,6 @@
-"""An in-memory wire: a real aiohttp client and a real aiohttp server, without a socket in between.
+"""``MemoryConnector``: connects an aiohttp client to an aiohttp server in memory, without a socket.
 
-It needs nothing of the event loop but ``call_soon``, so it works in virtual time.
+Of the event loop, it uses only ``call_soon``, so it works in virtual time.
 """
 
 import asyncio
@@ -20,30 +20,30 @@ class MemoryConnector(aiohttp.BaseConnector):
     def __init__(self, server: web.Server, *, limit: int = 0) -> None:
         super().__init__(limit=limit)
         self._server = server
-        self._ends: list[_Transport] = []
+        self._server_ends: list[_Transport] = []
 
     async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> ResponseHandler:  # noqa: ARG002
         client = self._factory()
-        # The server's end belongs to nobody here: if the client's process is killed, it goes on.
-        outside = contextvars.Context()
-        server = outside.run(self._server)
-        near, far = _Transport(client, contextvars.copy_context()), _Transport(server, outside)
-        near.peer, far.peer = far, near
-        self._ends.append(far)
-        outside.run(server.connection_made, far)
-        client.connection_made(near)
+        # The server's end runs in a context without an owner, so that it survives if the client's process is killed.
+        unowned = contextvars.Context()
+        server = unowned.run(self._server)
+        client_end, server_end = _Transport(client, contextvars.copy_context()), _Transport(server, unowned)
+        client_end.peer, server_end.peer = server_end, client_end
+        self._server_ends.append(server_end)
+        unowned.run(server.connection_made, server_end)
+        client.connection_made(client_end)
         return client
 
     def cut(self) -> None:
-        """Close all connections as the system does when the client's process is killed, without a word to it."""
+        """Close all connections as the system does when the client's process is killed: only the server notices."""
         self._closed = True
         self._conns.clear()
-        for far in self._ends:
-            far.context.run(far.peer_closed)
+        for server_end in self._server_ends:
+            server_end.context.run(server_end.peer_closed)
 
 
 class _Transport(asyncio.Transport):
-    """One end of the wire; ``write`` becomes the other end's ``data_received`` a step later."""
+    """One end of a connection; ``write`` calls ``data_received`` at the other end one loop step later."""
 
     peer: "_Transport"
 
@@ -55,10 +55,10 @@ class _Transport(asyncio.Transport):
         self._arrived: list[bytes] = []
         self._size = 0
         self._reading = True
-        self._closing = self._lost = self._peer_done = self._writing_paused = False
+        self._closing = self._lost = self._peer_has_closed = self._writing_paused = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        if self._closing or self.peer._lost:  # noqa: SLF001 - the two ends are one thing
+        if self._closing or self.peer._lost:  # noqa: SLF001 - both ends are instances of this class
             return
         peer = self.peer
         peer._arrived.append(bytes(data))  # noqa: SLF001
@@ -105,7 +105,7 @@ class _Transport(asyncio.Transport):
         return self.peer._size  # noqa: SLF001
 
     def _deliver(self) -> None:
-        while self._reading and self._arrived and not self._closing:  # as a socket that is closed reads no more
+        while self._reading and self._arrived and not self._closing:  # because a closed socket reads nothing
             data = self._arrived.pop(0)
             self._size -= len(data)
             self._protocol.data_received(data)
@@ -113,11 +113,11 @@ class _Transport(asyncio.Transport):
         if peer._writing_paused and self._size <= _HIGH_WATER // 4 and not peer._lost:  # noqa: SLF001
             peer._writing_paused = False  # noqa: SLF001
             peer._protocol.resume_writing()  # noqa: SLF001
-        if self._peer_done and not self._arrived:
+        if self._peer_has_closed and not self._arrived:
             self._connection_lost(None)
 
     def peer_closed(self) -> None:
-        self._peer_done = True
+        self._peer_has_closed = True
         self._deliver()
 
     def _connection_lost(self, error: Exception | None) -> None:

@@ -1,7 +1,7 @@
-"""Believable work for the simulated Aluma: made from a seed when it is asked for, the same each time.
+"""``SampleData``: realistic tasks and files for the simulated Aluma, generated on demand from a seed.
 
-Four projects of four kinds of business, one to five documents a task; for each a text (CSV or JSON) and a PDF
-that readers open. Names repeat and misbehave now and then, as those of real projects do.
+There are four projects from four kinds of business. A task has one to five documents; each document has a text file
+(CSV or JSON) and a valid PDF. Some names are duplicates or invalid as filenames, as in real projects.
 """
 
 import base64
@@ -13,9 +13,10 @@ from typing import Any, Literal, TypeAlias
 from msgspec import Struct
 
 Profile: TypeAlias = Literal["mixed", "small", "bulk", "tiny"]
-"""``mixed``: as in real projects; ``small``: one 20 KB PDF and 0.5 KB CSV; ``bulk``: one PDF of 64 MiB.
+"""Kind of files.
 
-``tiny``: a few bytes under the same names, no real PDF; for simulations that run by the thousand.
+``mixed``: as in real projects. ``small``: a PDF of 20 KiB and a CSV of 0.5 KB. ``bulk``: a PDF of 64 MiB and a CSV.
+``tiny``: files of a few bytes, without valid PDFs, for simulations of thousands of schedules.
 """
 
 PROJECTS = (
@@ -29,7 +30,7 @@ _PEOPLE = ("John C Franklin", "Renée Dupont", "Zoë Ödegård", 'Bob "Rusty" Ha
 
 
 class SampleFile(Struct, frozen=True):
-    """One file of a simulated specification; ``size`` is that of its PDF, 0 for a text."""
+    """A file of a simulated specification. ``text`` is None for a PDF; ``size`` is 0 for a text."""
 
     folder: str
     filename: str
@@ -39,7 +40,7 @@ class SampleFile(Struct, frozen=True):
 
 
 class SampleData:
-    """What each of many tasks holds; ``number`` says which task."""
+    """Generates the content of tasks; ``number`` selects the task."""
 
     def __init__(self, seed: int = 0, profile: Profile = "mixed") -> None:
         self._seed = seed
@@ -47,87 +48,87 @@ class SampleData:
 
     @cached_property
     def _image_bytes(self) -> bytes:
-        """Scans look like noise: slices of this make images of any size at the speed of a copy."""
+        """Random bytes that look like a scan. Images of any size are slices of them, because copying is fast."""
         return random.Random(self._seed).randbytes(4 * 1024 * 1024)
 
     def task_id(self, number: int) -> str:
-        """22 characters of URL-safe base64, as Aluma's; some begin with a dash."""
+        """Return an id like Aluma's: 22 characters of URL-safe base64. Some start with a dash."""
         return base64.urlsafe_b64encode(self._random(number, "id").randbytes(16)).decode().rstrip("=")
 
     def project(self, number: int) -> tuple[str, str]:
-        """Id and name of the task's project."""
+        """Return the id and the name of the task's project."""
         return PROJECTS[number % len(PROJECTS)]
 
     def name(self, number: int) -> str:
-        """The task's name: that of the file it was made from."""
-        return f"{number % 5000 + 1:05}.pdf"  # as scanners number: they begin again
+        """Return the task's name: the name of the uploaded file."""
+        return f"{number % 5000 + 1:05}.pdf"  # because scanners restart their numbering
 
     def documents(self, number: int) -> list[list[SampleFile]]:
-        """The files of each document of a task."""
-        chance = self._random(number, "work")
+        """Return the files of each document of a task."""
+        rng = self._random(number, "work")
         if self._profile == "tiny":
-            pdfs = range(chance.choice((0, 1, 1, 2)))
+            pdfs = range(rng.choice((0, 1, 1, 2)))
             files = [SampleFile("", f"{number}-{n}.pdf", None, 8, number * 10 + n) for n in pdfs]
-            return [[SampleFile("", f"{number}.csv", f"a,b\n{chance.random()},", 0, 0), *files]]
+            return [[SampleFile("", f"{number}.csv", f"a,b\n{rng.random()},", 0, 0), *files]]
         if self._profile != "mixed":
             size = 20 * 1024 if self._profile == "small" else 64 * 1024 * 1024
-            text = _csv(chance, 500)
+            text = _csv(rng, 500)
             return [
                 [SampleFile("", f"{number:07}.csv", text, 0, 0), SampleFile("", f"{number:07}.pdf", None, size, number)]
             ]
-        return [self._document(chance, number) for _ in range(min(5, int(chance.expovariate(0.9)) + 1))]
+        return [self._document(rng, number) for _ in range(min(5, int(rng.expovariate(0.9)) + 1))]
 
     def pdf(self, file: SampleFile) -> bytes:
-        """The bytes of a PDF of just ``file.size`` bytes."""
+        """Return a PDF of exactly ``file.size`` bytes (profile ``tiny``: a few bytes)."""
         if self._profile == "tiny":
             return b"%%PDF-1.4 %d of %d" % (file.seed, self._seed)
         start = file.seed % (1024 * 1024)
         return _pdf(file.filename, file.size, memoryview(self._image_bytes)[start:])
 
     def content(self, file: SampleFile) -> bytes:
-        """The bytes that an exporter has to write."""
+        """Return the bytes that an exporter must write."""
         return file.text.encode() if file.text is not None else self.pdf(file)
 
-    def _document(self, chance: random.Random, number: int) -> list[SampleFile]:
+    def _document(self, rng: random.Random, number: int) -> list[SampleFile]:
         project = number % len(PROJECTS)
-        supplier, person = chance.choice(_SUPPLIERS), chance.choice(_PEOPLE)
-        serial = chance.randrange(100_000)
+        supplier, person = rng.choice(_SUPPLIERS), rng.choice(_PEOPLE)
+        serial = rng.randrange(100_000)
         folder, stem = (
             ("", f"{number % 5000 + 1:05}"),
-            (f"invoices/{chance.choice((2023, 2024, 2025))}/{supplier}", f"INV-{serial:05}"),
-            (f"people/{person}", chance.choice(("contract", "id card", "references"))),
+            (f"invoices/{rng.choice((2023, 2024, 2025))}/{supplier}", f"INV-{serial:05}"),
+            (f"people/{person}", rng.choice(("contract", "id card", "references"))),
             ("freight", f"CMR {serial:05} {supplier}"),
         )[project]
-        if chance.random() < 0.03:
-            stem = chance.choice(("INV/2024/001", "A:B?", "con", "offer. ", "..", "x" * 300))
-        size = min(8 << 20, max(20 << 10, int(chance.lognormvariate(11.2, 1.0))))
-        text = _csv(chance, 800) if chance.random() < 0.7 else _json(chance, person)
+        if rng.random() < 0.03:
+            stem = rng.choice(("INV/2024/001", "A:B?", "con", "offer. ", "..", "x" * 300))
+        size = min(8 << 20, max(20 << 10, int(rng.lognormvariate(11.2, 1.0))))
+        text = _csv(rng, 800) if rng.random() < 0.7 else _json(rng, person)
         ending = "csv" if text.startswith("Patient") else "json"
         return [
             SampleFile(folder, f"{stem}.{ending}", text, 0, 0),
-            SampleFile(folder, f"{stem}.pdf", None, size, chance.getrandbits(32)),
+            SampleFile(folder, f"{stem}.pdf", None, size, rng.getrandbits(32)),
         ]
 
     def _random(self, number: int, purpose: str) -> random.Random:
         return random.Random(f"{self._seed}/{purpose}/{number}")
 
 
-def _csv(chance: random.Random, length: int) -> str:
+def _csv(rng: random.Random, length: int) -> str:
     lines = ["PatientNumber,PatientName,Amount"]
     while sum(map(len, lines)) < length:
-        name = chance.choice(_PEOPLE).replace('"', '""')
-        lines.append(f'X{chance.randrange(99999):05},"{name}",{chance.random() * 1000:.2f}')
-    return "\n".join(lines)  # Aluma's own sample has no line end after the last line
+        name = rng.choice(_PEOPLE).replace('"', '""')
+        lines.append(f'X{rng.randrange(99999):05},"{name}",{rng.random() * 1000:.2f}')
+    return "\n".join(lines)  # without a final line end, as in Aluma's own sample
 
 
-def _json(chance: random.Random, person: str) -> str:
-    data: dict[str, Any] = {"name": person, "total": round(chance.random() * 1e4, 2), "lines": []}
-    data["lines"] = [{"text": chance.choice(_SUPPLIERS), "qty": chance.randrange(9)} for _ in range(8)]
+def _json(rng: random.Random, person: str) -> str:
+    data: dict[str, Any] = {"name": person, "total": round(rng.random() * 1e4, 2), "lines": []}
+    data["lines"] = [{"text": rng.choice(_SUPPLIERS), "qty": rng.randrange(9)} for _ in range(8)]
     return json.dumps(data, ensure_ascii=False, indent=1)
 
 
-def _pdf(title: str, size: int, noise: memoryview) -> bytes:
-    """A one-page PDF (1.4) with a line of text and a grey image as a scanner makes it, padded to ``size``."""
+def _pdf(title: str, size: int, pixel_source: memoryview) -> bytes:
+    """Return a one-page PDF (1.4) with a line of text and a grey image like a scan, padded to ``size`` bytes."""
     text = "".join(c if c.isascii() and c.isprintable() and c not in "()\\" else "_" for c in title)[:60]
     page = b"q 480 0 0 640 57 60 cm /I Do Q BT /F 14 Tf 57 720 Td (" + text.encode() + b") Tj ET"
     width = 1024
@@ -135,7 +136,7 @@ def _pdf(title: str, size: int, noise: memoryview) -> bytes:
 
     def document(padding: int) -> bytes:
         image = b"<</Type/XObject/Subtype/Image/Width %d/Height %d/ColorSpace/DeviceGray/BitsPerComponent 8/Length %d>>"
-        pixels = bytes(noise[: min(len(noise), width * height)])
+        pixels = bytes(pixel_source[: min(len(pixel_source), width * height)])
         pixels = (pixels * (width * height // len(pixels) + 1))[: width * height]
         bodies = (
             b"<</Type/Catalog/Pages 2 0 R>>",
@@ -147,13 +148,13 @@ def _pdf(title: str, size: int, noise: memoryview) -> bytes:
             image % (width, height, width * height) + b"stream\n" + pixels + b"\nendstream",
         )
         out = [b"%PDF-1.4\n%\xe2\xe3\xcf\xd3\n%" + b" " * padding + b"\n"]
-        at, places = len(out[0]), []
+        position, offsets = len(out[0]), []
         for number, body in enumerate(bodies, 1):
             out.append(b"%d 0 obj\n%b\nendobj\n" % (number, body))
-            places.append(at)
-            at += len(out[-1])
-        out.append(b"xref\n0 7\n0000000000 65535 f \n" + b"".join(b"%010d 00000 n \n" % place for place in places))
-        out.append(b"trailer\n<</Size 7/Root 1 0 R>>\nstartxref\n%10d\n%%%%EOF\n" % at)
+            offsets.append(position)
+            position += len(out[-1])
+        out.append(b"xref\n0 7\n0000000000 65535 f \n" + b"".join(b"%010d 00000 n \n" % offset for offset in offsets))
+        out.append(b"trailer\n<</Size 7/Root 1 0 R>>\nstartxref\n%10d\n%%%%EOF\n" % position)
         return b"".join(out)
 
     return document(size - len(document(0)))

@@ -1,7 +1,7 @@
-"""``SimulatedAluma``: Aluma's tasks API as a pure state machine, after its public guide.
+"""``SimulatedAluma``: Aluma's tasks API as a pure state machine, based on its public guide.
 
-What the guide leaves open is a field of ``Behaviour``. It knows no network and no clock of its own: ``now``
-is handed in. The faces are ``SimulatedSource`` (in memory) and ``simulated_app`` (HTTP).
+Behaviour that the guide does not define is a field of ``Behaviour``. The state machine does no I/O; its clock is an
+argument (``now``). ``SimulatedSource`` makes it accessible in memory, ``simulated_app`` over HTTP.
 """
 
 import hashlib
@@ -18,44 +18,48 @@ PENDING, CLAIMED = "pending:start_client_action", "pending:complete_client_actio
 
 
 class Behaviour(Struct, frozen=True, kw_only=True):
-    """How this Aluma behaves where the real one's behaviour is not documented."""
+    """Settings for behaviour that is undocumented or varies at the real Aluma."""
 
     conflict_status: int = 409
-    """The reply when a task's state does not fit."""
+    """Status of a response if the task's state does not allow the request."""
     success_status: int = 202
+    """Status of a successful Complete, Cancel or Fail."""
     repeated_complete_accepted: bool = False
+    """Whether completing a completed task succeeds."""
     max_listed: int = 0
-    """Tasks in a listing at most; 0: all."""
+    """Maximum number of tasks in a listing; 0: no limit."""
     list_stale_seconds: float = 0.0
-    """How long a listing goes on to show a task that was claimed or settled."""
+    """Seconds during which a listing still contains a task that was claimed or settled."""
     claim_timeout_seconds: float = 1800.0
+    """Duration of a claim's lease."""
     token_seconds: float = 86400.0
+    """Lifetime of a token."""
     framing: str = "length"
-    """How a file's body ends: length, chunked or unframed."""
+    """How the end of a file is marked: ``length``, ``chunked`` or ``unframed``."""
     resumable: bool = True
-    """Whether a file has an ETag, and a part of it can be asked for."""
+    """Whether files have an ETag and support range requests."""
     max_at_once: int = 0
-    """Requests at once before 429; 0: no limit."""
+    """Maximum number of requests in flight; further ones get status 429. 0: no limit."""
     retry_after_seconds: float = 1.0
-    """What a 429 asks for; 0: it does not say."""
+    """Retry-After of a 429; 0: no such header."""
     latency_seconds: float = 0.0
-    """From the arrival of a request to its reply."""
+    """Time from the arrival of a request to its response."""
     impossible_tasks: tuple[int, ...] = ()
-    """Numbers of the tasks whose specification asks, at its end, for a source that there is not."""
+    """Numbers of the tasks whose specification ends with a file of an unknown source."""
     malformed_row: bool = True
-    """Whether the listing holds a row that no client can read and a date that does not exist, as the guide's does."""
+    """Whether listings end with an unreadable row; it has the same invalid date as the guide's example."""
 
 
 class StateConflict(Exception):
-    """The task's state does not fit the request."""
+    """The task's state does not allow the request."""
 
 
 class NotFound(Exception):
-    """There is no such task or file."""
+    """No such task or file exists."""
 
 
 class _Task:
-    """What is kept of a task; everything else is made from its number."""
+    """The variable state of a task; everything else is generated from its number."""
 
     __slots__ = ("changed_at", "number", "state")
 
@@ -66,7 +70,15 @@ class _Task:
 
 
 class SimulatedAluma:
-    """An account with ``tasks`` tasks that wait for export, made from ``seed``."""
+    """An account with pending tasks.
+
+    Args:
+        tasks: Number of tasks.
+        seed: Seed of the tasks and files.
+        profile: Kind of files.
+        behaviour: Settings for undocumented behaviour.
+        now: Clock in seconds, from any start.
+    """
 
     client_id = "simulated-client"
     client_secret = "simulated-secret"  # noqa: S105 - opens nothing real
@@ -83,19 +95,19 @@ class SimulatedAluma:
         self.behaviour = behaviour
         self.sample_data = SampleData(seed, profile)
         self.counts: Counter[str] = Counter()
-        """Requests that were carried out, by verb; ``requeued`` counts claims that ran out."""
+        """Executed requests by verb; ``requeued`` counts expired claims."""
         self.messages: dict[str, str] = {}
-        """What Fail said, by task id."""
+        """Message of each Fail, by task id."""
         self.in_flight = self.in_flight_peak = 0
         self._now = now
         self._tasks = {self.sample_data.task_id(number): _Task(number) for number in range(tasks)}
-        self._claimed: dict[str, None] = {}  # oldest first
+        self._claimed: dict[str, None] = {}  # ids, oldest claim first
         self._tokens: dict[str, float] = {}
 
     # -- tokens
 
     def issue_token(self, client_id: str, client_secret: str) -> str | None:
-        """A new token, or None if the credentials are wrong."""
+        """Return a new token, or None if the credentials are wrong."""
         if (client_id, client_secret) != (self.client_id, self.client_secret):
             return None
         self.counts["token"] += 1
@@ -104,35 +116,35 @@ class SimulatedAluma:
         return token
 
     def accepts(self, token: str) -> bool:
-        """Whether a token is good now."""
+        """Return whether a token is valid now."""
         return self._now() < self._tokens.get(token, 0)
 
     def revoke_tokens(self) -> None:
-        """Let no token be good any more."""
+        """Invalidate all tokens."""
         self._tokens.clear()
 
     # -- requests in flight
 
     def request_started(self) -> bool:
-        """Count a request in; False if the account has too many at once."""
+        """Count a request as in flight. Return False if there are more than ``max_at_once``."""
         self.in_flight += 1
         self.in_flight_peak = max(self.in_flight_peak, self.in_flight)
         return not self.behaviour.max_at_once or self.in_flight <= self.behaviour.max_at_once
 
     def request_finished(self) -> None:
-        """Count a request out."""
+        """Count a request as finished."""
         self.in_flight -= 1
 
-    # -- the API's verbs
+    # -- requests
 
     def list_pending(self) -> Iterator[bytes]:
-        """The rows (JSON) of the tasks that wait for export, oldest first."""
+        """Yield the rows (JSON) of the pending tasks, oldest first."""
         self.counts["list"] += 1
         self._requeue()
         remaining = self.behaviour.max_listed or len(self._tasks) + 1
-        fresh = self._now() - self.behaviour.list_stale_seconds
+        stale_after = self._now() - self.behaviour.list_stale_seconds
         for task_id, task in self._tasks.items():
-            if task.state == PENDING or (self.behaviour.list_stale_seconds and task.changed_at > fresh):
+            if task.state == PENDING or (self.behaviour.list_stale_seconds and task.changed_at > stale_after):
                 yield self._row(task_id, task, PENDING)
                 remaining -= 1
                 if not remaining:
@@ -141,7 +153,7 @@ class SimulatedAluma:
             yield b'{"id":["not","an","id"],"created_at":"2024-03-25T16:38:66Z"}'
 
     def start(self, task_id: str) -> bytes:
-        """Claim; return the Export Specification (JSON)."""
+        """Claim a task; return its Export Specification (JSON)."""
         task = self._in_state(task_id, PENDING)
         self._set(task_id, task, CLAIMED)
         self._claimed[task_id] = None
@@ -149,28 +161,28 @@ class SimulatedAluma:
         return self.specification(task_id)
 
     def complete(self, task_id: str) -> None:
-        """Take note of the export, and delete the task."""
+        """Complete a task."""
         if self.behaviour.repeated_complete_accepted and self._task(task_id).state == "completed":
             return
         self._settle(task_id, "completed", "complete")
 
     def cancel(self, task_id: str) -> None:
-        """Take a claim back."""
+        """Cancel a claim, which releases the task."""
         self._settle(task_id, PENDING, "cancel")
 
     def fail(self, task_id: str, message: str) -> None:
-        """Take note of the failure, and delete the task."""
+        """Fail a task."""
         self._settle(task_id, "failed", "fail")
         self.messages[task_id] = message
 
     def get(self, task_id: str) -> bytes:
-        """One task (JSON)."""
+        """Return a task (JSON)."""
         self._requeue()
         task = self._task(task_id)
         return self._row(task_id, task, task.state)
 
     def file(self, collection: str, name: str) -> bytes:
-        """The bytes of a file; there is none once its task is deleted."""
+        """Return the content of a file. Raises ``NotFound`` once its task is completed or failed."""
         task = self._task(collection)
         if task.state not in (PENDING, CLAIMED):
             raise NotFound
@@ -180,10 +192,10 @@ class SimulatedAluma:
                 return self.sample_data.pdf(file)
         raise NotFound
 
-    # -- for an observer
+    # -- inspection
 
     def specification(self, task_id: str) -> bytes:
-        """The Export Specification (JSON) of a task."""
+        """Return the Export Specification (JSON) of a task."""
         documents = [
             {
                 "files": [
@@ -205,16 +217,16 @@ class SimulatedAluma:
         return msgspec.json.encode({"documents": documents})
 
     def expected(self, task_id: str) -> list[tuple[str, str, bytes]]:
-        """Folder, filename and bytes of all files of a task, whatever has become of it."""
+        """Return folder, filename and content of all files of a task in any state."""
         return [(f.folder, f.filename, self.sample_data.content(f)) for f in self._files(self._task(task_id))]
 
     def ids(self, state: str | None = None) -> list[str]:
-        """Ids of all tasks, or of those in a state."""
+        """Return the ids of all tasks, or of those in a state."""
         self._requeue()
         return [task_id for task_id, task in self._tasks.items() if state in (None, task.state)]
 
     def count_by_state(self) -> dict[str, int]:
-        """How many tasks are in each state."""
+        """Return the number of tasks in each state."""
         self._requeue()
         return dict(Counter(task.state for task in self._tasks.values()))
 
@@ -262,11 +274,11 @@ class SimulatedAluma:
         task.changed_at = self._now()
 
     def _requeue(self) -> None:
-        """Give back what nobody has settled in time."""
-        before = self._now() - self.behaviour.claim_timeout_seconds
+        """Release the claims whose lease has expired."""
+        expired_before = self._now() - self.behaviour.claim_timeout_seconds
         for task_id in list(self._claimed):
             task = self._tasks[task_id]
-            if task.changed_at > before:
+            if task.changed_at > expired_before:
                 break
             del self._claimed[task_id]
             task.state = PENDING

@@ -30,7 +30,7 @@ from aluma_async.policy.lease import LATE_START_SECONDS, SAFE_LEASE_FRACTION, el
 from aluma_async.ports import Clock, RequestLimiter, TaskSource
 from aluma_async.testing.destination import MemoryDelivery, MemoryDestination
 from aluma_async.testing.simulator import SimulatedAluma
-from aluma_async.testing.virtual_time import Process
+from aluma_async.testing.virtual_loop import Process
 
 RECOVERY_SECONDS = 5.0
 """After a restart each claim of the last process is spoken of within this."""

@@ -32,7 +32,8 @@ from aluma_async.testing.simulation.invariants import (
 )
 from aluma_async.testing.simulator import Behaviour
 from aluma_async.testing.source import SimulatedSource
-from aluma_async.testing.virtual_time import Process, VirtualTimeLoop, run_virtual
+from aluma_async.testing.virtual_loop import Process, VirtualTimeLoop
+from aluma_async.testing.virtual_time import run_virtual
 
 CLAIM_TIMEOUT = 1800.0
 LIVENESS_SECONDS = 4 * 3600.0
