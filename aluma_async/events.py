@@ -1,8 +1,8 @@
-"""Everything that can be observed, as values; logs, progress and metrics are made of these and nothing else.
+"""The events of a run, as frozen values; logs, metrics, health checks and progress are made from them alone.
 
-An event never holds a document's content, a token or a secret. File names come from extracted data:
-listeners show them to the operator at most, and never log them by default. Those that each task brings are none of the
-garbage collector's business (``gc=False``); one with an error is, as that holds frames.
+No event contains document content, a token or a secret. File names come from extracted data, so listeners may show them
+to the operator, but must not log them by default. Events that every task emits have ``gc=False``, because they cannot
+form reference cycles; an event with an error can, because a traceback holds frames.
 """
 
 from msgspec import Struct
@@ -12,184 +12,197 @@ from aluma_async.models import ExportFile, ExportTask, HoldRecord, Summary
 
 
 class Event(Struct, frozen=True):
-    """Base of all events."""
+    """Base class of all events."""
 
 
 class TaskEvent(Event, frozen=True):
-    """Base of the events of one task."""
+    """Base class of the events of one task."""
 
     task: ExportTask
 
 
 class AttemptEnded(TaskEvent, frozen=True):
-    """Base of the events that end an attempt to export a task: afterwards it is not in progress any more."""
+    """Base class of the events that end an attempt to export a task. Afterwards the task is not in progress."""
 
 
 class TasksListed(Event, frozen=True):
-    """A listing of the tasks that wait ended well."""
+    """The pending tasks were listed completely."""
 
     listed: int
+    """Number of pending tasks."""
     admitted: int
-    """How many of them were new to us and not cooling down."""
+    """Number of tasks that were new and not on hold, so that they were queued."""
     held_back: int
-    """How many of them are cooling down or parked."""
+    """Number of tasks that are cooling down or parked."""
     oldest_created_at: float | None
-    """Creation of the oldest task listed, seconds since 1970; None if nothing waits or no date could be read."""
+    """Creation time of the oldest task, in seconds since 1970; None without tasks or without a readable date."""
     parked: int = 0
-    """How many of those held back are parked."""
+    """Number of tasks that are parked; ``held_back`` includes them."""
 
 
 class ListingFailed(Event, frozen=True):
-    """A listing ended with an error, or Aluma could not be asked for what it held; it is made again after a while."""
+    """A listing failed, or a listed task could not be claimed because Aluma was unavailable."""
 
     error: AlumaAsyncError
     retry_in: float
+    """Seconds until the next listing."""
 
 
 class RowSkipped(Event, frozen=True):
-    """A row of a listing could not be read; the others are not affected."""
+    """A row of a listing could not be read and was skipped; other rows are not affected."""
 
     reason: str
 
 
 class TaskStarted(TaskEvent, frozen=True, gc=False):
-    """A task was claimed."""
+    """A task was claimed, and its Export Specification received."""
 
     files: int
+    """Number of files in the specification."""
 
 
 class ClaimRefused(AttemptEnded, frozen=True):
-    """Aluma did not give us the task: somebody else has it, or it is gone."""
+    """Aluma refused to start the task: another exporter has claimed it, or it does not exist any more."""
 
     error: AlumaAsyncError
 
 
 class BytesReceived(TaskEvent, frozen=True, gc=False):
-    """Some bytes of a file came in: one event for each MiB or so, or each ten seconds, and one for what is left."""
+    """Bytes of a file were received. Emitted about once per MiB or every ten seconds, and for the remainder."""
 
     file: ExportFile
     count: int
+    """Bytes since the previous event of this file."""
 
 
 class FileStaged(TaskEvent, frozen=True, gc=False):
-    """A file is staged at the destination."""
+    """A file is staged at the destination; it becomes visible when the task is committed."""
 
     file: ExportFile
     size: int
+    """Size of the file in bytes."""
 
 
 class TaskCompleted(AttemptEnded, frozen=True, gc=False):
-    """A task is exported: its files are durable and Aluma may forget it."""
+    """A task is exported: its files are durable, and Aluma has confirmed Complete."""
 
     files: int
     bytes: int
+    """Number and total size of the task's files."""
     seconds: float
+    """Seconds from Start to Complete; 0 if recovery completed a claim of an earlier attempt."""
 
 
 class TaskCancelled(AttemptEnded, frozen=True):
-    """A claim was given back after an error; the task cools down."""
+    """A claim was released after an error, or Start failed; the task cools down."""
 
     error: AlumaAsyncError
     failures: int
+    """Number of failures in a row, this one included."""
     retry_in: float
+    """Seconds until the end of the cool-down."""
 
 
 class TaskParked(AttemptEnded, frozen=True):
-    """A task is held back for long: somebody should look at it, and ``aluma-async retry`` releases it."""
+    """A task is parked for a long time. An operator should look at it; ``aluma-async retry`` ends the hold."""
 
     hold: HoldRecord
 
 
 class TaskReleased(AttemptEnded, frozen=True):
-    """A claim was given back because a run stops, or one that crashed had it; nothing is wrong with the task."""
+    """A claim was released because the run stops, or because a crashed run left it. Nothing is wrong with the task."""
 
 
 class TaskFailed(AttemptEnded, frozen=True):
-    """Aluma was told that the task failed, after what it holds was saved in the quarantine."""
+    """A task was failed at Aluma, after everything it contained was saved in the quarantine."""
 
     error: AlumaAsyncError
 
 
 class QuarantineFailed(TaskEvent, frozen=True):
-    """A fatal task could not be saved in the quarantine, so it was not failed but cools down for long."""
+    """A task with a fatal error could not be saved in the quarantine. It was not failed, but is parked."""
 
     error: AlumaAsyncError
 
 
 class ClaimLost(AttemptEnded, frozen=True):
-    """Complete, Cancel or Fail was refused: the claim had ended without us. Files that were saved stay."""
+    """Complete, Cancel or Fail was refused, because the claim had already ended. Exported files stay in place."""
 
     error: AlumaAsyncError
 
 
 class SettlementUnconfirmed(AttemptEnded, frozen=True):
-    """A task's files are safe, but Complete (or Fail) found no hearing; it is said again until it does."""
+    """Complete or Fail was not confirmed; the task's files are safe. Recovery repeats the request until it is."""
 
     error: AlumaAsyncError
 
 
 class FailureBreakerOpened(TaskEvent, frozen=True):
-    """Several tasks in a row were failed for one reason: no more are, until one is exported. They are parked."""
+    """Several tasks in a row failed for the same reason. Until a task is exported, further ones are parked instead."""
 
     error: AlumaAsyncError
 
 
 class ClaimingPaused(Event, frozen=True):
-    """Nothing is claimed for a while, since it could not be saved or written down; it is tried again by itself."""
+    """No task is claimed for now, because the destination or the journal is unavailable; it is retried."""
 
     error: AlumaAsyncError
 
 
 class ClaimingStillPaused(Event, frozen=True):
-    """What holds back all claims was tried again and has not passed; next time in so many seconds."""
+    """The destination or the journal was tried again and is still unavailable."""
 
     error: AlumaAsyncError
     retry_in: float
+    """Seconds until the next try."""
 
 
 class ClaimingResumed(Event, frozen=True):
-    """What held back all claims has passed."""
+    """Tasks are claimed again after a pause."""
 
 
 class JournalDamaged(Event, frozen=True):
-    """The journal could not be read; it was set aside as ``path``, and a new one was begun."""
+    """The journal could not be read. It was moved to ``path``, and a new one was created."""
 
     path: str
 
 
 class SettlementDeferred(AttemptEnded, frozen=True):
-    """Nothing could be said about a claim for now; it is tried again later, or Aluma's time-out ends the claim."""
+    """A claim could not be settled yet. Recovery retries until the lease expires."""
 
     error: AlumaAsyncError
 
 
 class RequestRetried(Event, frozen=True):
-    """A request is made again after a pause."""
+    """A request failed and is repeated after a delay."""
 
     request: str
+    """Description of the request, such as "start task ID"."""
     error: AlumaAsyncError
     delay: float
+    """Seconds until the request is repeated."""
 
 
 class RequestsPaused(Event, frozen=True):
-    """Aluma asked for a pause: no request of any worker leaves for so many seconds."""
+    """Aluma asked for a pause: no request of any worker is sent for ``seconds``."""
 
     seconds: float
 
 
 class ConcurrencyLimitChanged(Event, frozen=True):
-    """So many requests may be in flight at once from now on, as Aluma was found to take them."""
+    """The adaptive limit changed: at most ``limit`` requests may be in flight from now on."""
 
     limit: int
 
 
 class DrainStarted(Event, frozen=True):
-    """No new task is claimed; those in hand are finished."""
+    """The run stops: no new task is claimed, and tasks in progress are finished."""
 
     tasks_in_progress: int
+    """Number of tasks that are queued or being exported."""
 
 
 class RunEnded(Event, frozen=True):
-    """The run is over and nothing is left in hand."""
+    """The run has ended, and no task is in progress."""
 
     summary: Summary

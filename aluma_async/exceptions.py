@@ -1,138 +1,139 @@
-"""Everything that can go wrong, as one tree.
+"""The errors of this package, as one tree.
 
-The class says what happened, ``retryable`` what may be done about the request, ``fatal_after`` what
-it means for the task, ``hint`` what the operator can do::
+The class is the cause. ``retryable`` and ``fatal_after`` determine the reaction: whether the request may be repeated,
+and from which attempt on the error counts as the task's own. ``hint`` is the remedy for the operator::
 
     AlumaAsyncError
-    ├── ConfigError                what the user wrote cannot be used
-    ├── SourceError                Aluma did not do what was asked
-    │   ├── AuthenticationFailed     the client id and secret, or a fresh token, were refused
-    │   ├── Unavailable            not carried out, or a read that can simply be made again    retryable
-    │   │   ├── Unreachable        never connected: surely not sent                            retryable
-    │   │   └── RateLimited        429: surely not carried out                                 retryable
-    │   ├── InvalidResponse               an answer that cannot be trusted or read                    retryable
-    │   ├── Ambiguous              sent, and nobody knows whether it was carried out
-    │   ├── ClaimConflict                the task's state does not fit: it is not ours (any more)
-    │   └── FileMissing            Aluma has no such file                                      fatal after 3
-    ├── BadSpecification           what is to be exported cannot be read                       fatal after 3
-    │   └── UnexportableTask       what is to be exported can never be exported                fatal after 1
-    ├── DestinationError           this task's files could not be written
-    │   ├── DestinationUnavailable nobody's files can be written just now
-    │   └── SchemaMismatch             what a file holds is not what the destination takes         fatal after 1
-    └── JournalError               what must not be forgotten cannot be written down
-        └── JournalLocked           another process uses the state folder
+    ├── ConfigError                the configuration cannot be used
+    ├── SourceError                a request to Aluma failed
+    │   ├── AuthenticationFailed   client id and secret, or a new token, were refused
+    │   ├── Unavailable            not executed, or a read that can be repeated                retryable
+    │   │   ├── Unreachable        no connection: certainly not sent                           retryable
+    │   │   └── RateLimited        429: certainly not executed                                 retryable
+    │   ├── InvalidResponse        incomplete, or not what was requested                       retryable
+    │   ├── Ambiguous              sent, outcome unknown
+    │   ├── ClaimConflict          the task's state does not allow it: no (valid) claim
+    │   └── FileMissing            Aluma does not have the file                                fatal after 3
+    ├── BadSpecification           the Export Specification cannot be read                     fatal after 3
+    │   └── UnexportableTask       the Export Specification can never be exported              fatal after 1
+    ├── DestinationError           the files of one task could not be stored
+    │   ├── DestinationUnavailable no task's files can be stored at present
+    │   └── SchemaMismatch         the data does not fit the destination's schema              fatal after 1
+    └── JournalError               the journal cannot be written
+        └── JournalLocked          another process uses the state folder
 
-No message holds a document's content, a token or a secret.
+No message contains document content, a token or a secret.
 """
 
 from typing import ClassVar
 
 
 class AlumaAsyncError(Exception):
-    """Base of all errors raised by this package."""
+    """Base class of all errors that this package raises."""
 
     retryable: ClassVar[bool] = False
-    """The same request may simply be sent again, whatever it asks for."""
+    """Whether the same request may be repeated, whatever its effect."""
     fatal_after: ClassVar[int | None] = None
-    """The attempt at a task from which this error is the task's own and will not pass; None: it may always pass."""
+    """The attempt (from 1) from which this error is permanent for the task; None: it is always temporary."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+        """What the operator can do, as one imperative sentence; may be empty."""
 
 
 class ConfigError(AlumaAsyncError):
-    """What the user wrote (config file, environment, option) cannot be used."""
+    """The configuration (file, environment or option) cannot be used."""
 
 
 class SourceError(AlumaAsyncError):
-    """Aluma did not do what was asked."""
+    """A request to Aluma failed."""
 
     overloaded: bool = False
-    """Whether it tells of too many requests at once: 429, 503, or no answer in time."""
+    """Whether it indicates too many concurrent requests: 429, 503, or no response in time."""
 
     def __init__(
         self, message: str, *, hint: str = "", retry_after: float | None = None, overloaded: bool = False
     ) -> None:
         super().__init__(message, hint=hint)
         self.retry_after = retry_after
-        """Seconds for which Aluma asked all requests to wait, if it did."""
+        """Seconds that the server asked to wait before the next request (Retry-After), or None."""
         self.overloaded = overloaded or self.overloaded
 
 
 class AuthenticationFailed(SourceError):
-    """The client id and secret were refused, or a token just obtained with them was."""
+    """The client id and secret were refused, or a token that was just obtained with them."""
 
 
 class Unavailable(SourceError):
-    """Not carried out, or a read, which can simply be made again."""
+    """The request was not executed, or was a read that can be repeated."""
 
     retryable = True
 
 
 class Unreachable(Unavailable):
-    """No connection: the request was surely not sent."""
+    """No connection: the request was certainly not sent."""
 
 
 class RateLimited(Unavailable):
-    """Too many requests (429): the request was surely not carried out."""
+    """Too many requests (429): the request was certainly not executed."""
 
     overloaded = True
 
 
 class InvalidResponse(SourceError):
-    """An answer that cannot be trusted (cut short, not provably whole, of another kind) or read."""
+    """The response is unreadable, incomplete, not provably complete, or of an unexpected type."""
 
     retryable = True
 
 
 class Ambiguous(SourceError):
-    """A request that changes a task was sent, and nobody knows whether it was carried out."""
+    """A request that changes a task was sent, and its outcome is unknown."""
 
 
 class ClaimConflict(SourceError):
-    """The task's state does not fit the request: the claim is not ours, or not ours any more."""
+    """The task's state does not allow the request: this exporter holds no valid claim."""
 
 
 class FileMissing(SourceError):
-    """Aluma has no such thing (404, 410); a file may appear late, so it is fatal only after some attempts."""
+    """Aluma does not have the file (404, 410). Fatal only after several attempts, because files may appear late."""
 
     fatal_after = 3
 
 
 class BadSpecification(AlumaAsyncError):
-    """The Export Specification cannot be read; a proxy may be to blame, so it is fatal only after some attempts."""
+    """The Export Specification cannot be read. Fatal only after several attempts, because a proxy may be the cause."""
 
     fatal_after = 3
 
     def __init__(self, message: str, *, hint: str = "", received: bytes = b"") -> None:
         super().__init__(message, hint=hint)
         self.received = received
-        """The specification as it came; it holds content, so it belongs in no log."""
+        """The specification as received. It contains document content, so never log it."""
 
 
 class UnexportableTask(BadSpecification):
-    """The Export Specification was read, and what it asks for can never be done."""
+    """The Export Specification was read, but can never be exported."""
 
     fatal_after = 1
 
 
 class DestinationError(AlumaAsyncError):
-    """A task's files could not be written; those of others may well be."""
+    """The files of one task could not be stored; other tasks may succeed."""
 
 
 class DestinationUnavailable(DestinationError):
-    """Nobody's files can be written just now (disk full, read-only, folder away)."""
+    """No task's files can be stored at present (disk full, read-only, folder or server unreachable)."""
 
 
 class SchemaMismatch(DestinationError):
-    """What a file holds is not what the destination takes (a row that a table has no room for)."""
+    """The data does not fit the destination's schema, for example a row that has no matching column."""
 
     fatal_after = 1
 
 
 class JournalError(AlumaAsyncError):
-    """What must not be forgotten cannot be written down, so nothing may be claimed."""
+    """The journal cannot be written, so no task may be claimed."""
 
 
 class JournalLocked(JournalError):
@@ -140,7 +141,7 @@ class JournalLocked(JournalError):
 
 
 def primary_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Of several errors of one task the one that decides: what will not pass before what may, ours before others'."""
+    """Return the error of a group that determines the reaction: permanent errors first, then those of this package."""
     flat: list[BaseException] = []
     pending: list[BaseException] = [group]
     while pending:

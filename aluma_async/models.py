@@ -1,6 +1,10 @@
-"""What moves from Aluma to a destination: frozen values, without behaviour that could fail.
+"""The values that pass from Aluma to a destination, and the records of the journal. Frozen, without behaviour.
 
-The collector of garbage need not look at them (``gc=False``): none can hold itself.
+Terms: an exporter *claims* a task with Start. Aluma keeps the claim valid for the time of its *lease* (30 minutes by
+default). To *settle* a claim is to send Complete, Fail or Cancel for it; to *release* a claim is to cancel it without
+blaming the task. A claim is *orphaned* if no running worker owns it.
+
+``gc=False``: these values cannot form reference cycles, so the garbage collector does not track them.
 """
 
 from enum import StrEnum
@@ -10,151 +14,155 @@ from msgspec import Struct
 
 
 class ExportTask(Struct, frozen=True, gc=False):
-    """A task that waits for export, as a listing shows it."""
+    """A pending task, as a listing shows it."""
 
     id: str
     name: str = ""
     project_id: str = ""
     project_name: str = ""
     created_at: float | None = None
-    """Seconds since 1970 (UTC); None where the listing gave no readable date."""
+    """Creation time in seconds since 1970; None if the listing has no readable date."""
 
 
 class ExportFile(Struct, frozen=True, gc=False):
-    """One file of an Export Specification. All text in it may come from a scanned page: it is hostile."""
+    """One file of an Export Specification. All its text may come from a scanned page and is untrusted."""
 
     number: int
-    """Position in the whole specification, from 0."""
+    """Position of the file in the specification, from 0."""
     document: int
     """Position of its document in the specification, from 0."""
     folder: str
     filename: str
     source: Literal["content", "url"]
     content: str = ""
-    """The text to write, if ``source`` is ``content``."""
+    """Content of the file, if ``source`` is ``content``."""
     url: str = ""
-    """Where to download from, relative to the API's base URL, if ``source`` is ``url``."""
+    """URL of the download, relative to the API's base URL, if ``source`` is ``url``."""
     problem: str = ""
-    """Why this file can never be exported (no such ``source``, no ``content``, …); empty if nothing is wrong."""
+    """Reason why this file can never be exported (unknown ``source``, no ``content``, …); empty if it can."""
 
     def __repr__(self) -> str:
-        """Leave the content out: it is a customer's data."""
+        """Leave out the content, which is customer data."""
         return f"ExportFile(number={self.number}, source={self.source!r})"
 
 
 class ExportSpec(Struct, frozen=True, gc=False):
-    """What has to be exported for one task."""
+    """The Export Specification of a task: the files to export."""
 
     files: tuple[ExportFile, ...]
     received: bytes = b""
-    """The specification as Aluma sent it (JSON, UTF-8); kept for the quarantine."""
+    """The specification as Aluma sent it (JSON, UTF-8), for the quarantine."""
 
     def __repr__(self) -> str:
-        """Leave the content out: it is a customer's data."""
+        """Leave out the content, which is customer data."""
         return f"ExportSpec(files={len(self.files)})"
 
 
 class Claim(Struct, frozen=True, gc=False):
-    """A task that Aluma gave to us: from Start until Complete, Cancel or Fail."""
+    """The exclusive right to export a task, from Start until the claim is settled or its lease expires."""
 
     task: ExportTask
     spec: ExportSpec
     sent_at: float
-    """When Start was sent (the event loop's clock): Aluma's time-out runs from no earlier than this."""
+    """Time of Start on the event loop's clock. The lease begins no earlier."""
 
 
 class Timestamp(Struct, frozen=True, gc=False):
-    """A moment that a later process can still measure from, even if the machine slept or started anew meanwhile."""
+    """A time from which a later process can measure, even if the machine was suspended or rebooted in between."""
 
     boot: str
-    """Which start of the machine; seconds of two of them cannot be compared."""
+    """Identifier of the boot; ``boottime`` of different boots cannot be compared."""
     boottime: float
-    """Seconds since then, sleep included."""
+    """Seconds since boot, including suspension."""
     wall: float
-    """Seconds since 1970; only used across two starts, since somebody may set this clock."""
+    """Seconds since 1970; used only between different boots, because an administrator may set this clock."""
 
 
 class ClaimState(StrEnum):
-    """How far a claim has come, and so what is left to be said about it."""
+    """State of a claim; it determines the request that settles it."""
 
     STARTING = "started"
-    """Start was sent, or is about to be: Cancel, and again if it was carried out late."""
+    """Start is about to be sent, or has no response yet. Settled by Cancel; again if Aluma executes Start late."""
     CLAIMED = "claimed"
-    """Start was answered: Cancel."""
+    """Start has succeeded. Settled by Cancel."""
     COMMITTED = "committed"
-    """All its files are durable: Complete."""
+    """All files are durable. Settled by Complete."""
     FAILING = "failing"
-    """All it holds is in the quarantine: Fail."""
+    """A copy of the task is in the quarantine. Settled by Fail."""
     ORPHANED = "loose"
-    """Nobody works on it, and Aluma may count it as ours: Cancel, until that cannot be any more."""
+    """No worker owns the claim, but Aluma may still hold it. Settled by Cancel, until it cannot exist any more."""
 
 
 class ClaimRecord(Struct, frozen=True, gc=False):
-    """What the journal keeps of a claim about which the last word was not said. Neither content nor names."""
+    """The journal's record of a claim that is not settled. Contains neither content nor names."""
 
     task_id: str
     step: ClaimState
     sent: Timestamp
-    """When Start was sent, or a little before."""
+    """Time of Start, or slightly earlier."""
     unheard: bool = False
-    """Whether the last word was sent, and its answer lost: if it is refused next time, it was heard."""
+    """Whether a settlement was sent and its reply lost. If the next one is refused, the first was executed."""
     doubted: Timestamp | None = None
-    """When a Start of ours was last lost sight of: Aluma may carry it out for some time after."""
+    """Time when the outcome of a Start became unknown; Aluma may execute the request for some time after it."""
     files: int = 0
     bytes: int = 0
+    """Number and total size of the committed files."""
     message: str = ""
-    """What Fail says."""
+    """Message to send with Fail."""
 
 
 class HoldRecord(Struct, frozen=True, gc=False):
-    """What the journal keeps of a task that is held back: cooling down, or parked."""
+    """The journal's record of a task that is on hold: cooling down or parked."""
 
     task_id: str
     since: Timestamp
     seconds: float
+    """Length of the hold in seconds, from ``since``."""
     failures: int = 0
-    """Failures in a row."""
+    """Number of failures in a row."""
     crashes: int = 0
-    """How often a process of ours ended without a word while the task was in hand."""
+    """Number of crashes of the exporter while the task was in progress."""
     parked: bool = False
     error: str = ""
-    """The kind of the last error, and its message below."""
+    """Class name of the last error. Old records may contain names that no longer exist."""
     message: str = ""
+    """Message of the last error."""
 
 
 class ExportRecord(Struct, frozen=True, array_like=True, gc=False):
-    """What the journal keeps of a task that was exported. Neither content nor names of files."""
+    """The journal's record of an exported task. Contains neither content nor file names."""
 
     task_id: str
     at: float
-    """When Complete was heard, seconds since 1970."""
+    """Time when Complete was confirmed, in seconds since 1970."""
     files: int
     bytes: int
     seconds: float
-    """From claim to Complete; 0 where another run had claimed it."""
+    """Seconds from Start to Complete; 0 if recovery completed a claim of an earlier attempt."""
     destinations: tuple[str, ...] = ()
-    """Their names in the config; empty where they are not known any more."""
+    """Names of the destinations in the config; empty if they are not known."""
 
 
 class Summary(Struct, frozen=True, kw_only=True):
-    """What a run did."""
+    """The result of a run."""
 
     exported: int = 0
-    """Tasks that were completed."""
+    """Number of completed tasks."""
     files: int = 0
     bytes: int = 0
-    """Files and bytes of the exported tasks."""
+    """Number and total size of the files of completed tasks."""
     failed: int = 0
-    """Tasks that Aluma was told have failed; what they held is in the quarantine."""
+    """Number of tasks that were failed at Aluma; their contents are in the quarantine."""
     cancelled: int = 0
-    """Claims given back; a task counts once for each."""
+    """Number of released claims; a task counts once per claim."""
     lost: int = 0
-    """Claims that ended without us: taken by another exporter, or given back by Aluma after its time-out."""
+    """Number of claims that ended early: their lease expired, or another exporter claimed the task."""
     held_back: int = 0
-    """Tasks that were cooling down at the end: they wait at Aluma and are tried again later."""
+    """Number of tasks on hold at the end. They are still pending at Aluma."""
     seconds: float = 0.0
+    """Duration of the run in seconds."""
 
     @property
     def everything_exported(self) -> bool:
-        """Whether nothing of what was waiting is left behind."""
+        """Whether no task has failed or is on hold."""
         return not (self.failed or self.held_back)

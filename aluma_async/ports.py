@@ -1,6 +1,6 @@
-"""The edges of the pipeline. Each docstring is the contract that an implementation MUST keep.
+"""The edges of the pipeline, as Protocols. Each docstring states what an implementation MUST do.
 
-``aluma_async.testing.check_task_source`` and ``check_destination`` try an implementation against them.
+``aluma_async.testing.check_task_source`` and ``check_destination`` check an implementation against these contracts.
 """
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
@@ -11,149 +11,160 @@ from aluma_async.events import Event
 from aluma_async.models import Claim, ClaimRecord, ExportFile, ExportTask, HoldRecord, Timestamp
 
 OnEvent: TypeAlias = Callable[[Event], None]
-"""Told of everything that happens. MUST NOT block; what it raises is swallowed."""
+"""A listener that receives every event. MUST NOT block. An exception that it raises is ignored."""
 
 Uniform: TypeAlias = Callable[[float, float], float]
-"""Chance, handed in: a number between the two (``random.uniform``)."""
+"""A source of random numbers between two limits, such as ``random.uniform``."""
 
 Clock: TypeAlias = Callable[[], Timestamp]
-"""What time it is, for what outlives the process; everything else goes by the event loop's clock."""
+"""A clock for times that outlive the process. All other times are those of the event loop."""
 
 
 class TaskSource(Protocol):
-    """Where tasks wait, are claimed and are settled.
+    """The API that tasks are listed, claimed and settled at.
 
-    Every verb raises ``SourceError`` and nothing else (``start`` also ``BadSpecification``).
+    Every method raises ``SourceError`` and no other error; ``start`` also ``BadSpecification``.
     """
 
     def list_pending(self) -> AsyncIterator[Sequence[ExportTask]]:
-        """Yield the tasks that wait for export, oldest first, some at a time.
+        """Yield the pending tasks in batches, oldest first.
 
-        MUST NOT end early without an error. A task MAY come twice. A row that cannot be read MUST be
-        left out without ending the listing.
+        MUST NOT end early without an error. MUST skip a row that cannot be read, and continue. MAY yield a task twice.
         """
         ...
 
     async def start(self, task: ExportTask) -> Claim:
         """Claim a task.
 
-        MUST be whole for a cancelled caller: once the request is under way its answer is awaited, and
-        the claim is returned even then. Raises ``ClaimConflict`` if the task is not given to us, ``Ambiguous``,
-        ``InvalidResponse`` or ``BadSpecification`` if it was or may have been, anything else if it was not.
+        MUST NOT be interrupted by cancellation: once the request is in flight, it MUST wait for the response, and
+        return the claim even if the caller has been cancelled. MUST raise ``ClaimConflict`` if the task cannot be
+        claimed; ``Ambiguous``, ``InvalidResponse`` or ``BadSpecification`` if it is or may be claimed; any other
+        error only if it is certainly not claimed.
         """
         ...
 
     def open_file(self, claim: Claim, file: ExportFile) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """Open the bytes of a file whose ``source`` is ``url``.
+        """Open the download of a file whose ``source`` is ``url``.
 
-        The iterator MUST raise unless the file is provably whole at its end. MAY be called again.
+        The iterator MUST raise an error unless the file is provably complete at its end. MAY be called repeatedly.
         """
         ...
 
     async def complete(self, task: ExportTask) -> None:
-        """Say that a claimed task is exported. Aluma deletes it, for ever.
+        """Complete a claimed task. Aluma then deletes it permanently.
 
-        Raises ``ClaimConflict`` if the claim has ended. MUST be whole for a cancelled caller, like ``start``.
+        MUST raise ``ClaimConflict`` if the claim is not valid any more. MUST NOT be interrupted by cancellation, like
+        ``start``.
         """
         ...
 
     async def cancel(self, task: ExportTask) -> None:
-        """Give a claimed task back; it waits again at once. Raises as ``complete`` does."""
+        """Release a claimed task, which is pending again at once. Contract as for ``complete``."""
         ...
 
     async def fail(self, task: ExportTask, message: str) -> None:
-        """Say that a claimed task can never be exported. Aluma deletes it, for ever. Raises as ``complete`` does."""
+        """Fail a claimed task. Aluma then deletes it permanently. Contract as for ``complete``."""
         ...
 
     async def state(self, task: ExportTask) -> str | None:
-        """Tell the task's state (``pending:start_client_action``, …); None if Aluma does not know it."""
+        """Return the task's state (see ``TaskState``), or None if Aluma does not know the task."""
         ...
 
 
 class Delivery(Protocol):
-    """The files of one claim on their way into a destination."""
+    """A delivery of the files of one claim to a destination.
+
+    MAY have an attribute ``destinations``, a tuple of names. The history then records it for the task.
+    """
 
     def resumable_size(self, file: ExportFile) -> int | None:
-        """Tell the size of a file that an earlier attempt at the very same specification has staged; None: save it.
+        """Return the size of a file that an earlier attempt has staged completely; None if it must be saved.
 
-        MAY always be None. It serves a task that has more to download than a claim lasts.
+        MUST return a size only if the attempt had exactly the same specification. MAY always return None. Resuming
+        helps tasks whose downloads take longer than a lease.
         """
         ...
 
     async def save(self, file: ExportFile, chunks: AsyncIterable[bytes]) -> None:
         """Stage one file.
 
-        MAY be called for several files at once. Called again for the same file it MUST start from nothing,
-        so that a broken download can be repeated. What ``chunks`` raises MUST come out unchanged.
+        MUST support concurrent calls for different files. MUST start from nothing if it is called again for the same
+        file, so that a failed download can be repeated. MUST pass on unchanged any error that ``chunks`` raises.
         Raises ``DestinationError``.
         """
         ...
 
 
 class Destination(Protocol):
-    """Where files go."""
+    """A place where files are stored."""
 
     async def probe(self) -> None:
-        """Try whether files can be written at all; raise ``DestinationUnavailable`` if not. Makes what is missing."""
+        """Check that the destination accepts files, and create what is missing.
+
+        MUST raise ``DestinationUnavailable`` if it does not accept files.
+        """
         ...
 
     def open(self, claim: Claim) -> AbstractAsyncContextManager[Delivery]:
-        """Begin to deliver the files of a claim.
+        """Open a delivery of the files of a claim.
 
-        Leaving the block MUST make all of them visible, complete and durable, or raise ``DestinationError``;
-        leaving it with an exception (cancellation included) MUST leave no trace and no work under way.
-        The same task delivered again MUST replace what it delivered before, and MUST NOT touch another task's files.
+        Leaving the block MUST make all files visible, complete and durable, or raise ``DestinationError``. Leaving it
+        with an exception (including cancellation) MUST leave no trace and no work in progress. A repeated delivery of
+        the same task MUST replace the earlier one, and MUST NOT change files of other tasks.
         """
         ...
 
 
 class RequestLimiter(Protocol):
-    """The right to send a request: one limit, one rate and one pause for all requests of an exporter."""
+    """Permission to send requests: one concurrency limit, rate and pause for all requests of an exporter."""
 
     def permit(self, *, urgent: bool = False) -> AbstractAsyncContextManager[float]:
-        """Wait until a request may be sent, and hold the permit until its answer has been read.
+        """Wait until a request may be sent; hold the permit until the response has been read.
 
-        Yields the moment (the event loop's clock) from which on the request may be sent.
-        An ``urgent`` one goes before all that are not: it ends something, and what was begun must not starve.
-        A ``SourceError`` that leaves the block with ``retry_after`` set holds back all other requests.
+        MUST yield the time (the event loop's clock) from which on the request may be sent. MUST serve ``urgent``
+        requests first: they settle claims, and must not wait behind new work. If a ``SourceError`` with ``retry_after``
+        leaves the block, it MUST delay all other requests as well.
         """
         ...
 
     async def consume_bytes(self, count: int) -> None:
-        """Account for bytes downloaded; waits if there is a limit on bytes per second."""
+        """Account for downloaded bytes. MUST wait if they exceed the limit on bytes per second."""
         ...
 
 
 class Journal(Protocol):
-    """What must outlive the process: open claims, and tasks that are held back.
+    """The state that outlives the process: open claims, and tasks on hold.
 
-    For each task there is at most one record of each kind; a newer one replaces it. MUST hold neither
-    content nor tokens. Every verb but ``note`` and ``forget`` raises ``JournalError``.
+    MUST keep at most one record of each type per task; a new record replaces the old one. MUST NOT contain document
+    content or tokens. Every method but ``put`` and ``delete`` raises ``JournalError``.
     """
 
     async def load(self) -> Sequence[ClaimRecord | HoldRecord]:
-        """Return all records. Called once, before all else; MUST refuse a second process until ``close``."""
+        """Return all records. Called once, before any other method.
+
+        MUST raise ``JournalLocked`` if another process uses the journal, and lock it until ``close``.
+        """
         ...
 
     async def write(self, *records: ClaimRecord | HoldRecord) -> None:
-        """Keep records. MUST be durable when it returns, with all that was noted and forgotten before.
+        """Store records durably, together with all earlier ``put`` and ``delete`` calls.
 
-        A caller that is cancelled meanwhile MUST NOT stop what others wait for.
+        The cancellation of one caller MUST NOT interrupt a write that other callers wait for.
         """
         ...
 
     def put(self, record: ClaimRecord | HoldRecord) -> None:
-        """Keep a record some time soon; a crash MAY lose it."""
+        """Store a record with the next write. A crash MAY lose it."""
         ...
 
     def delete(self, kind: type[ClaimRecord] | type[HoldRecord], task_id: str) -> None:
-        """Drop a task's record, if there is one, some time soon; a crash MAY bring it back."""
+        """Delete the task's record of a type, if there is one, with the next write. A crash MAY restore it."""
         ...
 
     async def flush(self) -> None:
-        """Make durable what was noted and forgotten."""
+        """Make all ``put`` and ``delete`` calls durable."""
         ...
 
     async def pop_released(self) -> Sequence[str]:
-        """Ids of the tasks whose hold an operator has lifted since this was last asked."""
+        """Return, once, the ids of the tasks whose hold an operator has ended since the last call."""
         ...
