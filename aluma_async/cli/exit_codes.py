@@ -1,4 +1,4 @@
-"""Exit codes, and how an error is told: what is wrong and where, then what to do. No traceback."""
+"""Exit codes, and an error in one or two lines: what is wrong and where, then what to do. No traceback."""
 
 from collections.abc import Iterator
 
@@ -30,25 +30,25 @@ _CODES: tuple[tuple[type[AlumaAsyncError], int], ...] = (
     (SourceError, UNAVAILABLE),
     (DestinationError, UNAVAILABLE),
 )
-
+"""The first matching class decides."""
 
 _HINTS: tuple[tuple[type[AlumaAsyncError], str], ...] = (
-    (ConfigError, "'aluma-async config show' tells what is in effect, and where it came from."),
-    (RateLimited, "Fewer requests: --max-per-second, or fewer workers."),
-    (SourceError, "It may pass, so try again; 'aluma-async check' tries everything on the way."),
-    (DestinationError, "'aluma-async check' tries every destination."),
-    (JournalError, "'aluma-async check' tries the state folder; --state names another."),
+    (ConfigError, "Run 'aluma-async config show' to see each value in effect and its origin."),
+    (RateLimited, "Set a lower --max-per-second or fewer --workers."),
+    (SourceError, "Try again later, or run 'aluma-async check' to find the cause."),
+    (DestinationError, "Run 'aluma-async check' to check each destination."),
+    (JournalError, "Run 'aluma-async check' to check the state folder, or choose another one with --state."),
 )
-"""For errors that bring none of their own."""
+"""Hints for errors without a hint of their own; the first matching class decides."""
 
 
 def exit_code(error: AlumaAsyncError) -> int:
-    """Choose the exit code for an error that ends a run before it has begun."""
+    """Return the exit code for an error that ends a run before it has started."""
     return next((code for kind, code in _CODES if isinstance(error, kind)), INCOMPLETE)
 
 
 def error_lines(error: AlumaAsyncError) -> Iterator[str]:
-    """Tell an error in one or two lines."""
+    """Yield the message of an error, then its hint, if any."""
     yield sanitize(str(error))
     if hint := error.hint or next((hint for kind, hint in _HINTS if isinstance(error, kind)), ""):
         yield sanitize(hint)

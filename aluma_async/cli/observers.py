@@ -1,4 +1,4 @@
-"""What listens to a run besides its report: metrics and health over HTTP, the service manager, notifications."""
+"""``Observers``: everything that receives the events of a run: console, metrics, health, systemd, notifications."""
 
 import asyncio
 import os
@@ -19,43 +19,43 @@ from aluma_async.service.health import HealthMonitor
 from aluma_async.service.sd_notify import SystemdNotifier, notify_socket, watchdog_seconds
 
 _PROBE_SECONDS = 30.0
-"""An idle destination is tried this often."""
-_HELD_BYTES = 2 * 1024 * 1024
-"""What a worker may have in hand of a download."""
+"""Interval of the probes of an idle destination."""
+_UNREPORTED_BYTES = 2 * 1024 * 1024
+"""Bytes of a download that a worker may have read, but not yet reported."""
 
 
 class Observers:
-    """Those that the config and the environment want; each only hears events, and none knows another."""
+    """The observers that the config and the environment ask for. Each sees all events; none knows another."""
 
     def __init__(self, config: Config, console: Console) -> None:
         self._config = config
         self._console = console
         self._listeners: list[OnEvent] = [console.on_event]
         self.background_tasks: list[Callable[[], Coroutine[Any, Any, None]]] = [console.watch]
-        """What runs as long as the exporter does."""
+        """Coroutines that run as long as the exporter."""
         self.systemd: SystemdNotifier | None = None
         self._health: HealthMonitor | None = None
 
     def on_event(self, event: Event) -> None:
-        """Tell everybody. Raises what the first one raises that breaks, after all were told."""
-        broken: Exception | None = None
+        """Pass an event to every listener, then raise the first exception of a listener."""
+        failure: Exception | None = None
         for listener in self._listeners:
             try:
                 listener(event)
-            except Exception as error:  # noqa: BLE001 - one that breaks must not keep others from hearing
-                broken = broken or error
-        if broken:
-            raise broken
+            except Exception as error:  # noqa: BLE001 - one failing listener must not cut off the others
+                failure = failure or error
+        if failure:
+            raise failure
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Begin what is wanted. Raises ``ConfigError``."""
+        """Start the configured observers. Raises ``ConfigError``."""
         service = self._config.service
         send = notify_socket(os.environ)
         async with AsyncExitStack() as stack:
             if service.listen_address or send:
                 health = HealthMonitor(
-                    asyncio.get_running_loop().time,  # anyio's takes three times as long, for each event
+                    asyncio.get_running_loop().time,  # a third of the cost of anyio.current_time, and called per event
                     poll_seconds=self._config.exporter.poll_wait_max_seconds,
                     stuck_after_seconds=service.stuck_after_seconds + self._max_report_delay(),
                 )
@@ -72,26 +72,27 @@ class Observers:
             yield
 
     def probe_while_idle(self, destination: Destination) -> None:
-        """Try now and then whether a destination takes work, when no work shows it; readiness tells."""
+        """Probe a destination at intervals while no task is exported, so that ``/readyz`` stays current."""
         if self._health and self._config.service.listen_address:
             self.background_tasks.append(partial(_probe, destination, self._health))
 
     def _max_report_delay(self) -> float:
-        """Seconds for which a limit on bytes may hold up what each worker has just read."""
+        """Return for how many seconds the byte rate limit may delay the report of bytes that were read."""
         rate = self._config.limits.max_bytes_per_second
-        return self._config.exporter.workers * _HELD_BYTES / rate if rate else 0.0
+        return self._config.exporter.workers * _UNREPORTED_BYTES / rate if rate else 0.0
 
     def _add_systemd(self, send: Callable[[str], bool], health: HealthMonitor) -> None:
         def on_stuck(reason: str) -> None:
-            self._console.log.write("error", "Stuck", f"the watchdog is not fed any more: {reason}")
+            self._console.log.write("error", "Stuck", f"watchdog notifications stopped: {reason}")
 
         self.systemd = SystemdNotifier(send, health, watchdog=watchdog_seconds(os.environ), on_stuck=on_stuck)
         self._listeners.append(self.systemd)
         self.background_tasks.append(self.systemd.run)
 
     async def _notify(self, service: ServiceConfig, stack: AsyncExitStack) -> None:
+        # Imported here, because a run without notifications need not pay for the memory.
         from aluma_async.service.notification_channels import command_channel, open_webhook_channel
-        from aluma_async.service.notifications import Channel, Notifier  # costs memory, so only where it is wanted
+        from aluma_async.service.notifications import Channel, Notifier
 
         channels: list[Channel] = []
         if service.notify_command:
@@ -108,11 +109,12 @@ class Observers:
         self.background_tasks.append(notifier.run)
 
     async def _serve(self, host: str, port: int, health: HealthMonitor, stack: AsyncExitStack) -> None:
-        from aluma_async.service.http import serve  # costs memory, so only where it is wanted
+        # Imported here, because a run without --listen need not pay for the memory.
+        from aluma_async.service.http import serve
         from aluma_async.service.metrics import Metrics
 
-        most = self._config.max_at_once
-        metrics = Metrics(limit=AdaptiveLimit(most).value if self._config.limits.adaptive else most)
+        maximum = self._config.max_at_once
+        metrics = Metrics(limit=AdaptiveLimit(maximum).value if self._config.limits.adaptive else maximum)
         self._listeners.append(metrics)
         url = await stack.enter_async_context(serve(host, port, metrics, health))
         if self._config.service.log_level in ("debug", "info"):
@@ -123,16 +125,16 @@ async def _probe(destination: Destination, health: HealthMonitor) -> None:
     while True:
         await anyio.sleep(_PROBE_SECONDS)
         if health.listed and health.idle_seconds >= _PROBE_SECONDS:
-            error: AlumaAsyncError | None = None
+            probe_error: AlumaAsyncError | None = None
             try:
                 await destination.probe()
-            except AlumaAsyncError as why:
-                error = why
-            health.record_probe(error)
+            except AlumaAsyncError as error:
+                probe_error = error
+            health.record_probe(probe_error)
 
 
 def open_tracer() -> OnEvent | None:
-    """Make spans, if OpenTelemetry is installed and somebody has set it up."""
+    """Return a listener that creates spans, or None unless OpenTelemetry is installed and configured."""
     try:
         from aluma_async.service.tracing import Tracing, is_set_up
     except ModuleNotFoundError:

@@ -1,4 +1,4 @@
-"""``Reload``: reads the configuration again while a run goes on, and lets it take over what can be."""
+"""``Reload``: reads the configuration again during a run and applies the settings that can change."""
 
 from collections.abc import Callable
 
@@ -11,35 +11,47 @@ from aluma_async.wiring import ReloadableExporter
 
 
 class Reload:
-    """A call reads with ``load``; what cannot be used is told, and the old configuration stays."""
+    """Handler of SIGHUP. If the new configuration is invalid, it is reported and the old one stays in effect.
+
+    Args:
+        load: reads the configuration.
+        exporter: the running exporter.
+        console: receives the log lines and the new log level.
+        systemd: informed about the start and the end of a reload, if the run is a systemd service.
+    """
 
     def __init__(
-        self, load: Callable[[], Config], run: ReloadableExporter, console: Console, systemd: SystemdNotifier | None
+        self,
+        load: Callable[[], Config],
+        exporter: ReloadableExporter,
+        console: Console,
+        systemd: SystemdNotifier | None,
     ) -> None:
         self._load = load
-        self._run = run
+        self._exporter = exporter
         self._console = console
         self._systemd = systemd
 
     def __call__(self) -> None:
-        """Reload, without waiting for anything: a file is read, and numbers change."""
+        """Reload synchronously: read one file and change settings in memory."""
         if self._systemd:
             self._systemd.reloading()
+        log = self._console.log
         try:
             config = self._load()
             config.routing()
         except AlumaAsyncError as error:
             reason = " ".join(error_lines(error))
-            self._console.log.write("error", "ReloadFailed", f"the old configuration stays: {reason}")
+            log.write("error", "ReloadFailed", f"configuration not reloaded: {reason}")
         else:
-            left = self._run.reload(config)
-            self._console.log.set_level(config.service.log_level)
+            restart_keys = self._exporter.reload(config)
+            log.set_level(config.service.log_level)
             for warning in config.warnings():
-                self._console.log.write("warning", "ConfigWarning", warning)
-            if left:
-                text = f"takes a new start: {', '.join(left)}; all else holds now"
-                self._console.log.write("warning", "ReloadIncomplete", text)
-            self._console.log.write("info", "Reloaded", f"the configuration was read again: {_reload_summary(config)}")
+                log.write("warning", "ConfigWarning", warning)
+            if restart_keys:
+                text = f"restart required for: {', '.join(restart_keys)}; all other settings are in effect"
+                log.write("warning", "ReloadIncomplete", text)
+            log.write("info", "Reloaded", f"configuration reloaded: {_reload_summary(config)}")
         if self._systemd:
             self._systemd.reloaded()
 

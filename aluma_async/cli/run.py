@@ -1,4 +1,4 @@
-"""A run: an exporter, what is shown of it, and the signals that end it."""
+"""``run``: runs an exporter with its console output, its observers and its signal handlers."""
 
 import gc
 import os
@@ -32,9 +32,15 @@ async def run(
     summary: bool = True,
     load: Callable[[], Config] | None = None,
 ) -> int:
-    """Export as the config says; return the exit code. Raises ``AlumaAsyncError`` if it cannot begin.
+    """Export as configured and return the exit code. Raises ``AlumaAsyncError`` if the run cannot start.
 
-    ``load`` reads the config again when SIGHUP asks for it.
+    Args:
+        config: the configuration.
+        credentials: client id and secret.
+        once: end when all pending tasks are exported, instead of at a signal.
+        progress: show progress; None: depends on the terminal and the log level.
+        summary: print a summary at the end.
+        load: reads the configuration again at SIGHUP.
     """
     terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     mode = choose_mode(config.service, progress=progress, terminal=terminal)
@@ -42,47 +48,51 @@ async def run(
     for warning in config.warnings():
         console.log.write("warning", "ConfigWarning", warning)
     observers = Observers(config, console)
-    async with observers.open(), open_reloadable_exporter(config, credentials, on_event=observers.on_event) as opened:
-        exporter = opened.exporter
+    async with (
+        observers.open(),
+        open_reloadable_exporter(config, credentials, on_event=observers.on_event) as reloadable,
+    ):
+        exporter = reloadable.exporter
         observers.probe_while_idle(exporter.destination)
-        gc.freeze()  # what is there by now stays: no collection need look at it again
+        gc.freeze()  # these objects live until the end, so the garbage collector need not visit them again
         stopped = anyio.Event()
 
         def drain() -> None:
             stopped.set()
             exporter.stop()
-            in_hand = pluralize(len(console.stats.active), "task")
-            console.print_message("warning", "Draining", f"draining: {in_hand} in hand, again to stop now")
+            tasks = pluralize(len(console.stats.active), "task")
+            text = f"draining: {tasks} in progress; send the signal again to stop now"
+            console.print_message("warning", "Draining", text)
 
         def exit_immediately() -> NoReturn:
             console.restore_terminal()
-            exit_now()  # the next run sweeps what was staged
+            exit_now()  # the next run removes the staged files
 
-        reload = Reload(load or (lambda: config), opened, console, observers.systemd)
+        reload = Reload(load or (lambda: config), reloadable, console, observers.systemd)
         with handle_stop_signals(drain, exit_immediately), handle_sighup(reload):
             try:
-                done = await _run_with_observers(exporter, observers.background_tasks, once=once)
+                result = await _run_with_observers(exporter, observers.background_tasks, once=once)
             except AlumaAsyncError as error:
                 if isinstance(error, AuthenticationFailed) or not console.stats.listed:
                     raise
                 console.print_message("error", "RunFailed", "\n".join(error_lines(error)))
                 return INCOMPLETE
     if summary:
-        console.finish(done, ", ".join(target.description for target in config.destinations.values()))
-    return OK if stopped.is_set() or not once or done.everything_exported else INCOMPLETE
+        console.finish(result, ", ".join(target.description for target in config.destinations.values()))
+    return OK if stopped.is_set() or not once or result.everything_exported else INCOMPLETE
 
 
 async def _run_with_observers(
     exporter: Exporter, background_tasks: Sequence[Callable[[], Coroutine[Any, Any, None]]], *, once: bool
 ) -> Summary:
-    """Run, and beside it what shows how it goes."""
+    """Run the exporter together with the background tasks, and cancel these at its end."""
     async with anyio.create_task_group() as group:
-        for watch in background_tasks:
-            group.start_soon(watch)
+        for background_task in background_tasks:
+            group.start_soon(background_task)
         outcome: Summary | AlumaAsyncError
         try:
             outcome = await (exporter.run_until_drained() if once else exporter.run())
-        except AlumaAsyncError as error:  # raised below, outside of the group that would wrap it
+        except AlumaAsyncError as error:  # raised below, because the task group would wrap it in an ExceptionGroup
             outcome = error
         group.cancel_scope.cancel()
     if isinstance(outcome, AlumaAsyncError):

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first one asks to end, the second one ends the process."""
+"""Signal handlers: the first SIGINT or SIGTERM drains the run, the second one ends the process. SIGHUP reloads."""
 
 import asyncio
 import os
@@ -11,18 +11,21 @@ from typing import NoReturn
 
 from aluma_async.cli.exit_codes import INTERRUPTED
 
-_NAMES = ("SIGINT", "SIGTERM", "SIGBREAK")  # the last is Windows' Ctrl-Break
+_NAMES = ("SIGINT", "SIGTERM", "SIGBREAK")  # SIGBREAK is Ctrl-Break on Windows
 
 
 def exit_now() -> NoReturn:
-    """End the process without waiting for anything, not even a thread."""
+    """End the process without waiting for anything, not even for a thread."""
     sys.stderr.flush()
     os._exit(INTERRUPTED)
 
 
 @contextmanager
 def handle_sighup(reload: Callable[[], None]) -> Iterator[None]:
-    """Within the block, call ``reload`` at each SIGHUP; but where a terminal is, it is the terminal's end."""
+    """Within the block, call ``reload`` at each SIGHUP.
+
+    On a terminal, SIGHUP means that the window was closed, so there it still ends the process.
+    """
     number = getattr(signal, "SIGHUP", None)
     if number is None or sys.stderr.isatty():
         yield
@@ -37,26 +40,26 @@ def handle_sighup(reload: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def handle_stop_signals(on_first: Callable[[], None], on_second: Callable[[], None] = exit_now) -> Iterator[None]:
-    """Within the block, call ``first`` at the first signal and ``then`` at the next, in the running loop."""
+    """Within the block, call ``on_first`` at the first stop signal and ``on_second`` at each further one."""
     loop = asyncio.get_running_loop()
     calls = chain([on_first], repeat(on_second))
 
-    def received() -> None:
+    def on_signal() -> None:
         next(calls)()
 
-    def interrupted(*_: object) -> None:
-        loop.call_soon_threadsafe(received)
+    def on_signal_in_thread(*_: object) -> None:
+        loop.call_soon_threadsafe(on_signal)
 
-    before = {number: signal.getsignal(number) for name in _NAMES if (number := getattr(signal, name, None))}
-    for number in before:
+    previous = {number: signal.getsignal(number) for name in _NAMES if (number := getattr(signal, name, None))}
+    for number in previous:
         try:
-            loop.add_signal_handler(number, received)
+            loop.add_signal_handler(number, on_signal)
         except NotImplementedError:  # Windows
-            signal.signal(number, interrupted)
+            signal.signal(number, on_signal_in_thread)
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             with suppress(NotImplementedError):
                 loop.remove_signal_handler(number)
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""``simulate``: serve the simulated Aluma on a port until a signal, then tell what it has seen."""
+"""``simulate``: serves the simulated Aluma on a port until a signal, then prints its state."""
 
 import os
 from contextlib import AsyncExitStack
@@ -11,7 +11,7 @@ from aluma_async.cli.exit_codes import OK
 from aluma_async.cli.signals import handle_stop_signals
 from aluma_async.config.schema import suggest
 
-# The simulated Aluma brings aiohttp, which takes its time, and --help does not need it.
+# The simulated Aluma imports aiohttp, which takes long, and --help does not need it.
 if TYPE_CHECKING:
     from aluma_async.testing import FaultPlan, SimulatedAluma
 
@@ -21,31 +21,92 @@ FRAMINGS = ("length", "chunked", "unframed")
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any that is free.")
-@click.option("--tasks", type=click.IntRange(0), default=100, show_default=True, help="Tasks that wait for export.")
-@click.option("--seed", type=int, default=0, show_default=True, help="The same seed makes the same tasks and faults.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    metavar="N",
+    help="Port to listen on; 0: any free port.",
+)
+@click.option(
+    "--tasks", type=click.IntRange(0), default=100, show_default=True, metavar="N", help="Number of pending tasks."
+)
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Seed of the tasks and the faults: the same seed gives the same ones.",
+)
 @click.option("--profile", type=click.Choice(PROFILES), default="mixed", show_default=True, help="Kind of files.")
 @click.option(
-    "--fault", multiple=True, metavar="KIND=RATE", help="Let requests go wrong, say drop-after=0.01; repeatable."
+    "--fault",
+    multiple=True,
+    metavar="KIND=RATE",
+    help="Fault and its share of the requests, for example drop-after=0.01; repeatable.  [default: none]",
 )
-@click.option("--latency", "latency_seconds", type=click.FloatRange(0), default=0, help="Seconds until a reply.")
-@click.option("--max-at-once", type=click.IntRange(0), default=0, help="429 to more requests at once.")
-@click.option("--max-listed", type=click.IntRange(0), default=0, help="Longest listing.")
-@click.option("--malformed-row", is_flag=True, help="Let listings hold a row that cannot be read.")
-@click.option("--claim-timeout", "claim_timeout_seconds", type=float, default=1800, show_default=True, help="Seconds.")
-@click.option("--token-lifetime", "token_seconds", type=float, default=86400, show_default=True, help="Seconds.")
-@click.option("--framing", type=click.Choice(FRAMINGS), default="length", show_default=True, help="How files end.")
+@click.option(
+    "--latency",
+    "latency_seconds",
+    type=click.FloatRange(0),
+    default=0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Delay of each response.",
+)
+@click.option(
+    "--max-at-once",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Maximum number of requests in flight; further ones are refused with status 429.  [default: no limit]",
+)
+@click.option(
+    "--max-listed",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Maximum number of tasks in a listing.  [default: no limit]",
+)
+@click.option("--malformed-row", is_flag=True, help="One unreadable row in each listing.")
+@click.option(
+    "--claim-timeout",
+    "claim_timeout_seconds",
+    type=float,
+    default=1800,
+    show_default=True,
+    metavar="SECONDS",
+    help="Lease of a claim.",
+)
+@click.option(
+    "--token-lifetime",
+    "token_seconds",
+    type=float,
+    default=86400,
+    show_default=True,
+    metavar="SECONDS",
+    help="Lifetime of an access token.",
+)
+@click.option(
+    "--framing", type=click.Choice(FRAMINGS), default="length", show_default=True, help="Framing of file responses."
+)
 def simulate(
     host: str, port: int, tasks: int, seed: int, profile: Any, fault: tuple[str, ...], **behaviour: Any
 ) -> int:
-    """Serve a simulated Aluma, with faults to choose."""
+    """Serve a simulated Aluma.
+
+    Prints the address, a client id and a client secret, and runs until a signal. Then it prints the state of the tasks
+    and the number of requests.
+    """
     from aluma_async.testing import Behaviour, SimulatedAluma
 
     faults = _fault_plan(fault, seed)
 
     async def run() -> None:
-        known = Behaviour(**behaviour)
-        aluma = SimulatedAluma(tasks, seed=seed, profile=profile, behaviour=known, now=anyio.current_time)
+        settings = Behaviour(**behaviour)
+        aluma = SimulatedAluma(tasks, seed=seed, profile=profile, behaviour=settings, now=anyio.current_time)
         await _serve(aluma, faults, host, port)
 
     anyio.run(run)
@@ -55,15 +116,15 @@ def simulate(
 async def _serve(aluma: "SimulatedAluma", faults: "FaultPlan", host: str, port: int) -> None:
     from aluma_async.testing import serve
 
-    ended = anyio.Event()
+    stopped = anyio.Event()
     async with AsyncExitStack() as stack:
-        stack.enter_context(handle_stop_signals(ended.set))
+        stack.enter_context(handle_stop_signals(stopped.set))
         try:
             base_url = await stack.enter_async_context(serve(aluma, faults, host=host, port=port))
         except OSError as error:
             raise click.BadParameter(f"{host}:{port}: {error.strerror}", param_hint="--host, --port") from None
         click.echo(_banner(aluma, base_url))
-        await ended.wait()
+        await stopped.wait()
     click.echo(_state_summary(aluma))
 
 
@@ -75,11 +136,11 @@ def _fault_plan(given: tuple[str, ...], seed: int) -> "FaultPlan":
     for text in given:
         kind, _, rate = text.partition("=")
         if kind not in kinds:
-            raise click.BadParameter(f"there is no fault {kind!r}. {suggest(kind, kinds)}", param_hint="--fault")
+            raise click.BadParameter(f"{kind!r} is not a fault. {suggest(kind, kinds)}", param_hint="--fault")
         try:
             rates[kinds[kind]] = float(rate)
         except ValueError:
-            raise click.BadParameter(f"{text!r} is not like {kind}=0.01", param_hint="--fault") from None
+            raise click.BadParameter(f"{text!r} does not have the form {kind}=0.01", param_hint="--fault") from None
     return FaultPlan(rates, seed=seed)
 
 
@@ -88,18 +149,18 @@ def _banner(aluma: "SimulatedAluma", base_url: str) -> str:
     variables = (("ALUMA_CLIENT_ID", aluma.client_id), ("ALUMA_CLIENT_SECRET", aluma.client_secret))
     return "\n".join(
         [
-            f"Simulated Aluma at {base_url} (what it sees: {base_url}/simulated)",
+            f"Simulated Aluma at {base_url} (its state: {base_url}/simulated)",
             f"client id      {aluma.client_id}",
             f"client secret  {aluma.client_secret}",
             "In another shell:",
             f"  {'; '.join(assign.format(*variable) for variable in variables)}",
             f"  aluma-async --once -o out --base-url {base_url}",
-            "Ctrl-C ends it.",
+            "Ctrl-C stops it.",
         ]
     )
 
 
 def _state_summary(aluma: "SimulatedAluma") -> str:
     parts = (("Tasks", aluma.count_by_state()), ("Requests", aluma.counts))
-    lines = [f"{title}: {', '.join(f'{count:,} {what}' for what, count in counts.items())}" for title, counts in parts]
-    return "\n".join([*lines, f"At once: {aluma.in_flight_peak} at most"])
+    lines = [f"{title}: {', '.join(f'{count:,} {name}' for name, count in counts.items())}" for title, counts in parts]
+    return "\n".join([*lines, f"Requests in flight: {aluma.in_flight_peak} at most"])
