@@ -1,6 +1,7 @@
-"""``check``: try the configuration in three layers, a verdict a line, and claim nothing.
+"""``check``: checks the configuration in three layers, one line per result, and claims nothing.
 
-Config (what was written), wiring (whether it fits together), environment (whether the world is as it says).
+Config: the fields of the file. Wiring: whether routes, destinations and certificates fit together. Environment: whether
+the state folder, the credentials, Aluma and each destination can be used.
 """
 
 import os
@@ -15,8 +16,8 @@ import anyio.to_thread
 import click
 
 from aluma_async.cli.exit_codes import OK, error_lines, exit_code
-from aluma_async.cli.options import load_config, merge_options, shared_options, state_option
-from aluma_async.cli.pages import pages
+from aluma_async.cli.list_tasks import pages
+from aluma_async.cli.options import API, add_options, load_config, merge_options
 from aluma_async.config import Config, Credentials
 from aluma_async.config.paths import find_config_file
 from aluma_async.exceptions import AlumaAsyncError, JournalError
@@ -25,14 +26,13 @@ from aluma_async.policy.routing import Routing
 
 
 @click.command()
-@click.option("--config-only", is_flag=True, help="Config and wiring only: connect to nothing and write nothing.")
-@state_option
-@shared_options
+@click.option("--config-only", is_flag=True, help="Config and wiring only, without connecting or writing anything.")
+@add_options(*API, "output", "project", "state", "traceback")
 @click.pass_obj
 def check(outer: dict[str, Any], /, *, config_only: bool, **inner: Any) -> int:
-    """Try config, wiring and environment: a verdict for each.
+    """Check configuration, wiring and environment.
 
-    Claims nothing. The exit code is that of the first failure.
+    Prints one line per result and claims nothing. The exit code is that of the first failure.
     """
     return anyio.run(_check, merge_options(outer, inner), config_only)
 
@@ -64,7 +64,7 @@ async def _check_wiring(config: Config, codes: list[int]) -> None:
             async with open_destinations({name: destination}, config.state_folder()):
                 pass
     with _step("wiring: connection to Aluma", codes):
-        async with open_client(config, Credentials("", "")):  # sends nothing yet
+        async with open_client(config, Credentials("", "")):  # reads the certificates, sends nothing
             pass
 
 
@@ -73,7 +73,7 @@ async def _check_environment(config: Config, codes: list[int]) -> None:
 
     state = config.state_folder()
     with _step(f"environment: state folder {state}", codes):
-        await anyio.to_thread.run_sync(_try_state, state)
+        await anyio.to_thread.run_sync(_check_state_folder, state)
     credentials = None
     with _step("environment: credentials found", codes):
         credentials = config.credentials()
@@ -88,47 +88,46 @@ async def _check_environment(config: Config, codes: list[int]) -> None:
                     await opened[name].probe()
                 if warning := getattr(opened[name], "warning", ""):
                     click.echo(f"warn  environment: {name}: {warning}")
-        except AlumaAsyncError:  # cannot even be opened, as was said of the wiring
+        except AlumaAsyncError:  # it cannot be opened, which the wiring layer has reported
             continue
 
 
-def _try_state(folder: Path) -> None:
+def _check_state_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise JournalError(
-            f"cannot be written: {error.strerror}", hint="May this user write there? --state names another folder."
-        ) from None
+        hint = "Give this user write access, or choose another folder with --state."
+        raise JournalError(f"not writable: {error.strerror}", hint=hint) from None
     sqlite.read_records(folder)
 
 
 def _config_source(options: dict[str, Any]) -> str:
-
-    named = options.get("config") or find_config_file(os.environ)
-    return str(named) if named else "no file, so the defaults"
+    path = options.get("config") or find_config_file(os.environ)
+    return str(path) if path else "no file, defaults only"
 
 
 def _ignored_settings(config: Config) -> Iterator[str]:
-    """Say what somebody may count on that does nothing."""
+    """Yield a warning for each proxy variable of the environment, because the exporter does not use these."""
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
         if os.environ.get(name) and not config.aluma.proxy:
-            yield f"{name} is set and not used for Aluma: name a proxy with proxy under [aluma]"
+            yield f"{name} is set, but not used for Aluma; set proxy under [aluma] to use a proxy"
 
 
 def _route_lines(routing: Routing) -> Iterator[str]:
-    """Tell in words which files go where; nothing if all go to one place."""
+    """Describe each route; nothing if all files go to one destination."""
     for route in routing.routes:
-        wanted = {name: getattr(route, name) for name in ("project", "folder", "filename", "source")}
-        fits = ", ".join(f"{name} {value!r}" for name, value in wanted.items() if value) or "all"
-        yield f"{fits} -> {', '.join(route.to)}"
+        conditions = {name: getattr(route, name) for name in ("project", "folder", "filename", "source")}
+        files = ", ".join(f"{name} {value!r}" for name, value in conditions.items() if value) or "all"
+        yield f"{files} -> {', '.join(route.to)}"
     if routing.routes:
         yield f"all others -> {routing.default or 'nowhere: their tasks are not exported'}"
 
 
 @contextmanager
 def _step(label: str, codes: list[int]) -> Iterator[None]:
+    """Print the result of the block, and add the exit code of its error to ``codes``."""
     try:
         yield
     except AlumaAsyncError as error:

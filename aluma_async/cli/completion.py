@@ -1,4 +1,4 @@
-"""``completion``: print what makes a shell complete our commands and options; click has none for PowerShell."""
+"""``completion``: prints the script with which a shell completes commands and options; adds PowerShell to click."""
 
 import os
 from typing import ClassVar
@@ -34,40 +34,50 @@ Register-ArgumentCompleter -Native -CommandName %(prog_name)s -ScriptBlock {
 
 
 class PowerShellComplete(ShellComplete):
-    """The script asks with the line so far and the word at its end; a proposal a line comes back, a tab before help."""
+    """Completion for PowerShell.
+
+    The script passes the line so far and the incomplete word. The answer has one proposal per line: the value, a tab,
+    and its help.
+    """
 
     name = "powershell"
     source_template: ClassVar[str] = _POWERSHELL
 
     def get_completion_args(self) -> tuple[list[str], str]:
-        """Take the words before the one that is being typed, and that one."""
+        """Return the complete words, and the incomplete one."""
         words = split_arg_string(os.environ["COMP_WORDS"])
         incomplete = os.environ["COMP_INCOMPLETE"]
         return words[1:-1] if incomplete and words[-1:] == [incomplete] else words[1:], incomplete
 
     def format_completion(self, item: CompletionItem) -> str:
-        """Make a line of a proposal."""
+        """Format a proposal as a line."""
         return f"{item.value}\t{' '.join(item.help.split())}" if item.help else str(item.value)
 
 
 add_completion_class(PowerShellComplete)
 
 
-@click.command()
+_EXAMPLES = """\b
+bash:
+  aluma-async completion bash \\
+    > ~/.local/share/bash-completion/completions/aluma-async
+zsh:
+  aluma-async completion zsh > "${fpath[1]}/_aluma-async"
+fish:
+  aluma-async completion fish > ~/.config/fish/completions/aluma-async.fish
+powershell:
+  aluma-async completion powershell >> $PROFILE
+"""
+
+
+@click.command(epilog=_EXAMPLES)
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> int:
-    r"""Print what makes a shell complete this program.
-
-    \b
-    bash:       aluma-async completion bash > ~/.local/share/bash-completion/completions/aluma-async
-    zsh:        aluma-async completion zsh > "${fpath[1]}/_aluma-async"
-    fish:       aluma-async completion fish > ~/.config/fish/completions/aluma-async.fish
-    powershell: aluma-async completion powershell >> $PROFILE
-    """
-    kind = get_completion_class(shell)
-    assert kind  # noqa: S101 - of those to choose from
+    """Print a shell completion script."""
+    shell_class = get_completion_class(shell)
+    assert shell_class  # noqa: S101 - SHELLS contains only known shells
     command = context.find_root().command
-    # Without click's look at the version of the shell: it may be another than that of whoever prints this.
-    click.echo(ShellComplete.source(kind(command, {}, PROGRAM, VARIABLE)))
+    # The base class's method skips click's version check: the script may be for the shell of another machine.
+    click.echo(ShellComplete.source(shell_class(command, {}, PROGRAM, VARIABLE)))
     return OK

@@ -1,4 +1,4 @@
-"""``config show``: the configuration as it is in effect, where each value came from, and no secret."""
+"""``config show``: prints each value in effect and its origin, without secrets."""
 
 import os
 import tomllib
@@ -12,7 +12,8 @@ import msgspec
 from msgspec import Struct, structs
 
 from aluma_async.cli.exit_codes import OK
-from aluma_async.cli.options import merge_options, option_origins, overrides_of, run_options, shared_options
+from aluma_async.cli.options import SETTINGS, add_options, merge_options, option_origins, overrides_of
+from aluma_async.cli.output import print_json
 from aluma_async.config import Config
 from aluma_async.config.config import read_config_file
 from aluma_async.config.destinations import PluginConfig
@@ -23,38 +24,38 @@ _DEFAULT = "default"
 
 
 class ConfigValue(Struct, frozen=True):
-    """One value: the table it is in, and where it came from."""
+    """A value in effect."""
 
     table: str
+    """The section; in JSON output this key is called ``table``."""
     key: str
     value: object
     origin: str
+    """The option, environment variable or file that set it, or "default"."""
 
 
 @click.group("config")
 def config_group() -> None:
-    """Look at the configuration."""
+    """Show the configuration."""
 
 
 @config_group.command("show")
-@click.option("--json", "as_json", is_flag=True, help="A JSON object.")
-@run_options
-@shared_options
+@click.option("--json", "as_json", is_flag=True, help="JSON output: an object.")
+@add_options(*SETTINGS)
 @click.pass_context
 def show(context: click.Context, /, *, as_json: bool, **inner: Any) -> int:
-    """Show each value that is in effect, and where it came from; secrets are hidden.
+    """Show each value in effect and its origin.
 
-    What is printed is a config file.
+    The output is a valid configuration file. Secrets are hidden.
     """
     options = merge_options(context.obj, inner)
     text, file = read_config_file(options.get("config"))
     config = Config.from_toml(text, file, overrides_of(options))
-    entries = list(_entries(config, tomllib.loads(text), file, option_origins(context)))
+    values = list(_config_values(config, tomllib.loads(text), file, option_origins(context)))
     if as_json:
-        found = [{**structs.asdict(entry), "value": _plain(entry.value)} for entry in entries]
-        click.echo(msgspec.json.format(msgspec.json.encode({"file": file, "values": found})).decode())
+        print_json({"file": file, "values": [{**structs.asdict(one), "value": _plain(one.value)} for one in values]})
         return OK
-    for table, group in groupby(entries, lambda entry: entry.table):
+    for table, group in groupby(values, lambda value: value.table):
         click.echo("[[routes]]" if table.startswith("routes ") else f"[{table}]")
         for _, key, value, origin in map(structs.astuple, group):
             unset = value is None or value == REDACTED
@@ -64,54 +65,54 @@ def show(context: click.Context, /, *, as_json: bool, **inner: Any) -> int:
     return OK
 
 
-def _entries(
-    config: Config, raw: Mapping[str, Any], file: str, said: Mapping[tuple[str, str], str]
+def _config_values(
+    config: Config, raw: Mapping[str, Any], file: str, origins: Mapping[tuple[str, str], str]
 ) -> Iterator[ConfigValue]:
-    for name, table in ((field.name, getattr(config, field.name)) for field in structs.fields(config)):
+    for name, section in ((field.name, getattr(config, field.name)) for field in structs.fields(config)):
         if name == "destinations":
-            for to, destination in table.items():
-                yield from _destination(to, destination, raw, file, said.get((name, "")))
+            for destination_name, destination in section.items():
+                yield from _destination(destination_name, destination, raw, file, origins.get((name, "")))
         elif name == "routes":
-            for number, route in enumerate(table):
-                yield from _table(f"routes {number + 1}", route, raw["routes"][number], file, {})
+            for number, route in enumerate(section):
+                yield from _section(f"routes {number + 1}", route, raw["routes"][number], file, {})
         else:
-            given = {key: origin for (where, key), origin in said.items() if where == name}
-            yield from _table(name, table, raw.get(name, {}), file, given, _computed_defaults(config))
+            given = {key: origin for (table, key), origin in origins.items() if table == name}
+            yield from _section(name, section, raw.get(name, {}), file, given, _computed_defaults(config))
             if name == "aluma":
                 yield ConfigValue("aluma", "client_secret", REDACTED, _secret_origin(config, os.environ))
 
 
 def _destination(
-    name: str, destination: Struct, raw: Mapping[str, Any], file: str, said: str | None
+    name: str, destination: Struct, raw: Mapping[str, Any], file: str, output_origin: str | None
 ) -> Iterator[ConfigValue]:
-    """Tell of one destination; ``said``: what named a folder on the command line or in the environment."""
-    where = f"destinations.{name}"
-    table = {"type": "folder"} if said else raw["destinations"][name]
-    yield ConfigValue(where, "type", table["type"], said or file)
-    if isinstance(destination, PluginConfig):  # what else it takes, and with what defaults, only it knows
-        yield from (ConfigValue(where, key, redact(key, value), file) for key, value in destination.keys.items())
+    """Yield the values of a destination; ``output_origin`` names the source of ``--output``, if that is set."""
+    table = f"destinations.{name}"
+    keys = {"type": "folder"} if output_origin else raw["destinations"][name]
+    yield ConfigValue(table, "type", keys["type"], output_origin or file)
+    if isinstance(destination, PluginConfig):  # its other keys and defaults are known only to the plug-in
+        yield from (ConfigValue(table, key, redact(key, value), file) for key, value in destination.keys.items())
     else:
-        yield from _table(where, destination, table, file, {"path": said} if said else {})
+        yield from _section(table, destination, keys, file, {"path": output_origin} if output_origin else {})
 
 
-def _table(
-    where: str,
-    table: Struct,
+def _section(
+    table: str,
+    section: Struct,
     raw: Mapping[str, Any],
     file: str,
     given: Mapping[str, str],
     computed_defaults: Mapping[tuple[str, str], tuple[object, str]] = {},
 ) -> Iterator[ConfigValue]:
-    for field in structs.fields(table):
-        key, value = field.name, getattr(table, field.name)
+    for field in structs.fields(section):
+        key, value = field.name, getattr(section, field.name)
         origin = given.get(key) or (file if key in raw else _DEFAULT)
-        if not value and (where, key) in computed_defaults:
-            value, origin = computed_defaults[where, key]
-        yield ConfigValue(where, key, redact(key, value), origin)
+        if not value and (table, key) in computed_defaults:
+            value, origin = computed_defaults[table, key]
+        yield ConfigValue(table, key, redact(key, value), origin)
 
 
 def _computed_defaults(config: Config) -> Mapping[tuple[str, str], tuple[object, str]]:
-    """What stands for a value that was left open, and why."""
+    """Return value and origin of each key whose default depends on other keys or on the environment."""
     systemd = systemd_folder(os.environ, "STATE_DIRECTORY")
     environ_id = os.environ.get("ALUMA_CLIENT_ID", "").strip()
     return {
@@ -126,15 +127,15 @@ def _computed_defaults(config: Config) -> Mapping[tuple[str, str], tuple[object,
 
 
 def _secret_origin(config: Config, environ: Mapping[str, str]) -> str:
-    """Tell where the client secret would come from, without reading it."""
+    """Return where the client secret would be read from, without reading it."""
     if environ.get("ALUMA_CLIENT_SECRET", "").strip():
         return "environment ALUMA_CLIENT_SECRET"
     if config.aluma.client_secret_file:
         return "the file client_secret_file"
     folder = systemd_folder(environ, "CREDENTIALS_DIRECTORY")
     if folder and (folder / "aluma-client-secret").is_file():
-        return "systemd's credential aluma-client-secret"
-    return "nowhere"
+        return "systemd credential aluma-client-secret"
+    return "not set"
 
 
 def _plain(value: object) -> object:
@@ -143,8 +144,8 @@ def _plain(value: object) -> object:
 
 def _toml(value: object) -> str:
     if isinstance(value, Mapping):
-        inner = ", ".join(f"{_toml(str(key))} = {_toml(one)}" for key, one in value.items())
-        return f"{{ {inner} }}" if inner else "{}"
+        pairs = ", ".join(f"{_toml(str(key))} = {_toml(inner)}" for key, inner in value.items())
+        return f"{{ {pairs} }}" if pairs else "{}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"
     return msgspec.json.encode(_plain(value)).decode()

@@ -1,4 +1,4 @@
-"""The entry point: the run, its sub-commands, and what becomes of an exception."""
+"""The entry point: the run, its sub-commands, and the handling of exceptions."""
 
 import io
 import sys
@@ -20,31 +20,38 @@ from aluma_async.cli.exit_codes import INCOMPLETE, INTERRUPTED, OK, error_lines,
 from aluma_async.cli.help import show_help
 from aluma_async.cli.history import history
 from aluma_async.cli.list_tasks import list_tasks
-from aluma_async.cli.options import load_config, run_options, shared_options
+from aluma_async.cli.monitoring import monitoring
+from aluma_async.cli.options import RUN, add_options, load_config
+from aluma_async.cli.retry import retry
 from aluma_async.cli.simulate import simulate
-from aluma_async.cli.status import retry, status
-from aluma_async.cli.systemd import monitoring, print_unit
+from aluma_async.cli.status import status
+from aluma_async.cli.systemd import print_unit
 from aluma_async.exceptions import AlumaAsyncError
 from aluma_async.service.journald import with_priority
 
 _EPILOG = """\b
 'aluma-async help' lists the reference pages.
-Each option has an environment variable: --base-url has ALUMA_ASYNC_BASE_URL.
-Client id and secret are no options: set ALUMA_CLIENT_ID and ALUMA_CLIENT_SECRET,
-or client_id and client_secret_file in the config file.
-Shell completion: eval "$(aluma-async completion bash)" (or zsh, fish, powershell).
+Every option has an environment variable: ALUMA_ASYNC_BASE_URL for --base-url.
+Credentials are not options: set ALUMA_CLIENT_ID and ALUMA_CLIENT_SECRET, or
+client_id and client_secret_file in the configuration file.
+Shell completion: eval "$(aluma-async completion bash)"
+  (also for zsh, fish and powershell).
 """
 _STANDALONE = ("demo", "simulate")
+"""Commands that use no option of a run."""
 _SETTINGS = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "ALUMA_ASYNC", "max_content_width": 110}
 
 
 @click.group("aluma-async", invoke_without_command=True, context_settings=_SETTINGS, epilog=_EPILOG)
-@shared_options
-@run_options
+@add_options(*RUN)
 @click.version_option(__version__, message="%(prog)s %(version)s")
 @click.pass_context
 def cli(context: click.Context, /, **options: Any) -> int:
-    """Export finished tasks from Aluma, concurrently and without losing one. No COMMAND: run until stopped."""
+    """Export finished tasks from Aluma.
+
+    Without a COMMAND, runs until it is stopped, or with --once until all pending tasks are exported. A task is
+    completed at Aluma only after all its files are safe at the destination.
+    """
     context.obj.update(options)
     if context.invoked_subcommand:
         _reject_misplaced_options(context)
@@ -52,7 +59,7 @@ def cli(context: click.Context, /, **options: Any) -> int:
     config = load_config(options)
     config.routing()
     credentials = config.credentials()
-    from aluma_async.cli.run import run  # aiohttp takes its time, and --help does not need it
+    from aluma_async.cli.run import run  # imports aiohttp, which takes long, and --help does not need it
 
     summary = config.service.log_level in ("debug", "info")
     load = partial(load_config, options)
@@ -64,11 +71,11 @@ def cli(context: click.Context, /, **options: Any) -> int:
 
 
 def _reject_misplaced_options(context: click.Context) -> None:
-    """Demo and simulate take only their own options; one that stands before their name would do nothing."""
+    """Refuse options before the name of a standalone command, because they would have no effect."""
     if context.invoked_subcommand in _STANDALONE:
         for name in context.params:
             if name != "verbose" and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-                raise click.UsageError(f"{context.invoked_subcommand} takes its options behind its name", context)
+                raise click.UsageError(f"put the options of {context.invoked_subcommand} after its name", context)
 
 
 _COMMANDS = (
@@ -94,7 +101,9 @@ def main() -> None:
     """Run the command line and end the process."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name that cannot be shown must not break a listing
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # a name that the terminal cannot encode must not break a listing
     sys.exit(_run())
 
 
@@ -103,7 +112,7 @@ def _run() -> int:
     try:
         return cli.main(prog_name="aluma-async", standalone_mode=False, obj=options) or OK
     except click.UsageError as error:
-        if type(error).__name__ == "NoArgsIsHelpError":  # a group without its command; older click has no such error
+        if type(error).__name__ == "NoArgsIsHelpError":  # a group without a command; click before 8.2 has no such class
             error.show()
         else:
             command = error.ctx.command_path if error.ctx else "aluma-async"
@@ -117,10 +126,10 @@ def _run() -> int:
         return exit_code(error)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except Exception as error:  # noqa: BLE001 - a defect of ours is told in one line, too
+    except Exception as error:  # noqa: BLE001 - a defect is reported in one line like any other error
         if options.get("verbose"):
             traceback.print_exc()
-        _print_error(f"unexpected {type(error).__name__}; -v shows where")
+        _print_error(f"unexpected {type(error).__name__}; use -v to see the traceback")
         return INCOMPLETE
 
 

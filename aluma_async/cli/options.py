@@ -1,4 +1,4 @@
-"""The command line's options, and how they become a ``Config``: option > environment > config file > default."""
+"""Command-line options, and how they become a ``Config``: option > environment > config file > default."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -13,61 +13,130 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class CommaSeparated(click.types.StringParamType):
-    """A text; in an environment variable several are set apart by commas, as names have spaces."""
+    """A text. In an environment variable several are separated by commas, because names may contain spaces."""
 
     envvar_list_splitter = ","
 
 
-def _quiet_overrides_verbose(context: click.Context, _: click.Parameter, verbose: bool) -> bool:
-    """Let --quiet go before a variable that says the opposite; options have been read before variables."""
-    return verbose and not (
+def _set_verbose(context: click.Context, _: click.Parameter, verbose: bool) -> bool:
+    """Resolve ``--verbose``, and pass it to ``main``, which prints the traceback of an unexpected error."""
+    verbose = verbose and not _quiet_overrides_verbose(context)
+    if verbose and context.obj is not None:  # it is None while a shell completes a word
+        context.obj["verbose"] = True
+    return verbose
+
+
+def _quiet_overrides_verbose(context: click.Context) -> bool:
+    """Return whether ``-q`` and ``ALUMA_ASYNC_VERBOSE`` are given; click has read options before variables."""
+    return bool(
         context.params.get("quiet")
         and context.get_parameter_source("quiet") is ParameterSource.COMMANDLINE
         and context.get_parameter_source("verbose") is ParameterSource.ENVIRONMENT
     )
 
 
-_SHARED = (
-    click.option("-c", "--config", type=click.Path(), metavar="FILE", help="Config file (TOML)."),
-    click.option("-o", "--output", type=click.Path(), metavar="DIR", help="Export into this folder."),
-    click.option("--base-url", metavar="URL", help="The API.  [default: https://api.aluma.io]"),
-    click.option("--allow-insecure", is_flag=True, help="Allow http to a host that is not this one."),
-    click.option(
-        "--project", type=CommaSeparated(), multiple=True, metavar="ID_OR_NAME", help="Only this one; repeatable."
+_OPTIONS: Mapping[str, Callable[[Any], Any]] = {
+    "config": click.option(
+        "-c",
+        "--config",
+        type=click.Path(),
+        metavar="FILE",
+        help="Configuration file (TOML).  [default: ./config.toml, else a standard location]",
     ),
-    click.option("--log-format", type=click.Choice(["text", "json"]), help="Of what goes to stderr.  [default: text]"),
-    click.option(
-        "-v",
-        "--verbose",
-        is_flag=True,
-        callback=_quiet_overrides_verbose,
-        help="Log everything, names of tasks and files included.",
+    "output": click.option(
+        "-o",
+        "--output",
+        type=click.Path(),
+        metavar="DIR",
+        help="Folder for the files, instead of the configured destinations and routes.",
     ),
-    click.option("-q", "--quiet", is_flag=True, help="Log warnings and errors only."),
-)
-_STATE = click.option("--state", type=click.Path(), metavar="DIR", help="The folder of journal and quarantine.")
-_RUN = (
-    click.option("-w", "--workers", type=click.IntRange(1), metavar="N", help="Tasks at once.  [default: 16]"),
-    click.option("--once", is_flag=True, help="Export what is waiting, then exit."),
-    click.option("--max-at-once", type=click.IntRange(0), metavar="N", help="Requests at once, of all workers."),
-    click.option("--max-per-second", type=click.FloatRange(0), metavar="X", help="Requests a second, of all workers."),
-    click.option("--max-bytes-per-second", type=click.FloatRange(0), metavar="X", help="Bytes downloaded a second."),
-    click.option(
+    "base_url": click.option(
+        "--base-url", metavar="URL", help="Address of the Aluma API.  [default: https://api.aluma.io]"
+    ),
+    "allow_insecure": click.option("--allow-insecure", is_flag=True, help="Unencrypted http to other hosts, too."),
+    "project": click.option(
+        "--project",
+        type=CommaSeparated(),
+        multiple=True,
+        metavar="ID_OR_NAME",
+        help="Project to export; repeatable.  [default: all]",
+    ),
+    "workers": click.option(
+        "-w",
+        "--workers",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Number of tasks exported at once.  [default: 16]",
+    ),
+    "once": click.option("--once", is_flag=True, help="One run over all pending tasks, then exit."),
+    "max_at_once": click.option(
+        "--max-at-once",
+        type=click.IntRange(0),
+        metavar="N",
+        help="Maximum number of requests in flight.  [default: twice the workers]",
+    ),
+    "max_per_second": click.option(
+        "--max-per-second",
+        type=click.FloatRange(0),
+        metavar="X",
+        help="Maximum number of requests started per second.  [default: no limit]",
+    ),
+    "max_bytes_per_second": click.option(
+        "--max-bytes-per-second",
+        type=click.FloatRange(0),
+        metavar="X",
+        help="Maximum number of bytes downloaded per second.  [default: no limit]",
+    ),
+    "claim_timeout": click.option(
         "--claim-timeout",
         type=click.FloatRange(0, min_open=True),
         metavar="SECONDS",
-        help="How long Aluma waits for Complete.  [default: 1800]",
+        help="Lease of a claim: how long Aluma waits for Complete.  [default: 1800]",
     ),
-    click.option(
+    "drain_timeout": click.option(
         "--drain-timeout",
         type=click.FloatRange(0),
         metavar="SECONDS",
-        help="How long claimed tasks may go on after the first signal.  [default: 60]",
+        help="Time to finish claimed tasks after the first stop signal.  [default: 60]",
     ),
-    _STATE,
-    click.option("--listen", metavar="HOST:PORT", help="Serve /metrics, /healthz and /readyz."),
-    click.option("--progress/--no-progress", default=None, help="Live on a terminal, a line now and then elsewhere."),
-)
+    "state": click.option(
+        "--state",
+        type=click.Path(),
+        metavar="DIR",
+        help="Folder of the journal and the quarantine.  [default: $STATE_DIRECTORY, else the user's state folder]",
+    ),
+    "listen": click.option(
+        "--listen",
+        metavar="HOST:PORT",
+        help="Address of /metrics, /healthz and /readyz; a port alone: on loopback.  [default: off]",
+    ),
+    "progress": click.option(
+        "--progress/--no-progress",
+        default=None,
+        help="Progress on stderr: live on a terminal, otherwise a line at intervals.  [default: on]",
+    ),
+    "log_format": click.option(
+        "--log-format", type=click.Choice(["text", "json"]), help="Format of logs on stderr.  [default: text]"
+    ),
+    "verbose": click.option(
+        "-v",
+        "--verbose",
+        is_flag=True,
+        callback=_set_verbose,
+        help="All log messages, with task and file names.",
+    ),
+    "traceback": click.option(
+        "-v", "--verbose", is_flag=True, callback=_set_verbose, help="Traceback of an unexpected error."
+    ),
+    "quiet": click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors."),
+}
+
+RUN = tuple(name for name in _OPTIONS if name != "traceback")
+"""Options of a run."""
+SETTINGS = tuple(name for name in RUN if name not in ("once", "progress"))
+"""Those options of a run that stand for keys of the config file."""
+API = ("config", "base_url", "allow_insecure")
+"""Options of a command that sends requests to Aluma."""
 
 _KEYS: Mapping[str, tuple[str, str]] = {
     "base_url": ("aluma", "base_url"),
@@ -83,40 +152,36 @@ _KEYS: Mapping[str, tuple[str, str]] = {
     "log_format": ("service", "log_format"),
     "listen": ("service", "listen"),
 }
-"""Option -> table and key that it stands for."""
+"""Option -> section and key that it overrides."""
 
 
-def shared_options(command: Command) -> Command:
-    """Add what both the run and its sub-commands understand."""
-    return _add(_SHARED, command)
+def add_options(*names: str) -> Callable[[Command], Command]:
+    """Add options to a command, in this order."""
 
+    def decorate(command: Command) -> Command:
+        for name in reversed(names):
+            command = _OPTIONS[name](command)
+        return command
 
-def run_options(command: Command) -> Command:
-    """Add what only the run understands."""
-    return _add(_RUN, command)
-
-
-def state_option(command: Command) -> Command:
-    """Add what those understand that look into the state folder."""
-    return _STATE(command)
+    return decorate
 
 
 def merge_options(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]:
-    """Put the options behind a sub-command's name over those before it."""
+    """Return the options given before a sub-command's name, overridden by those given after it."""
     return {**outer, **{name: value for name, value in inner.items() if _is_set(value)}}
 
 
 def load_config(options: Mapping[str, Any]) -> Config:
-    """Make the configuration. Raises ``ConfigError``."""
+    """Read the configuration and apply the options. Raises ``ConfigError``."""
     return Config.load(options.get("config"), overrides_of(options))
 
 
 def overrides_of(options: Mapping[str, Any]) -> Mapping[str, Mapping[str, object]]:
-    """Put options into the tables of the config file that they stand for."""
+    """Return the options as sections of the config file."""
     overrides: defaultdict[str, dict[str, object]] = defaultdict(dict)
-    for name, (table, key) in _KEYS.items():
+    for name, (section, key) in _KEYS.items():
         if _is_set(options.get(name)):
-            overrides[table][key] = options[name]
+            overrides[section][key] = options[name]
     if options.get("output"):
         overrides["destinations"]["default"] = {"type": "folder", "path": options["output"]}
     if options.get("verbose") or options.get("quiet"):
@@ -125,27 +190,21 @@ def overrides_of(options: Mapping[str, Any]) -> Mapping[str, Mapping[str, object
 
 
 def option_origins(context: click.Context) -> Mapping[tuple[str, str], str]:
-    """Tell for each table and key whether an option or a variable of the environment gave it, and which."""
+    """Return, for each section and key that an option or its environment variable sets, the name of that source."""
     keys = {**_KEYS, "verbose": ("service", "log_level"), "quiet": ("service", "log_level")}
     keys["output"] = ("destinations", "")
-    found: dict[tuple[str, str], str] = {}
+    origins: dict[tuple[str, str], str] = {}
     level: click.Context | None = context
     while level:
         for option in level.command.params:
             name = option.name or ""
-            if name in keys and keys[name] not in found and _is_set(level.params.get(name)):
-                by_variable = level.get_parameter_source(name) is ParameterSource.ENVIRONMENT
+            if name in keys and keys[name] not in origins and _is_set(level.params.get(name)):
+                from_environment = level.get_parameter_source(name) is ParameterSource.ENVIRONMENT
                 variable = f"environment {level.auto_envvar_prefix}_{name.upper()}"
-                found[keys[name]] = variable if by_variable else f"option {option.opts[-1]}"
+                origins[keys[name]] = variable if from_environment else f"option {option.opts[-1]}"
         level = level.parent
-    return found
+    return origins
 
 
 def _is_set(value: object) -> bool:
     return value is not None and value is not False and value != ()
-
-
-def _add(options: tuple[Callable[[Command], Command], ...], command: Command) -> Command:
-    for option in reversed(options):
-        command = option(command)
-    return command

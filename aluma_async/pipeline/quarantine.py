@@ -5,7 +5,10 @@ names are first stored durably in a destination of their own. A file is left out
 the record names the reason.
 """
 
+from pathlib import Path
+
 import msgspec
+from msgspec import Struct
 
 from aluma_async.exceptions import AlumaAsyncError, FileMissing
 from aluma_async.models import Claim, ExportFile, ExportSpec
@@ -69,3 +72,28 @@ def _quarantine_claim(claim: Claim, error: AlumaAsyncError, missing: dict[int, s
         for i, (name, text) in enumerate(texts.items())
     ]
     return Claim(task, ExportSpec((*files, *metadata_files), spec.received), claim.sent_at)
+
+
+class QuarantineRecord(Struct, frozen=True):
+    """What ``quarantine.json`` says about a task."""
+
+    task_id: str
+    folder: Path
+    error: str
+    """Class of the error; earlier versions used other names."""
+    message: str
+
+
+def read_records(folder: Path) -> tuple[list[QuarantineRecord], list[str]]:
+    """Return the records below a quarantine folder, and a message for each one that cannot be read."""
+    records: list[QuarantineRecord] = []
+    problems: list[str] = []
+    for path in sorted(folder.glob(f"*/{RECORD_NAME}")):
+        try:
+            record = msgspec.json.decode(path.read_bytes())
+            task_id, error, message = record["task"]["id"], record["error"], record["message"]
+        except (OSError, ValueError, KeyError, TypeError) as problem:
+            problems.append(f"{path}: not readable: {type(problem).__name__}")
+        else:
+            records.append(QuarantineRecord(str(task_id), path.parent, str(error), str(message)))
+    return records, problems

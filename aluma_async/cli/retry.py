@@ -1,0 +1,57 @@
+"""``retry``: ends the hold of parked and cooling-down tasks, through the journal. An exporter may run meanwhile."""
+
+from contextlib import suppress
+from typing import Any
+
+import click
+
+from aluma_async.cli.exit_codes import INCOMPLETE, OK
+from aluma_async.cli.options import add_options, load_config, merge_options
+from aluma_async.exceptions import AlumaAsyncError
+from aluma_async.journal import sqlite
+from aluma_async.models import HoldRecord
+from aluma_async.pipeline import quarantine
+from aluma_async.service.formatting import pluralize, sanitize
+
+
+def _completions(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Propose the ids of tasks on hold."""
+    with suppress(AlumaAsyncError):
+        outer = context.parent.params if context.parent else {}
+        records = sqlite.read_records(load_config(merge_options(outer, context.params)).state_folder())
+        ids = [record.task_id for record in records if isinstance(record, HoldRecord)]
+        return [task_id for task_id in ids if task_id.startswith(incomplete)]
+    return []
+
+
+@click.command()
+@click.argument("task_ids", metavar="TASK_ID...", nargs=-1, shell_complete=_completions)
+@click.option("--all", "all_tasks", is_flag=True, help="All tasks on hold.")
+@add_options("config", "state", "traceback")
+@click.pass_context
+def retry(context: click.Context, /, *, task_ids: tuple[str, ...], all_tasks: bool, **inner: Any) -> int:
+    """Retry tasks that are parked or cool down.
+
+    Ends their hold, so that the exporter tries them again at its next listing. For a quarantined task, prints where the
+    copy of its files is. Put "--" before an id that starts with a dash.
+    """
+    if bool(task_ids) == all_tasks:
+        raise click.UsageError("name the tasks to retry, or use --all", context)
+    config = load_config(merge_options(context.obj, inner))
+    folder = config.state_folder()
+    on_hold = {record.task_id for record in sqlite.read_records(folder) if isinstance(record, HoldRecord)}
+    records, problems = quarantine.read_records(config.quarantine_folder())
+    copies = {record.task_id: record.folder for record in records}
+    requested = sorted(on_hold) if all_tasks else task_ids
+    released = [task_id for task_id in requested if task_id in on_hold]
+    if released:
+        sqlite.release_holds(folder, released)
+    click.echo(f"released {pluralize(len(released), 'task')} from hold")
+    for problem in problems:
+        click.echo(problem, err=True)
+    for task_id in requested:
+        if task_id in copies:
+            click.echo(f"{sanitize(task_id)}: deleted at Aluma; a copy of its files is in {copies[task_id]}", err=True)
+        elif task_id not in on_hold:
+            click.echo(f"{sanitize(task_id)}: not on hold; 'aluma-async status' lists the tasks that are", err=True)
+    return OK if len(released) == len(requested) else INCOMPLETE
