@@ -101,9 +101,8 @@ def main() -> None:
     """Run the command line and end the process."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(
-                errors="backslashreplace"
-            )  # a name that the terminal cannot encode must not break a listing
+            # A name that the terminal cannot encode must not break a listing.
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(_run())
 
 

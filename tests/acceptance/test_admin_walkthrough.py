@@ -190,7 +190,7 @@ def test_the_first_hour_of_an_administrator(run_cli, tmp_path):
     assert hash_files(tmp_path / "export").total() == completed
     assert not hash_files(tmp_path / "export") - expected_hashes(TASKS, profile="small"), "each file as it was there"
     assert (tmp_path / "told").read_text().splitlines() == ["oldest-task-too-old", "paused", "resumed"]
-    assert re.search(r"the old configuration stays: .*workers", said)
-    assert "read again: 2 workers, 2 requests at once" in said
+    assert re.search(r"configuration not reloaded: .*workers", said)
+    assert "configuration reloaded: 2 workers, 2 requests at once" in said
     assert "Traceback" not in said
     assert SimulatedAluma.client_secret not in said

@@ -28,7 +28,7 @@ def test_the_demo_exports_verifies_and_can_be_run_again(run_cli, tmp_path):
         done = run_cli("demo", "--tasks", "12")
         assert done.returncode == 0, done.stderr
         assert "12 tasks" in done.stderr
-        assert "every byte is as it was there" in done.stderr
+        assert "all are identical to the originals" in done.stderr
         assert str(tmp_path / "aluma-export") in done.stderr
         assert done.stdout == ""
         trees.append(sorted(path for path in tmp_path.rglob("*") if ".aluma-async" not in path.parts))
@@ -117,7 +117,7 @@ def test_a_config_that_is_missing(run_cli):
         (["-w", "0"], "--workers"),
         (["chek"], "check"),
         (["--nonsense"], "--nonsense"),
-        (["-w", "3", "demo"], "behind its name"),
+        (["-w", "3", "demo"], "after its name"),
         (["simulate", "--fault", "drop-aftr=0.1"], "drop-after"),
         (["simulate", "--fault", "drop-after"], "drop-after=0.01"),
     ],
@@ -206,7 +206,7 @@ def test_list_shows_what_waits_and_counts_it_on_stderr(run_cli, aluma_with_50_ta
     done = run_cli("list", "--base-url", aluma_with_50_tasks.base_url)
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == 50
-    assert "50 tasks waiting" in done.stderr
+    assert "50 tasks pending" in done.stderr
     assert "ACME Medical Records" in done.stdout
 
 

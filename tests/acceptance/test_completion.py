@@ -74,7 +74,7 @@ def test_each_script_is_one_that_its_shell_can_read(tmp_path):
 def test_powershell_is_told_what_a_proposal_does():
     lines = asked("powershell", "aluma-async", "").stdout.splitlines()
     told = dict(line.split("\t") for line in lines)
-    assert told["retry"].startswith("Release tasks")
+    assert told["retry"].startswith("Retry tasks")
 
 
 def test_retry_proposes_what_is_held_back(tmp_path):

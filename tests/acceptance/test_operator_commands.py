@@ -41,16 +41,16 @@ def test_a_claim_that_nobody_holds_any_more_is_given_back(run_cli, tmp_path, bul
         run.kill()
     assert bulky.state()["tasks"] == {PENDING: 1, CLAIMED: 1}
     done = run_cli("cancel", "--yes", "--state", "another", "--base-url", bulky.base_url, "--", task)
-    assert (done.returncode, done.stdout) == (0, f"task {task} is given back\n")
+    assert (done.returncode, done.stdout) == (0, f"task {task}: claim released\n")
     assert bulky.state()["tasks"] == {PENDING: 2}
     done = run_cli("cancel", "--yes", "--base-url", bulky.base_url, "--", task)
-    expect_error(done, 1, "is not claimed", "nothing to give back")
+    expect_error(done, 1, "no claim to release", PENDING)
 
 
 def test_what_a_running_exporter_has_in_hand_is_refused(run_cli, tmp_path, bulky):
     with claimed(tmp_path, bulky) as (_, task):
         done = run_cli("cancel", "--yes", "--state", "state", "--base-url", bulky.base_url, "--", task)
-        expect_error(done, 1, "is in hand of the exporter", "stop it first")
+        expect_error(done, 1, "in progress in the exporter", "stop it first")
         assert CLAIMED in bulky.state()["tasks"]
         assert sqlite.is_locked(tmp_path / "state")
 
@@ -69,13 +69,13 @@ def test_cancel_asks_and_takes_no_for_an_answer(run_cli, tmp_path, bulky):
         assert asking.wait(30) == 1
     os.close(ours)
     os.close(theirs)
-    assert "Give it back?" in said
+    assert "Release the claim?" in said
     assert CLAIMED in bulky.state()["tasks"]
 
 
 def test_a_task_that_aluma_does_not_know(run_cli, aluma_with_50_tasks):
     done = run_cli("cancel", "--yes", "--base-url", aluma_with_50_tasks.base_url, "nobody")
-    expect_error(done, 1, "knows no task nobody", "history")
+    expect_error(done, 1, "task nobody: unknown to Aluma", "history")
 
 
 def test_status_tells_in_words_how_far_a_claim_has_come(run_cli, tmp_path, bulky):

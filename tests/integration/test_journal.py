@@ -363,10 +363,10 @@ def test_status_shows_what_is_held_and_retry_releases_it_also_beside_a_running_e
         assert "cut short" in program("status").stdout
         assert program("retry").returncode == 2
         done = program("retry", "--state", str(tmp_path), "--", "-parked")
-        assert (done.returncode, done.stdout) == (0, "released 1 task\n"), done.stderr
+        assert (done.returncode, done.stdout) == (0, "released 1 task from hold\n"), done.stderr
         assert program("retry", "unknown").returncode == 1
         assert anyio.run(journal.pop_released) == ["-parked"]
-        assert program("retry", "--all").stdout == "released 1 task\n"
+        assert program("retry", "--all").stdout == "released 1 task from hold\n"
     told = json.loads(program("status", "--json").stdout)
     assert not told["parked"]
     assert not told["cooling_down"]

@@ -92,7 +92,7 @@ def test_a_proxy_of_the_environment_is_not_used_and_check_says_so(run_cli, monke
     """What a shell happens to have set must not decide where documents travel."""
     done = run_cli("check", "--config-only", "-o", "out", HTTPS_PROXY=f"http://me:{CANARY}@127.0.0.1:9")
     assert done.returncode == 0
-    assert "HTTPS_PROXY is set and not used for Aluma" in done.stdout
+    assert "HTTPS_PROXY is set, but not used for Aluma" in done.stdout
     assert CANARY not in done.stdout
 
 

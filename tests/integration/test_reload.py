@@ -191,9 +191,9 @@ def test_a_reload_is_told_and_one_with_a_mistake_leaves_all_as_it_was(tmp_path, 
 
     anyio.run(main)
     said = capsys.readouterr().err.splitlines()
-    assert "takes a new start: exporter.drain_timeout_seconds" in said[0]
-    assert "read again: 3 workers, 6 requests at once, log level debug" in said[1]
-    assert "the old configuration stays: c.toml: broken Mend it." in said[2]
+    assert "restart required for: exporter.drain_timeout_seconds" in said[0]
+    assert "reloaded: 3 workers, 6 requests at once, log level debug" in said[1]
+    assert "configuration not reloaded: c.toml: broken Mend it." in said[2]
     assert "no such destination" in said[3]
     assert "claimed" in said[4], "that is of level debug"
 
