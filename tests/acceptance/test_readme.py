@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from aluma_async.testing import SimulatedAluma
 from tests.support.files import ROOT
 from tests.support.markdown import README, code, section
+from tests.support.processes import simulator
 
 TEXT = README.read_text("utf-8")
 ALUMA_ASYNC = str(Path(sys.executable).parent / "aluma-async")
@@ -50,3 +52,19 @@ def test_every_command_after_the_quick_start_finds_the_program():
     quick_start, rest = section(TEXT, "Quick start"), TEXT[TEXT.index("## With an account") :]
     assert code(quick_start, "sh")[-1].strip() == 'export PATH="$PWD/.venv/bin:$PATH"'
     assert "aluma-async" in "".join(code(rest, "sh"))
+
+
+def test_configuration_of_the_readme_works(run_cli, tmp_path):
+    """With the secret in the file that it names, and another folder for the files."""
+    text = code(section(TEXT, "Configure it"), "toml")[0]
+    (tmp_path / "config.toml").write_text(text.replace("/srv/aluma-export", "export").replace("9464", "0"))
+    secret = tmp_path / ".config" / "aluma-async" / "secret"
+    secret.parent.mkdir(parents=True)
+    secret.write_text(SimulatedAluma.client_secret + "\n")
+    secret.chmod(0o600)
+    with simulator("--tasks", "20", "--profile", "small") as aluma:
+        checked = run_cli("check", "--base-url", aluma.base_url, secret="")
+        assert checked.returncode == 0, checked.stdout
+        exported = run_cli("--once", "--base-url", aluma.base_url, secret="")
+        assert exported.returncode == 0, exported.stderr
+    assert len(list((tmp_path / "export").glob("*.pdf"))) == 20
