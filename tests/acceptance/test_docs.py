@@ -103,7 +103,7 @@ def test_shell_samples_that_are_not_run_are_known():
 
 @pytest.mark.parametrize("line", commands(), ids=lambda line: f"{line}: {line.text.partition('#')[0].strip()}")
 def test_command_works(line, environ, tmp_path):
-    """Commands that run until stopped are stopped, and end well, too."""
+    """Commands that run until stopped are stopped, and must then exit with code 0."""
     text = line.text
     if "TASK_ID" in text:
         text = text.replace("TASK_ID", claim_one(tmp_path))
