@@ -88,8 +88,8 @@ def test_the_command_prints_commit_seeds_and_speed():
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "seeds 5 to 24" in done.stdout
-    assert "20 schedules, 0 broke a rule" in done.stdout
-    assert "a minute" in done.stdout
+    assert "20 schedules, 0 with violations" in done.stdout
+    assert "per minute" in done.stdout
 
 
 # -- mutants: bugs that are planted in the shipped code. A simulation that does not see them proves nothing.

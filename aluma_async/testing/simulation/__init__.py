@@ -1,8 +1,9 @@
-"""Deterministic simulation: the shipped pipeline under faults and crashes from a seed, in virtual time.
+"""Deterministic simulation: the real pipeline in virtual time, with faults and crashes from a seed.
 
-``python -m aluma_async.testing.simulation --help`` runs any number of schedules.
+Run schedules with ``python -m aluma_async.testing.simulation``; see ``--help``.
 """
 
-from aluma_async.testing.simulation.schedule import Outcome, Plan, plan, run_schedule
+from aluma_async.testing.simulation.plans import Plan, plan
+from aluma_async.testing.simulation.schedule import Outcome, run_schedule
 
 __all__ = ["Outcome", "Plan", "plan", "run_schedule"]

@@ -1,7 +1,7 @@
-"""A schedule of the whole stack: the real client and server on an in-memory wire, real files and a real journal.
+"""``FullSchedule``: a schedule with the real client and an HTTP server, connected in memory, real files and SQLite.
 
-Files and journal are on a memory file system where there is one. What a crash in the middle of a blocking step
-leaves, and what a power loss leaves, is not to be seen here: a blocking step is one step of the loop.
+Files and journal are on a memory file system if there is one. A blocking call is one step of the loop, so this does not
+show the effects of a crash during such a call, nor those of a power failure.
 """
 
 import shutil
@@ -28,22 +28,22 @@ from aluma_async.policy.naming import INTERNAL_FOLDER
 from aluma_async.ports import Delivery
 from aluma_async.testing.http_app import simulated_app
 from aluma_async.testing.memory_connector import MemoryConnector
-from aluma_async.testing.simulation.invariants import (
+from aluma_async.testing.simulation.invariants import Instance
+from aluma_async.testing.simulation.schedule import Schedule
+from aluma_async.testing.simulation.watched import (
     DestinationFaults,
-    Instance,
     WatchedAluma,
     WatchedRequestLimiter,
     WatchedSource,
 )
-from aluma_async.testing.simulation.schedule import Schedule
 
-_SHM = Path("/dev/shm")  # noqa: S108 - a place for files that live for a moment
+_SHM = Path("/dev/shm")  # noqa: S108 - temporary files
 _BASE_URL = "http://aluma.test/v1"
-_REQUESTS_AT_ONCE = 5
+_MAX_AT_ONCE = 5
 
 
 class FullSchedule(Schedule):
-    """The same plans, with real parts."""
+    """Runs a plan with the real components."""
 
     def _prepare(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="aluma-async-", dir=_SHM if _SHM.is_dir() else None))
@@ -51,21 +51,21 @@ class FullSchedule(Schedule):
             self._plan.tasks, seed=self._plan.seed, profile=self.profile, behaviour=self._plan.behaviour, now=self._now
         )
         self._aluma.checker = self._checker
-        self._aluma.saved = lambda _: self._visible(self._folder / "out")
-        self._aluma.quarantined = lambda _: self._visible(self._folder / "quarantine")
+        self._aluma.saved = lambda _: self._visible_files(self._folder / "out")
+        self._aluma.quarantined = lambda _: self._visible_files(self._folder / "quarantine")
         self._expected = {data for task_id in self._aluma.ids() for _, _, data in self._aluma.expected(task_id)}
         self._runner: web.AppRunner | None = None
-        self._wires: dict[int, MemoryConnector] = {}
+        self._connectors: dict[int, MemoryConnector] = {}
 
     @asynccontextmanager
     async def _exporter(self, instance: Instance) -> AsyncIterator[Exporter]:
         server = await self._server()
         journal = _WatchedSqlite(self._folder / f"state-{instance.number}", instance)
         instance.journal = journal
-        connector = self._wires[instance.number] = MemoryConnector(server)
+        connector = self._connectors[instance.number] = MemoryConnector(server)
         settings = self._settings(instance)
         throttle = Throttle(
-            _REQUESTS_AT_ONCE,
+            _MAX_AT_ONCE,
             adaptive=self._plan.seed % 3 > 0,
             uniform=settings["uniform"],
             on_event=instance.on_event,
@@ -74,13 +74,13 @@ class FullSchedule(Schedule):
         try:
             async with aiohttp.ClientSession(connector=connector) as session:
                 credentials = Credentials(self._aluma.client_id, self._aluma.client_secret)
-                request_limiter = WatchedRequestLimiter(throttle, _REQUESTS_AT_ONCE, self._checker)
+                request_limiter = WatchedRequestLimiter(throttle, _MAX_AT_ONCE, self._checker)
                 client = AlumaClient(
                     session, _BASE_URL, credentials, request_limiter=request_limiter, on_event=instance.on_event
                 )
                 out, quarantine = (_WatchedFolder(folder, instance, self._destination_faults) for folder in folders)
                 yield Exporter(WatchedSource(client, instance), out, quarantine=quarantine, journal=journal, **settings)
-                self._checker.require(not throttle.in_flight, "a permit is held after the end")
+                self._checker.require(not throttle.in_flight, "a permit is not released after the end")
         finally:
             journal.close()
             for folder in folders:
@@ -94,26 +94,28 @@ class FullSchedule(Schedule):
         assert self._runner.server
         return self._runner.server
 
-    def _killed(self, instance: Instance) -> None:
+    def _on_kill(self, instance: Instance) -> None:
         if isinstance(instance.journal, _WatchedSqlite):
             instance.journal.crash()
-        if wire := self._wires.get(instance.number):
-            wire.cut()
+        if connector := self._connectors.get(instance.number):
+            connector.cut()
         self._check_visible_files()
 
     def _check_final_state(self) -> None:
         super()._check_final_state()
         self._check_visible_files()
-        limit = _REQUESTS_AT_ONCE * self._plan.instances
+        limit = _MAX_AT_ONCE * self._plan.instances
         peak = self._aluma.in_flight_peak
         self._checker.require(peak <= limit, f"{peak} requests in flight, and the limit is {limit}")
 
     def _check_visible_files(self) -> None:
-        """Whatever has happened, a file that can be seen is whole."""
-        for data in self._visible(self._folder / "out"):
-            self._checker.require(data in self._expected, f"a visible file has {len(data)} bytes of no known file")
+        """Require that all visible files are complete."""
+        for data in self._visible_files(self._folder / "out"):
+            self._checker.require(
+                data in self._expected, f"a visible file of {len(data)} bytes equals no expected file"
+            )
 
-    def _visible(self, root: Path) -> Iterator[bytes]:
+    def _visible_files(self, root: Path) -> Iterator[bytes]:
         for path in root.rglob("*"):
             if path.is_file() and INTERNAL_FOLDER not in path.relative_to(root).parts:
                 yield path.read_bytes()
@@ -125,7 +127,7 @@ class FullSchedule(Schedule):
 
 
 class _WatchedFolder:
-    """The real folder; a crash may fall before and after its steps, and it may be away."""
+    """The real folder destination, with faults and crash points."""
 
     def __init__(self, folder: FolderDestination, instance: Instance, destination_faults: DestinationFaults) -> None:
         self._folder = folder
@@ -147,11 +149,10 @@ class _WatchedFolder:
 
 
 class _WatchedSqlite(SqliteJournal):
-    """The real journal; a crash may fall before and after each write."""
+    """The real journal, which can fail to write, with crash points before and after each write."""
 
     def __init__(self, folder: Path, instance: Instance) -> None:
         super().__init__(folder, on_event=instance.on_event)
-        self._folder = folder
         self._instance = instance
 
     async def flush(self) -> None:
@@ -163,10 +164,10 @@ class _WatchedSqlite(SqliteJournal):
         await self._instance.crash_point()
 
     def durable(self) -> Sequence[Record]:
-        """What a next process would find."""
+        """Return the records that the next process would load."""
         return sqlite.read_records(self._folder)
 
     def crash(self) -> None:
-        """Let go as the system does for a process that is gone: nothing that waits is written."""
+        """Close the journal as the system does after a crash: pending changes are lost."""
         self._pending.clear()
         self.close()

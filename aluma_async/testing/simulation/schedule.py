@@ -1,14 +1,13 @@
-"""One schedule: from a seed, exporters, an Aluma of some kind, and what goes wrong and when; run in virtual time.
+"""``Schedule``: runs the exporters of a plan in virtual time and checks the invariants.
 
-The exporters are the shipped pipeline; Aluma, destination and journal are in memory. After a time of faults and
-crashes nothing goes wrong any more, and then every task has to end in bounded time.
+The exporters are the real pipeline; Aluma, destination and journal are in memory. After the time of faults and crashes,
+every task must be completed or failed within ``LIVENESS_SECONDS``.
 """
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from itertools import pairwise
 from typing import Any
 
 import anyio
@@ -19,117 +18,51 @@ from aluma_async.models import Timestamp
 from aluma_async.pipeline.exporter import Exporter
 from aluma_async.policy.backoff import Backoff, RetryPolicy
 from aluma_async.testing.destination import MemoryDestination
-from aluma_async.testing.faults import Fault, FaultPlan
+from aluma_async.testing.faults import FaultPlan
 from aluma_async.testing.sample_data import Profile
-from aluma_async.testing.simulation.invariants import (
-    RECOVERY_SECONDS,
+from aluma_async.testing.simulation.invariants import RECOVERY_SECONDS, Instance, InvariantChecker
+from aluma_async.testing.simulation.plans import CLAIM_TIMEOUT, Plan, plan
+from aluma_async.testing.simulation.watched import (
     DestinationFaults,
-    Instance,
-    InvariantChecker,
     WatchedAluma,
     WatchedDestination,
+    WatchedJournal,
     WatchedSource,
 )
-from aluma_async.testing.simulator import Behaviour
 from aluma_async.testing.source import SimulatedSource
 from aluma_async.testing.virtual_loop import Process, VirtualTimeLoop
 from aluma_async.testing.virtual_time import run_virtual
 
-CLAIM_TIMEOUT = 1800.0
 LIVENESS_SECONDS = 4 * 3600.0
-"""After the faults have ended every task has to end within this: a few of the longest waits."""
+"""Seconds after the last fault within which every task must end: a few of the longest delays."""
 _EPOCH = 1.7e9
 
 
 class Outcome(Struct, frozen=True):
-    """What a schedule showed."""
+    """Result of a schedule."""
 
     seed: int
     violations: list[str]
     digest: str
+    """Equal for runs with the same events in the same order at the same times."""
     seconds: float
-    """Virtual."""
+    """Duration in virtual time."""
     steps: int
+    """Number of loop steps."""
     counts: dict[str, int]
+    """Number of events by class; ``kills`` counts killed processes."""
     trace: list[str] = []
-
-
-class Plan(Struct, frozen=True):
-    """What a schedule holds; ``plan`` makes one from a seed."""
-
-    seed: int
-    tasks: int
-    instances: int
-    workers: int
-    faulty_seconds: float
-    behaviour: Behaviour
-    rates: Mapping[Fault, float] = {}
-    burst: float = 0.0
-    broken: float = 0.0
-    slow: float = 0.0
-    away: tuple[tuple[float, float], ...] = ()
-    kills: tuple[tuple[int, int, float], ...] = ()
-    """Exporter, point at which it is killed counted from its start (0: by time), seconds; in order."""
-    kill_step: int = 0
-    """Step of the loop at which exporter 0 is killed; 0: none."""
-    sleeps: tuple[tuple[float, float], ...] = ()
-    """When the machine sleeps, and for how long: the loop's clock stands still meanwhile, Aluma's does not."""
-    journal_broken: tuple[tuple[int, float, float], ...] = ()
-    attempts: int = 5
-    cooldown: float = 60.0
-
-
-def plan(seed: int) -> Plan:
-    """Choose what happens."""
-    chance = random.Random(f"schedule/{seed}")
-    instances = chance.choice((1, 1, 1, 2, 3))
-    tasks = chance.choice((1, 2, 3, 5, 8))
-    faulty = chance.choice((60.0, 60.0, 400.0, 1500.0))
-    harsh = chance.choice((0.0, 0.02, 0.1, 0.3))
-    kinds = [fault for fault in Fault if chance.random() < 0.5]
-    kills = sorted(
-        (chance.uniform(0, faulty), chance.randrange(instances), chance.choice((0, chance.randrange(1, 60))))
-        for _ in range(chance.choice((0, 0, 1, 2, 5)))
-    )
-    return Plan(
-        seed=seed,
-        tasks=tasks,
-        instances=instances,
-        workers=chance.choice((1, 2, 4)),
-        faulty_seconds=faulty,
-        behaviour=Behaviour(
-            conflict_status=409,
-            repeated_complete_accepted=chance.random() < 0.3,
-            list_stale_seconds=chance.choice((0, 0, 5)),
-            max_listed=chance.choice((0, 0, 3)),
-            claim_timeout_seconds=CLAIM_TIMEOUT,
-            latency_seconds=chance.choice((0.0, 0.05, 0.5)),
-            impossible_tasks=tuple(n for n in range(tasks) if chance.random() < 0.06)[:2],
-            malformed_row=chance.random() < 0.3,
-            resumable=seed % 2 == 0,
-        ),
-        rates={fault: harsh * chance.random() for fault in kinds} if harsh else {},
-        burst=chance.random() * 0.7,
-        broken=chance.choice((0, 0, 0.05, 0.3)),
-        slow=chance.choice((0, 0, 0.1)),
-        away=_windows(chance, faulty) if chance.random() < 0.2 else (),
-        kills=tuple((instance, point, at) for at, instance, point in kills),
-        sleeps=_windows(chance, faulty) if chance.random() < 0.05 else (),
-        journal_broken=tuple((i, begin, end) for i in range(instances) for begin, end in _windows(chance, faulty))
-        if chance.random() < 0.1
-        else (),
-        attempts=chance.choice((1, 3, 5)),
-        cooldown=chance.choice((60.0, 200.0)),
-    )
+    """One line per event, if requested."""
 
 
 def run_schedule(plan_or_seed: Plan | int, *, trace: bool = False) -> Outcome:
-    """Run one; ``tell`` keeps a line for each thing that happened."""
-    return run_virtual(Schedule(plan(plan_or_seed) if isinstance(plan_or_seed, int) else plan_or_seed, trace=trace).run)
+    """Run a schedule. ``trace``: return a line per event."""
+    chosen = plan(plan_or_seed) if isinstance(plan_or_seed, int) else plan_or_seed
+    return run_virtual(Schedule(chosen, trace=trace).run)
 
 
 class Schedule:
-    """A run of a plan. What the exporters are made of is in ``_exporter`` and ``_prepare``."""
+    """A run of a plan. Subclasses override ``_prepare`` and ``_exporter`` to use other components."""
 
     profile: Profile = "tiny"
 
@@ -138,11 +71,11 @@ class Schedule:
         self._checker = InvariantChecker()
         self._checker.trace = [] if trace else None
         self._slept = 0.0
-        self._over = asyncio.Event()
+        self._finished = asyncio.Event()
         self._exporters: dict[int, Exporter] = {}
 
     async def run(self) -> Outcome:
-        """Run it."""
+        """Run the exporters, then check the final state."""
         chosen, checker = self._plan, self._checker
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualTimeLoop)
@@ -153,6 +86,8 @@ class Schedule:
             random.Random(f"troubles/{chosen.seed}"), chosen.broken, chosen.slow, chosen.away
         )
         instances = [Instance(n, checker, self.clock, CLAIM_TIMEOUT) for n in range(chosen.instances)]
+        for instance in instances:
+            instance.journal = WatchedJournal(instance)
         for number, begin, end in chosen.journal_broken:
             loop.call_at(begin, setattr, instances[number], "journal_broken_until", end)
         for at, seconds in chosen.sleeps:
@@ -162,7 +97,7 @@ class Schedule:
         async with anyio.create_task_group() as group:
             for instance in instances:
                 group.start_soon(self._run_instance, instance)
-            await self._until_all_is_done(chosen.faulty_seconds)
+            await self._wait_until_all_ended(chosen.faulty_seconds)
         self._check_final_state()
         await self._clean_up()
         return Outcome(
@@ -176,7 +111,7 @@ class Schedule:
         )
 
     def clock(self) -> Timestamp:
-        """The time, with that slept."""
+        """Return the time of the machine, including its sleeps."""
         now = self._loop.now + self._slept
         return Timestamp("simulated", now, _EPOCH + now)
 
@@ -186,67 +121,69 @@ class Schedule:
     def _sleep_machine(self, seconds: float) -> None:
         self._slept += seconds
 
-    async def _until_all_is_done(self, faulty: float) -> None:
-        """Let things go wrong for some time, and then go well until every task has ended, or for far too long."""
-        await anyio.sleep(faulty)
+    async def _wait_until_all_ended(self, faulty_seconds: float) -> None:
+        """Remove all faults after some time, then wait until every task has ended or the time limit is reached."""
+        await anyio.sleep(faulty_seconds)
         self._faults.end()
         self._destination_faults.end()
         deadline = loop_time() + LIVENESS_SECONDS
-        while not self._all_ended() and loop_time() < deadline:  # noqa: ASYNC110 - Aluma tells nobody
+        while not self._all_ended() and loop_time() < deadline:  # noqa: ASYNC110 - SimulatedAluma has no event to wait for
             await anyio.sleep(20)
-        self._checker.require(self._all_ended(), f"tasks are left: {self._aluma.count_by_state()}")
-        self._over.set()
+        self._checker.require(self._all_ended(), f"tasks that have not ended: {self._aluma.count_by_state()}")
+        self._finished.set()
 
     def _all_ended(self) -> bool:
         return set(self._aluma.count_by_state()) <= {"completed", "failed"}
 
     async def _run_instance(self, instance: Instance) -> None:
-        """Run an exporter; when it is killed, run the next one on what it left."""
+        """Run an exporter until the end of the schedule; restart it with the same state each time it is killed."""
         loop = asyncio.get_running_loop()
-        kills = iter([(point, at) for number, point, at in self._plan.kills if number == instance.number])
-        while not self._over.is_set():
-            instance.process, instance.points, instance.kill_at_point = Process(), 0, 0
+        kills = iter([(point, time) for number, point, time in self._plan.kills if number == instance.number])
+        while not self._finished.is_set():
+            instance.process, instance.points_passed, instance.kill_at_point = Process(), 0, 0
             instance.on_start()
             process = instance.process
             process.start(self._run(instance))
             loop.call_later(RECOVERY_SECONDS + 0.1, instance.check_overdue)
             if kill := next(kills, None):
                 instance.kill_at_point = kill[0]
-                if not kill[0] and kill[1] > loop.time():  # or it fell into a time in which nothing ran
+                if not kill[0] and kill[1] > loop.time():  # otherwise the exporter was not running at that time
                     loop.call_at(kill[1], process.kill)
-            await self._any(process.ended)
-            if self._over.is_set() and not process.ended.is_set():
+            await self._wait_for_end(process.ended)
+            if self._finished.is_set() and not process.ended.is_set():
                 instance.kill_at_point = 0
                 self._exporters[instance.number].stop()
                 await process.ended.wait()
             if process.killed:
                 instance.on_kill()
-                self._killed(instance)
+                self._on_kill(instance)
                 self._checker.counts["kills"] += 1
-                await anyio.sleep(random.Random(f"{self._plan.seed}/{instance.points}").choice((0.0, 3.0, 100.0)))
+                await anyio.sleep(
+                    random.Random(f"{self._plan.seed}/{instance.points_passed}").choice((0.0, 3.0, 100.0))
+                )
 
-    async def _any(self, ended: asyncio.Event) -> None:
-        """Wait until a process has ended, or the schedule is over."""
-        waits = [asyncio.ensure_future(event.wait()) for event in (ended, self._over)]
+    async def _wait_for_end(self, process_ended: asyncio.Event) -> None:
+        """Wait until the process or the schedule has ended."""
+        waits = [asyncio.ensure_future(event.wait()) for event in (process_ended, self._finished)]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
 
     async def _run(self, instance: Instance) -> None:
-        """As a service manager would: an exporter that cannot begin is begun again."""
+        """Run an exporter once. If it fails, wait as a service manager does before a restart."""
         try:
             async with self._exporter(instance) as exporter:
                 self._exporters[instance.number] = exporter
                 await exporter.run()
-                self._checker.require(not exporter.tasks_in_progress, "something is in hand after the end")
-        except Exception as error:  # noqa: BLE001 - an exporter may find Aluma away; a defect shows in the trace
+                self._checker.require(not exporter.tasks_in_progress, "a task is in progress after the end")
+        except Exception as error:  # noqa: BLE001 - errors of this package are expected; others are violations
             self._checker.record(f"{instance.number} ended: {type(error).__name__}: {error}")
             self._checker.require(
-                type(error).__module__.startswith("aluma_async"), f"{type(error).__name__}: {error} came out of run()"
+                type(error).__module__.startswith("aluma_async"), f"{type(error).__name__}: {error} raised by run()"
             )
             await anyio.sleep(5)
 
-    # -- what a kind of schedule is made of
+    # -- components; FullSchedule has others
 
     def _prepare(self) -> None:
         self._store, self._quarantine = MemoryDestination(), MemoryDestination()
@@ -268,7 +205,7 @@ class Schedule:
 
     def _settings(self, instance: Instance) -> dict[str, Any]:
         chosen = self._plan
-        chance = random.Random(f"{chosen.seed}/{instance.number}/{loop_time()}")
+        rng = random.Random(f"{chosen.seed}/{instance.number}/{loop_time()}")
         return {
             "workers": chosen.workers,
             "retry": RetryPolicy(chosen.attempts),
@@ -278,28 +215,23 @@ class Schedule:
             "claim_timeout": CLAIM_TIMEOUT,
             "on_event": instance.on_event,
             "clock": self.clock,
-            "uniform": chance.uniform,
+            "uniform": rng.uniform,
         }
 
-    def _killed(self, instance: Instance) -> None:
-        """What the system does when a process ends."""
+    def _on_kill(self, instance: Instance) -> None:
+        """Release what the system releases when a process ends."""
 
     async def _clean_up(self) -> None:
-        """Put away what the schedule has used."""
+        """Release the resources of the schedule."""
 
     def _check_final_state(self) -> None:
         aluma, require = self._aluma, self._checker.require
-        bad = [aluma.ids()[number] for number in self._plan.behaviour.impossible_tasks]
+        unexportable = [aluma.ids()[number] for number in self._plan.behaviour.impossible_tasks]
         failed = aluma.ids("failed")
-        require(set(failed) == set(bad), f"failed are {failed}, and should be {bad}")
+        require(set(failed) == set(unexportable), f"failed tasks are {failed}, expected {unexportable}")
         if self._plan.instances == 1 and not self._plan.sleeps:
-            require(not aluma.counts["requeued"], f"{aluma.counts['requeued']} claims were left to Aluma's time-out")
+            require(not aluma.counts["requeued"], f"{aluma.counts['requeued']} claims expired at Aluma")
             if not self._plan.kills and not self._plan.kill_step:
-                reported, done = self._checker.counts["TaskCompleted"], len(aluma.ids("completed"))
-                # More may be told: a Cancel of ours that comes late makes a lost Complete look like one that was heard.
-                require(reported >= done, f"{reported} tasks were told to be exported, and {done} are")
-
-
-def _windows(chance: random.Random, until: float) -> tuple[tuple[float, float], ...]:
-    marks = sorted(chance.uniform(0, until) for _ in range(4))
-    return tuple(pairwise(marks))[::2]
+                reported, completed = self._checker.counts["TaskCompleted"], len(aluma.ids("completed"))
+                # More may be reported, because a late Cancel makes a lost Complete look like a successful one.
+                require(reported >= completed, f"{reported} tasks were reported as exported, {completed} are completed")

@@ -1,0 +1,99 @@
+"""``Plan``: the exporters, the simulated Aluma and the faults of a schedule; ``plan`` derives one from a seed."""
+
+import random
+from collections.abc import Mapping
+from itertools import pairwise
+
+from msgspec import Struct
+
+from aluma_async.testing.faults import Fault
+from aluma_async.testing.simulator import Behaviour
+
+CLAIM_TIMEOUT = 1800.0
+"""Duration of a claim's lease, in seconds."""
+
+
+class Plan(Struct, frozen=True):
+    """The parameters of a schedule. Times are seconds from its start."""
+
+    seed: int
+    tasks: int
+    """Number of tasks."""
+    instances: int
+    """Number of exporters."""
+    workers: int
+    """Number of workers of each exporter."""
+    faulty_seconds: float
+    """Time after which no faults occur any more."""
+    behaviour: Behaviour
+    rates: Mapping[Fault, float] = {}
+    """Probability of each fault of a request."""
+    burst: float = 0.0
+    """Probability that a fault is followed by the same fault."""
+    broken: float = 0.0
+    """Probability that a step of a destination fails."""
+    slow: float = 0.0
+    """Probability that a step of a destination takes longer."""
+    away: tuple[tuple[float, float], ...] = ()
+    """Start and end of the times at which the destinations are unavailable."""
+    kills: tuple[tuple[int, int, float], ...] = ()
+    """Number of the exporter, number of the crash point since its start (0: kill by time), time; in order."""
+    kill_step: int = 0
+    """Step of the loop at which exporter 0 is killed; 0: none."""
+    sleeps: tuple[tuple[float, float], ...] = ()
+    """Time and duration of each sleep of the machine. During a sleep, Aluma's clock runs and the loop's does not."""
+    journal_broken: tuple[tuple[int, float, float], ...] = ()
+    """Number of the exporter, start and end of the times at which its journal cannot be written."""
+    attempts: int = 5
+    """Maximum number of attempts of a request."""
+    cooldown: float = 60.0
+    """First cool-down of a task."""
+
+
+def plan(seed: int) -> Plan:
+    """Return a random plan; the same seed gives the same plan."""
+    rng = random.Random(f"schedule/{seed}")
+    instances = rng.choice((1, 1, 1, 2, 3))
+    tasks = rng.choice((1, 2, 3, 5, 8))
+    faulty = rng.choice((60.0, 60.0, 400.0, 1500.0))
+    max_rate = rng.choice((0.0, 0.02, 0.1, 0.3))
+    kinds = [fault for fault in Fault if rng.random() < 0.5]
+    kills = sorted(
+        (rng.uniform(0, faulty), rng.randrange(instances), rng.choice((0, rng.randrange(1, 60))))
+        for _ in range(rng.choice((0, 0, 1, 2, 5)))
+    )
+    return Plan(
+        seed=seed,
+        tasks=tasks,
+        instances=instances,
+        workers=rng.choice((1, 2, 4)),
+        faulty_seconds=faulty,
+        behaviour=Behaviour(
+            conflict_status=409,
+            repeated_complete_accepted=rng.random() < 0.3,
+            list_stale_seconds=rng.choice((0, 0, 5)),
+            max_listed=rng.choice((0, 0, 3)),
+            claim_timeout_seconds=CLAIM_TIMEOUT,
+            latency_seconds=rng.choice((0.0, 0.05, 0.5)),
+            impossible_tasks=tuple(n for n in range(tasks) if rng.random() < 0.06)[:2],
+            malformed_row=rng.random() < 0.3,
+            resumable=seed % 2 == 0,
+        ),
+        rates={fault: max_rate * rng.random() for fault in kinds} if max_rate else {},
+        burst=rng.random() * 0.7,
+        broken=rng.choice((0, 0, 0.05, 0.3)),
+        slow=rng.choice((0, 0, 0.1)),
+        away=_windows(rng, faulty) if rng.random() < 0.2 else (),
+        kills=tuple((instance, point, at) for at, instance, point in kills),
+        sleeps=_windows(rng, faulty) if rng.random() < 0.05 else (),
+        journal_broken=tuple((i, begin, end) for i in range(instances) for begin, end in _windows(rng, faulty))
+        if rng.random() < 0.1
+        else (),
+        attempts=rng.choice((1, 3, 5)),
+        cooldown=rng.choice((60.0, 200.0)),
+    )
+
+
+def _windows(rng: random.Random, until: float) -> tuple[tuple[float, float], ...]:
+    marks = sorted(rng.uniform(0, until) for _ in range(4))
+    return tuple(pairwise(marks))[::2]
