@@ -18,7 +18,7 @@ from typing import TypeVar
 import msgspec
 
 from aluma_async.clock import system_clock
-from aluma_async.concurrency.batcher import Batcher, wait_uncancelled
+from aluma_async.concurrency.batcher import Batch, Batcher, wait_uncancelled
 from aluma_async.events import JournalDamaged
 from aluma_async.exceptions import JournalError, JournalLocked
 from aluma_async.journal import history
@@ -56,10 +56,8 @@ class SqliteJournal:
         self._database: sqlite3.Connection | None = None
         # A copy of the file's content, from which the file is re-created if it is found damaged later.
         self._records: dict[Key, Record] = {}
-        self._pending: list[Change] = []
-        self._exported: list[ExportRecord] = []
         self._since_trim = history.TRIM_EVERY
-        self._batcher = Batcher(self._write)
+        self._batcher: Batcher[Change | ExportRecord] = Batcher(self._write)
 
     async def load(self) -> Sequence[Record]:
         """Lock the folder for this process and read all records. Raises ``JournalLocked``."""
@@ -70,35 +68,32 @@ class SqliteJournal:
 
     async def write(self, *records: Record) -> None:
         """Store records; they are synced when this returns."""
-        self._pending += map(to_change, records)
+        self._batcher.pending += map(to_change, records)
         await self.flush()
 
     def put(self, record: Record) -> None:
         """Store a record with the next write."""
-        self._pending.append(to_change(record))
+        self._batcher.add(to_change(record))
 
     def delete(self, kind: type[Record], task_id: str) -> None:
         """Delete a record with the next write."""
-        self._pending.append(((kind, task_id), None))
+        self._batcher.add(((kind, task_id), None))
 
     def put_export(self, record: ExportRecord) -> None:
         """Add a task to the history with the next write."""
-        self._exported.append(record)
+        self._batcher.add(record)
 
     async def flush(self) -> None:
         """Write all pending changes, together with those that arrive before the file is free."""
-        await self._batcher.submit()
+        await self._batcher.flush()
 
-    async def _write(self) -> None:
-        changes, self._pending = self._pending, []
-        exported, self._exported = self._exported, []
-        if not changes and not exported:
+    async def _write(self, batch: Batch[Change | ExportRecord]) -> None:
+        if not batch.items:
             return
         try:
-            damaged = await wait_uncancelled(self._in_thread(lambda: self._write_batch(changes, exported)))
+            damaged = await wait_uncancelled(self._in_thread(lambda: self._write_batch(batch.items)))
         except JournalError:
-            self._pending = changes + self._pending
-            self._exported = exported + self._exported
+            self._batcher.pending[:0] = batch.items  # the next batch tries again
             raise
         if damaged:
             self._on_event(JournalDamaged(str(damaged)))
@@ -109,9 +104,9 @@ class SqliteJournal:
 
     def close(self) -> None:
         """Write pending changes and unlock the folder. It blocks, and MUST NOT be called during a write."""
-        if (self._pending or self._exported) and self._database:
+        if self._batcher.pending and self._database:
             with suppress(JournalError):
-                self._write_batch(self._pending, self._exported)
+                self._write_batch(self._batcher.pending)
         self._disconnect()
         if self._lock is not None:
             os.close(self._lock)
@@ -133,8 +128,10 @@ class SqliteJournal:
         except _Damaged:
             return self._replace_damaged()
 
-    def _write_batch(self, changes: Sequence[Change], exported: Sequence[ExportRecord]) -> Path | None:
-        """Write changes in one transaction; return the new path of the old file if that was damaged."""
+    def _write_batch(self, items: Sequence[Change | ExportRecord]) -> Path | None:
+        """Write items in one transaction; return the new path of the old file if that was damaged."""
+        changes = [item for item in items if isinstance(item, tuple)]
+        exported = [item for item in items if isinstance(item, ExportRecord)]
         for key, record in changes:
             self._records.pop(key, None)
             if record is not None:

@@ -386,7 +386,7 @@ def test_if_one_file_has_no_place_the_new_ones_are_deleted_again(url, folder):
         async with opened(url, on_conflict="fail") as destination:
             await deliver(destination, claim("other", ("", "taken.txt")), b"other")
             files = [*(("in", f"{number}.txt") for number in range(10)), ("", "taken.txt")]
-            with pytest.raises(DestinationError, match="file 10 has a name"):
+            with pytest.raises(DestinationError, match="file 10: another file already has this name"):
                 await deliver(destination, claim("t", *files), *[b"new"] * len(files))
 
     anyio.run(main)

@@ -20,7 +20,7 @@ import aiofiles
 import anyio
 from aiofiles.threadpool.binary import AsyncFileIO
 
-from aluma_async.concurrency.batcher import Batcher
+from aluma_async.concurrency.batcher import Batch, Batcher
 from aluma_async.destinations.common.chunks import BLOCK, iter_blocks, to_crlf
 from aluma_async.destinations.common.conflicts import OnConflict
 from aluma_async.destinations.folder import fs
@@ -72,8 +72,7 @@ class FolderDestination:
         self._host = f"{socket.gethostname().split('.')[0]}-"
         self._prefix = f"{self._host}{os.getpid()}-{id(self):x}"
         self._numbers = count(1)
-        self._waiting: list[StagedTask] = []
-        self._batcher = Batcher(self._publish_waiting, concurrency=_HOPS if self.folder.sync else 1)
+        self._batcher = Batcher(self._publish_batch, concurrency=_HOPS if self.folder.sync else 1)
 
     async def probe(self) -> None:
         """Make what is missing, sweep what crashed runs left, and write a file to see whether that goes."""
@@ -89,15 +88,13 @@ class FolderDestination:
 
     async def publish(self, staged: StagedTask) -> None:
         """Publish what was staged, together with all that waits by then: one step in a thread for many."""
-        self._waiting.append(staged)
-        await self._batcher.submit()
+        await self._batcher.submit(staged)
         if not staged.published:
             with self.offload.map_errors():
                 raise staged.error or DestinationError(f"folder {self.root}: the files were not published")
 
-    async def _publish_waiting(self) -> None:
-        batch, self._waiting = self._waiting, []
-        await self.offload.run(publish, self.folder, batch)
+    async def _publish_batch(self, batch: Batch[StagedTask]) -> None:
+        await self.offload.run(publish, self.folder, batch.items)
 
     def _probe(self) -> None:
         if not self.place.is_same_folder():

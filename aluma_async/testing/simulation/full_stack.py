@@ -156,7 +156,7 @@ class _WatchedSqlite(SqliteJournal):
         self._instance = instance
 
     async def flush(self) -> None:
-        if self._pending:
+        if self._batcher.pending:
             await self._instance.crash_point()
             if loop_time() < self._instance.journal_broken_until:
                 raise JournalError("the journal's disk is full")
@@ -169,5 +169,5 @@ class _WatchedSqlite(SqliteJournal):
 
     def crash(self) -> None:
         """Close the journal as the system does after a crash: pending changes are lost."""
-        self._pending.clear()
+        self._batcher.pending.clear()
         self.close()

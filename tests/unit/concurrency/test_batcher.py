@@ -10,15 +10,14 @@ from aluma_async.testing import run_virtual
 
 
 class Step:
-    """Takes a second or so, and carries out all that was asked for by its beginning."""
+    """Takes a second or so for all items of a batch; fails them all, or those in ``broken``."""
 
-    def __init__(self, error=None, seconds=1.0):
-        self.seconds = seconds
-        self.asked, self.done, self.runs, self.error = [], [], 0, error
+    def __init__(self, error=None, seconds=1.0, broken=()):
+        self.seconds, self.error, self.broken = seconds, error, broken
+        self.done, self.runs = [], 0
         self.now = self.peak = 0
 
-    async def __call__(self):
-        batch, self.asked = self.asked, []
+    async def __call__(self, batch):
         self.runs += 1
         self.now += 1
         self.peak = max(self.peak, self.now)
@@ -26,14 +25,14 @@ class Step:
         self.now -= 1
         if self.error:
             raise self.error
-        self.done += batch
+        self.done += batch.items
+        batch.errors = {item: ValueError(item) for item in batch.items if item in self.broken}
 
 
 async def ask(step, batcher, number):
     begun = anyio.current_time()
-    step.asked.append(number)
-    await batcher.submit()
-    assert number in step.done, "what was asked for before is done when it returns"
+    await batcher.submit(number)
+    assert number in step.done, "the item is processed when submit returns"
     return anyio.current_time() - begun
 
 
@@ -107,7 +106,7 @@ def test_an_error_is_everybodys_who_shared_it_and_nobody_elses():
 
         async def one():
             try:
-                await batcher.submit()
+                await batcher.flush()
             except OSError:
                 failed.append(anyio.current_time())
 
@@ -153,16 +152,16 @@ def test_one_who_is_cancelled_waits_for_the_end_nevertheless(natively):
             with anyio.CancelScope() as scope:
                 scopes.append(scope)
                 try:
-                    await batcher.submit()
+                    await batcher.flush()
                 finally:
                     ended.append((anyio.current_time(), step.runs))
                 await anyio.sleep(1)
                 raise AssertionError("the cancellation is not lost")
 
         begun, scopes = anyio.current_time(), []
-        first = asyncio.ensure_future(batcher.submit())
+        first = asyncio.ensure_future(batcher.flush())
         await anyio.sleep(0.1)
-        leader, follower = asyncio.ensure_future(batcher.submit()), asyncio.ensure_future(one())
+        leader, follower = asyncio.ensure_future(batcher.flush()), asyncio.ensure_future(one())
         await anyio.sleep(0.5)
         if natively:
             follower.cancel()
@@ -171,5 +170,67 @@ def test_one_who_is_cancelled_waits_for_the_end_nevertheless(natively):
         await asyncio.wait([first, leader, follower])
         assert ended == [(pytest.approx(begun + 2), 2)]
         assert follower.cancelled() == natively
+
+    run_virtual(main)
+
+
+def test_submit_raises_the_error_of_its_own_item_only():
+    async def main():
+        batcher, failed = Batcher(Step(broken={1, 3})), []
+
+        async def one(number):
+            try:
+                await batcher.submit(number)
+            except ValueError as error:
+                failed.append((number, *error.args))
+
+        async with anyio.create_task_group() as group:
+            for number in range(5):
+                group.start_soon(one, number)
+        assert sorted(failed) == [(1, 1), (3, 3)]
+
+    run_virtual(main)
+
+
+def test_added_item_is_in_the_next_batch():
+    async def main():
+        step = Step()
+        batcher = Batcher(step)
+        batcher.add("later")
+        await anyio.sleep(10)
+        assert not step.done
+        await ask(step, batcher, "now")
+        assert step.done == ["later", "now"]
+        batcher.add("last")
+        await batcher.flush()
+        assert step.done == ["later", "now", "last"]
+        assert not batcher.pending
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("waits_for", ["callers", "slot"])
+def test_batch_runs_when_its_leader_is_cancelled_natively_before_it_starts(waits_for):
+    async def main():
+        step = Step()
+        batcher = Batcher(step)
+        if waits_for == "callers":
+            async with anyio.create_task_group() as group:
+                for number in range(3):
+                    group.start_soon(batcher.submit, number)
+        else:
+            first = asyncio.ensure_future(batcher.submit(0))
+            await anyio.sleep(0.1)
+        leader = asyncio.ensure_future(batcher.submit("a"))
+        follower = asyncio.ensure_future(ask(step, batcher, "b"))
+        await anyio.sleep(GATHER_SECONDS / 2)
+        leader.cancel()
+        await follower
+        assert step.done[-2:] == ["a", "b"]
+        await asyncio.wait([leader])
+        assert leader.cancelled()
+        await ask(step, batcher, "c")
+        if waits_for == "slot":
+            await first
 
     run_virtual(main)
