@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from aluma_async.testing import SimulatedAluma
+from tests.support.databases import PostgresDatabase, SqliteDatabase
 from tests.support.postgres import run_postgres
 from tests.support.processes import PENDING, PROGRAM, environment, simulator
 
@@ -66,3 +67,55 @@ def postgres():
     """A PostgreSQL server."""
     with run_postgres() as server:
         yield server
+
+
+@pytest.fixture
+def postgres_database(postgres):
+    """A new database of the PostgreSQL server."""
+    return PostgresDatabase(postgres)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request, tmp_path):
+    """A new database of each kind."""
+    if request.param == "sqlite":
+        return SqliteDatabase(tmp_path / "data.db")
+    return request.getfixturevalue("postgres_database")
+
+
+@pytest.fixture(scope="session")
+def s3_servers(tmp_path_factory):
+    """Options for S3 servers by name: ``moto`` honours conditional puts, ``rclone`` does not."""
+    from tests.support.buckets import run_moto, run_rclone_s3  # slow to import, and needed by few tests
+
+    with run_moto() as moto, run_rclone_s3(tmp_path_factory.mktemp("s3")) as rclone:
+        yield {"moto": moto, "rclone": rclone}
+
+
+@pytest.fixture
+def moto(s3_servers):
+    """Options for an S3 server that honours conditional puts."""
+    return s3_servers["moto"]
+
+
+@pytest.fixture
+def prefix(request):
+    """A prefix that no other test uses."""
+    return request.node.name.replace("[", "-").replace("]", "")
+
+
+@pytest.fixture
+def webdav_folder(tmp_path):
+    """The folder in which the WebDAV server stores its files."""
+    folder = tmp_path / "webdav"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def webdav_url(webdav_folder):
+    """The URL of a folder on a WebDAV server that does not exist yet."""
+    from tests.support.buckets import run_rclone
+
+    with run_rclone("webdav", webdav_folder) as url:
+        yield f"{url}/export"

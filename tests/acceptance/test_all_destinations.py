@@ -1,4 +1,4 @@
-"""A whole run to everywhere: routes to a database, a folder and a bucket, with kills and a server that goes away."""
+"""The program exports to a database, a folder and a bucket at once, with kills and with a database that stops."""
 
 import csv
 import hashlib
@@ -19,24 +19,24 @@ from tests.support.postgres import PASSWORD
 from tests.support.processes import FAST_CONFIG, PROGRAM, environment, simulator, wait_until
 
 TABLES = """
-[destinations.ledger]
+[destinations.database]
 type = "sql"
-url_env = "LEDGER_URL"
+url_env = "DATABASE_URL"
 table = "rows"
 create = true
 """
-EVERYWHERE = """
+ALL_DESTINATIONS = """
 [destinations.here]
 type = "folder"
 path = "out"
 [destinations.bucket]
 type = "object-store"
-url = "s3://bucket/everywhere"
+url = "s3://bucket/all"
 options = {{ endpoint = "{endpoint}", region = "us-east-1", allow_http = true, access_key_id = "{key}", \
 secret_access_key = {{ env = "S3_SECRET" }} }}
 [[routes]]
 filename = "*.csv"
-to = ["ledger", "here"]
+to = ["database", "here"]
 [[routes]]
 filename = "*.pdf"
 to = ["bucket"]
@@ -47,15 +47,15 @@ type = "folder"
 path = "out"
 [[routes]]
 filename = "*.csv"
-to = ["ledger"]
+to = ["database"]
 [[routes]]
 to = ["here"]
 """
 
 
 @contextmanager
-def exporter(folder, aluma, config, *options, **environ):
-    """An exporter in a process of its own, killed at the end if it still runs."""
+def run_exporter(folder, aluma, config, *options, **environ):
+    """Run an exporter in a separate process; kill it at the end if it still runs."""
     (folder / "config.toml").write_text(FAST_CONFIG + config)
     process = subprocess.Popen(
         [*PROGRAM, "--state", "state", "--base-url", aluma.base_url, "-q", *options],
@@ -71,101 +71,96 @@ def exporter(folder, aluma, config, *options, **environ):
             process.kill()
 
 
-@pytest.fixture
-def ledger(postgres):
-    postgres.ask("postgres", "DROP DATABASE IF EXISTS ledger WITH (FORCE)")
-    postgres.ask("postgres", "CREATE DATABASE ledger")
-    return postgres.url("ledger")
-
-
-def files(tasks):
-    """What the tasks hold: name and content."""
-    aluma = SimulatedAluma(tasks, now=lambda: 0.0, profile="small")
-    return [(task, name, content) for task in aluma.ids() for _, name, content in aluma.expected(task)]
-
-
-def rows(task, content):
-    header, *data = csv.reader(io.StringIO(content.decode()))
-    return [(task, number, *row) for number, row in enumerate(data, 1)], header
-
-
-def right(postgres, tasks):
-    """Each row is there once, and nothing else."""
-    known, columns = Counter(), ()
-    for task, name, content in files(tasks):
-        if name.endswith(".csv"):
-            found, columns = rows(task, content)
-            known.update(found)
-    names = ", ".join(f'"{column}"' for column in columns)
-    seen = postgres.ask("ledger", f"SELECT aluma_task, aluma_row, {names} FROM rows")
-    assert Counter(tuple(row) for row in seen) == known
-
-
-def test_after_five_kills_each_row_file_and_object_is_there_once(postgres, ledger, tmp_path):
-    chance, tasks = random.Random(5), 300
-    with (
-        buckets.moto() as options,
-        simulator("--tasks", str(tasks), "--profile", "small") as aluma,
-    ):
-        config = TABLES + EVERYWHERE.format(endpoint=options["endpoint"], key=buckets.KEY)
-        secrets = {"LEDGER_URL": ledger, "S3_SECRET": buckets.SECRET}
-        for number in range(1, 6):
-            with exporter(tmp_path, aluma, config, **secrets):
-                wait_until(lambda: completed(aluma) >= 40 * number, 60)  # noqa: B023 - called at once
-                time.sleep(chance.uniform(0, 0.2))
-        with exporter(tmp_path, aluma, config, **secrets) as process:
-            wait_until(lambda: completed(aluma) == tasks, 60)
-            process.send_signal(signal.SIGTERM)
-            said = process.communicate(timeout=60)[1]
-        assert process.returncode == 0, said
-        right(postgres, tasks)
-        assert hash_files(tmp_path / "out") == hashed(tasks, ".csv")
-        found = buckets.objects(options, "everywhere")
-    assert Counter(found.values()) == Counter(content for _, name, content in files(tasks) if name.endswith(".pdf"))
-
-
-def hashed(tasks, ending):
-    return Counter(hashlib.sha256(content).hexdigest() for _, name, content in files(tasks) if name.endswith(ending))
+def stop(process):
+    """Send SIGTERM, and return the log of the exporter when it has exited with 0."""
+    process.send_signal(signal.SIGTERM)
+    log = process.communicate(timeout=60)[1]
+    assert process.returncode == 0, log
+    return log
 
 
 def completed(aluma):
     return aluma.state()["tasks"].get("completed", 0)
 
 
-def test_a_database_that_goes_away_loses_nothing_and_when_it_is_back_all_goes_on(postgres, ledger, tmp_path):
+def expected_files(tasks, extension):
+    """Return task id and content of all files with this extension that so many simulated tasks contain."""
+    aluma = SimulatedAluma(tasks, now=lambda: 0.0, profile="small")
+    return [
+        (task_id, content)
+        for task_id in aluma.ids()
+        for _, name, content in aluma.expected(task_id)
+        if name.endswith(extension)
+    ]
+
+
+def check_rows(database, tasks):
+    """Check that the table contains each row of the CSV files once, and nothing else."""
+    expected, columns = Counter(), ()
+    for task_id, content in expected_files(tasks, ".csv"):
+        columns, *rows = csv.reader(io.StringIO(content.decode()))
+        expected.update((task_id, number, *row) for number, row in enumerate(rows, 1))
+    names = ", ".join(f'"{column}"' for column in columns)
+    rows = database.ask(f"SELECT aluma_task, aluma_row, {names} FROM rows")
+    assert Counter(map(tuple, rows)) == expected
+
+
+def test_each_row_file_and_object_exists_once_after_five_kills(postgres_database, tmp_path):
+    """Rows go to the database, their files to the folder, and the others to the bucket."""
+    chance, tasks = random.Random(5), 300
+    with buckets.run_moto() as options, simulator("--tasks", str(tasks), "--profile", "small") as aluma:
+        config = TABLES + ALL_DESTINATIONS.format(endpoint=options["endpoint"], key=buckets.KEY)
+        secrets = {"DATABASE_URL": postgres_database.url, "S3_SECRET": buckets.SECRET}
+        for number in range(1, 6):
+            with run_exporter(tmp_path, aluma, config, **secrets):
+                wait_until(lambda: completed(aluma) >= 40 * number, 60)  # noqa: B023 - called before the next round
+                time.sleep(chance.uniform(0, 0.2))
+        with run_exporter(tmp_path, aluma, config, **secrets) as process:
+            wait_until(lambda: completed(aluma) == tasks, 60)
+            stop(process)
+        check_rows(postgres_database, tasks)
+        csv_hashes = Counter(hashlib.sha256(content).hexdigest() for _, content in expected_files(tasks, ".csv"))
+        assert hash_files(tmp_path / "out") == csv_hashes
+        objects = buckets.read_objects(options, "all")
+    assert Counter(objects.values()) == Counter(content for _, content in expected_files(tasks, ".pdf"))
+
+
+def test_exporter_continues_after_an_outage_of_the_database(postgres, postgres_database, tmp_path):
+    """While the database is stopped, few tasks are claimed and none is failed."""
     with (
         simulator("--tasks", "80", "--profile", "small", "--latency", "0.05") as aluma,
-        exporter(tmp_path, aluma, TABLES + CSV_ONLY, "--workers", "4", LEDGER_URL=ledger) as process,
+        run_exporter(
+            tmp_path, aluma, TABLES + CSV_ONLY, "--workers", "4", DATABASE_URL=postgres_database.url
+        ) as process,
     ):
         wait_until(lambda: completed(aluma) >= 20, 60)
         postgres.stop()
         try:
             wait_until(lambda: aluma.state()["requests"].get("cancel", 0) > 0, 30)
-            time.sleep(2)  # long enough for the queue to be churned through, if it were
-            seen = aluma.state()
+            time.sleep(2)  # long enough to claim all tasks, if claiming did not pause
+            state = aluma.state()
         finally:
             postgres.start()
-        assert "failed" not in seen["tasks"]
-        assert seen["requests"]["start"] < 80
+        assert "failed" not in state["tasks"]
+        assert state["requests"]["start"] < 80
         wait_until(lambda: completed(aluma) == 80, 60)
-        process.send_signal(signal.SIGTERM)
-        said = process.communicate(timeout=30)[1]
-    assert process.returncode == 0, said
-    assert "claiming paused" in said
-    assert PASSWORD not in said
-    assert "Traceback" not in said
-    right(postgres, 80)
+        log = stop(process)
+    assert "claiming paused" in log
+    assert PASSWORD not in log
+    assert "Traceback" not in log
+    check_rows(postgres_database, 80)
 
 
-@pytest.mark.parametrize(
-    ("change", "says"), [((PASSWORD, "canary-x"), "authentication"), (("/ledger", "/x"), "not exist")]
-)
-def test_a_database_that_cannot_be_used_is_told_at_the_start_without_its_password(ledger, tmp_path, change, says):
+@pytest.mark.parametrize("wrong", ["password", "database"])
+def test_unusable_database_is_reported_at_the_start(postgres_database, tmp_path, wrong):
+    """The message has at most two lines and does not contain the password; no task is claimed."""
+    password, database = (PASSWORD, "canary-x"), (f"/{postgres_database.name}", "/x")
+    url = postgres_database.url.replace(*(password if wrong == "password" else database))
     with simulator("--tasks", "3", "--profile", "small") as aluma:
-        with exporter(tmp_path, aluma, TABLES + CSV_ONLY, "--once", LEDGER_URL=ledger.replace(*change)) as process:
-            said = process.communicate(timeout=30)[1]
-        assert process.returncode == 69, said
+        with run_exporter(tmp_path, aluma, TABLES + CSV_ONLY, "--once", DATABASE_URL=url) as process:
+            log = process.communicate(timeout=30)[1]
+        assert process.returncode == 69, log
         assert "start" not in aluma.state()["requests"]
-    assert says in said
-    assert len([line for line in said.splitlines() if "cooldown_initial_seconds" not in line]) <= 2
-    assert "canary" not in said
+    assert ("authentication" if wrong == "password" else "not exist") in log
+    assert len([line for line in log.splitlines() if "cooldown_initial_seconds" not in line]) <= 2
+    assert "canary" not in log

@@ -50,7 +50,7 @@ class Bucket:
         yield ObjectStoreDestination(url, options=self._options, manifest=True, now=lambda: WHEN, **options)
 
     def tree(self):
-        found = buckets.objects(self._options, self._prefix).items()
+        found = buckets.read_objects(self._options, self._prefix).items()
         return {key.removeprefix(f"{self._prefix}/"): data for key, data in found}
 
 
@@ -89,7 +89,7 @@ def files_below(root):
 
 @pytest.fixture(scope="module")
 def moto():
-    with buckets.moto() as options:
+    with buckets.run_moto() as options:
         yield options
 
 
@@ -101,7 +101,7 @@ def place(request, tmp_path, moto):
         yield Folder(tmp_path / "root")
     else:
         (tmp_path / "root").mkdir()
-        with buckets.serving("webdav", tmp_path / "root") as url:
+        with buckets.run_rclone("webdav", tmp_path / "root") as url:
             yield Dav(url, tmp_path / "root")
 
 

@@ -1,6 +1,8 @@
-"""Clocks for tests: virtual time, and a clock that only a test moves."""
+"""Clocks for tests: virtual time, the real clock, and a clock that only a test moves."""
 
 from functools import partial, wraps
+
+import anyio
 
 from aluma_async.testing import run_virtual
 
@@ -21,5 +23,15 @@ def virtual_time(test):
     @wraps(test)
     def run(*arguments, **fixtures):
         return run_virtual(partial(test, *arguments, **fixtures))
+
+    return run
+
+
+def real_time(test):
+    """Run an ``async def`` test with the real clock, because it uses a real server."""
+
+    @wraps(test)
+    def run(*arguments, **fixtures):
+        return anyio.run(partial(test, *arguments, **fixtures))
 
     return run

@@ -1,0 +1,58 @@
+"""Databases for tests: a SQLite file, and a database of a PostgreSQL server."""
+
+import itertools
+import sqlite3
+from contextlib import asynccontextmanager, closing
+
+import anyio
+
+from aluma_async.destinations.sql.destination import SqlDestination
+from tests.support.tasks import deliver, make_claim
+
+_NUMBERS = itertools.count()
+
+
+class SqliteDatabase:
+    """A new SQLite file."""
+
+    def __init__(self, path):
+        self._path = path
+        self.url = f"sqlite:///{path}"
+
+    def ask(self, statement):
+        """Return all rows of a statement's result."""
+        with closing(sqlite3.connect(self._path)) as database, database:
+            return database.execute(statement).fetchall()
+
+
+class PostgresDatabase:
+    """A new database of the server."""
+
+    def __init__(self, server):
+        self._server, self.name = server, f"test_{next(_NUMBERS)}"
+        server.ask("postgres", f"CREATE DATABASE {self.name}")
+        self.url = server.url(self.name)
+
+    def ask(self, statement):
+        """Return all rows of a statement's result."""
+        return self._server.ask(self.name, statement)
+
+
+@asynccontextmanager
+async def open_sql(database, table="t", **options):
+    """Open a destination, and close its connections at the end."""
+    destination = SqlDestination(database.url, table, **options)
+    try:
+        yield destination
+    finally:
+        await destination.close()
+
+
+def deliver_file(database, content, *, task="t1", name="a.csv", table="t", **options):
+    """Deliver a task with one file through a destination of its own."""
+
+    async def main():
+        async with open_sql(database, table, **options) as destination:
+            await deliver(destination, make_claim(task, name), content)
+
+    anyio.run(main)
