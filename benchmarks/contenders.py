@@ -72,6 +72,7 @@ def _export(url: str, folder: Path, concurrency: int, destination: Any) -> None:
     from aluma_async import Config, Credentials, open_exporter
     from aluma_async.config import AlumaConfig, ExporterConfig
     from aluma_async.service.metrics import Metrics
+    from aluma_async.service.stats import RunStats
 
     config = Config(
         aluma=AlumaConfig(base_url=url),
@@ -80,8 +81,9 @@ def _export(url: str, folder: Path, concurrency: int, destination: Any) -> None:
     )
 
     async def export() -> None:
-        metrics = Metrics(limit=concurrency)
-        async with open_exporter(config, Credentials("id", "secret"), on_event=metrics) as exporter:
+        stats = RunStats()
+        Metrics(stats, limit=concurrency)
+        async with open_exporter(config, Credentials("id", "secret"), on_event=stats) as exporter:
             gc.freeze()  # as the command line does
             summary = await exporter.run_until_drained()
         assert summary.everything_exported

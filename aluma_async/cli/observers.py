@@ -1,6 +1,5 @@
 """``Observers``: everything that receives the events of a run: console, metrics, health, systemd, notifications."""
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -55,12 +54,11 @@ class Observers:
         async with AsyncExitStack() as stack:
             if service.listen_address or send:
                 health = HealthMonitor(
-                    asyncio.get_running_loop().time,  # a third of the cost of anyio.current_time, and called per event
+                    self._console.stats,
                     poll_seconds=self._config.exporter.poll_wait_max_seconds,
                     stuck_after_seconds=service.stuck_after_seconds + self._max_report_delay(),
                 )
                 self._health = health
-                self._listeners.append(health)
                 if send:
                     self._add_systemd(send, health)
                 if service.listen_address:
@@ -85,7 +83,9 @@ class Observers:
         def on_stuck(reason: str) -> None:
             self._console.log.write("error", "Stuck", f"watchdog notifications stopped: {reason}")
 
-        self.systemd = SystemdNotifier(send, health, watchdog=watchdog_seconds(os.environ), on_stuck=on_stuck)
+        self.systemd = SystemdNotifier(
+            send, self._console.stats, health, watchdog=watchdog_seconds(os.environ), on_stuck=on_stuck
+        )
         self._listeners.append(self.systemd)
         self.background_tasks.append(self.systemd.run)
 
@@ -114,8 +114,8 @@ class Observers:
         from aluma_async.service.metrics import Metrics
 
         maximum = self._config.max_at_once
-        metrics = Metrics(limit=AdaptiveLimit(maximum).value if self._config.limits.adaptive else maximum)
-        self._listeners.append(metrics)
+        limit = AdaptiveLimit(maximum).value if self._config.limits.adaptive else maximum
+        metrics = Metrics(self._console.stats, limit=limit)
         url = await stack.enter_async_context(serve(host, port, metrics, health))
         if self._config.service.log_level in ("debug", "info"):
             self._console.log.write("info", "Listening", f"metrics and health at {url}", url=url)
@@ -124,7 +124,7 @@ class Observers:
 async def _probe(destination: Destination, health: HealthMonitor) -> None:
     while True:
         await anyio.sleep(_PROBE_SECONDS)
-        if health.listed and health.idle_seconds >= _PROBE_SECONDS:
+        if health.idle_seconds >= _PROBE_SECONDS:
             probe_error: AlumaAsyncError | None = None
             try:
                 await destination.probe()

@@ -1,4 +1,4 @@
-"""``Report``: what an operator sees of one run: its log, and its progress as a panel or a line now and then."""
+"""``Console``: writes the log and the progress of one run to stderr, as a live panel or as occasional lines."""
 
 import os
 import sys
@@ -21,14 +21,14 @@ Mode: TypeAlias = Literal["live", "lines", "none"]
 
 _REDRAW_SECONDS = 0.25
 _PROGRESS_LINE_SECONDS = (2.0, 8.0, 20.0, 30.0, 60.0)
-"""Between two lines of progress: rarer the longer a run lasts."""
+"""Seconds before each line of progress; the last value repeats."""
 _FLUSH_SECONDS = 5.0
 _DEFAULT_COLUMNS = 120
-"""Columns of a line where there is no terminal."""
+"""Width of the summary where there is no terminal."""
 
 
 def choose_mode(service: ServiceConfig, *, progress: bool | None, terminal: bool) -> Mode:
-    """Decide how progress is shown; ``progress`` is what the user said, ``terminal`` whether stderr is one."""
+    """Return how to show progress; ``progress`` is the option, ``terminal`` whether stderr is a terminal."""
     quiet = service.log_level in ("warning", "error")
     if progress is False or (quiet and not progress):
         return "none"
@@ -36,7 +36,7 @@ def choose_mode(service: ServiceConfig, *, progress: bool | None, terminal: bool
 
 
 class Console:
-    """Everything goes to stderr. A panel takes the place of the log's info lines; warnings come out above it."""
+    """Owns the log. The live panel replaces info lines of the log; warnings appear above it."""
 
     def __init__(self, service: ServiceConfig, mode: Mode, stats: RunStats) -> None:
         level = "warning" if mode == "live" and service.log_level == "info" else service.log_level
@@ -48,12 +48,12 @@ class Console:
         self._close_panel: Callable[[], None] | None = None
 
     def on_event(self, event: Event) -> None:
-        """Count and log an event."""
+        """Record and log an event."""
         self.stats(event)
         self.log(event)
 
     async def watch(self) -> None:
-        """Show how the run goes, until cancelled."""
+        """Show progress until cancelled."""
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._flush_suppressed)
@@ -65,7 +65,7 @@ class Console:
             self.log.flush_suppressed(all_windows=True)
 
     def print_message(self, level: Level, kind: str, text: str) -> None:
-        """Say something whatever the level of the log."""
+        """Write a message at any log level."""
         if self._plain_text:
             _to_stderr(f"{text}\n")
         else:
@@ -73,23 +73,23 @@ class Console:
                 self.log.write(level, kind, line)
 
     def finish(self, summary: Summary, into: str) -> None:
-        """Tell what the run did, and where the files are."""
-        waiting = self.stats.waiting if self.stats.stopped else 0
-        lines = summary_lines(summary, into, self.stats.unexported, waiting=waiting, width=_width())
+        """Write the summary of the run; ``into`` describes the destinations."""
+        pending = self.stats.pending if self.stats.draining else 0
+        lines = summary_lines(summary, into, self.stats.unexported, pending=pending, width=_width())
         if self._text:
             self.print_message("info", "RunSummary", "\n".join(lines))
         else:
             reasons = [reason._asdict() for reason in unexported_reasons(self.stats.unexported)]
-            fields = {"folder": into, **structs.asdict(summary), "waiting": waiting, "not_exported": reasons}
+            fields = {"folder": into, **structs.asdict(summary), "waiting": pending, "not_exported": reasons}
             self.log.write("info", "RunSummary", lines[0], **fields)
 
     def restore_terminal(self) -> None:
-        """Take the panel away at once, wherever the run is."""
+        """Remove the live panel at once, so that the process can exit."""
         if self._close_panel:
             self._close_panel()
 
     async def _draw_panel(self) -> None:
-        from aluma_async.service.live_display import LiveDisplay  # rich costs memory, so only where it shows
+        from aluma_async.service.live_display import LiveDisplay  # imported here, because rich uses much memory
 
         with LiveDisplay(self.stats) as panel:
             self._close_panel = panel.close
@@ -107,13 +107,13 @@ class Console:
         for seconds in chain(_PROGRESS_LINE_SECONDS, repeat(_PROGRESS_LINE_SECONDS[-1])):
             await anyio.sleep(seconds)
             line = progress_line(self.stats, self.stats.rates())
-            if line != last:  # an idle service says nothing
-                self.log.write("info", "Progress", line, exported=self.stats.exported, waiting=self.stats.waiting)
+            if line != last:  # an idle service writes no lines
+                self.log.write("info", "Progress", line, exported=self.stats.exported, waiting=self.stats.pending)
             last = line
 
 
 def _to_stderr(text: str) -> None:
-    sys.stderr.write(text)  # looked up each time: the panel puts itself in between
+    sys.stderr.write(text)  # not stored: the live panel replaces sys.stderr
 
 
 def _width() -> int:

@@ -1,6 +1,6 @@
-"""``LiveDisplay``: the panel of a run on a terminal, drawn from a ``Tally`` whenever it is told to.
+"""``LiveDisplay``: a panel with the progress of a run, drawn from ``RunStats`` on a terminal.
 
-Importing this imports rich. It starts no thread and never reads the clock of the loop: who owns it says when to draw.
+It starts no thread and sets no timer: its owner calls ``draw``. Importing this module imports rich.
 """
 
 import time
@@ -22,18 +22,18 @@ from aluma_async.service.stats import ActiveTask, RunStats
 from aluma_async.service.summary import pause_message, problems, time_left
 
 MAX_ROWS = 8
-"""So many tasks in hand are shown at most."""
+"""Most active tasks that are shown."""
 _OTHER_LINES = 11
-"""Of the panel and its frame, besides those rows."""
+"""Lines of the panel and its frame, besides these rows."""
 _WIDE, _NARROW, _TIGHT = 100, 76, 60
-"""Columns: from the first on figures stand in one line, below the second in three; below the last without sizes."""
+"""Terminal widths: figures take one line from the first, two from the second, three below; sizes need the last."""
 _MAX_WIDTH = 120
-"""What stands further apart is not read as one line."""
+"""Columns of the panel on a wider terminal, where long lines would be hard to read."""
 _MAX_ERROR_KINDS = 4
 
 
 class LiveDisplay:
-    """While it is entered, what is written to ``sys.stderr`` comes out above the panel. It leaves nothing behind."""
+    """Within the block, text written to ``sys.stderr`` appears above the panel; leaving it removes the panel."""
 
     def __init__(
         self, stats: RunStats, console: Console | None = None, *, now: Callable[[], float] = time.time
@@ -53,11 +53,11 @@ class LiveDisplay:
         self.close()
 
     def close(self) -> None:
-        """Give the terminal back."""
+        """Remove the panel and restore the terminal."""
         self._live.stop()
 
     def draw(self) -> None:
-        """Show how things stand now; nothing is written if they stand as they did."""
+        """Draw the current state; nothing is written if it has not changed."""
         panel = self._renderer.render(*self._console.size)
         lines = self._console.render_lines(panel, pad=False)
         if lines != self._shown:
@@ -66,7 +66,7 @@ class LiveDisplay:
 
 
 class PanelRenderer:
-    """Makes the panel. A task keeps its row as long as it is in hand, so that rows can be read."""
+    """Renders the panel. An active task keeps its row, so that rows can be read."""
 
     def __init__(self, stats: RunStats, now: Callable[[], float] = time.time) -> None:
         self._stats = stats
@@ -74,7 +74,7 @@ class PanelRenderer:
         self._rows: list[str] = []
 
     def render(self, width: int, height: int) -> RenderableType:
-        """Make it for a terminal of this size."""
+        """Return the panel for a terminal of this size."""
         width = min(width, _MAX_WIDTH)
         body: list[RenderableType] = [_bar(self._stats)]
         body += (Text(line, no_wrap=True, overflow="ellipsis") for line in self._figures(width))
@@ -96,19 +96,19 @@ class PanelRenderer:
             done += f", up to {pluralize(stats.limit, 'request')} at once"
         now = f"now {rates.tasks:.1f} tasks/s, {format_bytes(rates.bytes)}/s"
         overall = f"average {average.tasks:.1f} tasks/s, {format_bytes(average.bytes)}/s"
-        waiting = [f"{stats.queued:,} queued", f"{len(stats.active)} in hand"]
-        if stats.oldest_created_at is not None and stats.waiting:
-            waiting.append(f"oldest waits for {format_duration(self._now() - stats.oldest_created_at)}")
+        tasks = [f"{stats.queued:,} queued", f"{len(stats.active)} in progress"]
+        if stats.oldest_created_at is not None and stats.pending:
+            tasks.append(f"oldest pending for {format_duration(self._now() - stats.oldest_created_at)}")
         if width >= _WIDE:
             yield f"{done}   {now}   {overall}"
         elif width >= _NARROW:
             yield from (done, f"{now}   {overall}")
         else:
             yield from (done, now, overall)
-        yield ", ".join(waiting)
+        yield ", ".join(tasks)
 
     def _tasks(self, max_rows: int, width: int) -> RenderableType:
-        """Make a row for each task in hand, as far as there is room; the room stays, lest the panel jumps."""
+        """Return a table of active tasks; rows of ended tasks stay until reused, so that the panel keeps its height."""
         stats = self._stats
         free = iter([task_id for task_id in stats.active if task_id not in self._rows])
         rows = [task_id if task_id in stats.active else next(free, "") for task_id in self._rows[:max_rows]]
@@ -135,7 +135,7 @@ def _bar(stats: RunStats) -> RenderableType:
     head.add_column(justify="right", no_wrap=True)
     head.add_row(
         ProgressBar(total=max(stats.total, 1), completed=stats.exported, complete_style="cyan"),
-        f"{stats.exported:,} of {pluralize(stats.total, 'task')}" if stats.listed else "listing what waits",
+        f"{stats.exported:,} of {pluralize(stats.total, 'task')}" if stats.listed else "listing pending tasks",
     )
     return head
 
@@ -143,17 +143,17 @@ def _bar(stats: RunStats) -> RenderableType:
 def _row(task: ActiveTask, age: float) -> Iterator[str]:
     yield sanitize(task.task.name or task.task.id, 80)
     yield sanitize(task.file.filename, 80) if task.file else ""
-    yield f"{task.saved} of {pluralize(task.files, 'file')}"
+    yield f"{task.staged} of {pluralize(task.files, 'file')}"
     yield format_duration(age)
     yield format_bytes(task.bytes)
 
 
 def _problem_lines(stats: RunStats) -> Iterator[str]:
-    """Two lines at most, and none while all goes well."""
-    if problem := problems(stats):
-        yield ", ".join(problem)
+    """Yield at most two lines, none if there is no problem."""
+    if lines := problems(stats):
+        yield ", ".join(lines)
     kinds = [f"{count:,} {kind}" for kind, count in stats.errors.most_common(_MAX_ERROR_KINDS)]
-    if stats.retried:
-        kinds.append(f"{pluralize(stats.retried, 'request')} made again")
+    if retried := stats.retries.total():
+        kinds.append(f"{pluralize(retried, 'request')} retried")
     if kinds:
         yield "errors: " + ", ".join(kinds)

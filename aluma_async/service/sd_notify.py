@@ -1,86 +1,68 @@
-"""``Systemd``: tells the service manager how the exporter is (sd_notify), if it is one that wants to know.
+"""``SystemdNotifier``: reports the exporter's state to the service manager, through the sd_notify protocol.
 
-READY only after Aluma has told what waits, so that a unit that is active has good credentials. The watchdog is fed
-from the event loop and only as long as all advances, so one that is blocked or stuck is started anew.
+READY is sent after the first successful listing, so that an active unit has valid credentials. The event loop sends
+the watchdog's heartbeats, and only while the exporter makes progress, so that systemd restarts a blocked or stuck one.
 """
 
 import os
 import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 import anyio
 
 from aluma_async import events
 from aluma_async.events import Event
 from aluma_async.service.formatting import pluralize, sanitize
+from aluma_async.service.health import HealthMonitor
+from aluma_async.service.stats import RunStats
 
 _STATUS_SECONDS = 5.0
 _HEARTBEATS_PER_TIMEOUT = 3
-"""Signs of life in the time that the watchdog waits for one."""
+"""Heartbeats within the watchdog's timeout."""
 _EXTENSION_MICROSECONDS = 30_000_000
 _MICROSECONDS = 1_000_000
 
 
-class Liveness(Protocol):
-    """What is asked of the exporter's vital signs."""
-
-    @property
-    def tasks_in_progress(self) -> int:
-        """How many tasks are claimed."""
-        ...
-
-    def stuck_reason(self) -> str:
-        """Say what does not advance; empty if all does."""
-        ...
-
-
 class SystemdNotifier:
-    """``send`` takes a message to the service manager, and returns whether it need not be sent again.
+    """Sends READY, STOPPING, heartbeats and a status line. Its events must reach ``stats`` first.
 
-    ``watchdog`` is how many seconds the service manager waits for a sign of life.
+    Args:
+        send: Sends a message to the service manager; returns False if it must be sent again.
+        stats: The state of the run.
+        health: Decides whether the exporter is stuck.
+        watchdog: Seconds within which the service manager expects a heartbeat; None: it expects none.
+        on_stuck: Receives the reason once when heartbeats stop.
     """
 
     def __init__(
         self,
         send: Callable[[str], bool],
-        liveness: Liveness,
+        stats: RunStats,
+        health: HealthMonitor,
         *,
         watchdog: float | None,
         on_stuck: Callable[[str], None],
     ) -> None:
         self._send = send
-        self._liveness = liveness
+        self._stats = stats
+        self._health = health
         self._watchdog = watchdog
         self._on_stuck = on_stuck
-        self._pending: list[str] = []  # what it has no room for just now; signs of life are not among it
-        self._ready = self._draining = self._was_stuck = False
-        self._exported = self._waiting = 0
-        self._problem = ""
+        self._pending: list[str] = []  # messages for which its queue had no room; heartbeats are never kept
+        self._ready = self._was_stuck = False
 
     def __call__(self, event: Event) -> None:
-        """Take note of an event; the status line is sent with the next sign of life."""
+        """Send READY after the first listing, and STOPPING when a drain starts."""
         match event:
-            case events.TaskCompleted():
-                self._exported += 1
-            case events.TasksListed(listed=listed):
-                self._waiting, self._problem = listed, ""
-                if not self._ready:
-                    self._ready = True
-                    self._send_reliably(f"READY=1\n{self._status()}")
-            case (
-                events.ListingFailed(error=error)
-                | events.ClaimingPaused(error=error)
-                | events.ClaimingStillPaused(error=error)
-            ):
-                self._problem = str(error)
+            case events.TasksListed() if not self._ready:
+                self._ready = True
+                self._send_reliably(f"READY=1\n{self._status()}")
             case events.DrainStarted():
-                self._draining = True
                 self._send_reliably(f"STOPPING=1\n{self._extend_timeout()}\n{self._status()}")
 
     async def run(self) -> None:
-        """Send signs of life until cancelled."""
+        """Send heartbeats until cancelled."""
         pause = min(_STATUS_SECONDS, self._watchdog / _HEARTBEATS_PER_TIMEOUT) if self._watchdog else _STATUS_SECONDS
         while True:
             heartbeat = "\n".join(self._heartbeat())
@@ -90,14 +72,14 @@ class SystemdNotifier:
             await anyio.sleep(pause)
 
     def reloading(self) -> None:
-        """Say that the configuration is read again."""
-        if not self._ready or self._draining:
-            return  # a unit that begins or ends cannot reload as well
+        """Report that a reload of the configuration has started."""
+        if not self._ready or self._stats.draining:
+            return  # systemd knows no reload of a unit that is starting or stopping
         self._send_reliably(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def reloaded(self) -> None:
-        """Say that it was."""
-        if not self._ready or self._draining:
+        """Report that the reload has ended."""
+        if not self._ready or self._stats.draining:
             return
         self._send_reliably(f"READY=1\n{self._status()}")
 
@@ -111,9 +93,9 @@ class SystemdNotifier:
 
     def _heartbeat(self) -> list[str]:
         lines = [self._status()]
-        if self._draining:
+        if self._stats.draining:
             lines.append(self._extend_timeout())
-        if reason := self._liveness.stuck_reason():
+        if reason := self._health.stuck_reason():
             if not self._was_stuck:
                 self._on_stuck(reason)
             lines[0] = f"STATUS=stuck: {reason}"
@@ -123,22 +105,23 @@ class SystemdNotifier:
         return lines
 
     def _status(self) -> str:
-        """Tell in one line how things stand."""
+        """Return the status line of the unit."""
+        stats = self._stats
         if not self._ready:
-            return "STATUS=asking Aluma what waits"
-        progress = f"{pluralize(self._liveness.tasks_in_progress, 'task')} in hand"
-        if self._draining:
+            return "STATUS=listing pending tasks"
+        progress = f"{pluralize(len(stats.active), 'task')} in progress"
+        if stats.draining:
             return f"STATUS=draining, {progress}"
-        if self._problem:
-            return f"STATUS={sanitize(self._problem, 200)}"
-        return f"STATUS={self._exported:,} exported, {progress}, {self._waiting:,} were waiting when last asked"
+        if error := stats.listing_error or stats.save_error:
+            return f"STATUS={sanitize(str(error), 200)}"
+        return f"STATUS={stats.exported:,} exported, {progress}, {stats.listed_tasks:,} pending at the last listing"
 
     def _extend_timeout(self) -> str:
         return f"EXTEND_TIMEOUT_USEC={_EXTENSION_MICROSECONDS}"
 
 
 def notify_socket(environ: Mapping[str, str]) -> Callable[[str], bool] | None:
-    """Find out how to reach the service manager; None if there is none. Sending never waits."""
+    """Return a function that sends to the service manager without blocking; None if there is no service manager."""
     path = environ.get("NOTIFY_SOCKET", "")
     if not path.startswith(("/", "@")):
         return None
@@ -149,9 +132,9 @@ def notify_socket(environ: Mapping[str, str]) -> Callable[[str], bool] | None:
             connection.setblocking(False)
             try:
                 connection.sendto(message.encode(), address)
-            except BlockingIOError:  # it is busy, and its queue is full
+            except BlockingIOError:  # its queue is full
                 return False
-            except OSError:  # there is nobody, and sending again would change nothing
+            except OSError:  # it does not exist any more, so that sending again would fail, too
                 return True
         return True
 
@@ -159,8 +142,8 @@ def notify_socket(environ: Mapping[str, str]) -> Callable[[str], bool] | None:
 
 
 def watchdog_seconds(environ: Mapping[str, str]) -> float | None:
-    """Tell how long the service manager waits for a sign of life; None if it wants none of this process."""
-    pid, wait = environ.get("WATCHDOG_PID", ""), environ.get("WATCHDOG_USEC", "")
-    if not wait.isdecimal() or not int(wait) or pid not in ("", str(os.getpid())):
+    """Return the watchdog's timeout; None if the service manager expects no heartbeats from this process."""
+    pid, timeout = environ.get("WATCHDOG_PID", ""), environ.get("WATCHDOG_USEC", "")
+    if not timeout.isdecimal() or not int(timeout) or pid not in ("", str(os.getpid())):
         return None
-    return int(wait) / _MICROSECONDS
+    return int(timeout) / _MICROSECONDS

@@ -1,42 +1,51 @@
-"""``Tally``: counts what the events of a run say, so that a display can be drawn from it at any time.
+"""``RunStats``: the state of a run, derived from its events. Metrics, health checks and displays read it.
 
-An event costs a look into a table and an addition. Rates and what is left to do are estimates.
+It is the one place where events are counted. An event costs a clock reading and a few additions. Rates and the number
+of pending tasks are estimates.
 """
 
+import time
+from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
+
+from msgspec import Struct
 
 from aluma_async import events
-from aluma_async.events import Event
+from aluma_async.events import AttemptEnded, Event
+from aluma_async.exceptions import AlumaAsyncError, DestinationError
 from aluma_async.models import ExportFile, ExportTask
 
 RATE_SECONDS = 10.0
-"""Rates are those of the last so many seconds."""
+"""Rates are averages over this many seconds."""
 MAX_UNEXPORTED_TASKS = 10_000
-"""So many tasks that were not exported are remembered with their reason."""
+"""Most unexported tasks that are remembered with their reason."""
+DURATION_BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+"""Upper bounds of the histogram of task durations, in seconds."""
 
 
 class Rates(NamedTuple):
-    """What goes through each second."""
+    """Throughput per second."""
 
     tasks: float
     bytes: float
 
 
-class ActiveTask:
+class ActiveTask(Struct):
     """A task that is being exported."""
 
-    __slots__ = ("bytes", "file", "files", "saved", "started_at", "task")
-
-    def __init__(self, task: ExportTask, files: int, started_at: float) -> None:
-        self.task = task
-        self.started_at = started_at
-        self.files = files
-        self.saved = self.bytes = 0
-        """Files that are staged, and bytes that came in."""
-        self.file: ExportFile | None = None
-        """The one that was last heard of."""
+    task: ExportTask
+    files: int
+    started_at: float
+    last_activity_at: float
+    """Clock reading at the last event of the task."""
+    staged: int = 0
+    """Number of staged files."""
+    bytes: int = 0
+    """Number of received bytes."""
+    file: ExportFile | None = None
+    """File of the last event."""
 
 
 class UnexportedTask(NamedTuple):
@@ -45,83 +54,132 @@ class UnexportedTask(NamedTuple):
     outcome: str
     """``cooling down``, ``parked`` or ``failed``."""
     error: str
-    """The kind of error, and its message below."""
+    """Name of the class of the error."""
     message: str
 
 
 class RunStats:
-    """The state of a run as its events tell it; ``clock`` is the event loop's."""
+    """Records events; every attribute without an underscore is for the views.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    Args:
+        clock: Returns the seconds of a monotonic clock.
+        now: Returns seconds since 1970.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, now: Callable[[], float] = time.time) -> None:
+        self.clock = clock
+        self._now = now
         self._started_at = clock()
-        self._samples = deque([(clock(), 0, 0)])
-        self._resume_at = 0.0
-        self.listed = False
-        """Whether Aluma has told what waits."""
-        self.exported = self.files = self.bytes = 0
-        """Tasks completed, with their files and bytes."""
-        self.received = 0
-        """Bytes that came in, for whatever became of their task."""
-        self.failed = self.lost = 0
-        self.limit = 0
-        """Requests in flight at most, where that was found out; 0: not yet."""
-        self.stopped = False
-        """Whether nothing new is claimed, since the run ends."""
-        self.paused = ""
-        """Why nothing is claimed for now; empty: it is."""
-        self.cooling = 0
-        """Tasks that cool down."""
-        self.waiting = 0
-        """Tasks that were listed and are not settled yet, those in hand included."""
-        self.oldest_created_at: float | None = None
-        """Creation of the oldest task listed, seconds since 1970."""
+        self._samples = deque([(self._started_at, 0, 0)])
         self.active: dict[str, ActiveTask] = {}
-        """By task id, oldest first."""
+        """Tasks in progress by id, the oldest first."""
+        self.queued = 0
+        """Tasks that were listed and wait, unclaimed, for a worker."""
+        self.pending = 0
+        """Tasks that were listed and not settled yet, including active ones."""
+        self.cooling = 0
+        """Tasks that cool down after an error."""
+        self.parked = 0
+        self.oldest_created_at: float | None = None
+        """Creation of the oldest listed task, seconds since 1970."""
         self.unexported: dict[str, UnexportedTask] = {}
-        """By task id; at most ``MOST_LEFT``, the first ones."""
+        """The first ``MAX_UNEXPORTED_TASKS`` unexported tasks by id."""
+        self.outcomes: Counter[type[AttemptEnded]] = Counter()
+        """Ended attempts by the event that ended them."""
         self.errors: Counter[str] = Counter()
-        """Of tasks and listings, by kind."""
-        self.retried = 0
-        """Requests that were made again."""
+        """Errors of tasks and listings by class."""
+        self.retries: Counter[str] = Counter()
+        """Retried requests by class of the error."""
+        self.files = self.bytes = 0
+        """Files and bytes of exported tasks."""
+        self.received = 0
+        """Bytes received, also of tasks that were not exported."""
+        self.durations = [0] * (len(DURATION_BOUNDS) + 1)
+        """Exported tasks by duration: one number for each of ``DURATION_BOUNDS``, and one above."""
+        self.duration_seconds = 0.0
+        """Sum of these durations."""
+        self.limit = 0
+        """Requests that may be in flight; 0: no limit was measured yet."""
+        self.listed = False
+        """Whether a listing has succeeded, which proves that the credentials are valid."""
+        self.listed_tasks = 0
+        """Pending tasks of the last listing."""
+        self.polled_at = 0.0
+        """Time of the last listing, seconds since 1970; 0: none yet."""
+        self.draining = self.ended = False
+        self.listing_error: AlumaAsyncError | None = None
+        """Error of the last listing."""
+        self.paused: AlumaAsyncError | None = None
+        """Why no tasks are claimed; None: tasks are claimed."""
+        self.save_error: AlumaAsyncError | None = None
+        """Like ``paused``, but only until a probe of the destination or an export has succeeded."""
+        self.last_event_at = self.last_listing_at = self.last_work_at = self._started_at
+        """Clock readings at the last event, the last successful listing, and the last start or end of an export."""
+        self.last_retry_at = self.requests_paused_until = float("-inf")
 
     def __call__(self, event: Event) -> None:
-        """Count an event."""
-        if handler := self._HANDLERS.get(type(event)):
-            handler(self, event)
+        """Record an event."""
+        self.last_event_at = now = self.clock()
+        match event:  # the most frequent events first, and without another call
+            case events.BytesReceived(task=task):
+                self.received += event.count
+                if task.id in self.active:
+                    active = self.active[task.id]
+                    active.bytes += event.count
+                    active.file, active.last_activity_at = event.file, now
+            case events.FileStaged(task=task):
+                if task.id in self.active:
+                    active = self.active[task.id]
+                    active.staged += 1
+                    active.file, active.last_activity_at = event.file, now
+            case events.TaskStarted(task=task):
+                self.active[task.id] = ActiveTask(task, event.files, now, now)
+                self.queued -= self.queued > 0
+                self.last_work_at = now
+                if task.id in self.unexported:
+                    del self.unexported[task.id]
+            case AttemptEnded():
+                self._end_attempt(event)
+            case _:
+                self._record_run_event(event)
+
+    @property
+    def exported(self) -> int:
+        """Tasks that are exported."""
+        return self.outcomes[events.TaskCompleted]
+
+    @property
+    def failed(self) -> int:
+        """Tasks that were failed at Aluma."""
+        return self.outcomes[events.TaskFailed]
+
+    @property
+    def lost(self) -> int:
+        """Tasks that could not be claimed, or whose claim ended early."""
+        return self.outcomes[events.ClaimRefused] + self.outcomes[events.ClaimLost]
 
     @property
     def total(self) -> int:
-        """Tasks that are exported or still to be."""
-        return self.exported + self.waiting
+        """Tasks that are exported or pending."""
+        return self.exported + self.pending
 
     @property
     def requests_paused_seconds(self) -> float:
-        """Seconds until Aluma takes requests again."""
-        return max(0.0, self._resume_at - self._clock())
-
-    @property
-    def queued(self) -> int:
-        """Tasks that were listed and that nobody works on yet."""
-        return max(0, self.waiting - len(self.active))
-
-    @property
-    def parked(self) -> int:
-        """Tasks that were parked by this run."""
-        return sum(task.outcome == "parked" for task in self.unexported.values())
+        """Seconds until requests resume, after Aluma asked for a pause."""
+        return max(0.0, self.requests_paused_until - self.clock())
 
     def age(self, task: ActiveTask) -> float:
-        """For how many seconds a task is in hand."""
-        return self._clock() - task.started_at
+        """Return the seconds since a task was started."""
+        return self.clock() - task.started_at
 
     def average(self) -> Rates:
-        """Tasks and bytes a second since the beginning."""
-        seconds = max(self._clock() - self._started_at, 0.001)
+        """Return tasks and bytes per second since the start."""
+        seconds = max(self.clock() - self._started_at, 0.001)
         return Rates(self.exported / seconds, self.received / seconds)
 
     def rates(self) -> Rates:
-        """Tasks and bytes a second, since the call made about ``RATE_SECONDS`` ago."""
-        now = self._clock()
+        """Return tasks and bytes per second since the call about ``RATE_SECONDS`` ago."""
+        now = self.clock()
         self._samples.append((now, self.exported, self.received))
         while len(self._samples) > 2 and self._samples[1][0] <= now - RATE_SECONDS:
             self._samples.popleft()
@@ -129,109 +187,76 @@ class RunStats:
         seconds = max(now - then, 0.001)
         return Rates((self.exported - exported) / seconds, (self.received - received) / seconds)
 
-    # -- what events do
+    def _end_attempt(self, event: AttemptEnded) -> None:
+        task_id = event.task.id
+        self.outcomes[type(event)] += 1
+        self.active.pop(task_id, None)
+        match event:
+            case events.TaskCompleted():
+                self._record_export(event)
+            case events.TaskReleased() | events.SettlementUnconfirmed() | events.SettlementDeferred():
+                return  # the task is still pending
+            case events.TaskCancelled(error=error):
+                self.cooling += 1
+                self._record_unexported(task_id, "cooling down", type(error).__name__, str(error))
+            case events.TaskParked(hold=hold):
+                self.parked += 1
+                self._record_unexported(task_id, "parked", hold.error, hold.message)
+            case events.TaskFailed(error=error):
+                self._record_unexported(task_id, "failed", type(error).__name__, str(error))
+            case events.ClaimRefused():  # it was queued, but never active
+                self.queued -= self.queued > 0
+        self.pending -= self.pending > 0
 
-    def _on_tasks_listed(self, event: events.TasksListed) -> None:
-        self.listed = True
-        self.cooling = event.held_back
-        self.oldest_created_at = event.oldest_created_at
-        # A listing may name a task twice; when nothing is left that has counted for nothing.
-        idle = not event.admitted and not self.active
-        self.waiting = 0 if idle else self.waiting + event.admitted
-
-    def _on_task_started(self, event: events.TaskStarted) -> None:
-        self.active[event.task.id] = ActiveTask(event.task, event.files, self._clock())
-        self.unexported.pop(event.task.id, None)
-
-    def _on_bytes_received(self, event: events.BytesReceived) -> None:
-        self.received += event.count
-        if task := self.active.get(event.task.id):
-            task.bytes += event.count
-            task.file = event.file
-
-    def _on_file_staged(self, event: events.FileStaged) -> None:
-        if task := self.active.get(event.task.id):
-            task.saved += 1
-            task.file = event.file
-
-    def _on_task_completed(self, event: events.TaskCompleted) -> None:
-        self._on_attempt_ended(event)
-        self.unexported.pop(event.task.id, None)
-        self.exported += 1
+    def _record_export(self, event: events.TaskCompleted) -> None:
         self.files += event.files
         self.bytes += event.bytes
-
-    def _on_task_cancelled(self, event: events.TaskCancelled) -> None:
-        self._on_attempt_ended(event)
-        self.cooling += 1
-        self._record_unexported(event.task.id, "cooling down", type(event.error).__name__, str(event.error))
-
-    def _on_task_parked(self, event: events.TaskParked) -> None:
-        self._on_attempt_ended(event)
-        self.cooling += 1
-        self._record_unexported(event.task.id, "parked", event.hold.error, event.hold.message)
-
-    def _on_claim_released(self, event: events.SettlementUnconfirmed | events.TaskReleased) -> None:
-        self.active.pop(event.task.id, None)
-
-    def _on_task_failed(self, event: events.TaskFailed) -> None:
-        self._on_attempt_ended(event)
-        self.failed += 1
-        self._record_unexported(event.task.id, "failed", type(event.error).__name__, str(event.error))
+        self.last_work_at = self.last_event_at
+        self.save_error = None
+        if event.task.id in self.unexported:
+            del self.unexported[event.task.id]
+        if event.seconds:  # unknown for a claim that an earlier run left
+            self.duration_seconds += event.seconds
+            self.durations[bisect_left(DURATION_BOUNDS, event.seconds)] += 1
 
     def _record_unexported(self, task_id: str, outcome: str, error: str, message: str) -> None:
         self.errors[error] += 1
         if len(self.unexported) < MAX_UNEXPORTED_TASKS or task_id in self.unexported:
             self.unexported[task_id] = UnexportedTask(outcome, error, message)
 
-    def _on_claim_lost(self, event: events.ClaimRefused | events.ClaimLost) -> None:
-        self._on_attempt_ended(event)
-        self.lost += 1
+    def _record_listing(self, event: events.TasksListed) -> None:
+        self.listed, self.listing_error, self.listed_tasks = True, None, event.listed
+        self.last_listing_at, self.polled_at = self.last_event_at, self._now()
+        self.oldest_created_at = event.oldest_created_at
+        self.parked, self.cooling = event.parked, event.held_back - event.parked
+        if isinstance(self.save_error, DestinationError):  # the destination is probed before each listing
+            self.save_error = None
+        if event.admitted or self.active:
+            self.queued += event.admitted
+            self.pending += event.admitted
+        else:  # correct the numbers, because a listing may contain a task twice
+            self.queued = self.pending = 0
 
-    def _on_attempt_ended(self, event: Any) -> None:
-        self.active.pop(event.task.id, None)
-        self.waiting = max(0, self.waiting - 1)
-
-    def _on_listing_failed(self, event: events.ListingFailed) -> None:
-        self.errors[type(event.error).__name__] += 1
-
-    def _on_request_retried(self, _: events.RequestRetried) -> None:
-        self.retried += 1
-
-    def _on_requests_paused(self, event: events.RequestsPaused) -> None:
-        self._resume_at = self._clock() + event.seconds
-
-    def _on_claiming_paused(self, event: events.ClaimingPaused | events.ClaimingStillPaused) -> None:
-        self.paused = str(event.error)
-
-    def _on_drain_started(self, _: events.DrainStarted) -> None:
-        self.stopped = True
-
-    def _on_claiming_resumed(self, _: events.ClaimingResumed) -> None:
-        self.paused = ""
-
-    def _on_concurrency_limit_changed(self, event: events.ConcurrencyLimitChanged) -> None:
-        self.limit = event.limit
-
-    _HANDLERS: ClassVar[Mapping[type[Event], Callable[[Any, Any], None]]] = {
-        events.TasksListed: _on_tasks_listed,
-        events.ListingFailed: _on_listing_failed,
-        events.RequestRetried: _on_request_retried,
-        events.TaskStarted: _on_task_started,
-        events.BytesReceived: _on_bytes_received,
-        events.FileStaged: _on_file_staged,
-        events.TaskCompleted: _on_task_completed,
-        events.TaskCancelled: _on_task_cancelled,
-        events.TaskParked: _on_task_parked,
-        events.SettlementUnconfirmed: _on_claim_released,
-        events.TaskFailed: _on_task_failed,
-        events.ClaimRefused: _on_claim_lost,
-        events.ClaimLost: _on_claim_lost,
-        events.TaskReleased: _on_claim_released,
-        events.RequestsPaused: _on_requests_paused,
-        events.ConcurrencyLimitChanged: _on_concurrency_limit_changed,
-        events.DrainStarted: _on_drain_started,
-        events.ClaimingPaused: _on_claiming_paused,
-        events.ClaimingStillPaused: _on_claiming_paused,
-        events.ClaimingResumed: _on_claiming_resumed,
-    }
+    def _record_run_event(self, event: Event) -> None:
+        match event:
+            case events.TasksListed():
+                self._record_listing(event)
+            case events.ListingFailed(error=error):
+                self.listing_error = error
+                self.errors[type(error).__name__] += 1
+            case events.RequestRetried(error=error):
+                self.last_retry_at = self.last_event_at
+                self.retries[type(error).__name__] += 1
+            case events.RequestsPaused(seconds=seconds):
+                self.requests_paused_until = max(self.requests_paused_until, self.last_event_at + seconds)
+            case events.ConcurrencyLimitChanged(limit=limit):
+                self.limit = limit
+            case events.ClaimingPaused(error=error) | events.ClaimingStillPaused(error=error):
+                self.paused = self.save_error = error
+                self.queued = 0  # the queue is discarded, and listed again later
+            case events.ClaimingResumed():
+                self.paused = self.save_error = None
+            case events.DrainStarted():
+                self.draining = True
+            case events.RunEnded():
+                self.ended, self.paused = True, None

@@ -1,4 +1,4 @@
-"""A run in words: a line while it goes on, a few lines at its end."""
+"""Formats the state of a run: a line of progress, and the summary at its end."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,19 +13,21 @@ _EXAMPLES = 2
 
 
 class UnexportedReason(NamedTuple):
-    """Why some tasks are not exported."""
+    """Tasks that were not exported, with the same outcome and class of error."""
 
     tasks: int
+    """Number of tasks."""
     outcome: str
     error: str
-    """The kind of error, and the message of the last one."""
+    """Name of the class of the error."""
     message: str
+    """Message of the last of these errors."""
     examples: tuple[str, ...]
     """Ids of some of the tasks."""
 
 
 def progress_line(stats: RunStats, rates: Rates) -> str:
-    """Tell in one line how far a run is."""
+    """Return one line with the progress of a run."""
     pause = [pause_message(stats)] if stats.paused else []
     parts = [
         f"{stats.exported:,} of {pluralize(stats.total, 'task')} exported",
@@ -33,33 +35,33 @@ def progress_line(stats: RunStats, rates: Rates) -> str:
         format_bytes(stats.bytes),
         f"{rates.tasks:.1f} tasks/s",
         f"{format_bytes(rates.bytes)}/s",
-        f"{len(stats.active)} in hand",
+        f"{len(stats.active)} in progress",
     ]
     return ", ".join(parts + problems(stats) + pause)
 
 
 def pause_message(stats: RunStats) -> str:
-    """Tell why no task is claimed just now."""
-    return f"nothing is claimed for now: {sanitize(stats.paused, 200)}"
+    """Return why no tasks are claimed at present."""
+    return f"claiming paused: {sanitize(str(stats.paused), 200)}"
 
 
 def problems(stats: RunStats) -> list[str]:
-    """Tell what does not go well, if anything."""
+    """Return the problems of the run, with numbers of tasks."""
     counts = (
-        (max(0, stats.cooling - stats.parked), "cooling down"),
+        (stats.cooling, "cooling down"),
         (stats.parked, "parked"),
         (stats.failed, "failed"),
-        (stats.lost, "lost to others"),
+        (stats.lost, "lost"),
     )
-    found = [f"{count:,} {what}" for count, what in counts if count]
+    lines = [f"{count:,} {outcome}" for count, outcome in counts if count]
     if stats.requests_paused_seconds:
-        found.append(f"requests held back for {format_duration(stats.requests_paused_seconds)}")
-    return found
+        lines.append(f"requests paused for {format_duration(stats.requests_paused_seconds)}")
+    return lines
 
 
 def time_left(stats: RunStats, rates: Rates) -> float | None:
-    """Estimate the seconds until nothing waits; None if nothing says so."""
-    return stats.waiting / rates.tasks if rates.tasks and stats.waiting and not stats.paused else None
+    """Estimate the seconds until no task is pending; None if unknown."""
+    return stats.pending / rates.tasks if rates.tasks and stats.pending and not stats.paused else None
 
 
 def summary_lines(
@@ -67,12 +69,17 @@ def summary_lines(
     into: str,
     unexported: Mapping[str, UnexportedTask] = MappingProxyType({}),
     *,
-    waiting: int = 0,
+    pending: int = 0,
     width: int = 100,
 ) -> list[str]:
-    """Tell what a run did, where the files are (``into``, in words), and in a table what is not exported and why.
+    """Return the summary of a run, with a table of the tasks that were not exported.
 
-    ``waiting``: so many tasks wait all the same, as the run was stopped.
+    Args:
+        summary: Totals of the run.
+        into: Description of the destinations.
+        unexported: Tasks that were not exported, by id.
+        pending: Tasks that were not tried because the run was stopped.
+        width: Columns of the terminal; longer lines of the table are cut.
     """
     seconds = max(summary.seconds, 0.001)
     lines = [
@@ -82,43 +89,44 @@ def summary_lines(
         f"{format_bytes(summary.bytes / seconds)}/s)",
         f"Files     {into}",
     ]
-    besides = (
-        (summary.held_back, "cooling down or parked (they wait at Aluma)"),
-        (summary.failed, "failed (what they held is in the quarantine)"),
-        (summary.lost, "taken or settled by others"),
+    others = (
+        (summary.held_back, "cooling down or parked (still pending at Aluma)"),
+        (summary.failed, "failed (their content is in the quarantine)"),
+        (summary.lost, "claimed or settled elsewhere"),
     )
-    if any(count for count, _ in besides):
-        lines.insert(1, f"Besides   {', '.join(f'{count:,} {what}' for count, what in besides if count)}")
-    earlier = summary.held_back - sum(one.outcome != "failed" for one in unexported.values())
-    table = _table(unexported_reasons(unexported), earlier, waiting)
+    if any(count for count, _ in others):
+        lines.insert(1, f"Others    {', '.join(f'{count:,} {outcome}' for count, outcome in others if count)}")
+    earlier = summary.held_back - sum(task.outcome != "failed" for task in unexported.values())
+    table = _table(unexported_reasons(unexported), earlier, pending)
     return lines + [line if len(line) <= width else f"{line[: width - 1]}…" for line in table]
 
 
 def unexported_reasons(unexported: Mapping[str, UnexportedTask]) -> list[UnexportedReason]:
-    """Gather what is not exported by outcome and kind of error, the most frequent first."""
+    """Group unexported tasks by outcome and class of error, the largest group first."""
     groups: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     messages: dict[tuple[str, str], str] = {}
-    for task_id, one in unexported.items():
-        groups[one.outcome, one.error].append(task_id)
-        messages[one.outcome, one.error] = one.message
+    for task_id, task in unexported.items():
+        groups[task.outcome, task.error].append(task_id)
+        messages[task.outcome, task.error] = task.message
     reasons = [
         UnexportedReason(len(ids), *kind, messages[kind], tuple(ids[:_EXAMPLES])) for kind, ids in groups.items()
     ]
     return sorted(reasons, key=lambda reason: -reason.tasks)
 
 
-def _table(reasons: Sequence[UnexportedReason], earlier: int, waiting: int) -> list[str]:
-    """Draw the table of what is not exported; ``earlier``: so many are held back since a run before this one."""
+def _table(reasons: Sequence[UnexportedReason], earlier: int, pending: int) -> list[str]:
+    """Return the table of unexported tasks; ``earlier``: tasks on hold since an earlier run."""
     rows = []
     for reason in reasons:
-        more = f" and {reason.tasks - len(reason.examples):,} more" if reason.tasks > len(reason.examples) else ""
+        others = f" and {reason.tasks - len(reason.examples):,} more" if reason.tasks > len(reason.examples) else ""
         rows.append(f"{reason.tasks:>7,}  {reason.outcome:<12}  {reason.error}: {sanitize(reason.message)}")
-        rows.append(f"{'':>23}{', '.join(sanitize(task_id, 40) for task_id in reason.examples)}{more}")
+        rows.append(f"{'':>23}{', '.join(sanitize(task_id, 40) for task_id in reason.examples)}{others}")
     if earlier > 0:
-        rows.append(f"{earlier:>7,}  {'held back':<12}  since an earlier run")
+        rows.append(f"{earlier:>7,}  {'on hold':<12}  since an earlier run")
     if rows:
         failed_only = earlier <= 0 and all(reason.outcome == "failed" for reason in reasons)
-        rows.append("'aluma-async status' shows each" + ("." if failed_only else ", 'aluma-async retry' releases."))
-    if waiting > 0:
-        rows.insert(0, f"{waiting:>7,}  {'waiting':<12}  the run was stopped")
-    return ["Not exported", "  tasks  state         why, and which", *rows] if rows else []
+        retry = "" if failed_only else ", 'aluma-async retry' ends their hold"
+        rows.append(f"'aluma-async status' shows each task{retry}.")
+    if pending > 0:
+        rows.insert(0, f"{pending:>7,}  {'pending':<12}  the run was stopped")
+    return ["Not exported", "  tasks  state         reason and examples", *rows] if rows else []

@@ -1,22 +1,26 @@
-"""``Tracing``: a span for each task, through OpenTelemetry, where its API is installed and set up by whoever runs us.
+"""``Tracing``: an OpenTelemetry span for each attempt to export a task, if the process has set OpenTelemetry up.
 
-Spans are made of events, so nothing in the pipeline knows of them. They hold no names and no content.
+Spans are derived from events, so the pipeline does not depend on OpenTelemetry. They contain no names and no content.
 """
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable
 
 from opentelemetry import trace
 
 from aluma_async import events
-from aluma_async.events import Event
+from aluma_async.events import AttemptEnded, Event
 
 _NANOSECONDS = 1_000_000_000
 
 
 class Tracing:
-    """Makes spans with ``provider``; without one, with what the process has set up (``opentelemetry-instrument``)."""
+    """Starts a span when a task is claimed, and ends it with the attempt.
+
+    Args:
+        provider: Makes the spans; by default the provider of the process (``opentelemetry-instrument``).
+        now: Returns seconds since 1970.
+    """
 
     def __init__(self, provider: trace.TracerProvider | None = None, now: Callable[[], float] = time.time) -> None:
         self._tracer = trace.get_tracer("aluma-async", tracer_provider=provider)
@@ -24,61 +28,47 @@ class Tracing:
         self._spans: dict[str, trace.Span] = {}
 
     def __call__(self, event: Event) -> None:
-        """Begin, mark or end a span."""
-        if handler := self._HANDLERS.get(type(event)):
-            handler(self, event)
+        """Start, annotate or end the span of a task."""
+        match event:
+            case events.TaskStarted(task=task, files=files):
+                attributes: dict[str, str | int] = {"aluma.task.id": task.id, "aluma.task.files": files}
+                span = self._tracer.start_span("export task", attributes=attributes, start_time=self._timestamp())
+                self._spans[task.id] = span
+            case events.FileStaged(task=task, file=file, size=size) if task.id in self._spans:
+                attributes = {"aluma.file.number": file.number, "aluma.file.size": size}
+                self._spans[task.id].add_event("file saved", attributes, timestamp=self._timestamp())
+            case AttemptEnded(task=task) if task.id in self._spans:
+                self._end(self._spans.pop(task.id), event)
 
     def _timestamp(self) -> int:
         return int(self._now() * _NANOSECONDS)
 
-    def _on_task_started(self, event: events.TaskStarted) -> None:
-        attributes: dict[str, str | int] = {"aluma.task.id": event.task.id, "aluma.task.files": event.files}
-        self._spans[event.task.id] = self._tracer.start_span(
-            "export task", attributes=attributes, start_time=self._timestamp()
-        )
-
-    def _on_file_staged(self, event: events.FileStaged) -> None:
-        if span := self._spans.get(event.task.id):
-            what = {"aluma.file.number": event.file.number, "aluma.file.size": event.size}
-            span.add_event("file saved", what, timestamp=self._timestamp())
-
-    def _on_task_completed(self, event: events.TaskCompleted) -> None:
-        if span := self._spans.pop(event.task.id, None):
-            span.set_attribute("aluma.task.bytes", event.bytes)
-            span.end(self._timestamp())
-
-    def _on_task_released(self, event: events.TaskReleased) -> None:
-        if span := self._spans.pop(event.task.id, None):
-            span.add_event("given back", timestamp=self._timestamp())
-            span.end(self._timestamp())
-
-    def _on_attempt_failed(self, event: Any) -> None:
-        """End a span with what went wrong; ``error.type`` as in the log."""
-        if span := self._spans.pop(event.task.id, None):
-            span.set_attributes({"error.type": type(event.error).__name__, "aluma.outcome": type(event).__name__})
-            span.set_status(trace.Status(trace.StatusCode.ERROR, str(event.error)))
-            span.end(self._timestamp())
-
-    def _on_task_parked(self, event: events.TaskParked) -> None:
-        if span := self._spans.pop(event.task.id, None):
-            span.set_attributes({"error.type": event.hold.error, "aluma.outcome": "TaskParked"})
-            span.set_status(trace.Status(trace.StatusCode.ERROR, event.hold.message))
-            span.end(self._timestamp())
-
-    _HANDLERS: ClassVar[Mapping[type[Event], Callable[[Any, Any], None]]] = {
-        events.TaskStarted: _on_task_started,
-        events.FileStaged: _on_file_staged,
-        events.TaskCompleted: _on_task_completed,
-        events.TaskReleased: _on_task_released,
-        events.TaskCancelled: _on_attempt_failed,
-        events.TaskFailed: _on_attempt_failed,
-        events.ClaimLost: _on_attempt_failed,
-        events.SettlementUnconfirmed: _on_attempt_failed,
-        events.SettlementDeferred: _on_attempt_failed,
-        events.TaskParked: _on_task_parked,
-    }
+    def _end(self, span: trace.Span, event: AttemptEnded) -> None:
+        """End a span with the outcome of the attempt; ``error.type`` has the same values as in the log."""
+        match event:
+            case events.TaskCompleted():
+                span.set_attribute("aluma.task.bytes", event.bytes)
+            case events.TaskReleased():
+                span.add_event("released", timestamp=self._timestamp())
+            case events.TaskParked(hold=hold):
+                _set_error(span, event, hold.error, hold.message)
+            case (
+                events.TaskCancelled(error=error)
+                | events.TaskFailed(error=error)
+                | events.ClaimRefused(error=error)
+                | events.ClaimLost(error=error)
+                | events.SettlementUnconfirmed(error=error)
+                | events.SettlementDeferred(error=error)
+            ):
+                _set_error(span, event, type(error).__name__, str(error))
+        span.end(self._timestamp())
 
 
 def is_set_up() -> bool:
-    """Whether somebody wants spans; without that they would be made for nobody."""
+    """Return whether the process has set up OpenTelemetry; otherwise spans would be discarded."""
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider | trace.NoOpTracerProvider)
+
+
+def _set_error(span: trace.Span, event: Event, error_type: str, message: str) -> None:
+    span.set_attributes({"error.type": error_type, "aluma.outcome": type(event).__name__})
+    span.set_status(trace.Status(trace.StatusCode.ERROR, message))

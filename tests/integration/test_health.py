@@ -25,6 +25,7 @@ from aluma_async.service.health import HealthMonitor
 from aluma_async.service.http import serve
 from aluma_async.service.metrics import OUTCOMES, REASONS, Metrics
 from aluma_async.service.sd_notify import SystemdNotifier, notify_socket, watchdog_seconds
+from aluma_async.service.stats import RunStats
 from aluma_async.testing import Fault, FaultPlan, MemoryDestination, SimulatedSource, run_virtual
 from tests.support.clock import ManualClock
 from tests.support.events import event_types, sample_event
@@ -48,11 +49,9 @@ NAMES = {
 }
 
 
-def counted(*happened, now=lambda: 0.0):
-    metrics = Metrics(limit=16, now=now)
-    for event in happened:
-        metrics(event)
-    return metrics
+def counted(*happened):
+    """Make metrics of what happened."""
+    return Metrics(stats_after(*happened), limit=16, now=lambda: 0.0)
 
 
 def scraped(metrics):
@@ -94,17 +93,18 @@ def test_one_who_asks_for_openmetrics_gets_it():
 
 def test_ages_and_gauges_are_those_of_the_moment_of_asking():
     clock = ManualClock()
-    metrics = counted(LISTED, events.TaskStarted(TASK, 1), now=clock)
+    stats = stats_after(LISTED, events.TaskStarted(TASK, 1), now=clock)
+    metrics = Metrics(stats, limit=16, now=clock)
     clock.now = 100.0
     assert scraped(metrics)["oldest_pending_task_age_seconds",] == 100
     for name, value in {"in_flight": 1, "queue_depth": 7, "cooldown_tasks": 1, "parked_tasks": 1}.items():
         assert scraped(metrics)[name,] == value
-    metrics(events.TaskCompleted(TASK, 2, 1000, 0.3))
-    metrics(events.ConcurrencyLimitChanged(9))
+    stats(events.TaskCompleted(TASK, 2, 1000, 0.3))
+    stats(events.ConcurrencyLimitChanged(9))
     now = scraped(metrics)
     assert (now["in_flight",], now["concurrency_limit",]) == (0, 9)
     assert (now["task_duration_seconds_bucket", "0.25"], now["task_duration_seconds_bucket", "0.5"]) == (0, 1)
-    metrics(events.TasksListed(0, 0, 0, None))
+    stats(events.TasksListed(0, 0, 0, None))
     assert scraped(metrics)["oldest_pending_task_age_seconds",] == 0
     assert scraped(metrics)["queue_depth",] == 0
 
@@ -123,10 +123,11 @@ def test_metrics_journal_summary_and_aluma_agree_at_the_end_of_a_faulty_run(seed
         history = History(journal, lambda task: ["memory"])
         aluma = simulated(60, seed=seed, latency_seconds=0.05)
         faults.plan("list", [None])
-        metrics, retries = Metrics(limit=32), Counter()
+        stats, retries = RunStats(anyio.current_time), Counter()
+        metrics = Metrics(stats, limit=32)
 
         def hear(event):
-            metrics(event)
+            stats(event)
             history(event)
             if isinstance(event, events.RequestRetried):
                 retries[type(event.error).__name__] += 1
@@ -172,11 +173,19 @@ def test_metrics_journal_summary_and_aluma_agree_at_the_end_of_a_faulty_run(seed
 # -- vital signs
 
 
-def health_after(clock, *happened):
-    health = HealthMonitor(clock, poll_seconds=60, stuck_after_seconds=600)
+def stats_after(*happened, **clocks):
+    stats = RunStats(**{"clock": ManualClock(), "now": lambda: 0.0, **clocks})
     for event in happened:
-        health(event)
-    return health
+        stats(event)
+    return stats
+
+
+def monitor(stats):
+    return HealthMonitor(stats, poll_seconds=60, stuck_after_seconds=600)
+
+
+def health_after(clock, *happened):
+    return monitor(stats_after(*happened, clock=clock))
 
 
 def not_ready(health):
@@ -185,12 +194,13 @@ def not_ready(health):
 
 def test_a_task_of_which_nothing_is_heard_is_stuck_though_others_go_on():
     clock = ManualClock()
-    health = health_after(clock, LISTED, events.TaskStarted(TASK, 1))
+    stats = stats_after(LISTED, events.TaskStarted(TASK, 1), clock=clock)
+    health = monitor(stats)
     for _ in range(10):
         clock.now += 100
-        health(events.TaskCompleted(ExportTask("other"), 1, 1, 1.0))
-    assert health.stuck_reason() == "no sign of 1 task in hand for 16 min 40 s"
-    health(sample_event(events.BytesReceived, task=TASK))
+        stats(events.TaskCompleted(ExportTask("other"), 1, 1, 1.0))
+    assert health.stuck_reason() == "1 task without progress for 16 min 40 s"
+    stats(sample_event(events.BytesReceived, task=TASK))
     assert not health.stuck_reason()
 
 
@@ -218,7 +228,8 @@ def test_an_idle_exporter_and_one_that_cannot_save_are_not_stuck():
     async def main():
         aluma = simulated(40, latency_seconds=0.1)
         destination = MemoryDestination()
-        health = HealthMonitor(anyio.current_time, poll_seconds=60, stuck_after_seconds=600)
+        stats = RunStats(anyio.current_time)
+        health = monitor(stats)
         worst = []
 
         async def watch():
@@ -226,14 +237,14 @@ def test_an_idle_exporter_and_one_that_cannot_save_are_not_stuck():
                 worst.append(health.stuck_reason())
                 await anyio.sleep(10)
 
-        exporter = Exporter(SimulatedSource(aluma), destination, polling=Backoff(2, 60), on_event=health)
+        exporter = Exporter(SimulatedSource(aluma), destination, polling=Backoff(2, 60), on_event=stats)
         async with anyio.create_task_group() as group:
             group.start_soon(watch)
             group.start_soon(exporter.run)
             await anyio.sleep(0.5)
             destination.unavailable = True
             await anyio.sleep(6 * 3600)
-            assert not_ready(health)["destination"] == "the memory destination is switched off"
+            assert not_ready(health)["destination"] == "the memory destination is set to unavailable"
             destination.unavailable = False
             await anyio.sleep(6 * 3600)
             assert not not_ready(health)
@@ -258,7 +269,7 @@ def test_an_idle_destination_is_tried_now_and_then():
             assert "destination" not in not_ready(health)
             destination.unavailable = True
             await anyio.sleep(31)
-            assert not_ready(health)["destination"] == "the memory destination is switched off"
+            assert not_ready(health)["destination"] == "the memory destination is set to unavailable"
             destination.unavailable = False
             await anyio.sleep(31)
             assert "destination" not in not_ready(health)
@@ -284,15 +295,16 @@ def test_a_worker_that_hangs_is_seen_though_all_others_go_on():
         nonlocal hangs
         aluma = simulated(40, latency_seconds=0.1)
         hangs = aluma.ids()[5]
-        health = HealthMonitor(anyio.current_time, poll_seconds=60, stuck_after_seconds=600)
-        exporter = Exporter(SimulatedSource(aluma), Hanging(), workers=4, on_event=health)
+        stats = RunStats(anyio.current_time)
+        health = monitor(stats)
+        exporter = Exporter(SimulatedSource(aluma), Hanging(), workers=4, on_event=stats)
         async with anyio.create_task_group() as group:
             group.start_soon(exporter.run)
             await anyio.sleep(590)
             assert aluma.count_by_state()["completed"] > 30
             assert not health.stuck_reason()
             await anyio.sleep(20)
-            assert health.stuck_reason().startswith("no sign of 1 task in hand for 10 min")
+            assert health.stuck_reason().startswith("1 task without progress for 10 min")
             exporter.stop()
 
     run_virtual(main)
@@ -346,7 +358,7 @@ def test_what_held_back_all_claims_has_passed_when_all_that_waited_was_exported(
 @pytest.mark.parametrize(
     ("happened", "part", "says"),
     [
-        ([], "exporter", "not begun"),
+        ([], "exporter", "first listing"),
         ([LISTED, events.ListingFailed(AuthenticationFailed("refused", hint="Ask."), 1)], "token", "refused. Ask."),
         ([LISTED, events.ClaimingPaused(DestinationUnavailable("disk full"))], "destination", "disk full"),
         ([events.ClaimingPaused(JournalError("no room")), LISTED], "destination", "no room"),
@@ -370,11 +382,12 @@ def test_what_has_passed_is_no_reason_any_more():
 
 def test_a_listing_must_be_fresh_but_one_that_failed_is_no_reason_yet():
     clock = ManualClock()
-    health = health_after(clock, LISTED, events.ListingFailed(Unavailable("it is away"), 1))
+    stats = stats_after(LISTED, events.ListingFailed(Unavailable("it is away"), 1), clock=clock)
+    health = monitor(stats)
     assert not not_ready(health)
     clock.now = 181
     assert not_ready(health) == {"poll": "it is away"}
-    health(events.TaskCompleted(TASK, 1, 1, 1.0))
+    stats(events.TaskCompleted(TASK, 1, 1, 1.0))
     assert not not_ready(health), "while what was listed is exported there is no need to list"
 
 
@@ -384,8 +397,8 @@ def test_a_listing_must_be_fresh_but_one_that_failed_is_no_reason_yet():
 def test_metrics_and_health_over_http():
     async def main():
         clock = ManualClock()
-        health = health_after(clock)
-        async with serve("127.0.0.1", 0, counted(LISTED), health) as url, aiohttp.ClientSession() as session:
+        stats = stats_after(clock=clock)
+        async with serve("127.0.0.1", 0, counted(LISTED), monitor(stats)) as url, aiohttp.ClientSession() as session:
 
             async def get(path):
                 async with session.get(url + path) as reply:
@@ -397,10 +410,10 @@ def test_metrics_and_health_over_http():
             assert json.loads((await get("/healthz"))[1]) == {"status": "ok"}
             status, text = await get("/readyz")
             assert (status, json.loads(text)["status"]) == (503, "not ready")
-            health(LISTED)
+            stats(LISTED)
             status, text = await get("/readyz")
             assert (status, json.loads(text)["status"]) == (200, "ready")
-            health(events.ClaimingPaused(DestinationUnavailable("disk full")))
+            stats(events.ClaimingPaused(DestinationUnavailable("disk full")))
             status, text = await get("/readyz")
             answer = json.loads(text)
             assert (status, answer["reason"]) == (503, "destination: disk full")
@@ -452,17 +465,17 @@ def test_what_is_no_address_is_refused(listen):
 def systemd_of(clock, *, watchdog=30.0, has_room=lambda: True):
     """A service manager that keeps what it is told, and the exporter's vital signs."""
     told, stuck = [], []
-    health = health_after(clock)
+    stats = stats_after(clock=clock)
 
     def send(message):
         if has_room():
             told.append(message)
         return has_room()
 
-    systemd = SystemdNotifier(send, health, watchdog=watchdog, on_stuck=stuck.append)
+    systemd = SystemdNotifier(send, stats, monitor(stats), watchdog=watchdog, on_stuck=stuck.append)
 
     def hear(event):
-        health(event)
+        stats(event)
         systemd(event)
 
     return systemd, hear, told, stuck
@@ -486,7 +499,7 @@ def test_draining_says_stopping_and_asks_for_more_time_as_long_as_it_lasts():
         assert told[-1].splitlines() == [
             "STOPPING=1",
             "EXTEND_TIMEOUT_USEC=30000000",
-            "STATUS=draining, 1 task in hand",
+            "STATUS=draining, 1 task in progress",
         ]
         with anyio.move_on_after(60):
             await systemd.run()
@@ -549,10 +562,10 @@ def test_the_status_line_tells_what_goes_on_and_what_is_wrong():
                 await systemd.run()
             return told[-1].splitlines()[0]
 
-        assert await status() == "STATUS=asking Aluma what waits"
+        assert await status() == "STATUS=listing pending tasks"
         hear(LISTED)
         hear(events.TaskCompleted(TASK, 1, 1, 1.0))
-        assert await status() == "STATUS=1 exported, 0 tasks in hand, 10 were waiting when last asked"
+        assert await status() == "STATUS=1 exported, 0 tasks in progress, 10 pending at the last listing"
         hear(events.ClaimingPaused(DestinationUnavailable("disk full\nREADY=1")))
         assert await status() == "STATUS=disk full?READY=1"
 
@@ -584,7 +597,7 @@ def test_the_watchdog_is_fed_in_time_while_idle_and_not_while_a_worker_is_stuck(
         fed = ["WATCHDOG=1" in message for message in told]
         assert fed == sorted(fed, reverse=True), "once stuck, no more"
         assert 115 <= sum(fed) <= 125, "600 s, each 5 s"
-        assert told[-1].startswith("STATUS=stuck: no sign of 1 task in hand")
+        assert told[-1].startswith("STATUS=stuck: 1 task without progress")
         assert len(stuck) == 1
 
     run_virtual(main)
@@ -606,7 +619,8 @@ def test_a_blocked_event_loop_stops_the_signs_of_life(abstract, tmp_path):
             manager.bind("\0" + path[1:] if abstract else path)
             manager.settimeout(0.5)
             send = notify_socket({"NOTIFY_SOCKET": path})
-            systemd = SystemdNotifier(send, health_after(anyio.current_time), watchdog=0.06, on_stuck=print)
+            stats = stats_after(clock=anyio.current_time)
+            systemd = SystemdNotifier(send, stats, monitor(stats), watchdog=0.06, on_stuck=print)
             async with anyio.create_task_group() as group:
                 group.start_soon(systemd.run)
                 for _ in range(3):

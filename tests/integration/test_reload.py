@@ -208,7 +208,7 @@ def test_where_a_terminal_is_its_end_is_the_end_of_the_run(tmp_path):
         with subprocess.Popen([*PROGRAM, *endless], cwd=tmp_path, env=env, stderr=its) as run:
             os.close(its)
             shown = b""
-            while b"in hand" not in shown:
+            while b"in progress" not in shown:
                 shown += os.read(ours, 9999)
             run.send_signal(signal.SIGHUP)
             assert run.wait(20) == -signal.SIGHUP

@@ -202,10 +202,10 @@ LISTED = events.TasksListed(10, 8, 2, None)
 
 def test_a_task_counts_from_its_listing_to_its_end():
     stats = stats_after(LISTED, sample_event(events.TaskStarted), events.BytesReceived(TASK, FILE, 500))
-    assert (stats.total, stats.waiting, stats.exported, stats.cooling) == (8, 8, 0, 2)
+    assert (stats.total, stats.pending, stats.exported, stats.cooling) == (8, 8, 0, 2)
     assert [(task.task.name, task.bytes, stats.age(task)) for task in stats.active.values()] == [(NAME, 500, 0.0)]
     stats(events.TaskCompleted(TASK, 3, 700, 1.0))
-    assert (stats.total, stats.waiting, stats.exported, stats.files, stats.bytes) == (8, 7, 1, 3, 700)
+    assert (stats.total, stats.pending, stats.exported, stats.files, stats.bytes) == (8, 7, 1, 3, 700)
     assert (stats.received, stats.active) == (500, {})
 
 
@@ -220,7 +220,7 @@ def test_a_task_counts_from_its_listing_to_its_end():
 )
 def test_a_task_that_ends_otherwise_waits_no_more(kind, counts):
     stats = stats_after(LISTED, sample_event(events.TaskStarted), sample_event(kind))
-    assert (stats.waiting, stats.active, stats.exported) == (7, {}, 0)
+    assert (stats.pending, stats.active, stats.exported) == (7, {}, 0)
     assert {name: getattr(stats, name) for name in counts} == counts
 
 
@@ -228,13 +228,13 @@ def test_a_task_that_is_given_back_since_the_run_ends_waits_all_the_same():
     stats = stats_after(
         LISTED, sample_event(events.TaskStarted), sample_event(events.DrainStarted), sample_event(events.TaskReleased)
     )
-    assert (stats.waiting, stats.active, stats.stopped) == (8, {}, True)
+    assert (stats.pending, stats.active, stats.draining) == (8, {}, True)
 
 
 @given(st.lists(st.sampled_from(event_types())))
 def test_no_course_of_events_brings_the_counts_below_nothing(course):
     stats = stats_after(*map(sample_event, course))
-    assert min(stats.waiting, stats.total, stats.cooling) >= 0
+    assert min(stats.pending, stats.total, stats.cooling) >= 0
     assert stats.total >= stats.exported == course.count(events.TaskCompleted)
     assert progress_line(stats, stats.rates())
 
@@ -242,7 +242,7 @@ def test_no_course_of_events_brings_the_counts_below_nothing(course):
 def test_a_listing_that_finds_nothing_new_ends_the_waiting():
     """A listing may name a task twice, and then fewer are settled than were listed."""
     stats = stats_after(LISTED, events.TasksListed(0, 0, 0, None))
-    assert stats.waiting == 0
+    assert stats.pending == 0
 
 
 def test_rates_are_those_of_the_last_seconds_and_tell_the_time_left():
@@ -268,17 +268,17 @@ def test_a_pause_counts_down():
     stats = stats_after(sample_event(events.RequestsPaused, seconds=30), clock=clock)
     clock.now = 10
     assert stats.requests_paused_seconds == 20
-    assert "requests held back for 20 s" in progress_line(stats, stats.rates())
+    assert "requests paused for 20 s" in progress_line(stats, stats.rates())
     clock.now = 40
-    assert "held back" not in progress_line(stats, stats.rates())
+    assert "requests paused" not in progress_line(stats, stats.rates())
 
 
 def test_a_pause_is_told_with_its_reason_until_it_is_over():
     stats = stats_after(sample_event(events.ClaimingPaused))
-    assert "nothing is claimed for now: it is away" in progress_line(stats, stats.rates())
-    assert "nothing is claimed" in rendered(stats)
+    assert "claiming paused: it is away" in progress_line(stats, stats.rates())
+    assert "claiming paused" in rendered(stats)
     stats(sample_event(events.ClaimingResumed))
-    assert "nothing is claimed" not in progress_line(stats, stats.rates())
+    assert "claiming paused" not in progress_line(stats, stats.rates())
 
 
 # -- the panel, the lines and the end
@@ -315,8 +315,9 @@ def busy(tasks=12, **task):
         stats(events.TaskStarted(hands, 3))
         stats(events.BytesReceived(hands, FILE, 5_000_000))
         stats(events.FileStaged(hands, FILE, 5_000_000))
-    stats(sample_event(events.TaskFailed))
-    stats(sample_event(events.TaskParked))
+    for kind in (events.TaskFailed, events.TaskParked):
+        stats(sample_event(events.TaskStarted))
+        stats(sample_event(kind))
     stats(sample_event(events.RequestRetried))
     stats(sample_event(events.ConcurrencyLimitChanged))
     return stats
@@ -330,7 +331,7 @@ def test_the_panel_tells_what_goes_on_in_the_width_there_is(width):
         "0 of 48 tasks",
         "now 0.0 tasks/s",
         "average",
-        "36 queued, 12 in hand, oldest waits for 1 d 1 h",
+        "36 queued, 12 in progress, oldest pending for 1 d 1 h",
         "0.pdf",
         "1 of 3 files",
         "5.0 MB",
@@ -435,14 +436,14 @@ def test_the_end_tells_in_a_table_what_is_not_exported_and_why():
     stats(events.TaskFailed(ExportTask("other"), Unavailable("gone" + "x" * 300)))
     for number in range(3):
         stats(events.TaskCompleted(ExportTask(f"task-{number}"), 1, 1, 1.0))
-    lines = summary_lines(Summary(held_back=32, failed=1), "out", stats.unexported, waiting=7, width=80)
+    lines = summary_lines(Summary(held_back=32, failed=1), "out", stats.unexported, pending=7, width=80)
     assert max(map(len, lines[lines.index("Not exported") :])) <= 80
     text = "\n".join(lines)
     assert "27  cooling down  Unavailable: it is away" in text
     assert "task-3, task-4 and 25 more" in text
     assert " 1  failed        Unavailable: gone" in text
-    assert " 5  held back     since an earlier run" in text
-    assert " 7  waiting       the run was stopped" in text
+    assert " 5  on hold       since an earlier run" in text
+    assert " 7  pending       the run was stopped" in text
 
 
 def test_of_what_is_left_a_bounded_number_is_remembered():
