@@ -1,4 +1,4 @@
-"""Exports finished tasks from Aluma, concurrently and without losing one."""
+"""Exports finished tasks from Aluma, concurrently and without losing a task."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -59,10 +59,10 @@ _EXPORTS = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for when it is: aiohttp takes its time, and a shell that completes a word waits for it."""
-    for home, names in _EXPORTS.items():
+    """Import a public name on first use: importing aiohttp takes long, and shell completion must be fast."""
+    for module, names in _EXPORTS.items():
         if name in names.split():
-            value = globals()[name] = getattr(import_module(home), name)
+            value = globals()[name] = getattr(import_module(module), name)
             return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

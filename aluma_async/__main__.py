@@ -1,4 +1,4 @@
-"""``python -m aluma_async``."""
+"""Entry point of ``python -m aluma_async``."""
 
 from aluma_async.cli.main import main
 

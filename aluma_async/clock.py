@@ -1,4 +1,4 @@
-"""Clocks: the event loop's, and the one for times that must outlive the process."""
+"""The clocks of the package: the event loop's, the system's, and one for times that outlive the process."""
 
 import os
 import time
@@ -12,12 +12,12 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC if hasattr(time, "
 
 
 def loop_time() -> float:
-    """Return the event loop's time in seconds. ``anyio.current_time`` returns the same, nine times as slowly."""
+    """Return the event loop's time in seconds; the same as ``anyio.current_time``, but nine times as fast."""
     return get_running_loop().time()
 
 
 def system_clock() -> Timestamp:
-    """Return the time. CLOCK_BOOTTIME continues while the machine sleeps, as Aluma's clock does."""
+    """Return the current time. It includes suspension (CLOCK_BOOTTIME), because leases at Aluma continue meanwhile."""
     boottime = time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
     return Timestamp(_boot(), boottime, time.time())
 
@@ -27,4 +27,4 @@ def _boot() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     except OSError:
-        return f"process {os.getpid()}"  # another process then measures by the wall clock
+        return f"process {os.getpid()}"  # so that another process uses the wall clock

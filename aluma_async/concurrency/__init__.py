@@ -1,1 +1,1 @@
-"""Primitives for many callers: group commit and one timer for many cancel scopes."""
+"""Primitives for many callers: group commit, and one timer for many cancel scopes."""

@@ -1,4 +1,7 @@
-"""``TimeLimit``: ends what takes longer than it may. One timer for all, as one for each costs more than its scope."""
+"""``SharedDeadline``: cancels blocks that exceed a time limit.
+
+All blocks share one timer, because a timer per block costs more than its cancel scope.
+"""
 
 from asyncio import TimerHandle, get_running_loop
 from types import TracebackType
@@ -9,7 +12,7 @@ from aluma_async.clock import loop_time
 
 
 class SharedDeadline:
-    """For blocks that may all last ``seconds``."""
+    """A time limit of ``seconds`` for any number of blocks."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -17,17 +20,17 @@ class SharedDeadline:
         self._timer: TimerHandle | None = None
 
     def scope(self, started_at: float, *, shield: bool = False) -> "_DeadlineScope":
-        """Cancel a block, and nothing beyond it, that is not over in time; ``begun``: on the event loop's clock."""
+        """Limit a block, counted from ``started_at`` (the event loop's clock). A block that exceeds it is cancelled."""
         return _DeadlineScope(self, started_at + self._seconds, shield=shield)
 
     def add(self, scope: CancelScope, expires_at: float) -> None:
-        """Watch over a scope."""
+        """Add a scope that expires at a time of the event loop's clock."""
         self._expiries[scope] = expires_at
         if self._timer is None or expires_at < self._timer.when():
             self._schedule(expires_at)
 
     def remove(self, scope: CancelScope) -> None:
-        """Watch over it no longer. The timer stays: those who come later end later, so it is right or early."""
+        """Remove a scope. The timer stays, because later scopes expire later, so that it is never too late."""
         self._expiries.pop(scope, None)
 
     def _schedule(self, expires_at: float) -> None:
@@ -46,7 +49,7 @@ class SharedDeadline:
 
 
 class _DeadlineScope:
-    """One block."""
+    """The context manager of one block."""
 
     __slots__ = ("_deadline", "_expires_at", "_scope")
 

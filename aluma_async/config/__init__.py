@@ -1,4 +1,4 @@
-"""Typed configuration: text and environment in, frozen structs out, every mistake a ``ConfigError``."""
+"""Typed configuration: reads TOML and the environment into frozen structs; every mistake is a ``ConfigError``."""
 
 from aluma_async.config.config import Config
 from aluma_async.config.credentials import Credentials

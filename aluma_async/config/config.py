@@ -1,7 +1,6 @@
-"""``Config``: all tables as one frozen value, read from TOML, with the rules that need more than one of them.
+"""``Config``: all sections as one frozen value, read from TOML, with the rules that concern several of them.
 
-Nothing here opens a connection or writes: whether Aluma answers and a folder can be written to is found out
-by those who use them.
+It opens no connection and writes no file: whether Aluma is reachable and a folder writable is checked elsewhere.
 """
 
 import os
@@ -26,16 +25,17 @@ from aluma_async.config.sections import (
 )
 from aluma_async.exceptions import ConfigError
 from aluma_async.policy.routing import Route, Routing
+from aluma_async.policy.sizing import QUEUED_TASKS_PER_WORKER, REQUESTS_PER_WORKER
 
 Overrides: TypeAlias = Mapping[str, Mapping[str, object]]
-"""Table -> key -> value, as the file would hold them; they win over the file."""
+"""Section -> key -> value, as in the file; they take precedence over the file."""
 
 REQUEST_TIMEOUT_SECONDS = 60
-"""A request may be under way for so long; waits below it are accepted, and not safe."""
+"""Time limit of one request. Shorter cool-downs and leases are accepted, with a warning, but are not safe."""
 
 
 class Config(Struct, frozen=True, kw_only=True):
-    """The whole configuration; ``Config()`` holds the defaults and no destination."""
+    """The complete configuration; ``Config()`` has the default values and no destination."""
 
     aluma: AlumaConfig = AlumaConfig()
     exporter: ExporterConfig = ExporterConfig()
@@ -47,22 +47,22 @@ class Config(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def load(cls, path: str | Path | None = None, overrides: Overrides | None = None) -> Self:
-        """Read a file; without ``path`` the one that is found in the usual places, or none. Raises ``ConfigError``."""
+        """Read a file; without ``path``, the first file of the search path, if any. Raises ``ConfigError``."""
         return cls.from_toml(*read_config_file(path), overrides)
 
     @classmethod
     def from_toml(cls, text: str, file: str, overrides: Overrides | None = None) -> Self:
-        """Read TOML; ``file`` is what messages call it. Raises ``ConfigError``."""
+        """Read TOML; ``file`` is its name in error messages. Raises ``ConfigError``."""
         try:
             raw: dict[str, Any] = tomllib.loads(text)
         except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise ConfigError(f"{file}: is not TOML: {error}", hint="Correct that line.") from None
+            raise ConfigError(f"{file}: invalid TOML: {error}", hint="Correct that line.") from None
         sections = {field.name: field.type for field in structs.fields(cls)}
         for table in raw:
             if table not in sections:
-                raise ConfigError(f"{file}: has no table [{table}]", hint=suggest(table, sections))
+                raise ConfigError(f"{file}: unknown table [{table}]", hint=suggest(table, sections))
         overrides = overrides or {}
-        replacement = overrides.get("destinations")  # then everything goes there
+        replacement = overrides.get("destinations")  # all files go there
         return cls(
             destinations=_read_destinations(replacement or raw.get("destinations", {}), file),
             routes=() if replacement else _read_routes(raw.get("routes", []), file),
@@ -75,27 +75,27 @@ class Config(Struct, frozen=True, kw_only=True):
 
     @property
     def queue_size(self) -> int:
-        """How many tasks wait, unclaimed, for a worker."""
-        return self.exporter.queue_size or 2 * self.exporter.workers
+        """Maximum number of unclaimed tasks in the queue."""
+        return self.exporter.queue_size or QUEUED_TASKS_PER_WORKER * self.exporter.workers
 
     @property
     def max_at_once(self) -> int:
-        """How many requests may be in flight."""
-        return self.limits.max_at_once or 2 * self.exporter.workers
+        """Maximum number of requests in flight."""
+        return self.limits.max_at_once or REQUESTS_PER_WORKER * self.exporter.workers
 
     def routing(self, extra: Iterable[str] = ()) -> Routing:
-        """Tell where files go: by their route, else to ``default``, else to the only one. Raises ``ConfigError``.
+        """Return the routing: by route, otherwise to ``default``, otherwise to the only destination.
 
-        ``also`` names destinations that are not the config's.
+        Raises ``ConfigError``. ``extra`` names destinations that are not in the config.
         """
         known = [*self.destinations, *(name for name in extra if name not in self.destinations)]
         if not known:
-            raise ConfigError("no destination", hint="Give -o DIR, or [destinations.NAME] in the config file.")
+            raise ConfigError("no destination", hint="Use -o DIR, or add [destinations.NAME] to the config file.")
         for number, route in enumerate(self.routes, 1):
             for name in route.to:
                 if name not in known:
                     raise ConfigError(
-                        f"[[routes]] {number}: to = {name!r}: no such destination",
+                        f"[[routes]] {number}: to = {name!r}: unknown destination",
                         hint=suggest(name, known),
                     )
         default = "default" if "default" in known else ""
@@ -103,63 +103,63 @@ class Config(Struct, frozen=True, kw_only=True):
             default = known[0]
         if not default and not self.routes:
             names = ", ".join(known)
-            raise ConfigError(
-                f"[destinations]: which of {names}?", hint='Name one of them "default", or add [[routes]].'
-            )
+            hint = 'Name one of them "default", or add [[routes]].'
+            raise ConfigError(f"[destinations]: no default destination among {names}", hint=hint)
         return Routing(
             tuple(Route(route.to, route.project, route.folder, route.filename, route.source) for route in self.routes),
             default,
         )
 
     def credentials(self, environ: Mapping[str, str] = os.environ) -> Credentials:
-        """Collect the client id and secret (see ``collect_credentials``). Raises ``ConfigError``."""
+        """Return the client id and secret (see ``collect_credentials``). Raises ``ConfigError``."""
         return collect_credentials(self.aluma, environ)
 
     def state_folder(self, environ: Mapping[str, str] = os.environ) -> Path:
-        """Tell where the journal lives; the folder may not exist yet."""
+        """Return the folder of the journal; it may not exist yet."""
         return self.exporter.state or default_state_folder(environ)
 
     def quarantine_folder(self, environ: Mapping[str, str] = os.environ) -> Path:
-        """Tell where what a task held is kept before it is failed."""
+        """Return the folder that keeps a copy of each failed task."""
         return self.state_folder(environ) / "quarantine"
 
     def warnings(self) -> list[str]:
-        """Say what is accepted though it is not wise."""
+        """Return warnings about values that are accepted but not safe."""
         rules = (
             (
                 self.aluma.unencrypted,
-                f"[aluma] base_url = {self.aluma.base_url!r}: the secret and the documents travel unencrypted",
+                f"[aluma] base_url = {self.aluma.base_url!r}: the secret and the documents are sent unencrypted",
             ),
             (
                 self.retry.cooldown_initial_seconds < REQUEST_TIMEOUT_SECONDS,
                 f"[retry] cooldown_initial_seconds = {self.retry.cooldown_initial_seconds:g}: below "
-                f"{REQUEST_TIMEOUT_SECONDS} s a late request of one attempt at a task can hit the next attempt",
+                f"{REQUEST_TIMEOUT_SECONDS} s a delayed request of one attempt can affect the next attempt at the task",
             ),
             (
                 self.aluma.claim_timeout_seconds < REQUEST_TIMEOUT_SECONDS,
                 f"[aluma] claim_timeout_seconds = {self.aluma.claim_timeout_seconds:g}: below "
-                f"{REQUEST_TIMEOUT_SECONDS} s one slow request is enough to lose a task",
+                f"{REQUEST_TIMEOUT_SECONDS} s a single slow request can lose the claim of a task",
             ),
         )
         return [text for applies, text in rules if applies]
 
 
 def read_config_file(path: str | Path | None = None) -> tuple[str, str]:
-    """Read the text of a file, or of the one in the usual places, and what to call it. Raises ``ConfigError``."""
+    """Return the text of a file, or of the first file of the search path, and its name. Raises ``ConfigError``."""
     path = Path(path) if path else find_config_file(os.environ)
     if path is None:
         return "", "defaults"
     try:
         return path.read_text("utf-8-sig"), str(path)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}", hint="Name another with --config.") from None
+        hint = "Check the file, or select another one with --config."
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}", hint=hint) from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not UTF-8 text", hint="Save it as UTF-8.") from None
+        raise ConfigError(f"{path}: not UTF-8 text", hint="Save it as UTF-8.") from None
 
 
 def _read_destinations(raw: object, file: str) -> dict[str, DestinationConfig]:
     if not isinstance(raw, Mapping):
-        raise ConfigError(f"{file}: destinations is no table", hint="Write [destinations.NAME].")
+        raise ConfigError(f"{file}: destinations must be a table", hint="Write [destinations.NAME].")
     destinations: dict[str, DestinationConfig] = {}
     for name, table in raw.items():
         where = f"destinations.{name}"
@@ -171,13 +171,13 @@ def _read_destinations(raw: object, file: str) -> dict[str, DestinationConfig]:
             destinations[name] = PluginConfig(kind, keys)
         else:
             known = [*DESTINATION_TYPES, *installed]
-            raise ConfigError(f"{file}: [{where}] type = {kind!r}: no such type", hint=suggest(kind, known))
+            raise ConfigError(f"{file}: [{where}] type = {kind!r}: unknown type", hint=suggest(kind, known))
     return destinations
 
 
 def _read_routes(raw: object, file: str) -> tuple[RouteConfig, ...]:
     if not isinstance(raw, list):
-        raise ConfigError(f"{file}: routes is no list of tables", hint="Write [[routes]].")
+        raise ConfigError(f"{file}: routes must be a list of tables", hint="Write [[routes]].")
     return tuple(
         read_section(RouteConfig, table, name=f"routes {number}", file=file) for number, table in enumerate(raw, 1)
     )

@@ -1,4 +1,4 @@
-"""The tables ``[destinations.NAME]``: one kind for each ``type``."""
+"""The sections ``[destinations.NAME]``: one class for each ``type``."""
 
 from base64 import b64encode
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from aluma_async.config.redaction import redact_url
 from aluma_async.config.schema import InvalidValue, Section
 from aluma_async.config.sections import is_unencrypted, url_problem
 from aluma_async.exceptions import ConfigError
+from aluma_async.policy.naming import OnConflict
 
 ColumnType: TypeAlias = Literal["text", "integer", "number", "float", "boolean", "date", "timestamp", "time", "json"]
 
@@ -22,23 +23,23 @@ class FolderConfig(Section, frozen=True, kw_only=True, tag_field="type", tag="fo
 
     path: Path
     newline: Literal["keep", "crlf"] = "keep"
-    on_conflict: Literal["keep-both", "overwrite", "fail"] = "keep-both"
+    on_conflict: OnConflict = "keep-both"
     durability: Literal["full", "rename"] = "full"
     manifest: bool = False
 
     @property
     def description(self) -> str:
-        """What people are told."""
+        """Description for messages, without secrets."""
         return str(self.path.absolute())
 
 
 class SqlConfig(Section, frozen=True, kw_only=True, tag_field="type", tag="sql"):
-    """``type = "sql"``; the URL, which may hold a password, stands here, in a file, or in the environment."""
+    """``type = "sql"``; the URL, which may contain a password, is a value, in a file, or in the environment."""
 
     SECRET = ("url",)
 
     table: str
-    """May hold ``{folder}`` and ``{stem}``."""
+    """Name of the table; may contain ``{folder}`` and ``{stem}`` of the file."""
     url: str = ""
     url_file: Path | None = None
     url_env: str = ""
@@ -46,16 +47,16 @@ class SqlConfig(Section, frozen=True, kw_only=True, tag_field="type", tag="sql")
     key: tuple[str, ...] = ()
     create: bool = False
     column_types: dict[str, ColumnType] = field(default_factory=dict)
-    """Of columns of tables that are made; else text."""
+    """Types of the columns of created tables; text if a column is missing."""
     column_names: dict[str, str] = field(default_factory=dict)
-    """What a column of the file is called in the table; empty: left out."""
+    """Name in the file -> name in the table; empty: the column is omitted."""
     header_names: tuple[str, ...] = ()
-    """Names of the columns, for files that do not begin with them."""
+    """Names of the columns, for files without a header line."""
     delimiter: Annotated[str, Meta(min_length=1, max_length=1)] = ","
     encoding: str = "utf-8-sig"
     decimal: Literal[".", ","] = "."
     date_format: str = ""
-    """As ``strptime`` has it; empty: ISO 8601."""
+    """Format of dates as for ``strptime``; empty: ISO 8601."""
     manifest: bool = False
 
     def __post_init__(self) -> None:
@@ -63,46 +64,52 @@ class SqlConfig(Section, frozen=True, kw_only=True, tag_field="type", tag="sql")
         try:
             "".encode(self.encoding)
         except LookupError:
-            raise InvalidValue("encoding", self.encoding, "is not known", hint="Like utf-8 or cp1252.") from None
+            raise InvalidValue(
+                "encoding", self.encoding, "unknown encoding", hint="Use for example utf-8 or cp1252."
+            ) from None
 
     @property
     def description(self) -> str:
-        """What people are told."""
+        """Description for messages, without secrets."""
         where = self.url and redact_url(self.url)
         return f"table {self.table} of {where or self.url_file or '$' + self.url_env}"
 
     def database_url(self, environ: Mapping[str, str]) -> str:
-        """Return the URL. Raises ``ConfigError``."""
+        """Return the URL of the database. Raises ``ConfigError``."""
         if sum(map(bool, (self.url, self.url_file, self.url_env))) != 1:
-            raise ConfigError("url, url_file, url_env: not exactly one of them", hint='Like url = "sqlite:///data.db".')
+            raise ConfigError(
+                "url, url_file, url_env: exactly one is required", hint='Set for example url = "sqlite:///data.db".'
+            )
         if self.url_file:
             return read_secret(self.url_file)
         if self.url_env and not environ.get(self.url_env):
-            raise ConfigError(f"url_env: {self.url_env} is not set in the environment", hint="Set it to the URL.")
+            raise ConfigError(
+                f"url_env: {self.url_env} is not set in the environment", hint="Set the variable to the URL."
+            )
         return self.url or environ[self.url_env]
 
 
 class ObjectStoreConfig(Section, frozen=True, kw_only=True, tag_field="type", tag="object-store"):
-    """``type = "object-store"``; an option is a value, ``{ env = "NAME" }`` or ``{ file = "a secret's file" }``."""
+    """``type = "object-store"``; an option is a value, ``{ env = "NAME" }`` or ``{ file = "PATH" }`` of a secret."""
 
     SECRET = ("options",)
 
     url: str
     options: dict[str, str | bool | int | dict[str, str]] = field(default_factory=dict)
-    on_conflict: Literal["keep-both", "overwrite", "fail"] = "keep-both"
+    on_conflict: OnConflict = "keep-both"
     manifest: bool = False
 
     def __repr__(self) -> str:
-        """Leave the keys out."""
+        """Leave out the options, because some are secret."""
         return f"ObjectStoreConfig({self.description!r})"
 
     @property
     def description(self) -> str:
-        """What people are told."""
+        """Description for messages, without secrets."""
         return redact_url(self.url)
 
     def read_options(self, environ: Mapping[str, str]) -> dict[str, str | bool | int]:
-        """Return the options, each as a value. Raises ``ConfigError``."""
+        """Return the options with the values of variables and files. Raises ``ConfigError``."""
         return {key: self._read(key, value, environ) for key, value in self.options.items()}
 
     def _read(self, key: str, value: str | bool | int | dict[str, str], environ: Mapping[str, str]) -> str | bool | int:
@@ -114,9 +121,9 @@ class ObjectStoreConfig(Section, frozen=True, kw_only=True, tag_field="type", ta
             case [("env", name)] if environ.get(name):
                 return environ[name]
             case [("env", name)]:
-                raise ConfigError(f"options.{key}: {name} is not set in the environment", hint="Set it.")
+                raise ConfigError(f"options.{key}: {name} is not set in the environment", hint="Set the variable.")
         raise ConfigError(
-            f"options.{key}: neither a value nor where to find it", hint='Like { env = "NAME" } or { file = "path" }.'
+            f"options.{key}: neither a value nor its source", hint='Use { env = "NAME" } or { file = "PATH" }.'
         )
 
 
@@ -129,17 +136,17 @@ class WebDavConfig(Section, frozen=True, kw_only=True, tag_field="type", tag="we
     username: str = ""
     password_file: Path | None = None
     token_file: Path | None = None
-    """Of a bearer token, instead of user and password."""
-    on_conflict: Literal["keep-both", "overwrite", "fail"] = "keep-both"
+    """File of a bearer token, instead of user and password."""
+    on_conflict: OnConflict = "keep-both"
     manifest: bool = False
     allow_insecure: bool = False
     ca_file: Path | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if reason := url_problem(self.url):  # it may hold a password, so it is not repeated
+        if reason := url_problem(self.url):  # not repeated, because it may contain a password
             raise InvalidValue(
-                "url", "…", reason, hint="Give it like https://cloud.example/remote.php/dav/files/me/export."
+                "url", "…", reason, hint="Use for example https://cloud.example/remote.php/dav/files/me/export."
             )
         if is_unencrypted(self.url) and not self.allow_insecure:
             reason = "http sends the password and the documents unencrypted"
@@ -147,43 +154,45 @@ class WebDavConfig(Section, frozen=True, kw_only=True, tag_field="type", tag="we
                 "url", self.url, reason, hint="Use https, or allow_insecure = true on a network you trust."
             )
         if bool(self.username) != bool(self.password_file):
-            raise InvalidValue("username", self.username, "username and password_file go together", hint="Give both.")
+            raise InvalidValue(
+                "username", self.username, "username and password_file require each other", hint="Set both."
+            )
 
     @property
     def description(self) -> str:
-        """What people are told."""
+        """Description for messages, without secrets."""
         return self.url
 
     def authorization(self) -> dict[str, str]:
-        """Return the headers that say who we are. Raises ``ConfigError``."""
+        """Return the headers that authenticate a request. Raises ``ConfigError``."""
         if self.token_file and self.username:
-            raise ConfigError("token_file, username: not both of them", hint="Leave out one.")
+            raise ConfigError("token_file and username exclude each other", hint="Remove one of them.")
         if self.token_file:
             return {"Authorization": f"Bearer {read_secret(self.token_file)}"}
         if self.password_file:
-            known = f"{self.username}:{read_secret(self.password_file)}"
-            return {"Authorization": f"Basic {b64encode(known.encode()).decode()}"}
+            user = f"{self.username}:{read_secret(self.password_file)}"
+            return {"Authorization": f"Basic {b64encode(user.encode()).decode()}"}
         return {}
 
 
 class PluginConfig(Struct, frozen=True):
-    """A ``type`` that is installed beside this package; what it takes is checked where it is opened."""
+    """A ``type`` of an installed plug-in; its keys are checked when the destination is opened."""
 
     kind: str
     keys: dict[str, Any]
 
     def __repr__(self) -> str:
-        """Leave the values out: some may be secret."""
+        """Leave out the values, because some may be secret."""
         return f"PluginConfig({self.kind!r})"
 
     @property
     def description(self) -> str:
-        """What people are told."""
+        """Description for messages, without secrets."""
         return f"plug-in {self.kind}"
 
 
 def installed_types() -> dict[str, EntryPoint]:
-    """Return the destinations that other packages bring, by name."""
+    """Return the destination types of other packages, by name."""
     return {point.name: point for point in entry_points(group="aluma_async.destinations")}
 
 
@@ -195,4 +204,4 @@ DESTINATION_TYPES: dict[str, type[FolderConfig | SqlConfig | ObjectStoreConfig |
     "object-store": ObjectStoreConfig,
     "webdav": WebDavConfig,
 }
-"""By what ``type`` says."""
+"""The class of each ``type``."""

@@ -1,4 +1,4 @@
-"""Where the config file is looked for and the state is kept: systemd's folders, else the platform's."""
+"""Locations of the config file and of the state folder: systemd's folders, otherwise the platform's."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -10,24 +10,24 @@ _APP = "aluma-async"
 
 
 def find_config_file(environ: Mapping[str, str]) -> Path | None:
-    """Tell which file to read: the one named in the environment, even if it is missing, else the first that exists."""
+    """Return the file that the environment names, even if it is missing, otherwise the first one that exists."""
     if named := environ.get("ALUMA_ASYNC_CONFIG"):
         return Path(named)
-    return next((path for path in _usual_config_files(environ) if path.is_file()), None)
+    return next((path for path in _search_path(environ) if path.is_file()), None)
 
 
 def default_state_folder(environ: Mapping[str, str]) -> Path:
-    """Tell where state is kept if nothing was said: systemd's ``$STATE_DIRECTORY``, else the user's state folder."""
+    """Return systemd's ``$STATE_DIRECTORY``, otherwise the user's state folder."""
     return systemd_folder(environ, "STATE_DIRECTORY") or platformdirs.user_state_path(_APP, appauthor=False)
 
 
 def systemd_folder(environ: Mapping[str, str], variable: str) -> Path | None:
-    """Take the first of the folders that systemd names in ``variable``."""
+    """Return the first folder of a list that systemd sets in ``variable``."""
     first = environ.get(variable, "").split(os.pathsep)[0]
     return Path(first) if first else None
 
 
-def _usual_config_files(environ: Mapping[str, str]) -> Iterator[Path]:
+def _search_path(environ: Mapping[str, str]) -> Iterator[Path]:
     yield Path("config.toml")
     if folder := systemd_folder(environ, "CONFIGURATION_DIRECTORY"):
         yield folder / "config.toml"

@@ -1,4 +1,4 @@
-"""What people may see of a value of the config: all but passwords and what is as good as one."""
+"""Removes passwords, tokens and keys from config values that are shown."""
 
 import re
 from collections.abc import Mapping
@@ -9,27 +9,27 @@ _SECRET = re.compile(
     r"secret|passw|token|credential|signature|sas|(^|_)key$|access_key|service_account$", re.IGNORECASE
 )
 _NO_SECRET = re.compile(r"_(file|env)$", re.IGNORECASE)
-_WHOLE_URL_IS_SECRET = ("notify_url",)
+_SECRET_PATHS = ("notify_url",)
 
 
 def redact(key: str, value: object) -> object:
-    """Return a value, or a part of it, that may be shown; ``key`` is what it is called."""
+    """Return the part of a value that may be shown; ``key`` is its name in the config."""
     if isinstance(value, Mapping):
         return {name: redact(name, inner) for name, inner in value.items()}
     if not isinstance(value, str) or not value:
         return value
     if _SECRET.search(key) and not _NO_SECRET.search(key):
         return REDACTED
-    if key in _WHOLE_URL_IS_SECRET:  # those of web hooks hold a token in their path
+    if key in _SECRET_PATHS:  # the path of a webhook contains a token
         return f"{value.partition('://')[0]}://{urlsplit(value).hostname}/{REDACTED}"
     return redact_url(value) if "://" in value else value
 
 
 def redact_url(url: str) -> str:
-    """Return a URL that may be shown; what follows its path may hold a password, too."""
+    """Return a URL without password and query, which may contain a password, too."""
     scheme, mark, rest = url.partition("://")
     head = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    # A password of a database may hold any sign; an address on the web may hold an "@" in its path.
+    # The password of a database URL may contain any character; the path of a web URL may contain an "@".
     secret = head if scheme.startswith(("http", "dav")) else rest
     name, at, _ = secret.rpartition("@")
     redacted_name = name.partition(":")[0] + at

@@ -1,4 +1,4 @@
-"""What of a changed configuration holds at once, and what only after a new start."""
+"""Determines which changes of a configuration take effect at a reload, and which require a restart."""
 
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -10,18 +10,18 @@ RELOADABLE: Mapping[str, AbstractSet[str]] = {
     "limits": {"max_at_once", "max_per_second", "max_bytes_per_second"},
     "service": {"log_level"},
 }
-"""Keys by table that a run takes over; besides them ``[[routes]]``, as long as the destinations are the same."""
+"""Keys by section that a reload applies; also ``[[routes]]``, if the destinations have not changed."""
 
 
 def restart_required(old: Config, new: Config) -> Iterator[str]:
-    """Name the keys that differ and that a run cannot take over."""
-    for table in old.__struct_fields__:
-        if table in ("destinations", "routes"):
+    """Yield the changed keys that a reload cannot apply."""
+    for section in old.__struct_fields__:
+        if section in ("destinations", "routes"):
             continue
-        before, after = getattr(old, table), getattr(new, table)
+        before, after = getattr(old, section), getattr(new, section)
         for key in before.__struct_fields__:
-            if key not in RELOADABLE.get(table, ()) and getattr(before, key) != getattr(after, key):
-                yield f"{table}.{key}"
+            if key not in RELOADABLE.get(section, ()) and getattr(before, key) != getattr(after, key):
+                yield f"{section}.{key}"
     if old.destinations != new.destinations:
         yield "destinations"
         if old.routes != new.routes:

@@ -1,6 +1,6 @@
-"""``Table``: a struct that checks itself, and how one is read out of parsed TOML.
+"""``Section``: a struct that validates itself, and the function that reads one from parsed TOML.
 
-It knows no table by name; what it refuses, it refuses with place, key, value and the nearest right key.
+An error names the file, section, key and value, and suggests the most similar key.
 """
 
 import difflib
@@ -16,7 +16,7 @@ from aluma_async.exceptions import ConfigError
 
 
 class InvalidValue(ConfigError):
-    """A value that cannot be used; ``read_table`` adds where it stands."""
+    """A value that cannot be used; ``read_section`` adds the file and the section."""
 
     def __init__(self, key: str, value: object, reason: str, *, hint: str = "") -> None:
         shown = str(value) if isinstance(value, Path) else repr(value)
@@ -25,15 +25,15 @@ class InvalidValue(ConfigError):
 
 
 class Section(Struct, frozen=True, kw_only=True):
-    """Base of all tables: the types and ranges of the fields hold for a table made in code as well."""
+    """Base class of all sections. Types and ranges are also checked for a section that is created in code."""
 
     ASCENDING: ClassVar[tuple[tuple[str, str], ...]] = ()
-    """Pairs of keys of which the first must not be above the second."""
+    """Pairs of keys; the first value must not be greater than the second."""
     SECRET: ClassVar[tuple[str, ...]] = ()
-    """Keys whose value may hold a secret, so that no message repeats it."""
+    """Keys whose values may contain a secret, so that no message repeats them."""
 
     def __repr__(self) -> str:
-        """Leave passwords out."""
+        """Leave out secrets."""
         fields = ", ".join(f"{name}={redact(name, getattr(self, name))!r}" for name in self.__struct_fields__)
         return f"{type(self).__name__}({fields})"
 
@@ -47,7 +47,7 @@ class Section(Struct, frozen=True, kw_only=True):
                 raise InvalidValue(field.name, shown, _reason(error, field.type)) from None
         for low, high in self.ASCENDING:
             if getattr(self, low) > getattr(self, high):
-                raise InvalidValue(low, getattr(self, low), f"is above {high} = {getattr(self, high)!r}")
+                raise InvalidValue(low, getattr(self, low), f"greater than {high} = {getattr(self, high)!r}")
 
 
 AnySection = TypeVar("AnySection", bound=Section)
@@ -56,12 +56,12 @@ AnySection = TypeVar("AnySection", bound=Section)
 def read_section(
     kind: type[AnySection], raw: object, *, name: str, file: str, overrides: Mapping[str, object] | None = None
 ) -> AnySection:
-    """Read the table ``[name]`` of ``file``; what ``overrides`` holds wins. Raises ``ConfigError``."""
+    """Read the section ``[name]`` of ``file``; ``overrides`` take precedence. Raises ``ConfigError``."""
     if not isinstance(raw, dict):
-        raise ConfigError(f"{file}: {name} is no table", hint=f"Write [{name}] on a line of its own.")
+        raise ConfigError(f"{file}: {name} must be a table", hint=f"Write [{name}] on a separate line.")
     for key in raw:
         if key not in kind.__struct_fields__:
-            raise ConfigError(f"{file}: [{name}] has no key {key!r}", hint=suggest(key, kind.__struct_fields__))
+            raise ConfigError(f"{file}: [{name}] unknown key {key!r}", hint=suggest(key, kind.__struct_fields__))
     overrides = overrides or {}
     values: dict[str, Any] = {**raw, **overrides}
     try:
@@ -70,20 +70,20 @@ def read_section(
         bad = error
     except ValidationError as error:
         key = re.search(r"at `\$\.(\w+)", str(error))
-        if not key:  # the only mistake that has no place
+        if not key:  # a missing key is the only error without a location
             raise ConfigError(f"{file}: [{name}]: {_reason(error)}", hint="Add that key.") from None
         types = {field.name: field.type for field in structs.fields(kind)}
         shown = "…" if key[1] in kind.SECRET else values[key[1]]
         bad = InvalidValue(key[1], shown, _reason(error, types[key[1]]))
-    place = "command line or environment" if bad.key in overrides else file
-    raise ConfigError(f"{place}: [{name}] {bad}", hint=bad.hint)
+    origin = "command line or environment" if bad.key in overrides else file
+    raise ConfigError(f"{origin}: [{name}] {bad}", hint=bad.hint)
 
 
 def suggest(key: str, known: Iterable[str]) -> str:
-    """Make a hint of the known key that looks most like ``key``, or of all of them."""
+    """Return a hint with the most similar name, or with all known names."""
     known = sorted(known)
     match = difflib.get_close_matches(key, known, n=1)
-    return f"Did you mean {match[0]!r}?" if match else f"Known: {', '.join(known)}."
+    return f"Did you mean {match[0]!r}?" if match else f"Use one of: {', '.join(known)}."
 
 
 def _reason(error: ValidationError, kind: object = None) -> str:
@@ -94,7 +94,7 @@ def _reason(error: ValidationError, kind: object = None) -> str:
 
 
 def _decode_path(kind: type, value: object) -> Path:
-    """Read what TOML has no type for: paths, ``~`` being the user's home."""
+    """Decode a path, with ``~`` as the user's home folder; TOML has no type for it."""
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError("expected a path")
     return kind(value).expanduser()  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Whom to trust when a server says who it is."""
+"""Certificate authorities that the exporter trusts."""
 
 import ssl
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 from aluma_async.exceptions import ConfigError
 
 
-def ssl_context(ca_file: Path | None, where: str = "") -> ssl.SSLContext | bool:
-    """Certificates are always verified; ``ca_file`` names authorities (PEM) beside the system's.
+def ssl_context(ca_file: Path | None, subject: str = "") -> ssl.SSLContext | bool:
+    """Return a context that verifies certificates against the system's authorities and those of ``ca_file`` (PEM).
 
-    Raises ``ConfigError`` about ``where``.
+    Raises ``ConfigError``; the message begins with ``subject``.
     """
     if not ca_file:
         return True
@@ -17,6 +17,8 @@ def ssl_context(ca_file: Path | None, where: str = "") -> ssl.SSLContext | bool:
     try:
         context.load_verify_locations(ca_file)
     except OSError as error:
-        reason = "holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
-        raise ConfigError(f"{where}ca_file = {ca_file}: {reason}", hint="Name a PEM file of certificates.") from None
+        reason = "contains no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+        raise ConfigError(
+            f"{subject}ca_file = {ca_file}: {reason}", hint="Set ca_file to a PEM file of certificates."
+        ) from None
     return context

@@ -42,7 +42,7 @@ def _check_keys(factory: Callable[..., Any], keys: Mapping[str, Any], subject: s
     for key in keys:
         if key not in known:
             hint = suggest(key, known) if known else "Remove it: this type has no keys."
-            raise ConfigError(f"{subject}: has no key {key!r}", hint=hint)
+            raise ConfigError(f"{subject}: unknown key {key!r}", hint=hint)
     for each in parameters:
         if each.name in known and each.default is each.empty and each.name not in keys:
             raise ConfigError(f"{subject}: the key {each.name!r} is missing", hint="Add that key.")

@@ -38,6 +38,7 @@ from aluma_async.pipeline.task_tracker import TaskTracker
 from aluma_async.pipeline.transfer import FileTransfer
 from aluma_async.pipeline.worker import SETTLE_TIMEOUT_SECONDS, Worker
 from aluma_async.policy.backoff import Backoff, RetryPolicy
+from aluma_async.policy.sizing import QUEUED_TASKS_PER_WORKER
 from aluma_async.ports import Clock, Destination, Journal, OnEvent, TaskSource, Uniform
 
 CLAIMS_PER_WORKER = 2
@@ -94,7 +95,9 @@ class Exporter:
         self._cooldown = Cooldown(
             cooldown, self._journal, park_seconds=park_seconds, park_after=park_after, clock=clock, uniform=uniform
         )
-        self._send, self._receive = anyio.create_memory_object_stream[ExportTask](queue_size or 2 * workers)
+        self._send, self._receive = anyio.create_memory_object_stream[ExportTask](
+            queue_size or QUEUED_TASKS_PER_WORKER * workers
+        )
         retrying_source = RetryingSource(
             ClaimTrackingSource(source, self._claims), retry, uniform=uniform, on_event=self._emit
         )

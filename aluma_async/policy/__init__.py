@@ -1,1 +1,1 @@
-"""Pure decisions: time and chance are arguments."""
+"""Pure decisions: time and random numbers are arguments."""

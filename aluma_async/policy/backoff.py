@@ -1,6 +1,6 @@
-"""How long to wait before something is tried again. Pure: chance is an argument, time is not needed.
+"""Delays between attempts. Pure: random numbers are an argument, and no clock is needed.
 
-It does not decide *whether* a request may be repeated; that depends on the request.
+This module does not decide *whether* a request may be repeated; that depends on the request.
 """
 
 from collections.abc import Callable
@@ -9,28 +9,28 @@ from msgspec import Struct
 
 
 def exponential(initial: float, maximum: float, times: int) -> float:
-    """``initial`` seconds, doubled with each of ``times`` after the first, and never over ``maximum``."""
+    """Return ``initial`` for the first time and twice as much for each further time, but at most ``maximum``."""
     return min(maximum, initial * 2.0 ** min(times - 1, 60))
 
 
 class RetryPolicy(Struct, frozen=True):
-    """Repetition of one request: at most ``attempts`` in all, with full jitter."""
+    """Retries of one request: at most ``attempts`` attempts, with exponential backoff and full jitter."""
 
     attempts: int = 5
     wait_initial: float = 0.5
     wait_max: float = 30.0
 
     def delay(self, failed: int, uniform: Callable[[float, float], float]) -> float | None:
-        """Seconds to wait after the ``failed``-th failed attempt (from 1); None if it was the last one."""
+        """Return the seconds to wait after ``failed`` failed attempts; None if no attempt is left."""
         if failed >= self.attempts:
             return None
         return uniform(0, exponential(self.wait_initial, self.wait_max, failed))
 
 
 class Backoff(Struct, frozen=True):
-    """A wait that grows with each disappointment: the cool-down of a task, the wait between two listings.
+    """Exponential backoff with jitter, used for task cool-downs and for the polling interval.
 
-    ``jitter`` is the share by which a wait may be shorter or longer; the maximum holds before the jitter.
+    ``jitter`` is the fraction by which a delay may be shorter or longer; ``maximum`` applies before jitter.
     """
 
     initial: float
@@ -38,5 +38,5 @@ class Backoff(Struct, frozen=True):
     jitter: float = 0.2
 
     def delay(self, times: int, uniform: Callable[[float, float], float]) -> float:
-        """Seconds to wait after the ``times``-th disappointment in a row (from 1)."""
+        """Return the seconds to wait after ``times`` failures in a row (from 1)."""
         return exponential(self.initial, self.maximum, times) * uniform(1 - self.jitter, 1 + self.jitter)

@@ -1,4 +1,7 @@
-"""When to stop failing tasks: a mistake of ours, or a change at Aluma, looks like a row of tasks that are all fatal."""
+"""``CircuitBreaker``: stops failing tasks after several failures in a row.
+
+A defect of the exporter or a change at Aluma makes every task fail, and Fail deletes a task permanently.
+"""
 
 from collections import Counter
 
@@ -6,20 +9,20 @@ MAX_CONSECUTIVE_FAILURES = 3
 
 
 class CircuitBreaker:
-    """Lets so many tasks be failed for one reason as long as nothing is exported in between."""
+    """Allows ``MAX_CONSECUTIVE_FAILURES`` failed tasks per reason until a task is exported."""
 
     def __init__(self) -> None:
         self._failed: Counter[str] = Counter()
 
     def allows(self, reason: str) -> bool:
-        """Whether one more task may be failed for this reason."""
+        """Return whether another task may be failed for this reason."""
         return self._failed[reason] < MAX_CONSECUTIVE_FAILURES
 
     def record_failure(self, reason: str) -> bool:
-        """Take note that a task was failed; return whether it was the last one for now."""
+        """Record a failed task; return whether it was the last one that is allowed."""
         self._failed[reason] += 1
         return not self.allows(reason)
 
     def record_success(self) -> None:
-        """Take note that a task was exported: exports are possible, so what fails is the tasks' own fault."""
+        """Record an exported task: exports work, so that failures are due to the tasks themselves."""
         self._failed.clear()

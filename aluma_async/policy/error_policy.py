@@ -1,4 +1,4 @@
-"""What an error means for a task: the one place that decides between skip, hold back, cancel, fail and leave."""
+"""Decides what an error means for its task."""
 
 from enum import Enum, auto
 
@@ -16,22 +16,22 @@ from aluma_async.models import ClaimState, ExportSpec
 
 
 class Action(Enum):
-    """What to do with a task that was not exported."""
+    """The reaction to an error of a task."""
 
     SKIP = auto()
-    """Somebody else has it."""
+    """Another exporter has claimed the task: skip it."""
     CLAIM_LOST = auto()
-    """We had it, and the claim ended without us."""
+    """The claim has ended: report it, and send nothing."""
     PAUSE_ALL = auto()
-    """Aluma could not be asked for it, or that could not be written down, which says nothing of the task."""
+    """Aluma or the journal is unavailable, which says nothing about the task: pause all claiming."""
     COOL_DOWN = auto()
-    """We never had it, so there is nothing to give back; it cools down."""
+    """The task was not claimed: start its cool-down."""
     CANCEL = auto()
-    """We have it or may have it: give it back; it cools down."""
+    """The task is or may be claimed: start its cool-down and cancel the claim."""
     FAIL = auto()
-    """It can never be exported."""
+    """The task can never be exported: store it in the quarantine and fail it."""
     SETTLE_LATER = auto()
-    """All that is left is a last word that may have been heard: nothing else may be said, and that again later."""
+    """Files are safe, but Complete (or Fail) is not confirmed: retry that request later, and send nothing else."""
 
 
 _PAUSES_ALL = (Unavailable, AuthenticationFailed, JournalError)
@@ -39,9 +39,9 @@ _POSSIBLY_CLAIMED = (Ambiguous, InvalidResponse, BadSpecification)
 
 
 def decide(error: AlumaAsyncError, *, step: ClaimState | None, attempt: int) -> Action:
-    """Judge the error that ended the ``attempt``-th attempt (from 1) at a task.
+    """Return the reaction to the error that ended attempt number ``attempt`` (from 1) at a task.
 
-    ``step`` says how far its claim had come; None or ``STARTING``: Start was not answered with a specification.
+    ``step`` is the state of its claim; with None or ``STARTING``, Start did not return a specification.
     """
     claimed = step not in (None, ClaimState.STARTING)
     if isinstance(error, ClaimConflict):
@@ -56,7 +56,7 @@ def decide(error: AlumaAsyncError, *, step: ClaimState | None, attempt: int) -> 
 
 
 def spec_problem(spec: ExportSpec) -> str:
-    """Why a specification can never be exported as it stands; empty if nothing speaks against it."""
+    """Return the reason why a specification can never be exported; empty if it can."""
     if not spec.files:
-        return "the Export Specification names no file"
+        return "the Export Specification contains no file"
     return next((f"file {file.number}: {file.problem}" for file in spec.files if file.problem), "")

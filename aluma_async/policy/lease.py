@@ -1,7 +1,7 @@
-"""How long a claim is ours, and what may still be said about it. Pure: the time is an argument.
+"""How long a claim is valid. Pure: the time is an argument.
 
-Aluma has neither a heartbeat nor a token that tells one claim from the next (its guide: a claim ends 30
-minutes after Start, then the task waits again). So its end is counted from before Start was sent.
+Aluma has neither a heartbeat nor a fencing token that distinguishes one claim from the next. Its guide: a claim ends 30
+minutes after Start, then the task is pending again. So the lease is measured from before Start was sent.
 """
 
 from enum import Enum, auto
@@ -9,23 +9,24 @@ from enum import Enum, auto
 from aluma_async.models import Timestamp
 
 SAFE_LEASE_FRACTION = 5 / 6
-"""The share of Aluma's time-out after which a claim may not be ours any more: 25 of 30 minutes."""
+"""Fraction of the lease in which a claim is certainly valid: 25 of 30 minutes."""
 LATE_START_SECONDS = 900.0
-"""How long a request that was lost sight of may still be carried out: longer than proxies hold one back."""
+"""Seconds for which Aluma may still execute a Start of unknown outcome; longer than proxies delay a request."""
 
 
 class LeaseStatus(Enum):
-    """Whose a claim is."""
+    """Validity of a claim's lease."""
 
     VALID = auto()
+    """The claim certainly belongs to this exporter."""
     UNCERTAIN = auto()
-    """It may be over already: Aluma has to be asked."""
+    """The lease may have expired; read the task's state before settling the claim."""
     EXPIRED = auto()
-    """Aluma has given the task back to the queue."""
+    """The claim has ended, and the task is pending again; send nothing."""
 
 
 def elapsed(earlier: Timestamp, later: Timestamp) -> float:
-    """Seconds between two moments; infinite where the clock was set back, so that nothing passes for fresh."""
+    """Return the seconds between two times; infinite if the clock was set back, so that no record seems recent."""
     if earlier.boot == later.boot:
         return later.boottime - earlier.boottime
     seconds = later.wall - earlier.wall
@@ -33,13 +34,13 @@ def elapsed(earlier: Timestamp, later: Timestamp) -> float:
 
 
 def lease_status(age: float, timeout: float) -> LeaseStatus:
-    """Judge a claim of so many seconds; ``timeout`` is Aluma's."""
+    """Return the status of a claim by its age; both values are seconds, ``timeout`` is the length of the lease."""
     if age < timeout * SAFE_LEASE_FRACTION:
         return LeaseStatus.VALID
     return LeaseStatus.UNCERTAIN if age < timeout else LeaseStatus.EXPIRED
 
 
 def remaining(since: Timestamp, seconds: float, now: Timestamp) -> float:
-    """What is left of ``seconds`` that began at ``since``; never more than all of them, whatever the clocks did."""
-    gone = elapsed(since, now)
-    return seconds if gone == float("inf") else min(seconds, max(0.0, seconds - gone))
+    """Return the rest of a period of ``seconds`` that began at ``since``: never more than all of it."""
+    passed = elapsed(since, now)
+    return seconds if passed == float("inf") else min(seconds, max(0.0, seconds - passed))

@@ -1,7 +1,7 @@
-"""Names that come from scanned pages, made safe: folder + filename -> a relative path inside any root. Pure.
+"""Maps untrusted names (folder + filename) to a safe relative path below any root. Pure.
 
-Unsafe on one system is unsafe on all, so that what a file is called does not depend on where it lands. The
-same input gives the same path, always. Names that are fine are not touched.
+A name that is unsafe on one system is changed on all systems, so that the name of a file does not depend on its
+destination. The same input always gives the same path. Safe names stay unchanged.
 """
 
 import hashlib
@@ -10,30 +10,33 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import PurePosixPath
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from aluma_async.models import ExportFile
 
 PathParts: TypeAlias = tuple[str, ...]
-"""A relative path, part by part; none is empty, a dot or two dots."""
+"""The parts of a relative path; no part is empty, "." or ".."."""
+
+OnConflict: TypeAlias = Literal["keep-both", "overwrite", "fail"]
+"""What a destination does if a file of another task already has the path."""
 
 MAX_NAME_BYTES = 255
-"""Bytes (UTF-8) in a part: the limit of ext4, XFS, APFS and others."""
+"""Length limit of a part in UTF-8 bytes, as in ext4, XFS, APFS and others."""
 MAX_FOLDER_DEPTH = 32
-"""Folders in a path; what is deeper is joined into the last of them."""
+"""Number of folders in a path; deeper folders are joined into the last one."""
 INTERNAL_FOLDER = ".aluma-async"
-"""The folder below the root that is ours; no export may reach it."""
+"""The exporter's folder below the root; no exported file may have a path in it."""
 
-# C0, DEL, C1, zero-width and bidirectional controls, lone surrogates, separators, and what Windows forbids.
+# C0, DEL, C1, zero-width and bidirectional controls, lone surrogates, separators, and characters that Windows forbids.
 _UNSAFE = re.compile('[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff<>:"|?*/\\\\]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|clock\$|conin\$|conout\$|(com|lpt)[0-9¹²³])(?=\Z|\s*\.)", re.IGNORECASE)
 _SEPARATOR = re.compile(r"[/\\]")
-# What most parts are, and what surely comes out of all that follows as it is.
+# A fast path: most parts match it, and all parts that match are safe.
 _PLAIN = re.compile(rf"(?!(?i:{_RESERVED.pattern}))[\w-](?:[\w (),.+-]{{0,200}}[\w()+-])?", re.ASCII)
 
 
 def safe_path(folder: str, filename: str) -> PathParts:
-    """Make a path of what a specification asks for: never empty, never outside the root."""
+    """Return the path of a file: never empty, never outside the root."""
     parts = [_safe_part(part) for part in _SEPARATOR.split(folder) if part.strip(" .")]
     if len(parts) > MAX_FOLDER_DEPTH:
         parts = [*parts[: MAX_FOLDER_DEPTH - 1], _truncate("_".join(parts[MAX_FOLDER_DEPTH - 1 :]))]
@@ -44,7 +47,7 @@ def safe_path(folder: str, filename: str) -> PathParts:
 
 
 def collision_key(parts: PathParts) -> str:
-    """What two paths have in common that some file system holds to be one (case, Unicode composition)."""
+    """Return a key that is equal for paths which a file system may consider equal (case, Unicode composition)."""
     path = "/".join(parts)
     if path.isascii():
         return path.lower()
@@ -52,38 +55,38 @@ def collision_key(parts: PathParts) -> str:
 
 
 def with_suffix(parts: PathParts, suffix: str) -> PathParts:
-    """The same path with ``~suffix`` before the file's extension."""
+    """Return the path with ``~suffix`` before the file's extension."""
     path = PurePosixPath(parts[-1])
     return (*parts[:-1], _truncate_to_fit(path.stem, f"~{suffix}{path.suffix}"))
 
 
 def owner_suffix(task_id: str) -> str:
-    """What tells one task's file from another's that has the name already."""
+    """Return the suffix that distinguishes a task's file from another task's file of the same name."""
     return hashlib.sha256(task_id.encode()).hexdigest()[:8]
 
 
 def candidate_paths(wanted: PathParts, task_id: str) -> Iterator[PathParts]:
-    """The paths that a task's file may be given, the best first, where others have theirs already. Without end."""
+    """Yield, without end, the possible paths of a task's file, in order of preference."""
     yield wanted
     suffix = owner_suffix(task_id)
     for number in count(1):
         yield with_suffix(wanted, suffix if number == 1 else f"{suffix}~{number}")
 
 
-def as_object_key(parts: PathParts, room: int) -> str:
-    """A path as one name of at most ``room`` bytes; of one that is too long the folders are cut, and a hash added."""
+def as_object_key(parts: PathParts, max_bytes: int) -> str:
+    """Return a path as an object key of at most ``max_bytes``; if it is longer, shorten the folders and add a hash."""
     path = "/".join(parts)
-    if len(path.encode()) <= room:
+    if len(path.encode()) <= max_bytes:
         return path
     digest = hashlib.sha256(path.encode()).hexdigest()[:8]
-    folders = "/".join(parts[:-1]).encode()[: room - len(parts[-1].encode()) - len(digest) - 2]
+    folders = "/".join(parts[:-1]).encode()[: max_bytes - len(parts[-1].encode()) - len(digest) - 2]
     return f"{folders.decode(errors='ignore').rstrip('/. ')}~{digest}/{parts[-1]}"
 
 
 def plan_paths(files: Sequence[ExportFile]) -> dict[str, PathParts]:
-    """A path for each file of a task, in their order and by ``collision_key``; none is a folder of another."""
+    """Return a path for each file of a task, in order, by ``collision_key``. No path is a folder of another one."""
     wanted = [safe_path(file.folder, file.filename) for file in files]
-    # Folders come first: a file can give way to a folder, but not the other way round.
+    # Folders take precedence, because a file can be renamed, but a folder of other files cannot.
     folders = {collision_key(parts[:depth]) for parts in wanted for depth in range(1, len(parts))}
     planned: dict[str, PathParts] = {}
     for parts in wanted:
@@ -111,7 +114,7 @@ def _sanitize(text: str) -> str:
 
 
 def _truncate(text: str) -> str:
-    """Cut a part that is too long; a hash of the whole keeps different ones apart."""
+    """Truncate a part that is too long; a hash of the whole part keeps different parts distinct."""
     if len(text.encode()) <= MAX_NAME_BYTES:
         return text
     path = PurePosixPath(text)
@@ -121,5 +124,5 @@ def _truncate(text: str) -> str:
 
 
 def _truncate_to_fit(stem: str, ending: str) -> str:
-    room = MAX_NAME_BYTES - len(ending.encode())
-    return stem.encode()[:room].decode(errors="ignore").rstrip(". ") + ending
+    max_bytes = MAX_NAME_BYTES - len(ending.encode())
+    return stem.encode()[:max_bytes].decode(errors="ignore").rstrip(". ") + ending

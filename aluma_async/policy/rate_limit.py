@@ -1,10 +1,10 @@
-"""A rate as a pure state machine (generic cell rate algorithm): it knows no clock and never sleeps."""
+"""``RateLimit``: a rate limit as a pure state machine (generic cell rate algorithm), without clock and sleep."""
 
 
 class RateLimit:
-    """At most ``rate`` units a second, evenly, after a burst of at most ``burst`` units.
+    """At most ``rate`` units per second, evenly spaced, after a burst of at most ``burst`` units.
 
-    A single ``consume`` of more than the burst is allowed; those after it wait the longer.
+    A single ``consume`` may exceed the burst; later callers then wait longer.
     """
 
     def __init__(self, rate: float, burst: float = 1.0) -> None:
@@ -13,9 +13,9 @@ class RateLimit:
         self._due = 0.0
 
     def delay_until_allowed(self, now: float) -> float:
-        """Seconds from ``now`` until a unit may be taken; 0 or less: at once."""
+        """Return the seconds from ``now`` until a unit may be consumed; 0 or less means at once."""
         return self._due - self._tolerance - now
 
     def consume(self, now: float, units: float = 1.0) -> None:
-        """Take some units, whether their time has come or not."""
+        """Consume units, even if they are not allowed yet."""
         self._due = max(self._due, now) + units * self._seconds_each

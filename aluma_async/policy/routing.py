@@ -1,4 +1,4 @@
-"""Which destinations a file goes to, by what its task and its names are. Pure."""
+"""Selects the destinations of a file by its task and its names. Pure."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -13,22 +13,22 @@ Source: TypeAlias = Literal["", "content", "url"]
 
 
 class Route(Struct, frozen=True):
-    """A file goes ``to`` these destinations if all that is given fits; what is empty fits everything."""
+    """Sends a file ``to`` these destinations if every condition matches; an empty condition matches every file."""
 
     to: tuple[str, ...]
     project: str = ""
-    """Id or name."""
+    """Id or name of the project."""
     folder: str = ""
     filename: str = ""
-    """Globs (``*``, ``?``, ``[a-z]``); upper and lower case are the same, and ``*`` goes across slashes."""
+    """Globs (``*``, ``?``, ``[a-z]``) of folder and filename; case is ignored, and ``*`` also matches slashes."""
     source: Source = ""
 
     def matches_task(self, task: ExportTask) -> bool:
-        """Whether a file of this task may fit, as far as its project tells."""
+        """Return whether the project of a task matches."""
         return self.project in ("", task.project_id, task.project_name)
 
     def matches(self, task: ExportTask, file: ExportFile) -> bool:
-        """Whether a file goes this way."""
+        """Return whether all conditions match."""
         return (
             self.matches_task(task)
             and self.source in ("", file.source)
@@ -38,30 +38,30 @@ class Route(Struct, frozen=True):
 
 
 class Routing(Struct, frozen=True):
-    """A file goes by the first of ``routes`` that fits, else to ``default`` (empty: nowhere, which is an error)."""
+    """The first matching route of a file decides; a file without one goes to ``default`` (empty: an error)."""
 
     routes: tuple[Route, ...] = ()
     default: str = ""
 
     def destinations_for(self, task: ExportTask, file: ExportFile) -> tuple[str, ...]:
-        """Names of the destinations of a file, none twice. Raises ``DestinationError`` if there is none."""
+        """Return the names of a file's destinations, each once. Raises ``DestinationError`` if there is none."""
         for route in self.routes:
             if route.matches(task, file):
                 return tuple(dict.fromkeys(route.to))
         if not self.default:
             raise DestinationError(
-                f"task {task.id}: no route fits file {file.number}",
-                hint='Add a route that fits, or a destination named "default".',
+                f"task {task.id}: no route matches file {file.number}",
+                hint='Add a matching route, or a destination named "default".',
             )
         return (self.default,)
 
     def possible_destinations(self, task: ExportTask) -> Sequence[str]:
-        """Names of the destinations that files of a task may go to, as far as a listing tells."""
+        """Return the destinations that files of a listed task may have; its files are not known yet."""
         names: dict[str, None] = {}
         for route in self.routes:
             if route.matches_task(task):
                 names |= dict.fromkeys(route.to)
-                if not (route.folder or route.filename or route.source):  # takes all that is left
+                if not (route.folder or route.filename or route.source):  # matches all remaining files
                     return list(names)
         return [*names, self.default] if self.default and self.default not in names else list(names)
 

@@ -100,7 +100,7 @@ def test_its_own_test_passes(installed):
 
 def test_its_keys_are_checked_by_what_it_takes(installed, tmp_path):
     for text, says, hint in (
-        ("pth = 'x'", "has no key 'pth'", "Did you mean 'path'?"),
+        ("pth = 'x'", "unknown key 'pth'", "Did you mean 'path'?"),
         ("", "the key 'path' is missing", "Add that key."),
     ):
         with pytest.raises(ConfigError) as caught:
@@ -131,7 +131,7 @@ def test_one_that_cannot_be_used_says_why(installed, tmp_path, kind, says):
 def test_a_type_that_is_not_known_is_told_with_the_nearest_that_is(installed):
     for kind, near in (("blob", "blobs"), ("foldr", "folder"), ("object-stor", "object-store")):
         with pytest.raises(
-            ConfigError, match=rf"my.toml: \[destinations.mine\] type = '{kind}': no such type"
+            ConfigError, match=rf"my.toml: \[destinations.mine\] type = '{kind}': unknown type"
         ) as caught:
             config(f"type = '{kind}'")
         assert caught.value.hint == f"Did you mean '{near}'?"
@@ -154,7 +154,7 @@ def test_an_object_can_be_handed_in_beside_what_the_config_names(tmp_path, monke
                 to = ["mine"]
                 source = "url"
             """)
-            with pytest.raises(ConfigError, match="no such destination"):
+            with pytest.raises(ConfigError, match="unknown destination"):
                 Config.from_toml(text, "c.toml").routing()
             async with open_exporter(Config.from_toml(text, "c.toml", base), destinations={"mine": mine}) as exporter:
                 assert (await exporter.run_until_drained()).exported == 20

@@ -194,7 +194,7 @@ def test_a_reload_is_told_and_one_with_a_mistake_leaves_all_as_it_was(tmp_path, 
     assert "restart required for: exporter.drain_timeout_seconds" in said[0]
     assert "reloaded: 3 workers, 6 requests at once, log level debug" in said[1]
     assert "configuration not reloaded: c.toml: broken Mend it." in said[2]
-    assert "no such destination" in said[3]
+    assert "unknown destination" in said[3]
     assert "claimed" in said[4], "that is of level debug"
 
 

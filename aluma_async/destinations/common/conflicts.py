@@ -1,13 +1,10 @@
 """The setting ``on_conflict``: what happens to a file if another task's file already has its name."""
 
 from collections.abc import Iterator
-from typing import Literal, TypeAlias
 
 from aluma_async.exceptions import DestinationError
 from aluma_async.policy import naming
-from aluma_async.policy.naming import PathParts
-
-OnConflict: TypeAlias = Literal["keep-both", "overwrite", "fail"]
+from aluma_async.policy.naming import OnConflict, PathParts
 
 
 def candidate_paths(wanted: PathParts, task_id: str, on_conflict: OnConflict, subject: str) -> Iterator[PathParts]:

@@ -22,7 +22,6 @@ from aiofiles.threadpool.binary import AsyncFileIO
 
 from aluma_async.concurrency.batcher import Batch, Batcher
 from aluma_async.destinations.common.chunks import BLOCK, iter_blocks, to_crlf
-from aluma_async.destinations.common.conflicts import OnConflict
 from aluma_async.destinations.folder import fs
 from aluma_async.destinations.folder.owners import Owners
 from aluma_async.destinations.folder.root import RootFolder
@@ -30,6 +29,7 @@ from aluma_async.destinations.folder.staging import FolderSettings, StagedTask, 
 from aluma_async.destinations.folder.threads import FileThreads
 from aluma_async.exceptions import DestinationError
 from aluma_async.models import Claim, ExportFile
+from aluma_async.policy.naming import OnConflict
 
 _MOST_HELD = 64 * 1024 * 1024
 """Bytes of small files of all tasks that wait in memory to be written."""

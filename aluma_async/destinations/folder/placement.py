@@ -7,12 +7,12 @@ from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple
 
-from aluma_async.destinations.common.conflicts import OnConflict, candidate_paths
+from aluma_async.destinations.common.conflicts import candidate_paths
 from aluma_async.destinations.folder import fs
 from aluma_async.destinations.folder.owners import Owners
 from aluma_async.destinations.folder.root import OpenFolders
 from aluma_async.models import ExportFile
-from aluma_async.policy.naming import PathParts, collision_key
+from aluma_async.policy.naming import OnConflict, PathParts, collision_key
 
 
 class Placement(NamedTuple):

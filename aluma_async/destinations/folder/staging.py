@@ -10,7 +10,6 @@ from contextlib import suppress
 from functools import cached_property
 from typing import NamedTuple
 
-from aluma_async.destinations.common.conflicts import OnConflict
 from aluma_async.destinations.common.manifest import StoredFile, manifest_file, render_manifest
 from aluma_async.destinations.folder import fs
 from aluma_async.destinations.folder.owners import Owners
@@ -18,7 +17,7 @@ from aluma_async.destinations.folder.placement import PathAllocator, Placement
 from aluma_async.destinations.folder.root import OpenFolders, RootFolder
 from aluma_async.exceptions import DestinationError
 from aluma_async.models import Claim, ExportFile
-from aluma_async.policy.naming import PathParts, plan_paths
+from aluma_async.policy.naming import OnConflict, PathParts, plan_paths
 
 _MOST_OPEN = 16
 """Small files of one task that are written before they are waited for."""

@@ -22,7 +22,7 @@ from msgspec import Struct
 from obstore.exceptions import AlreadyExistsError, PreconditionError
 
 from aluma_async.config.redaction import redact_url
-from aluma_async.destinations.common.conflicts import OnConflict, candidate_paths
+from aluma_async.destinations.common.conflicts import candidate_paths
 from aluma_async.destinations.common.publishing import publish_task
 from aluma_async.destinations.common.spool import Spool, SpooledFile
 from aluma_async.destinations.object_store.client import (
@@ -35,7 +35,7 @@ from aluma_async.destinations.object_store.client import (
 )
 from aluma_async.exceptions import DestinationError
 from aluma_async.models import Claim, ExportFile
-from aluma_async.policy.naming import INTERNAL_FOLDER, PathParts, as_object_key
+from aluma_async.policy.naming import INTERNAL_FOLDER, OnConflict, PathParts, as_object_key
 
 _MARKER_KEY = f"{INTERNAL_FOLDER}/mark"
 _MAX_KEY_BYTES = 1024

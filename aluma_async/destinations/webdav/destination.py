@@ -22,13 +22,13 @@ import anyio
 from msgspec import Struct
 
 from aluma_async.destinations.common.chunks import BLOCK
-from aluma_async.destinations.common.conflicts import OnConflict, candidate_paths
+from aluma_async.destinations.common.conflicts import candidate_paths
 from aluma_async.destinations.common.publishing import publish_task
 from aluma_async.destinations.common.spool import Spool, SpooledFile
 from aluma_async.destinations.webdav.client import WebDavClient
 from aluma_async.exceptions import DestinationError
 from aluma_async.models import Claim, ExportFile
-from aluma_async.policy.naming import INTERNAL_FOLDER, PathParts, collision_key
+from aluma_async.policy.naming import INTERNAL_FOLDER, OnConflict, PathParts, collision_key
 
 _CONCURRENCY = 8
 """Files at a time."""

@@ -93,8 +93,8 @@ def test_every_number_that_has_a_unit_has_it_in_its_name():
         ("[aluma]\nclaim_timeout_seconds = 0", ["[aluma] claim_timeout_seconds = 0"], ""),
         ("[aluma]\nprojects = ['a', 3]", ["[aluma] projects"], ""),
         ("[service]\nlog_format = 'xml'", ["[service] log_format = 'xml'", "text, json"], ""),
-        ("aluma = 3", ["aluma is no table"], "[aluma]"),
-        ("destinations = 3", ["destinations is no table"], "[destinations.NAME]"),
+        ("aluma = 3", ["aluma must be a table"], "[aluma]"),
+        ("destinations = 3", ["destinations must be a table"], "[destinations.NAME]"),
         ("[destinations.a]\npath = 'x'", ["[destinations.a] type"], "folder"),
         ("[destinations.a]\ntype = 'foldr'", ["[destinations.a] type = 'foldr'"], "'folder'"),
         ("[destinations.a]\ntype = ['folder']", ["[destinations.a] type"], "'folder'"),
@@ -106,7 +106,7 @@ def test_every_number_that_has_a_unit_has_it_in_its_name():
             ["on_conflict = 'keep'", "keep-both"],
             "",
         ),
-        ("[aluma]\n\nbase_url = https", ["not TOML", "line 3"], ""),
+        ("[aluma]\n\nbase_url = https", ["invalid TOML", "line 3"], ""),
     ],
 )
 def test_a_mistake_is_told_with_file_key_and_value(text, says, hint):
@@ -163,7 +163,7 @@ def test_whatever_a_key_is_set_to_it_is_taken_or_told(where, value):
         assert made.queue_size >= 1
         assert made.max_at_once >= 1
     else:
-        assert key in made or "not TOML" in made
+        assert key in made or "invalid TOML" in made
 
 
 @given(st.text())
@@ -261,8 +261,8 @@ def test_small_waits_are_taken_with_a_warning_that_says_why():
     config = Config.from_toml("[retry]\ncooldown_initial_seconds = 0.2\n[aluma]\nclaim_timeout_seconds = 5", "my.toml")
     assert config.retry.cooldown_initial_seconds == 0.2
     late, lost = config.warnings()
-    assert "late request" in late
-    assert "lose a task" in lost
+    assert "delayed request" in late
+    assert "lose the claim" in lost
 
 
 def test_where_everything_goes():

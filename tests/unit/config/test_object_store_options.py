@@ -41,7 +41,7 @@ def test_option_values_come_from_file_environment_or_secret_file(tmp_path, monke
     assert "canary" not in repr(destination) + destination.description
     open_and_close(text)
     secret.chmod(0o644)
-    with pytest.raises(ConfigError, match="others may read"):
+    with pytest.raises(ConfigError, match="other users can access"):
         open_and_close(text)
 
 
@@ -51,7 +51,7 @@ def test_option_values_come_from_file_environment_or_secret_file(tmp_path, monke
         ("options = { secret_access_key = ['canary'] }", "options = '…'"),
         ("options = { zzz = 'canary' }", r"\[destinations.a\] options: Configuration key: 'zzz' is not valid"),
         ("options = { region = { env = 'NOT_SET_ANYWHERE' } }", "options.region: NOT_SET_ANYWHERE is not set"),
-        ("options = { region = { fil = 'canary' } }", "options.region: neither a value nor where to find it"),
+        ("options = { region = { fil = 'canary' } }", "options.region: neither a value nor its source"),
     ],
 )
 def test_invalid_option_is_reported_without_its_value(text, message):

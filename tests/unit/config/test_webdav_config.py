@@ -14,10 +14,10 @@ def read_config(text):
     ("text", "message"),
     [
         ("url = 'http://dav.example/x'", "unencrypted"),
-        ("url = 'https://me:canary@dav.example/x'", "holds a user name or a password"),
+        ("url = 'https://me:canary@dav.example/x'", "contains a user name or a password"),
         ("url = ['https://me:canary@dav.example/x']", "url = '…'"),
-        ("url = 'https://dav.example/x'\nusername = 'me'", "go together"),
-        ("url = 'https://dav.example/x'\npasword_file = 'x'", "has no key 'pasword_file'"),
+        ("url = 'https://dav.example/x'\nusername = 'me'", "require each other"),
+        ("url = 'https://dav.example/x'\npasword_file = 'x'", "unknown key 'pasword_file'"),
     ],
 )
 def test_webdav_mistake_is_reported_without_secrets(text, message):

@@ -46,7 +46,7 @@ def test_a_file_that_fits_nowhere_is_no_reason_to_fail_its_task():
     with pytest.raises(DestinationError) as caught:
         Routing((Route(("a",), filename="*.csv"),)).destinations_for(TASK, make_file(filename="x.pdf"))
     assert caught.value.fatal_after is None
-    assert "no route fits file 0" in str(caught.value)
+    assert "no route matches file 0" in str(caught.value)
 
 
 def test_a_plan_names_what_is_possible_before_the_files_are_known():
