@@ -85,7 +85,7 @@ def database(request, tmp_path):
 
 @pytest.fixture(scope="session")
 def s3_servers(tmp_path_factory):
-    """Options for S3 servers by name: ``moto`` honours conditional puts, ``rclone`` does not."""
+    """Options for S3 servers by name: ``moto`` honours conditional writes, ``rclone`` does not."""
     from tests.support.buckets import run_moto, run_rclone_s3  # slow to import, and needed by few tests
 
     with run_moto() as moto, run_rclone_s3(tmp_path_factory.mktemp("s3")) as rclone:
@@ -94,7 +94,7 @@ def s3_servers(tmp_path_factory):
 
 @pytest.fixture
 def moto(s3_servers):
-    """Options for an S3 server that honours conditional puts."""
+    """Options for an S3 server that honours conditional writes."""
     return s3_servers["moto"]
 
 

@@ -1,4 +1,4 @@
-"""``ObjectStoreDestination`` keeps the contract, also with a server that ignores conditional puts."""
+"""``ObjectStoreDestination`` keeps the contract, also with a server that ignores conditional writes."""
 
 import shutil
 

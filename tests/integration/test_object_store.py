@@ -1,4 +1,4 @@
-"""``ObjectStoreDestination`` with S3 servers that honour conditional puts (moto) and one that does not (rclone)."""
+"""``ObjectStoreDestination`` with S3 servers that honour conditional writes (moto) and one that does not (rclone)."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ def open_bucket(options, prefix, **arguments):
 
 @pytest.mark.parametrize(("server", "honoured"), [("moto", True), ("rclone", False)])
 @real_time
-async def test_probe_detects_whether_conditional_puts_are_honoured(s3_servers, server, honoured, prefix):
+async def test_probe_detects_whether_conditional_writes_are_honoured(s3_servers, server, honoured, prefix):
     """The second probe finds the marker that the first one wrote."""
     for _ in range(2):
         destination = open_bucket(s3_servers[server], prefix)
@@ -171,6 +171,6 @@ def test_program_exports_to_a_bucket_and_reports_a_missing_one(run_cli, s3_serve
         assert done.returncode == 0, done.stderr
         write_config("bucket", "rclone")
         done = run_cli("check", *common, MY_SECRET=buckets.SECRET)
-        assert "warn  environment: archive: the server ignores conditional puts" in done.stdout
+        assert "warn  environment: archive: the server ignores conditional writes" in done.stdout
     objects = buckets.s3_client(s3_servers["moto"]).list_objects_v2(Bucket="bucket", Prefix="program/")["Contents"]
     assert len([entry for entry in objects if entry["Key"].endswith(".pdf")]) == 20

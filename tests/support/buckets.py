@@ -1,6 +1,6 @@
 """Object stores and WebDAV servers for tests.
 
-moto honours conditional puts, rclone does not; both are installed from wheels. Azurite is an npm package.
+moto honours conditional writes, rclone does not; both are installed from wheels. Azurite is an npm package.
 """
 
 import hmac

@@ -137,4 +137,6 @@ def map_error(error: Exception, subject: str) -> DestinationError:
         return DestinationError(f"{subject}: {reason}")
     if not status:
         reason = "no response"
-    return DestinationUnavailable(f"{subject}: {reason}", hint="Check that the store is running, and url and options.")
+    return DestinationUnavailable(
+        f"{subject}: {reason}", hint="Check that the store is running and that url and options are right."
+    )

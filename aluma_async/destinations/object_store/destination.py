@@ -66,7 +66,7 @@ class _Upload(Struct, frozen=True):
 class ObjectStoreDestination:
     """A bucket, or the part of it below a prefix.
 
-    Where the server honours conditional puts, objects of other tasks and programs are never replaced. Where it does
+    Where the server honours conditional writes, objects of other tasks and programs are never replaced. Where it does
     not, and for files above ``MULTIPART_BYTES``, the key is looked up before the put: two processes that use the same
     key at the same instant may then overwrite each other.
 
@@ -96,7 +96,7 @@ class ObjectStoreDestination:
         self._slots, self._multipart_slots = anyio.Semaphore(_CONCURRENCY), anyio.Semaphore(_MULTIPART_CONCURRENCY)
         self._key_locks: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
         self.conditional: bool | None = None
-        """Whether the server honours conditional puts. None: not probed yet."""
+        """Whether the server honours conditional writes. None: not probed yet."""
 
     async def probe(self) -> None:
         """Put the marker object twice, on condition that it does not exist: the second put must be refused."""
@@ -114,7 +114,7 @@ class ObjectStoreDestination:
         """The limitation that the last probe found; empty if there is none."""
         if self.conditional is not False:
             return ""
-        return "the server ignores conditional puts: use each prefix with one exporter only"
+        return "the server ignores conditional writes: use each prefix with one exporter only"
 
     @asynccontextmanager
     async def open(self, claim: Claim) -> AsyncIterator[Spool]:

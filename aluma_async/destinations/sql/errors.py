@@ -22,7 +22,7 @@ _SQLITE_UNAVAILABLE = (
 )
 _SQLITE_MISMATCH = ("SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG")
 _COPY_LOCATION = re.compile(r"COPY \S+, line (\d+)(?:, column ([^:]+))?")
-_CHECK_DATABASE = "Check that the database is running and that the url is right."
+_CHECK_DATABASE = "Check that the database is running and the url is right."
 
 
 def is_transient(error: BaseException) -> bool:

@@ -144,7 +144,7 @@ class WebDavClient:
                 # Only the type, because the message may contain URLs, and so names from documents.
                 raise DestinationUnavailable(
                     f"{self.url}: {method}: {type(error).__name__}",
-                    hint="Check that the WebDAV server is running and that the url is right.",
+                    hint="Check that the WebDAV server is running and the url is right.",
                 ) from error
             if status in accepted_statuses:
                 return status, body
