@@ -180,15 +180,15 @@ class _Handlers:
     async def file(self, request: web.Request, fault: Fault | None) -> web.StreamResponse:
         body = self._aluma.file(request.match_info["collection"], request.match_info["file"])
         response = web.StreamResponse(headers={"Content-Type": "application/pdf"})
-        begin = 0
+        offset = 0
         if self._aluma.behaviour.resumable:
             response.headers["ETag"] = f'"{zlib.crc32(body):x}"'
             requested = request.http_range.start
             if requested is not None and request.headers.get("If-Range") == response.headers["ETag"]:
-                begin = requested
+                offset = requested
                 response.set_status(206)
-                response.headers["Content-Range"] = f"bytes {begin}-{len(body) - 1}/{len(body)}"
-        view = memoryview(body)[begin:]
+                response.headers["Content-Range"] = f"bytes {offset}-{len(body) - 1}/{len(body)}"
+        view = memoryview(body)[offset:]
         if self._aluma.behaviour.framing == "length" or fault is Fault.TRUNCATE:
             response.content_length = len(view)
         elif self._aluma.behaviour.framing == "chunked":

@@ -54,6 +54,11 @@ async def client_of(
         )
 
 
+async def list_tasks(client):
+    """Return all tasks that a source lists as pending."""
+    return [task async for tasks in client.list_pending() for task in tasks]
+
+
 async def download(client, claim):
     """Return the bytes of the first file of a claim that has to be downloaded."""
     file = next(file for file in claim.spec.files if file.source == "url")

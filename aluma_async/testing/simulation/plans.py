@@ -86,7 +86,7 @@ def plan(seed: int) -> Plan:
         away=_windows(rng, faulty) if rng.random() < 0.2 else (),
         kills=tuple((instance, point, at) for at, instance, point in kills),
         sleeps=_windows(rng, faulty) if rng.random() < 0.05 else (),
-        journal_broken=tuple((i, begin, end) for i in range(instances) for begin, end in _windows(rng, faulty))
+        journal_broken=tuple((i, start, end) for i in range(instances) for start, end in _windows(rng, faulty))
         if rng.random() < 0.1
         else (),
         attempts=rng.choice((1, 3, 5)),

@@ -88,8 +88,8 @@ class Schedule:
         instances = [Instance(n, checker, self.clock, CLAIM_TIMEOUT) for n in range(chosen.instances)]
         for instance in instances:
             instance.journal = WatchedJournal(instance)
-        for number, begin, end in chosen.journal_broken:
-            loop.call_at(begin, setattr, instances[number], "journal_broken_until", end)
+        for number, start, end in chosen.journal_broken:
+            loop.call_at(start, setattr, instances[number], "journal_broken_until", end)
         for at, seconds in chosen.sleeps:
             loop.call_at(at, self._sleep_machine, seconds)
         if chosen.kill_step:

@@ -172,7 +172,7 @@ class DestinationFaults:
 
     def raise_if_away(self) -> None:
         """Raise ``DestinationUnavailable`` if the destination is unavailable now."""
-        if any(begin <= loop_time() < end for begin, end in self._away):
+        if any(start <= loop_time() < end for start, end in self._away):
             raise DestinationUnavailable("the disk is full")
 
     async def inject(self) -> None:

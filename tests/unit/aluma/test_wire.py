@@ -1,4 +1,4 @@
-"""The API's JSON and headers: what is read, what is refused, and that size does not matter."""
+"""Decoding of the API's JSON and headers."""
 
 import json
 import random
@@ -18,16 +18,16 @@ class SmallWindows(wire.ListingDecoder):
     WINDOW = 40
 
 
-def read(document: bytes, sizes: list[int]) -> tuple[list[str], list[str]]:
+def decode_listing(document: bytes, sizes: list[int]) -> tuple[list[str], list[str]]:
     skipped: list[str] = []
     decoder = SmallWindows(skipped.append)
-    found, at, turn = [], 0, 0
-    while at < len(document):
+    ids, position, turn = [], 0, 0
+    while position < len(document):
         size = sizes[turn % len(sizes)]
-        found += [task.id for task in decoder.feed(document[at : at + size])]
-        at, turn = at + size, turn + 1
-    found += [task.id for task in decoder.close()]
-    return found, skipped
+        ids += [task.id for task in decoder.feed(document[position : position + size])]
+        position, turn = position + size, turn + 1
+    ids += [task.id for task in decoder.close()]
+    return ids, skipped
 
 
 names = st.text(alphabet=st.characters(codec="utf-8"), max_size=12) | st.sampled_from(
@@ -38,46 +38,48 @@ rows = st.lists(st.tuples(st.text("abcXYZ019-_", min_size=1, max_size=22), names
 
 @settings(deadline=None)
 @given(rows, names, st.lists(st.integers(1, 60), min_size=1, max_size=5), st.booleans(), st.booleans())
-def test_a_listing_is_read_whole_however_it_is_cut(rows, odd, sizes, before, pretty):
-    """Names full of braces, keys around ``tasks`` and nested objects do not matter."""
+def test_listing_is_decoded_completely_for_any_chunk_sizes(rows, odd, sizes, before, pretty):
+    """Names may contain braces, rows may contain nested objects, and other keys may surround ``tasks``."""
     listing: dict[str, object] = {"note": {"tasks": [odd]}} if before else {}
     listing["tasks"] = [{"id": i, "name": name, "extra": {"deep": [{"er": odd}]}} for i, name in rows]
     listing["next"] = {"cursor": odd}
     document = json.dumps(listing, indent=1 if pretty else None).encode()
-    assert read(document, sizes)[0] == [i for i, _ in rows]
+    assert decode_listing(document, sizes)[0] == [i for i, _ in rows]
 
 
 @given(st.integers(1, 1000), st.lists(st.integers(1, 60), min_size=1, max_size=5))
-def test_a_listing_that_is_cut_short_is_an_error_and_never_a_shorter_listing(cut, sizes):
+def test_listing_raises_when_it_is_incomplete(cut, sizes):
     document = json.dumps({"tasks": [{"id": f"task{n}", "name": "}"} for n in range(20)]}).encode()
     with pytest.raises(InvalidResponse):
-        read(document[: min(cut, len(document) - 1)], sizes)
+        decode_listing(document[: min(cut, len(document) - 1)], sizes)
 
 
-def test_a_row_that_cannot_be_read_is_skipped_and_told_and_the_others_are_not_affected():
+def test_listing_skips_and_reports_only_unreadable_rows():
     rows = [{"id": "good1"}, {"id": ["no", "id"]}, {"name": "none"}, {"id": "../x"}, {"id": ".."}, {"id": "good2"}]
     for sizes in ([7], [10_000]):
-        found, skipped = read(json.dumps({"tasks": rows}).encode(), sizes)
-        assert found == ["good1", "good2"]
+        ids, skipped = decode_listing(json.dumps({"tasks": rows}).encode(), sizes)
+        assert ids == ["good1", "good2"]
         assert len(skipped) == 4
 
 
-def test_a_task_in_another_state_is_left_out_even_if_the_server_ignores_the_filter():
+def test_listing_omits_tasks_in_other_states():
+    """A server may ignore the filter of the request."""
     rows = [
         {"id": "a", "state": "completed"},
         {"id": "b", "client_action": "validation"},
         {"id": "c", "state": wire.PENDING},
     ]
-    assert read(json.dumps({"tasks": rows}).encode(), [1000])[0] == ["c"]
+    assert decode_listing(json.dumps({"tasks": rows}).encode(), [1000])[0] == ["c"]
 
 
-def test_the_date_of_the_guide_that_does_not_exist_is_no_error():
+def test_timestamp_is_none_for_an_invalid_date():
+    """The first date is an example of Aluma's guide."""
     assert wire.timestamp("2024-03-25T16:38:66Z") is None
     assert wire.timestamp("2024-03-25T16:37:08Z") == 1711384628
     assert wire.timestamp(["x"]) is None
 
 
-def test_a_specification_gives_its_files_in_order_with_their_documents():
+def test_specification_lists_its_files_in_order_with_their_documents():
     body = json.dumps(
         {
             "documents": [
@@ -113,7 +115,8 @@ def test_a_specification_gives_its_files_in_order_with_their_documents():
         {"source": "url", "url": "/f%0d%0aX"},
     ],
 )
-def test_a_file_that_can_never_be_exported_carries_its_problem_and_the_others_stay_readable(file):
+def test_specification_reports_the_problem_of_an_unexportable_file(file):
+    """The other files stay readable."""
     good = {"filename": "ok.csv", "source": "content", "content": ""}
     body = json.dumps({"documents": [{"files": [{"filename": "x", **file}, good]}]}).encode()
     bad, ok = wire.export_spec(body).files
@@ -125,46 +128,46 @@ def test_a_file_that_can_never_be_exported_carries_its_problem_and_the_others_st
     "body",
     [b"", b"{", b"[" * 100_000, b'{"documents":1}', b"{}", b'{"documents":[{"files":[{"source":"url"}]}]}', b"\xff"],
 )
-def test_a_specification_that_cannot_be_read_says_so_and_keeps_what_came(body):
+def test_specification_error_keeps_the_received_bytes(body):
     with pytest.raises(BadSpecification) as caught:
         wire.export_spec(body)
     assert caught.value.received == body
 
 
-def test_an_unreadable_specification_is_not_quoted():
+def test_specification_error_does_not_quote_content():
     with pytest.raises(BadSpecification) as caught:
         wire.export_spec(b'{"documents": "John C Franklin"}')
     assert "Franklin" not in str(caught.value)
 
 
-def test_retry_after_is_read_as_seconds_or_as_a_date_relative_to_the_servers_own():
+def test_retry_after_is_seconds_or_a_date_relative_to_the_server_clock():
     date = "Tue, 24 Nov 2026 10:00:00 GMT"
     assert wire.retry_after("7", date) == 7
     assert wire.retry_after("Tue, 24 Nov 2026 10:00:30 GMT", date) == 30
     assert wire.retry_after("Tuesday, 24-Nov-26 10:00:30 GMT", date) == 30
-    for useless in (None, "", "abc", "-5", "1.5", "Tue, 24 Nov 2026 09:00:00 GMT", "9" * 400):
-        assert wire.retry_after(useless, date) is None
+    for invalid in (None, "", "abc", "-5", "1.5", "Tue, 24 Nov 2026 09:00:00 GMT", "9" * 400):
+        assert wire.retry_after(invalid, date) is None
     assert wire.retry_after("Tue, 24 Nov 2026 10:00:30 GMT", None) is None
 
 
-def test_a_token_reply_is_read_whatever_it_says_of_its_life():
-    for life, seconds in ((86400, 86400), ("3600", 3600), (None, 300), (0, 300), (-1, 300), ("soon", 300)):
-        assert wire.decode_token(msgspec.json.encode({"access_token": "t", "expires_in": life})) == ("t", seconds)
+def test_token_is_decoded_for_any_lifetime():
+    for lifetime, seconds in ((86400, 86400), ("3600", 3600), (None, 300), (0, 300), (-1, 300), ("soon", 300)):
+        assert wire.decode_token(msgspec.json.encode({"access_token": "t", "expires_in": lifetime})) == ("t", seconds)
     assert wire.decode_token(b'{"access_token":"t"}') == ("t", 300)
     for bad in (b"", b"{}", b'{"access_token":"a\\r\\nb"}', b"<html>"):
         with pytest.raises(InvalidResponse):
             wire.decode_token(bad)
 
 
-def test_an_errors_reason_is_read_in_all_known_shapes_and_kept_short():
+def test_error_message_is_decoded_from_all_known_formats_and_short():
     assert wire.error_message(b'{"message":"no\\nway"}') == "no way"
     assert wire.error_message(b'{"title":"Bad","detail":"very","status":422}') == "Bad: very"
     assert wire.error_message(b"Bad gateway") == wire.error_message(b"") == wire.error_message(b"[]") == ""
     assert len(wire.error_message(json.dumps({"message": "x" * 9999}).encode())) <= 200
 
 
-def test_a_long_listing_is_read_in_windows():
-    """The first rows come out long before the last have arrived."""
+def test_listing_returns_tasks_before_it_is_complete():
+    """The decoder works in windows, so it does not buffer a long listing."""
     chance = random.Random(1)
     rows = [{"id": f"{chance.getrandbits(128):032x}", "name": "n" * 300} for _ in range(5000)]
     document = json.dumps({"tasks": rows}).encode()

@@ -1,0 +1,146 @@
+"""``Download``: it is complete, it resumes, and it keeps its limits."""
+
+import asyncio
+
+import anyio
+import pytest
+from aiohttp import web
+
+from aluma_async.exceptions import InvalidResponse, SourceError, Unavailable
+from aluma_async.models import ExportTask
+from aluma_async.testing import Fault, FaultPlan
+from tests.support.clock import virtual_time
+from tests.support.downloads import BODY, CLAIM, FILE, serve_downloads
+from tests.support.stack import client_of, download, simulated
+
+
+async def send_part(request, start, end, *, status=206, etag='"1"', content_range=None):
+    """Respond with the bytes from ``start`` on, and break the connection before byte ``end``."""
+    size = len(BODY)
+    response = web.StreamResponse(status=status, headers={"ETag": etag})
+    if status == 206:
+        response.headers["Content-Range"] = content_range or f"bytes {start}-{size - 1}/{size}"
+    response.content_length = size - start
+    await response.prepare(request)
+    await response.write(BODY[start:end])
+    if end < size:
+        await asyncio.sleep(1)  # because the client discards unread data when the connection ends
+        request.transport.close()
+    return response
+
+
+@virtual_time
+async def test_download_is_complete_or_raises():
+    """A body framed by length or chunks is accepted; an incomplete or unframed one is not."""
+    for framing in ("length", "chunked"):
+        aluma, faults = simulated(1, framing=framing, resumable=False), FaultPlan()
+        faults.plan("file", [None, Fault.TRUNCATE, Fault.HTML])
+        async with client_of(aluma, faults) as client:
+            claim = await client.start(ExportTask(aluma.ids()[0]))
+            assert await download(client, claim) == aluma.expected(claim.task.id)[1][2]
+            for _ in range(2):
+                with pytest.raises(InvalidResponse):
+                    await download(client, claim)
+    aluma = simulated(1, framing="unframed")
+    async with client_of(aluma) as client:
+        claim = await client.start(ExportTask(aluma.ids()[0]))
+        with pytest.raises(InvalidResponse, match="length"):
+            await download(client, claim)
+
+
+@virtual_time
+async def test_download_resumes_where_the_connection_broke():
+    for framing in ("length", "chunked"):
+        aluma, faults = simulated(1, framing=framing), FaultPlan()
+        faults.plan("file", [Fault.TRUNCATE] * 5)
+        async with client_of(aluma, faults) as client:
+            claim = await client.start(ExportTask(aluma.ids()[0]))
+            assert await download(client, claim) == aluma.expected(claim.task.id)[1][2]
+        assert aluma.counts["file"] == 6
+
+
+@virtual_time
+async def test_download_does_not_resume_when_the_file_or_range_differs():
+    for second in (
+        {"status": 200},  # The file has changed; this is all of the new one.
+        {"content_range": f"bytes 5-{len(BODY) - 1}/{len(BODY)}"},
+        {"content_range": f"bytes 1000-{len(BODY) - 1}/{len(BODY) + 1}"},
+        {"content_range": "nonsense"},
+    ):
+
+        async def respond(request, number, second=second):
+            if number == 1:
+                return await send_part(request, 0, 1000, status=200)
+            return await send_part(request, 1000, len(BODY), **second)
+
+        async with serve_downloads(respond) as (client, received):
+            with pytest.raises(InvalidResponse, match="the download was interrupted"):
+                await download(client, CLAIM)
+        assert received[1].headers["Range"] == "bytes=1000-"
+        assert received[1].headers["If-Range"] == '"1"'
+
+
+@pytest.mark.parametrize(
+    ("etag", "steps", "requests"), [('W/"1"', 1000, 1), ("", 1000, 1), ('"1"', 0, 2), ('"1"', 9, 6)]
+)
+@virtual_time
+async def test_download_resumes_only_with_a_strong_etag_and_progress(etag, steps, requests):
+    """There is also a maximum number of resumptions."""
+
+    async def respond(request, number):
+        start = 10 + steps * (number - 1)
+        end = start + steps
+        if number == 1:
+            return await send_part(request, 0, end, status=200, etag=etag)
+        return await send_part(request, start, end, etag=etag)
+
+    async with serve_downloads(respond) as (client, received):
+        with pytest.raises(InvalidResponse, match="the response is incomplete"):
+            await download(client, CLAIM)
+    assert len(received) == requests
+
+
+@virtual_time
+async def test_download_fails_below_the_minimum_rate_unless_the_reader_is_slow():
+    async def trickle(request, _):
+        response = web.StreamResponse()
+        response.content_length = len(BODY)
+        await response.prepare(request)
+        for byte in BODY:
+            await response.write(bytes([byte]))
+            await asyncio.sleep(29)
+        return response
+
+    async with serve_downloads(trickle, min_bytes_per_second=1000) as (client, received):
+        started_at = anyio.current_time()
+        with pytest.raises(Unavailable, match="slower than 1000 bytes per second"):
+            await download(client, CLAIM)
+        assert anyio.current_time() - started_at < 120
+        assert len(received) == 1
+
+    async def respond_at_once(request, _):
+        return web.Response(body=BODY * 10)
+
+    async with (
+        serve_downloads(respond_at_once, min_bytes_per_second=1000) as (client, _),
+        client.open_file(CLAIM, FILE) as chunks,
+    ):
+        async for _ in chunks:
+            await anyio.sleep(20)
+
+
+@virtual_time
+async def test_download_fails_early_when_the_file_is_too_large():
+    async def respond(request, _):
+        response = web.StreamResponse()
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        for _ in range(100):
+            await response.write(BODY)
+        return response
+
+    async with serve_downloads(respond, max_bytes=5 * len(BODY)) as (client, _):
+        with pytest.raises(SourceError, match="larger than 512000 bytes") as caught:
+            await download(client, CLAIM)
+        assert "max_file_bytes" in caught.value.hint
+        assert not caught.value.retryable
