@@ -16,10 +16,15 @@ def loop_time() -> float:
     return get_running_loop().time()
 
 
+def wall_time() -> float:
+    """Return the seconds since 1970."""
+    return time.time()
+
+
 def system_clock() -> Timestamp:
     """Return the current time. It includes suspension (CLOCK_BOOTTIME), because leases at Aluma continue meanwhile."""
     boottime = time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
-    return Timestamp(_boot(), boottime, time.time())
+    return Timestamp(_boot(), boottime, wall_time())
 
 
 @cache

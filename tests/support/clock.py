@@ -28,7 +28,7 @@ def virtual_time(test):
 
 
 def real_time(test):
-    """Run an ``async def`` test with the real clock, because it uses a real server."""
+    """Run an ``async def`` test with the real clock, because it uses a real server or real threads."""
 
     @wraps(test)
     def run(*arguments, **fixtures):

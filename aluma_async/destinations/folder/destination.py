@@ -1,14 +1,13 @@
-"""``FolderDestination``: files in a folder. Write beside, sync, rename together, sync the folders.
+"""``FolderDestination``: exports files into a folder: write to a staging folder, fsync, rename, fsync the folders.
 
-A final name appears only with complete, synced content. What is on its way stays below ``.aluma-async`` in
-the same folder. It does not delete what a task delivered once and does not deliver any more.
+A final name appears only with complete, durable content. Unpublished files stay in ``.aluma-async`` inside the same
+folder. Files that a task delivered earlier and does not contain any more are not deleted.
 """
 
 import asyncio
 import hashlib
 import os
 import socket
-import time
 from collections.abc import AsyncIterable, Callable
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -16,36 +15,40 @@ from itertools import count
 from pathlib import Path
 from typing import Literal, Self
 
-import aiofiles
-import anyio
 from aiofiles.threadpool.binary import AsyncFileIO
 
+from aluma_async.clock import wall_time
 from aluma_async.concurrency.batcher import Batch, Batcher
 from aluma_async.destinations.common.chunks import BLOCK, iter_blocks, to_crlf
 from aluma_async.destinations.folder import fs
 from aluma_async.destinations.folder.owners import Owners
+from aluma_async.destinations.folder.publish import publish
 from aluma_async.destinations.folder.root import RootFolder
-from aluma_async.destinations.folder.staging import FolderSettings, StagedTask, publish
+from aluma_async.destinations.folder.staging import FolderSettings, StagedTask
 from aluma_async.destinations.folder.threads import FileThreads
 from aluma_async.exceptions import DestinationError
 from aluma_async.models import Claim, ExportFile
 from aluma_async.policy.naming import OnConflict
 
-_MOST_HELD = 64 * 1024 * 1024
-"""Bytes of small files of all tasks that wait in memory to be written."""
-_HOPS = 4
-"""Batches that are published at once where each waits for the disk: a file system merges their syncs."""
+_MAX_BUFFERED_BYTES = 64 * 1024 * 1024
+"""Small files of all tasks that are kept in memory until they are published."""
+_MAX_BATCHES = 4
+"""Batches that are published at the same time, because a file system merges concurrent syncs."""
 
 
 class FolderDestination:
     """A folder on this machine.
 
-    ``newline="crlf"`` turns the line ends of texts (not of downloads). ``on_conflict`` says what becomes
-    of a file whose name another task's file has. ``durability="rename"`` leaves out the syncing: a
-    power loss may then cost files that Aluma has already deleted. ``manifest`` adds one, written when all else
-    is durable. Blocking steps run on ``executor``.
-    ``mounts`` is a folder elsewhere that outlives the process: with it, a share that is not mounted is
-    told from a new folder even at the start.
+    Args:
+        path: The folder. ``probe`` creates it if it is missing.
+        newline: ``"crlf"`` converts the line ends of texts, but not of downloads.
+        on_conflict: What happens to a file if another task's file already has its name.
+        durability: ``"rename"`` means no fsync. A power loss may then lose files that Aluma has already deleted.
+        manifest: Whether to write a manifest for each task, after its other files are durable.
+        executor: Runs the blocking steps.
+        mounts: A folder elsewhere that records where this one was mounted. With it, a share that is not mounted is
+            distinguished from a new folder even by the first ``probe`` of a process.
+        now: Returns the time in seconds since 1970.
     """
 
     def __init__(
@@ -58,61 +61,59 @@ class FolderDestination:
         manifest: bool = False,
         executor: Executor | None = None,
         mounts: Path | None = None,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] = wall_time,
     ) -> None:
         self.root = Path(path)
-        self.place = RootFolder(self.root, mounts)
-        self.owners = Owners(self.place.internal / "owners.sqlite3")
-        self.folder = FolderSettings(self.place, self.owners, on_conflict, durability == "full", manifest, now)
-        self.offload = FileThreads(self.place, executor)
-        self.crlf = newline == "crlf"
-        self.held = 0
-        """Bytes that wait in memory."""
-        # Whose staged files these are: a later run on this host may sweep those of a process that is gone.
+        folder = RootFolder(self.root, mounts)
+        owners = Owners(folder.internal / "owners.sqlite3")
+        self._settings = FolderSettings(folder, owners, on_conflict, durability == "full", manifest, now)
+        self._threads = FileThreads(folder, executor)
+        self._crlf = newline == "crlf"
+        self._memory = _Memory()
+        # The names of staged files contain host and process, so that a later run on this host can recognize the files
+        # of a process that has ended.
         self._host = f"{socket.gethostname().split('.')[0]}-"
         self._prefix = f"{self._host}{os.getpid()}-{id(self):x}"
         self._numbers = count(1)
-        self._batcher = Batcher(self._publish_batch, concurrency=_HOPS if self.folder.sync else 1)
+        self._batcher = Batcher(self._publish, concurrency=_MAX_BATCHES if self._settings.sync else 1)
 
     async def probe(self) -> None:
-        """Make what is missing, sweep what crashed runs left, and write a file to see whether that goes."""
-        await self.offload.run(self._probe)
+        """Create missing folders, remove files that crashed runs have left, and check that files can be written."""
+        await self._threads.run(self._probe)
 
     def open(self, claim: Claim) -> "FolderDelivery":
-        """Begin to deliver a claim's files."""
-        return FolderDelivery(self, StagedTask(self.folder, claim, f"{self._prefix}-{next(self._numbers)}"))
+        """Start a delivery of a claim's files."""
+        task = StagedTask(self._settings, claim, f"{self._prefix}-{next(self._numbers)}")
+        return FolderDelivery(task, self._threads, self._batcher, self._memory, crlf=self._crlf)
 
     def close(self) -> None:
-        """Close the record of owners."""
-        self.owners.close()
+        """Close the index of owners."""
+        self._settings.owners.close()
 
-    async def publish(self, staged: StagedTask) -> None:
-        """Publish what was staged, together with all that waits by then: one step in a thread for many."""
-        await self._batcher.submit(staged)
-        if not staged.published:
-            with self.offload.map_errors():
-                raise staged.error or DestinationError(f"folder {self.root}: the files were not published")
-
-    async def _publish_batch(self, batch: Batch[StagedTask]) -> None:
-        await self.offload.run(publish, self.folder, batch.items)
+    async def _publish(self, batch: Batch[StagedTask]) -> None:
+        # Each task counts as failed until the thread has published it, whatever interrupts the thread or this step.
+        interrupted = DestinationError(f"folder {self.root}: publishing was interrupted")
+        batch.errors = dict.fromkeys(batch.items, interrupted)
+        await self._threads.run(publish, self._settings, batch.items, batch.errors)
 
     def _probe(self) -> None:
-        if not self.place.is_same_folder():
-            self.owners.close()  # an open file lives on without a folder, and would go on to answer
-        self.place.make()
-        self.place.find_kept()
-        with self.place.open(sync=False) as tree:
-            for name in os.listdir(tree.staging):  # noqa: PTH208 - Path knows no descriptors
+        root, owners = self._settings.root, self._settings.owners
+        if not root.is_same_folder():
+            owners.close()  # because an open file outlives its folder, and would continue to answer
+        root.ensure()
+        root.load_resumable()
+        with root.open(sync=False) as folders:
+            for name in os.listdir(folders.staging):  # noqa: PTH208 - Path does not support descriptors
                 if self._is_orphan(name):
-                    fs.remove(tree.staging, name)
+                    fs.unlink(folders.staging, name)
             trial = f"{self._prefix}.probe"
             data = b"aluma-async was here"
-            fd = fs.write_file(tree.staging, trial, data, sync=self.folder.sync)
+            fd = fs.write_file(folders.staging, trial, data, sync=self._settings.sync)
             try:
-                fs.fsync_checked(fd, len(data), sync=self.folder.sync)
+                fs.fsync_checked(fd, len(data), sync=self._settings.sync)
             finally:
                 os.close(fd)
-            fs.remove(tree.staging, trial)
+            fs.unlink(folders.staging, trial)
 
     def _is_orphan(self, name: str) -> bool:
         pid = name.removeprefix(self._host).partition("-")[0]
@@ -120,16 +121,21 @@ class FolderDestination:
 
 
 class FolderDelivery:
-    """The files of one claim; the end of the block publishes them, an error removes them."""
+    """A delivery of one claim's files: leaving the block publishes them, an error removes them."""
 
-    def __init__(self, to: FolderDestination, staged: StagedTask) -> None:
-        self._to = to
-        self._staged = staged
+    def __init__(
+        self, task: StagedTask, threads: FileThreads, batcher: Batcher[StagedTask], memory: "_Memory", *, crlf: bool
+    ) -> None:
+        self._task = task
+        self._threads = threads
+        self._batcher = batcher
+        self._memory = memory
+        self._crlf = crlf
 
     async def __aenter__(self) -> Self:
-        if self._to.place.kept and self._staged.may_be_kept():
+        if self._task.may_resume():
             try:
-                await self._to.offload.run(self._staged.take_back)
+                await self._threads.run(self._task.restore)
             except BaseException as error:
                 await self._end(type(error))
                 raise
@@ -138,7 +144,10 @@ class FolderDelivery:
     async def __aexit__(self, failed: type[BaseException] | None, *_: object) -> None:
         try:
             if not failed:
-                await self._to.publish(self._staged)
+                await self._batcher.submit(self._task)
+        except OSError as error:
+            failed = type(error)
+            raise self._threads.map_error(error) from error
         except BaseException as error:
             failed = type(error)
             raise
@@ -146,74 +155,70 @@ class FolderDelivery:
             await self._end(failed)
 
     async def _end(self, failed: type[BaseException] | None) -> None:
-        """Give back the room in memory, and leave nothing on the disk but what serves a later attempt."""
-        self._to.held -= sum(map(len, self._staged.held.values()))
+        """Release the memory. After a failure, remove the staged files that a later attempt cannot use."""
+        self._memory.used -= sum(map(len, self._task.in_memory.values()))
         if failed:
-            # Out of time, or stopped: nothing is wrong with what was finished.
-            end = self._staged.discard if issubclass(failed, Exception) else self._staged.keep
-            await self._to.offload.run(end)
+            # A cancellation (a stop, the end of the lease) says nothing against the files that are finished.
+            end = self._task.discard if issubclass(failed, Exception) else self._task.save_for_resume
+            await self._threads.run(end)
 
     def resumable_size(self, file: ExportFile) -> int | None:
-        """The size of a file that an earlier attempt at this very specification finished."""
-        return self._staged.kept.get(file.number)
+        """Return the size of a file that an earlier attempt at the same specification has finished."""
+        return self._task.resumed.get(file.number)
 
     async def save(self, file: ExportFile, chunks: AsyncIterable[bytes]) -> None:
-        """Stage a file: a small one in memory as long as there is room, a big one a MiB at a time."""
-        staged, number = self._staged, file.number
-        if number in staged.held or number in staged.begun:
-            self._to.held -= len(staged.held.get(number, b""))
-            staged.forget(number)
-        if self._to.crlf and file.source == "content":
+        """Stage a file: a small one in memory while there is room, a large one on disk in blocks of 1 MiB."""
+        task, number = self._task, file.number
+        if number in task.in_memory or number in task.on_disk:
+            self._memory.used -= len(task.in_memory.get(number, b""))
+            task.restart(number)
+        if self._crlf and file.source == "content":
             chunks = to_crlf(chunks)
         stream: AsyncFileIO | None = None
         writing: asyncio.Future[None] | None = None
         written = 0
         try:
             async for block, size in iter_blocks(chunks):
-                if not stream and size < BLOCK and size + self._to.held < _MOST_HELD:
-                    staged.held[number] = b"".join(block)
-                    self._to.held += size
-                    return  # only the last is shorter than a block
-                stream = stream or await self._open(number)
+                if not stream and size < BLOCK and size + self._memory.used < _MAX_BUFFERED_BYTES:
+                    task.in_memory[number] = b"".join(block)
+                    self._memory.used += size
+                    return  # only the last block is shorter than BLOCK
+                if not stream:
+                    task.on_disk.add(number)
+                    stream = await self._threads.open_staged(task.staged_name(number))
                 if writing:
-                    await self._to.offload.end(writing)
-                writing = self._to.offload.begin(_write, stream.fileno(), block, staged.digest(number))
+                    await self._threads.wait(writing)
+                writing = self._threads.start(_write, stream.fileno(), block, task.hasher(number))
                 written += size
-                del block  # many big files at once: none keeps more than it collects
+                del block  # so that each of many large files keeps only the block that it collects
             if stream and writing:
-                await self._to.offload.end(writing)
+                await self._threads.wait(writing)
                 writing = None
-                await self._to.offload.run(staged.finish, number, stream.fileno(), written)
+                await self._threads.run(task.finish, number, stream.fileno(), written)
         finally:
             if writing:
                 with suppress(DestinationError):
-                    await self._to.offload.end(writing)
+                    await self._threads.wait(writing)
             if stream:
-                with anyio.CancelScope(shield=True), self._to.offload.map_errors():
-                    await stream.close()
+                await self._threads.close(stream)
 
-    async def _open(self, number: int) -> AsyncFileIO:
-        self._staged.begun.add(number)
-        with anyio.CancelScope(shield=True), self._to.offload.map_errors():
-            return await aiofiles.open(
-                self._staged.name(number),
-                "wb",
-                buffering=0,
-                opener=self._to.place.create,
-                executor=self._to.offload.executor,
-            )
-        raise AssertionError  # a shielded scope swallows nothing
+
+class _Memory:
+    """The memory that the small files of all deliveries use."""
+
+    used = 0
+    """In bytes."""
 
 
 def _write(fd: int, block: list[bytes], digest: "hashlib._Hash | None") -> None:
     if digest:
-        for piece in block:
-            digest.update(piece)
+        for chunk in block:
+            digest.update(chunk)
     fs.write_all(fd, block)
 
 
 def _process_exists(pid: int) -> bool:
-    """Whether a process runs on this machine; unsure means yes."""
+    """Return whether a process runs on this machine; True if that is unknown."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,7 +1,7 @@
-"""The raw steps on a disk: plain, blocking functions on a name in an open folder. They know nothing of tasks.
+"""Blocking file operations on a name in an open folder. They know nothing about tasks.
 
-A folder is a descriptor, opened in the one above it and never through a link: what is swapped for a link
-meanwhile leads nowhere else.
+A folder is a descriptor that was opened inside its parent and never through a link. If a path is replaced by a link
+meanwhile, no operation leaves the root through it.
 """
 
 import errno
@@ -13,31 +13,31 @@ from contextlib import closing, suppress
 FILE_MODE = 0o640
 FOLDER_MODE = 0o750
 
-# What a file system without the notion of syncing a folder answers (NFS, some FUSE).
+# What fsync of a folder returns on a file system that does not support it (NFS, some FUSE file systems).
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP}
-# What says that nobody's files can be written here, rather than that one file cannot.
+# Errors that affect every file of the folder, not only the file in question.
 _UNAVAILABLE = (
     "ENOSPC EDQUOT EROFS EACCES EPERM EIO ESTALE EMFILE ENFILE ENOMEM ENODEV ENXIO ENOTCONN EHOSTDOWN ETIMEDOUT"
 )
 UNAVAILABLE = {getattr(errno, name) for name in _UNAVAILABLE.split() if hasattr(errno, name)}
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-_MOST_PIECES = 1024  # what Linux takes in one call
+_MAX_CHUNKS = 1024  # the limit of Linux for one call
 _READ_SIZE = 256 * 1024
 
 
 def create(folder: int, name: str) -> int:
-    """Open a new file for writing; one that is there already is emptied, for a download that begins anew."""
+    """Open a file for writing. An existing one is truncated, because a restarted download uses the same name."""
     return os.open(name, _NEW, FILE_MODE, dir_fd=folder)
 
 
 def write_file(folder: int, name: str, data: bytes, *, sync: bool) -> int:
-    """Write a new file, whole, and leave it open; ``sync``: let the disk begin with it. Returns its descriptor."""
+    """Write a new file and return its descriptor; ``sync`` starts writing it to the disk."""
     fd = create(folder, name)
     try:
         while data:
-            data = data[os.write(fd, data) :]  # rarely more than nothing
+            data = data[os.write(fd, data) :]  # one call nearly always writes everything
         if sync and hasattr(os, "posix_fadvise"):
-            # Begins to write without waiting, so that many files are waited for together and not one by one.
+            # Starts the write-back without waiting, so that the files of a batch are written in parallel.
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     except BaseException:
         os.close(fd)
@@ -45,59 +45,59 @@ def write_file(folder: int, name: str, data: bytes, *, sync: bool) -> int:
     return fd
 
 
-def write_all(fd: int, pieces: list[bytes]) -> None:
-    """Write pieces one after the other, in as few steps as the system takes."""
-    while pieces:
-        written = os.writev(fd, pieces[:_MOST_PIECES])
-        while pieces and written >= len(pieces[0]):
-            written -= len(pieces.pop(0))
+def write_all(fd: int, chunks: list[bytes]) -> None:
+    """Write chunks one after the other, in as few system calls as possible. Empties the list."""
+    while chunks:
+        written = os.writev(fd, chunks[:_MAX_CHUNKS])
+        while chunks and written >= len(chunks[0]):
+            written -= len(chunks.pop(0))
         if written:
-            pieces[0] = pieces[0][written:]
+            chunks[0] = chunks[0][written:]
 
 
 def fsync_checked(fd: int, expected: int, *, sync: bool) -> int:
-    """Check that a file is as long as what was written to it, and make it durable; return its inode."""
-    found = os.fstat(fd)
-    if found.st_size != expected:
-        raise OSError(errno.EIO, f"{expected} bytes were written, but the file has {found.st_size}")
+    """Check the size of a written file, make it durable if ``sync`` is set, and return its inode."""
+    status = os.fstat(fd)
+    if status.st_size != expected:
+        raise OSError(errno.EIO, f"{expected} bytes were written, but the file has {status.st_size}")
     if sync:
         os.fsync(fd)
-    return found.st_ino
+    return status.st_ino
 
 
 def open_folder(name: str | os.PathLike[str], *, inside: int | None = None) -> int:
-    """Open a folder; inside another one it must be no link."""
+    """Open a folder; inside another folder it must not be a link."""
     no_link = 0 if inside is None else os.O_NOFOLLOW
     return os.open(name, os.O_RDONLY | os.O_DIRECTORY | no_link, dir_fd=inside)
 
 
 def lstat(folder: int, name: str) -> os.stat_result | None:
-    """What stands under a name, not what it links to; None if nothing does."""
+    """Return the status of an entry without following a link; None if there is no such entry."""
     try:
         return os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
         return None
 
 
-def rename(source: int, name: str, folder: int, final: str, *, inode: int) -> None:
-    """Give a file of the folder ``source`` its final name; whatever had it is replaced."""
+def replace(source: int, name: str, folder: int, final: str, *, inode: int) -> None:
+    """Move a file from the folder ``source`` to its final name, replacing what has that name."""
     try:
         os.replace(name, final, src_dir_fd=source, dst_dir_fd=folder)
     except OSError:
-        # A share may lose the answer to what it has done, and then refuse the repetition.
-        there = lstat(folder, final)
-        if there is None or (there.st_ino, there.st_dev) != (inode, os.fstat(source).st_dev):
+        # A network share may execute the rename, lose its reply, and reject the repetition.
+        existing = lstat(folder, final)
+        if existing is None or (existing.st_ino, existing.st_dev) != (inode, os.fstat(source).st_dev):
             raise
 
 
-def remove(folder: int, name: str) -> None:
-    """Remove a file, if it is there."""
+def unlink(folder: int, name: str) -> None:
+    """Remove a file if it exists."""
     with suppress(FileNotFoundError):
         os.unlink(name, dir_fd=folder)
 
 
 def same_content(one: tuple[int, str], other: tuple[int, str]) -> bool:
-    """Whether two files (folder, name) hold the same bytes; False if one is no plain file."""
+    """Return whether two files (folder, name) have the same content; False if one is not a regular file."""
     try:
         with closing(_RegularFileReader(*one)) as a, closing(_RegularFileReader(*other)) as b:
             if a.size != b.size:
@@ -110,26 +110,26 @@ def same_content(one: tuple[int, str], other: tuple[int, str]) -> bool:
         return False
 
 
-def digest(folder: int, name: str) -> "hashlib._Hash":
-    """Read a plain file for its SHA-256."""
-    found = hashlib.sha256()
+def sha256(folder: int, name: str) -> "hashlib._Hash":
+    """Read a regular file and return its SHA-256."""
+    digest = hashlib.sha256()
     with closing(_RegularFileReader(folder, name)) as file:
         while block := file.read():
-            found.update(block)
-    return found
+            digest.update(block)
+    return digest
 
 
 class _RegularFileReader:
-    """A plain file, read block by block."""
+    """A regular file that is read block by block."""
 
     def __init__(self, folder: int, name: str) -> None:
-        # What is no plain file (a pipe, say) must not keep us waiting.
+        # Without O_NONBLOCK, opening a named pipe would wait for its other end.
         self._fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
-        found = os.fstat(self._fd)
-        self.size = found.st_size
-        if not stat.S_ISREG(found.st_mode):
+        status = os.fstat(self._fd)
+        self.size = status.st_size
+        if not stat.S_ISREG(status.st_mode):
             self.close()
-            raise OSError(errno.EINVAL, "no plain file")
+            raise OSError(errno.EINVAL, "not a regular file")
 
     def read(self) -> bytes:
         return os.read(self._fd, _READ_SIZE)
@@ -139,7 +139,7 @@ class _RegularFileReader:
 
 
 def sync_folder(folder: int) -> None:
-    """Make a folder's entries durable, where the file system knows how."""
+    """Make the entries of a folder durable if the file system supports it."""
     try:
         os.fsync(folder)
     except OSError as error:

@@ -1,7 +1,7 @@
-"""``Owners``: which task a file in the folder belongs to, kept next to the files it speaks of.
+"""``Owners``: an index of the task that each file in the folder belongs to, stored next to the files.
 
-It lets a task replace its own files and keeps it from another's. It is a help, not the truth: if it is
-lost or damaged, files are told apart by their content, and no export fails for it.
+With it, a task replaces its own files and never those of another task. This index is advisory: if it is lost or
+damaged, files are compared by content instead, and exports continue.
 """
 
 import errno
@@ -15,12 +15,13 @@ import msgspec
 
 _SET_UP = (
     "PRAGMA journal_mode=WAL",
-    "PRAGMA synchronous=NORMAL",  # never damaged by a power loss, and no sync for each task
+    "PRAGMA synchronous=NORMAL",  # not damaged by a power loss, and no fsync for each task
     "CREATE TABLE IF NOT EXISTS owner (key TEXT PRIMARY KEY, task TEXT NOT NULL) WITHOUT ROWID",
 )
-_KNOWN = "SELECT key, task FROM owner WHERE key IN (SELECT value FROM json_each(?))"
-_TAKE = "INSERT INTO owner SELECT key, value FROM json_each(?)"
-# What concerns all tasks has to be told apart from what concerns one: a full disk from a file that is busy.
+_SELECT_ALL = "SELECT key, task FROM owner WHERE key IN (SELECT value FROM json_each(?))"
+_SELECT = "SELECT task FROM owner WHERE key = ?"
+_INSERT = "INSERT INTO owner SELECT key, value FROM json_each(?)"
+# An error that affects all tasks (a full disk) must be distinguishable from one that affects one task (a busy file).
 _ERRNOS = {
     sqlite3.SQLITE_FULL: errno.ENOSPC,
     sqlite3.SQLITE_READONLY: errno.EROFS,
@@ -30,18 +31,19 @@ _ERRNOS = {
 
 
 class Owners:
-    """A SQLite file, used from many threads and from several processes, one transaction at a time."""
+    """A SQLite file, used by many threads and several processes, one transaction at a time."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
         self._database: sqlite3.Connection | None = None
-        self._known: dict[str, str | None] = {}  # in this transaction
-        self._taken: dict[str, str] = {}
+        # Of the current transaction: what is known of the table, and what will be inserted.
+        self._known: dict[str, str | None] = {}
+        self._new: dict[str, str] = {}
 
     @contextmanager
     def transaction(self, keys: Sequence[str] = ()) -> Iterator[None]:
-        """What is looked up and taken inside belongs together; ``keys``: what will be, looked up in one step.
+        """Run ``owner_of`` and ``assign`` in one transaction; ``keys`` are looked up in advance, in one statement.
 
         Raises ``OSError`` if the file cannot be used.
         """
@@ -50,40 +52,40 @@ class Owners:
                 try:
                     self._open().execute("BEGIN IMMEDIATE")
                 except sqlite3.OperationalError:
-                    raise  # busy, full, read-only: nothing is wrong with what it holds
+                    raise  # busy, full or read-only: the content is not damaged
                 except sqlite3.DatabaseError:
                     self._move_damaged_aside()
                     self._open().execute("BEGIN IMMEDIATE")
-                # Each statement hands the interpreter's lock on and back, which is dearer than what it does.
+                # Few statements, because each releases and takes the GIL, which costs more than the statement itself.
                 self._known = dict.fromkeys(keys)
-                self._known.update(self._open().execute(_KNOWN, (_text(list(keys)),)))
-                self._taken = {}
+                self._known.update(self._open().execute(_SELECT_ALL, (_json(list(keys)),)))
+                self._new = {}
                 yield
-                if self._taken:
-                    self._open().execute(_TAKE, (_text(self._taken),))
+                if self._new:
+                    self._open().execute(_INSERT, (_json(self._new),))
                 self._open().execute("COMMIT")
             except sqlite3.Error as error:
                 if not isinstance(error, sqlite3.OperationalError):
-                    self._move_damaged_aside()  # damaged further in: the next attempt begins with a new one
-                code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the details
+                    self._move_damaged_aside()  # damaged in another place: the next attempt creates a new file
+                code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code, without the extended part
                 raise OSError(_ERRNOS.get(code, errno.EAGAIN), f"{self._path.name}: {error}") from error
             finally:
                 if self._database and self._database.in_transaction:
                     self._database.execute("ROLLBACK")
 
-    def of(self, key: str) -> str | None:
-        """Tell whose a path is; None: nobody's. Only inside a transaction."""
+    def owner_of(self, key: str) -> str | None:
+        """Return the task that a path belongs to, or None. Only inside a transaction."""
         if key not in self._known:
-            found = self._open().execute("SELECT task FROM owner WHERE key = ?", (key,)).fetchone()
-            self._known[key] = found and found[0]
+            row = self._open().execute(_SELECT, (key,)).fetchone()
+            self._known[key] = row and row[0]
         return self._known[key]
 
-    def take(self, key: str, task_id: str) -> None:
-        """Give a path that is nobody's to a task. Only inside a transaction."""
-        self._known[key] = self._taken[key] = task_id
+    def assign(self, key: str, task_id: str) -> None:
+        """Record the task as the owner of a path that has none. Only inside a transaction."""
+        self._known[key] = self._new[key] = task_id
 
     def close(self) -> None:
-        """Close the file; it is opened again when needed."""
+        """Close the file. The next transaction opens it again."""
         with self._lock:
             self._close()
 
@@ -107,5 +109,5 @@ class Owners:
                 damaged.replace(damaged.with_name(damaged.name + ".damaged"))
 
 
-def _text(value: object) -> str:
+def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()

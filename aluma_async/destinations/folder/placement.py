@@ -1,4 +1,4 @@
-"""``Places``: the path that each file of a task may be given, so that no other task's file is touched."""
+"""``PathAllocator``: assigns a path to each file of a task, so that no file of another task is replaced."""
 
 import os
 import stat
@@ -9,88 +9,95 @@ from typing import NamedTuple
 
 from aluma_async.destinations.common.conflicts import candidate_paths
 from aluma_async.destinations.folder import fs
+from aluma_async.destinations.folder.open_folders import OpenFolders
 from aluma_async.destinations.folder.owners import Owners
-from aluma_async.destinations.folder.root import OpenFolders
 from aluma_async.models import ExportFile
 from aluma_async.policy.naming import OnConflict, PathParts, collision_key
 
 
 class Placement(NamedTuple):
-    """Where a file goes."""
+    """The path that was assigned to a file."""
 
     number: int
-    """The file's."""
+    """The number of the file."""
     staged: str
+    """Its name in the staging folder."""
     parts: PathParts
+    """Its final path below the root."""
     new: bool
-    """Whether nothing was there."""
+    """Whether no file had this path before."""
 
 
 class PathAllocator:
-    """Finds places below a root, inside a transaction of ``owners``."""
+    """Assigns paths to the files of one task, inside a transaction of ``owners``."""
 
-    def __init__(self, tree: OpenFolders, owners: Owners, on_conflict: OnConflict, task_id: str) -> None:
-        self._tree = tree
+    def __init__(self, folders: OpenFolders, owners: Owners, on_conflict: OnConflict, task_id: str) -> None:
+        self._folders = folders
         self._owners = owners
         self._on_conflict = on_conflict
         self._task_id = task_id
-        self._taken: set[str] = set()  # collision keys: no two files of a task may end in one place
+        self._assigned: set[str] = set()  # collision keys, because two files of a task must not get one path
 
-    def find(
-        self, files: Sequence[ExportFile], planned: Mapping[str, PathParts], staged: Callable[[int], str]
+    def assign(
+        self, files: Sequence[ExportFile], planned: Mapping[str, PathParts], staged_name: Callable[[int], str]
     ) -> list[Placement]:
-        """A place for each file, where it was ``planned`` if that can be; no other task may have them.
+        """Assign a path to each file, the ``planned`` one if possible, and reserve it for this task.
 
-        ``staged`` tells by a file's number what it is called now.
+        ``staged_name`` returns a file's name in the staging folder by its number.
         """
-        places = []
+        placements = []
         for file, (key, wanted) in zip(files, planned.items(), strict=True):
-            places.append(self._place(key, wanted, file, staged(file.number)))
-            self._tree.rest()
-        self._tree.planned.update([place.parts for place in places])
-        return places
+            placements.append(self._assign(key, wanted, file, staged_name(file.number)))
+            self._folders.close_if_many()
+        self._folders.reserved.update([placement.parts for placement in placements])
+        return placements
 
-    def _place(self, key: str, planned: PathParts, file: ExportFile, staged: str) -> Placement:
-        folder, fd = self._folder(planned[:-1], file)
+    def _assign(self, key: str, planned: PathParts, file: ExportFile, staged: str) -> Placement:
+        folder, fd = self._open_folder(planned[:-1], file)
         wanted = (*folder, planned[-1])
         for parts in self._candidates(wanted, file):
             key = key if parts == planned else collision_key(parts)
-            there = fs.lstat(fd, parts[-1])
-            if self._may_use(key, staged, there, (fd, parts[-1])):
-                self._taken.add(key)
-                return Placement(file.number, staged, parts, there is None)
-        raise AssertionError  # the candidates do not end
+            existing = fs.lstat(fd, parts[-1])
+            if self._may_use(key, staged, existing, (fd, parts[-1])):
+                self._assigned.add(key)
+                return Placement(file.number, staged, parts, existing is None)
+        raise AssertionError  # there are infinitely many candidates
 
-    def _folder(self, wanted: PathParts, file: ExportFile) -> tuple[PathParts, int]:
-        """The folder that a file may be given, opened."""
+    def _open_folder(self, wanted: PathParts, file: ExportFile) -> tuple[PathParts, int]:
+        """Open the folder for a file; if a file has the name of one of its parts, open one with a similar name."""
         try:
-            return wanted, self._tree.enter(wanted)
-        except FileExistsError:  # a file has the name of one of them
+            return wanted, self._folders.open(wanted)
+        except FileExistsError:
             folder: PathParts = ()
         for part in wanted:
             for (name,) in self._candidates((part,), file):
                 with suppress(FileExistsError):
-                    self._tree.enter((*folder, name))
+                    self._folders.open((*folder, name))
                     folder = (*folder, name)
                     break
-        return folder, self._tree.enter(folder)
+        return folder, self._folders.open(folder)
 
     def _candidates(self, wanted: PathParts, file: ExportFile) -> Iterator[PathParts]:
-        """The paths that a file, or its folder, may be given, the best first, which nearly always can be."""
+        """Yield the paths to try for a file or its folder; nearly always the first one is free."""
         yield wanted
-        what = f"task {self._task_id}: file {file.number}"
-        yield from islice(candidate_paths(wanted, self._task_id, self._on_conflict, what), 1, None)
+        subject = f"task {self._task_id}: file {file.number}"
+        yield from islice(candidate_paths(wanted, self._task_id, self._on_conflict, subject), 1, None)
 
-    def _may_use(self, key: str, staged: str, there: os.stat_result | None, target: tuple[int, str]) -> bool:
-        """Whether a file may go there: where its task wrote before, where nothing is, or the same bytes as nobody's."""
-        if key in self._taken or (there and stat.S_ISDIR(there.st_mode)):
+    def _may_use(self, key: str, staged: str, existing: os.stat_result | None, path: tuple[int, str]) -> bool:
+        """Return whether a file may have this path.
+
+        It may if the path belongs to its task, or if it belongs to no task and is free or has the same content.
+        """
+        if key in self._assigned or (existing and stat.S_ISDIR(existing.st_mode)):
             return False
         if self._on_conflict == "overwrite":
             return True
-        owner = self._owners.of(key)
+        owner = self._owners.owner_of(key)
         if owner is None:
-            # What is no plain file (a pipe, a device) is not even opened.
-            if there and not (stat.S_ISREG(there.st_mode) and fs.same_content((self._tree.staging, staged), target)):
+            # Only a regular file is opened: opening a pipe or a device could block or have side effects.
+            if existing and not (
+                stat.S_ISREG(existing.st_mode) and fs.same_content((self._folders.staging, staged), path)
+            ):
                 return False
-            self._owners.take(key, self._task_id)
+            self._owners.assign(key, self._task_id)
         return owner in (None, self._task_id)

@@ -1,114 +1,52 @@
-"""``Root``: the folder below which everything goes, and ``Tree``, the folders in it while files get their names.
+"""``RootFolder``: the folder that files are exported into, and the files in it that an earlier attempt has finished.
 
-A mark, ``.aluma-async/root``, tells the folder from an empty one that appears in its place when a share is not
-mounted. Blocking, all of it.
+A marker file, ``.aluma-async/root``, distinguishes the folder from the empty one that takes its place while a share is
+not mounted. All of it blocks.
 """
 
-import errno
 import hashlib
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from aluma_async.destinations.folder import fs
+from aluma_async.destinations.folder.open_folders import OpenFolders
 from aluma_async.exceptions import DestinationUnavailable
-from aluma_async.policy.naming import INTERNAL_FOLDER, PathParts
+from aluma_async.policy.naming import INTERNAL_FOLDER
 
 _MARKER = "root"
 _STAGING = "staging"
-_KEPT = "kept"
-KEPT_SECONDS = 7 * 86400.0
-"""How long a file is kept for a task that ran out of time: a parked task rests for hours, and Aluma's wait is 72 h."""
-_MOST_OPEN = 64
-"""Folders that are held open at once."""
-
-
-class OpenFolders:
-    """Open folders below a root. What is made or changed in them is synced when they are closed, if ``sync``."""
-
-    def __init__(self, root: int, staging: int, *, sync: bool) -> None:
-        self.staging = staging
-        self.planned: set[PathParts] = set()
-        """Files that will be there soon."""
-        self._root = root
-        self._sync = sync
-        self._open: dict[PathParts, int] = {(): root}
-        self._changed: set[PathParts] = set()
-
-    def enter(self, folder: PathParts) -> int:
-        """Open a folder, made if it is missing. Raises ``FileExistsError`` if a file stands in its place."""
-        if (fd := self._open.get(folder)) is not None:
-            return fd
-        if folder in self.planned:
-            raise FileExistsError(errno.EEXIST, f"{'/'.join(folder)} will be a file")
-        parent, name = self.enter(folder[:-1]), folder[-1]
-        try:
-            fd = fs.open_folder(name, inside=parent)
-        except FileNotFoundError:
-            with suppress(FileExistsError):  # made meanwhile by another thread
-                os.mkdir(name, fs.FOLDER_MODE, dir_fd=parent)
-            self._changed.add(folder[:-1])
-            fd = fs.open_folder(name, inside=parent)
-        except OSError as error:
-            there = fs.lstat(parent, name)
-            if there is None or stat.S_ISDIR(there.st_mode):
-                raise
-            if stat.S_ISLNK(there.st_mode):
-                raise OSError(errno.ELOOP, f"{'/'.join(folder)} is a link, and no link is followed") from error
-            raise FileExistsError(errno.EEXIST, f"{'/'.join(folder)} is a file") from error
-        self._open[folder] = fd
-        return fd
-
-    def changed(self, folder: PathParts) -> None:
-        """Say that an entry of a folder has changed."""
-        self._changed.add(folder)
-
-    def rest(self) -> None:
-        """Close what is open if that is much; it is opened again when needed."""
-        if len(self._open) > _MOST_OPEN:
-            self.close()
-
-    def close(self) -> None:
-        """Make durable what has changed, and close all but the root."""
-        try:
-            if self._sync:
-                for folder in self._changed:
-                    fs.sync_folder(self._open[folder])
-        finally:
-            self._changed.clear()
-            for fd in list(self._open.values())[1:]:
-                os.close(fd)
-            self._open = {(): self._root}
+_RESUMABLE = "kept"
+KEEP_RESUMABLE_SECONDS = 7 * 86400.0
+"""How long a finished file is kept for the next attempt. A task may be parked for hours; Aluma keeps it for 72 h."""
 
 
 class RootFolder:
-    """A folder ``path``. ``mounts``: a folder elsewhere in which a later process finds what it was mounted on."""
+    """The folder ``path``. ``mounts`` is a folder elsewhere that records, across processes, where it was mounted."""
 
     def __init__(self, path: Path, mounts: Path | None = None) -> None:
         self.path = path
         self.internal = path / INTERNAL_FOLDER
-        self.staging = self.internal / _STAGING
-        self.kept: set[str] = set()
-        """Names of what was put aside, as far as is known here."""
-        # What it was mounted on when it was last in use.
+        self.resumable: set[str] = set()
+        """Names of the files that are kept for a later attempt, as far as this process knows."""
+        self._staging = self.internal / _STAGING
         self._mount_record = mounts and mounts / hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:16]
         self._mounted_on = ""
 
-    def make(self) -> None:
-        """Make what is missing. Raises ``DestinationUnavailable`` if another folder has taken its place."""
+    def ensure(self) -> None:
+        """Create missing folders. Raises ``DestinationUnavailable`` if another folder has taken the place of this."""
         if not self.is_same_folder():
             if self._mounted_on and self.path.exists():
                 raise self._replaced_error()
             self._check_mount()
-            new = [folder for folder in (self.internal, *self.internal.parents) if not folder.exists()]
+            missing = [folder for folder in (self.internal, *self.internal.parents) if not folder.exists()]
             self.internal.mkdir(parents=True, exist_ok=True)
             (self.internal / _MARKER).touch(fs.FILE_MODE)
-            for folder in new:
+            for folder in missing:
                 with _opened(folder.parent) as parent:
-                    fs.sync_folder(parent)  # files that are durable in a folder that is not are lost
-        self.staging.mkdir(exist_ok=True, mode=0o700)  # what is not whole yet is nobody's to read
+                    fs.sync_folder(parent)  # durable files are lost if the folder that contains them is not durable
+        self._staging.mkdir(exist_ok=True, mode=0o700)  # other users must not read incomplete files
         if not self._mounted_on:
             self._mounted_on = str(_mount_point(self.path))
             if self._mount_record:
@@ -116,76 +54,84 @@ class RootFolder:
                 self._mount_record.write_text(self._mounted_on)
 
     def is_same_folder(self) -> bool:
-        """Whether the folder is the one that was made."""
+        """Return whether the path leads to a folder that has the marker."""
         return (self.internal / _MARKER).is_file()
 
     @contextmanager
     def open(self, *, sync: bool) -> Iterator[OpenFolders]:
-        """Open the folder; what changed in it is synced at the end. Raises ``DestinationUnavailable``, ``OSError``."""
-        with self._open_path() as (root, own, staging):
-            if fs.lstat(own, _MARKER) is None:
+        """Open the folder; ``sync`` makes changed entries durable at the end.
+
+        Raises ``DestinationUnavailable`` if another folder has taken its place, and ``OSError``.
+        """
+        with self._open_path() as (root, internal, staging):
+            if fs.lstat(internal, _MARKER) is None:
                 raise self._replaced_error()
-            tree = OpenFolders(root, staging, sync=sync)
+            folders = OpenFolders(root, staging, sync=sync)
             try:
-                yield tree
+                yield folders
             finally:
-                tree.close()
+                folders.close()
 
-    def keep(self, staged: str, name: str) -> None:
-        """Put a staged file aside for a later attempt."""
-        (self.internal / _KEPT).mkdir(exist_ok=True, mode=0o700)
-        (self.staging / staged).replace(self.internal / _KEPT / name)
-        self.kept.add(name)
-
-    def take_back(self, name: str, staged: str) -> os.stat_result | None:
-        """Stage a file that was put aside; None if there is none."""
-        if name in self.kept:
-            self.kept.discard(name)
-            with suppress(FileNotFoundError):
-                (self.internal / _KEPT / name).replace(self.staging / staged)
-                return (self.staging / staged).lstat()
-        return None
-
-    def find_kept(self) -> None:
-        """Find out what was put aside, and remove what was for too long."""
-        mark = self.internal / _MARKER
-        mark.touch()
-        now, self.kept = mark.stat().st_mtime, set()  # the clock of the file system, as a share has its own
-        with suppress(FileNotFoundError):
-            for path in (self.internal / _KEPT).iterdir():
-                if path.lstat().st_mtime < now - KEPT_SECONDS:
-                    path.unlink()
-                else:
-                    self.kept.add(path.name)
-
-    def create(self, name: str, flags: int = 0) -> int:  # noqa: ARG002 - ``open`` hands them to its opener
-        """Open a new file in the staging folder for writing; what ``open`` takes for its ``opener``."""
+    def open_staged(self, name: str, flags: int = 0) -> int:  # noqa: ARG002 - the signature of an opener of ``open``
+        """Open a new file in the staging folder for writing."""
         with self._open_path() as (_, _, staging):
             return fs.create(staging, name)
 
+    # -- files of an earlier attempt
+
+    def store_resumable(self, staged: str, name: str) -> None:
+        """Keep a staged file for a later attempt."""
+        (self.internal / _RESUMABLE).mkdir(exist_ok=True, mode=0o700)
+        (self._staging / staged).replace(self.internal / _RESUMABLE / name)
+        self.resumable.add(name)
+
+    def take_resumable(self, name: str, staged: str) -> os.stat_result | None:
+        """Stage a file that was kept by an earlier attempt and return its status; None if there is none."""
+        if name in self.resumable:
+            self.resumable.discard(name)
+            with suppress(FileNotFoundError):
+                (self.internal / _RESUMABLE / name).replace(self._staging / staged)
+                return (self._staging / staged).lstat()
+        return None
+
+    def load_resumable(self) -> None:
+        """List the files that are kept for a later attempt, and remove those that are too old."""
+        marker = self.internal / _MARKER
+        marker.touch()
+        now, self.resumable = marker.stat().st_mtime, set()  # the clock of the file system: a share has its own
+        with suppress(FileNotFoundError):
+            for path in (self.internal / _RESUMABLE).iterdir():
+                if path.lstat().st_mtime < now - KEEP_RESUMABLE_SECONDS:
+                    path.unlink()
+                else:
+                    self.resumable.add(path.name)
+
     @contextmanager
     def _open_path(self) -> Iterator[tuple[int, int, int]]:
-        """The folder, what is ours in it, and the staging folder in that; each opened in the one above."""
-        with _opened(self.path) as root, _opened(INTERNAL_FOLDER, root) as own, _opened(_STAGING, own) as staging:
-            yield root, own, staging
+        """Open the root, the internal folder and the staging folder, each inside the one before."""
+        with (
+            _opened(self.path) as root,
+            _opened(INTERNAL_FOLDER, root) as internal,
+            _opened(_STAGING, internal) as staging,
+        ):
+            yield root, internal, staging
 
     def _check_mount(self) -> None:
-        """Tell a share that is not mounted from a folder that was deleted on purpose."""
-        was, now = self._mounted_on, str(_mount_point(self.path))
+        """Distinguish a share that is not mounted from a folder that was deleted on purpose."""
+        before, now = self._mounted_on, str(_mount_point(self.path))
         with suppress(FileNotFoundError):
-            was = was or (self._mount_record.read_text() if self._mount_record else "")
-        if was and was != now:
+            before = before or (self._mount_record.read_text() if self._mount_record else "")
+        if before and before != now:
+            move = f" If the folder has moved on purpose, remove {self._mount_record}." if self._mount_record else ""
             raise DestinationUnavailable(
-                f"folder {self.path}: it was on what is mounted at {was}, and is on {now} now",
-                hint=f"Mount it. If it has moved on purpose, remove {self._mount_record}."
-                if self._mount_record
-                else "Mount it.",
+                f"folder {self.path}: is on the file system mounted at {now}, but was on the one mounted at {before}",
+                hint=f"Mount the share.{move}",
             )
 
     def _replaced_error(self) -> DestinationUnavailable:
         return DestinationUnavailable(
-            f"folder {self.path}: another folder is in its place, as {INTERNAL_FOLDER}/{_MARKER} is gone",
-            hint="Is it mounted? A new run takes the folder as it is.",
+            f"folder {self.path}: another folder is in its place, because {INTERNAL_FOLDER}/{_MARKER} is missing",
+            hint="Check that the share is mounted, or restart the exporter to use the folder as it is.",
         )
 
 

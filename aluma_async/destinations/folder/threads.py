@@ -1,6 +1,6 @@
-"""``Offload``: blocking steps in threads, each awaited to its end, their ``OSError`` turned into ours.
+"""``FileThreads``: runs blocking file operations in threads and maps their ``OSError``.
 
-It does not bound how many there are at once: that is the executor's.
+Each operation is awaited to its end. The number of threads is limited by the executor.
 """
 
 import asyncio
@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import ParamSpec, TypeVar
 
+import aiofiles
 import anyio
+from aiofiles.threadpool.binary import AsyncFileIO
 
 from aluma_async.concurrency.batcher import wait_uncancelled
 from aluma_async.destinations.folder import fs
@@ -22,35 +24,49 @@ T = TypeVar("T")
 
 
 class FileThreads:
-    """Takes steps on what is below ``place``, on ``executor``."""
+    """Runs operations on files below ``root`` on ``executor``."""
 
-    def __init__(self, place: RootFolder, executor: Executor | None) -> None:
-        self.executor = executor
-        self._place = place
+    def __init__(self, root: RootFolder, executor: Executor | None) -> None:
+        self._root = root
+        self._executor = executor
 
     async def run(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Take a step. It is awaited even if the caller is cancelled: a thread goes on whether or not anybody waits."""
-        return await self.end(self.begin(step, *args, **kwargs))
+        """Run a step to its end, even if the caller is cancelled, because a thread cannot be interrupted."""
+        return await self.wait(self.start(step, *args, **kwargs))
 
-    def begin(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "asyncio.Future[T]":
-        """Begin a step; ``end`` has to follow, unless it raises nothing."""
-        return asyncio.get_running_loop().run_in_executor(self.executor, partial(step, *args, **kwargs))
+    def start(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "asyncio.Future[T]":
+        """Start a step; ``wait`` has to follow."""
+        return asyncio.get_running_loop().run_in_executor(self._executor, partial(step, *args, **kwargs))
 
-    async def end(self, begun: "asyncio.Future[T]") -> T:
-        """Wait for a step that was begun."""
+    async def wait(self, future: "asyncio.Future[T]") -> T:
+        """Wait for a step that was started."""
         with anyio.CancelScope(shield=True), self.map_errors():
-            return await wait_uncancelled(begun)
+            return await wait_uncancelled(future)
         raise AssertionError  # a shielded scope swallows nothing
+
+    async def open_staged(self, name: str) -> AsyncFileIO:
+        """Open a new file in the staging folder for writing."""
+        with anyio.CancelScope(shield=True), self.map_errors():
+            return await aiofiles.open(name, "wb", buffering=0, opener=self._root.open_staged, executor=self._executor)
+        raise AssertionError  # a shielded scope swallows nothing
+
+    async def close(self, stream: AsyncFileIO) -> None:
+        """Close a file."""
+        with anyio.CancelScope(shield=True), self.map_errors():
+            await stream.close()
 
     @contextmanager
     def map_errors(self) -> Iterator[None]:
-        """The one place where the errors of the operating system become ours."""
+        """Raise ``DestinationError`` in place of ``OSError``."""
         try:
             yield
         except OSError as error:
-            why = error.strerror or str(error)
-            if error.errno in fs.UNAVAILABLE or not self._place.is_same_folder():
-                raise DestinationUnavailable(
-                    f"folder {self._place.path}: {why}", hint="Is it there, writable, and is there space left?"
-                ) from error
-            raise DestinationError(f"folder {self._place.path}: {why}") from error
+            raise self.map_error(error) from error
+
+    def map_error(self, error: OSError) -> DestinationError:
+        """Return the ``DestinationError`` that stands for an ``OSError``."""
+        message = f"folder {self._root.path}: {error.strerror or error}"
+        if error.errno in fs.UNAVAILABLE or not self._root.is_same_folder():
+            hint = "Check that the folder exists, is writable and has free space."
+            return DestinationUnavailable(message, hint=hint)
+        return DestinationError(message)

@@ -7,7 +7,6 @@ loses metadata, its objects have no owner, and are treated as those of another t
 """
 
 import mimetypes
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -21,6 +20,7 @@ import obstore
 from msgspec import Struct
 from obstore.exceptions import AlreadyExistsError, PreconditionError
 
+from aluma_async.clock import wall_time
 from aluma_async.config.redaction import redact_url
 from aluma_async.destinations.common.conflicts import candidate_paths
 from aluma_async.destinations.common.publishing import publish_task
@@ -87,7 +87,7 @@ class ObjectStoreDestination:
         on_conflict: OnConflict = "keep-both",
         manifest: bool = False,
         spool: Path | None = None,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] = wall_time,
     ) -> None:
         self._store = open_store(url, options or {})
         self._url, self._on_conflict, self._spool = redact_url(url), on_conflict, spool

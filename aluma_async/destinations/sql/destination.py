@@ -1,7 +1,6 @@
 """``SqlDestination``: rows of CSV and JSON files, or whole files, in tables. Each task is one transaction."""
 
 import random
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
@@ -15,6 +14,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from aluma_async.clock import wall_time
 from aluma_async.destinations.common.manifest import StoredFile, render_manifest
 from aluma_async.destinations.common.spool import Spool
 from aluma_async.destinations.sql import tables
@@ -70,7 +70,7 @@ class SqlDestination:
         file_format: FileFormat | None = None,
         manifest: bool = False,
         spool: Path | None = None,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] = wall_time,
     ) -> None:
         try:
             database_url = sa.make_url(url)

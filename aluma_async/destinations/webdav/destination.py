@@ -9,7 +9,6 @@ of crashed runs after a day.
 import hashlib
 import re
 import secrets
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -21,6 +20,7 @@ import aiohttp
 import anyio
 from msgspec import Struct
 
+from aluma_async.clock import wall_time
 from aluma_async.destinations.common.chunks import BLOCK
 from aluma_async.destinations.common.conflicts import candidate_paths
 from aluma_async.destinations.common.publishing import publish_task
@@ -86,7 +86,7 @@ class WebDavDestination:
         on_conflict: OnConflict = "keep-both",
         manifest: bool = False,
         spool: Path | None = None,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] = wall_time,
     ) -> None:
         self._client = WebDavClient(session, url)
         self._on_conflict, self._spool = on_conflict, spool

@@ -1,0 +1,69 @@
+"""``OpenFolders``: the descriptors of the folders below a root while files are moved into them. All of it blocks."""
+
+import errno
+import os
+import stat
+from contextlib import suppress
+
+from aluma_async.destinations.folder import fs
+from aluma_async.policy.naming import PathParts
+
+MAX_OPEN_FOLDERS = 64
+
+
+class OpenFolders:
+    """Open folders below a root. With ``sync``, folders whose entries changed are made durable when they are closed."""
+
+    def __init__(self, root: int, staging: int, *, sync: bool) -> None:
+        self.staging = staging
+        self.reserved: set[PathParts] = set()
+        """Paths of files that will exist soon."""
+        self._root = root
+        self._sync = sync
+        self._open: dict[PathParts, int] = {(): root}
+        self._changed: set[PathParts] = set()
+
+    def open(self, folder: PathParts) -> int:
+        """Open a folder, creating it if it is missing. Raises ``FileExistsError`` if a file has its path."""
+        if (fd := self._open.get(folder)) is not None:
+            return fd
+        if folder in self.reserved:
+            raise FileExistsError(errno.EEXIST, f"{'/'.join(folder)} will be a file")
+        parent, name = self.open(folder[:-1]), folder[-1]
+        try:
+            fd = fs.open_folder(name, inside=parent)
+        except FileNotFoundError:
+            with suppress(FileExistsError):  # another thread has created it meanwhile
+                os.mkdir(name, fs.FOLDER_MODE, dir_fd=parent)
+            self._changed.add(folder[:-1])
+            fd = fs.open_folder(name, inside=parent)
+        except OSError as error:
+            existing = fs.lstat(parent, name)
+            if existing is None or stat.S_ISDIR(existing.st_mode):
+                raise
+            if stat.S_ISLNK(existing.st_mode):
+                raise OSError(errno.ELOOP, f"{'/'.join(folder)} is a link, and links are not followed") from error
+            raise FileExistsError(errno.EEXIST, f"{'/'.join(folder)} is a file") from error
+        self._open[folder] = fd
+        return fd
+
+    def mark_changed(self, folder: PathParts) -> None:
+        """Record that an entry of a folder has changed."""
+        self._changed.add(folder)
+
+    def close_if_many(self) -> None:
+        """Close all folders if more than ``MAX_OPEN_FOLDERS`` are open; they are opened again when needed."""
+        if len(self._open) > MAX_OPEN_FOLDERS:
+            self.close()
+
+    def close(self) -> None:
+        """Make changed entries durable, and close all folders except the root."""
+        try:
+            if self._sync:
+                for folder in self._changed:
+                    fs.sync_folder(self._open[folder])
+        finally:
+            self._changed.clear()
+            for fd in list(self._open.values())[1:]:
+                os.close(fd)
+            self._open = {(): self._root}

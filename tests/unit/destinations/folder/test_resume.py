@@ -1,0 +1,98 @@
+"""Large files that a cancelled delivery has finished are kept for the next attempt of the task."""
+
+import os
+import random
+
+import anyio
+import pytest
+
+from aluma_async import FolderDestination
+from aluma_async.models import Claim, ExportSpec
+from tests.support.clock import real_time
+from tests.support.folders import exported_files, kept_files, make_claim, staged_files, yielding_chunks
+
+LARGE = random.Random(1).randbytes(2_000_000)
+
+
+async def deliver_until_cancelled(destination, claim, *data):
+    """Save all files, and be cancelled before they are published."""
+    with anyio.CancelScope() as scope:
+        async with destination.open(claim) as delivery:
+            for file, content in zip(claim.spec.files, data, strict=True):
+                await delivery.save(file, yielding_chunks(content))
+            scope.cancel()
+            await anyio.sleep(1)
+
+
+@real_time
+async def test_next_attempt_resumes_with_the_large_files(destination):
+    claim, root = make_claim("t", "a", "b", "small"), destination.root
+    await deliver_until_cancelled(destination, claim, LARGE, LARGE[1:], b"small")
+    assert not exported_files(root)
+    assert not staged_files(root)
+    async with destination.open(claim) as delivery:
+        sizes = [delivery.resumable_size(file) for file in claim.spec.files]
+        assert sizes == [len(LARGE), len(LARGE) - 1, None]
+        await delivery.save(claim.spec.files[2], yielding_chunks(b"small"))
+    assert exported_files(root) == {"a": LARGE, "b": LARGE[1:], "small": b"small"}
+    assert not kept_files(root)
+
+
+@real_time
+async def test_only_the_same_specification_is_resumed(destination):
+    claim = make_claim("t", "a", "b")
+    await deliver_until_cancelled(destination, claim, LARGE, LARGE)
+    changed = Claim(claim.task, ExportSpec(claim.spec.files, b"another"), 0.0)
+    async with destination.open(changed) as delivery:
+        assert delivery.resumable_size(claim.spec.files[0]) is None
+        for file in claim.spec.files:
+            await delivery.save(file, yielding_chunks(b"new"))
+    assert exported_files(destination.root) == {"a": b"new", "b": b"new"}
+
+
+@real_time
+async def test_resumed_file_can_be_saved_again(destination):
+    claim = make_claim("t", "a", "b")
+    await deliver_until_cancelled(destination, claim, LARGE, LARGE)
+    async with destination.open(claim) as delivery:
+        assert delivery.resumable_size(claim.spec.files[0]) == len(LARGE)
+        await delivery.save(claim.spec.files[0], yielding_chunks(b"once more"))
+        assert delivery.resumable_size(claim.spec.files[0]) is None
+    assert exported_files(destination.root) == {"a": b"once more", "b": LARGE}
+
+
+@real_time
+async def test_kept_files_survive_the_process_but_not_for_ever(tmp_path):
+    claim = make_claim("t", "a", "b")
+    first = FolderDestination(tmp_path)
+    await first.probe()
+    await deliver_until_cancelled(first, claim, LARGE, LARGE)
+    second = FolderDestination(tmp_path)
+    await second.probe()
+    assert len(kept_files(tmp_path)) == 2
+    for path in kept_files(tmp_path):
+        os.utime(path, (0, 0))
+    await second.probe()
+    assert not kept_files(tmp_path)
+    with anyio.CancelScope() as scope:
+        async with second.open(claim) as delivery:
+            assert [delivery.resumable_size(file) for file in claim.spec.files] == [None, None]
+            scope.cancel()
+            await anyio.sleep(1)
+
+
+@real_time
+async def test_nothing_is_kept_after_an_error(destination):
+    async def broken_chunks():
+        yield LARGE
+        raise ZeroDivisionError
+
+    async def deliver_both(claim, *streams):
+        async with destination.open(claim) as delivery:
+            for file, chunks in zip(claim.spec.files, streams, strict=True):
+                await delivery.save(file, chunks)
+
+    with pytest.raises(ZeroDivisionError):
+        await deliver_both(make_claim("t", "a", "b"), yielding_chunks(LARGE), broken_chunks())
+    assert not kept_files(destination.root)
+    assert not staged_files(destination.root)
