@@ -25,6 +25,7 @@ from aluma_async.config.sections import RouteConfig
 from aluma_async.deploy.monitoring import alerts
 from aluma_async.service.metrics import OUTCOMES, REASONS, Metrics
 from aluma_async.service.notifications import KINDS, Notification
+from aluma_async.service.stats import RunStats
 from aluma_async.testing import SimulatedAluma
 from aluma_async.wiring import open_client
 from tests.support.files import ROOT
@@ -243,7 +244,8 @@ def test_operations_page_lists_every_command():
 def test_monitoring_page_lists_every_metric_outcome_and_reason():
     text = section(page("monitoring"), "Metrics")
     listed = {re.sub(r"\{.*", "", name) for row in rows(text) for name in quoted(row[0])}
-    exposed = {metric.name + ("_total" if metric.type == "counter" else "") for metric in Metrics(limit=1).collect()}
+    metrics = Metrics(RunStats(), limit=1).collect()
+    exposed = {metric.name + ("_total" if metric.type == "counter" else "") for metric in metrics}
     assert listed == exposed
     assert {*OUTCOMES.values(), *REASONS} <= set(quoted(text))
 
