@@ -1,0 +1,43 @@
+"""Numbers and durations for people, and text that is safe for a terminal."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aluma_async.exceptions import DestinationUnavailable
+from aluma_async.service.formatting import error_with_hint, format_bytes, format_duration, sanitize
+
+
+@given(st.text(), st.integers(1, 50))
+def test_sanitized_text_is_printable_and_has_limited_length(text, limit):
+    sanitized = sanitize(text, limit)
+    assert sanitized.isprintable()
+    assert len(sanitized) == min(len(text), limit)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-1, "0 s"),
+        (0, "0 s"),
+        (42.4, "42 s"),
+        (60, "1 min"),
+        (200, "3 min 20 s"),
+        (7500, "2 h 5 min"),
+        (90000, "1 d 1 h"),
+    ],
+)
+def test_duration_is_formatted_with_at_most_two_units(seconds, text):
+    assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (81_234_567, "81.2 MB"), (5e15, "5000.0 TB")]
+)
+def test_bytes_are_formatted_with_a_decimal_unit(count, text):
+    assert format_bytes(count) == text
+
+
+def test_error_is_formatted_with_its_hint():
+    assert error_with_hint(DestinationUnavailable("disk full")) == "disk full"
+    assert error_with_hint(DestinationUnavailable("disk full", hint="Make room.")) == "disk full. Make room."

@@ -1,0 +1,121 @@
+"""The panel with the progress of a run."""
+
+import io
+import threading
+
+import pytest
+from rich.console import Console
+
+from aluma_async import events
+from aluma_async.models import ExportTask
+from aluma_async.service.live_display import LiveDisplay, PanelRenderer
+from tests.support.events import FILE, sample_event
+from tests.support.stats import stats_after
+
+LISTED = events.TasksListed(10, 8, 2, None)
+
+
+def render(stats, width=80, height=30, renderer=None, **options):
+    """Return the text of the panel on a terminal of this size."""
+    console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True, **options)
+    console.print((renderer or PanelRenderer(stats, lambda: 0.0)).render(width, height))
+    return console.file.getvalue()
+
+
+def busy_stats(tasks=12, **fields):
+    """Return statistics with active tasks, errors, retries and a limit."""
+    stats = stats_after(events.TasksListed(50, 50, 2, -90_000.0))
+    for number in range(tasks):
+        task = ExportTask(f"busy-{number}", **{"name": f"{number}.pdf", **fields})
+        stats(events.TaskStarted(task, 3))
+        stats(events.BytesReceived(task, FILE, 5_000_000))
+        stats(events.FileStaged(task, FILE, 5_000_000))
+    for kind in (events.TaskFailed, events.TaskParked):
+        stats(sample_event(events.TaskStarted))
+        stats(sample_event(kind))
+    stats(sample_event(events.RequestRetried))
+    stats(sample_event(events.ConcurrencyLimitChanged))
+    return stats
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_panel_shows_all_figures_within_the_width_of_the_terminal(width):
+    text = render(busy_stats(), width, color_system=None)
+    assert max(map(len, text.splitlines())) <= width
+    for part in (
+        "0 of 48 tasks",
+        "now 0.0 tasks/s",
+        "average",
+        "36 queued, 12 in progress, oldest pending for 1 d 1 h",
+        "0.pdf",
+        "1 of 3 files",
+        "5.0 MB",
+        "2 cooling down, 1 parked, 1 failed",
+        "1 Unavailable",
+        "up to 1 request at once",
+    ):
+        assert part in text, text
+
+
+@pytest.mark.parametrize("height", [1, 10, 24])
+def test_panel_has_as_many_rows_as_fit(height):
+    text = render(busy_stats(), height=height, color_system=None)
+    assert len(text.splitlines()) <= max(height, 9)
+    assert text.count("of 3 files") == max(0, min(8, height - 11))
+
+
+def test_panel_keeps_the_row_of_a_task_while_it_is_active():
+    """A new task takes the row of an ended one, and the panel keeps its height, so that rows can be read."""
+    stats = busy_stats(4)
+    renderer = PanelRenderer(stats)
+    render(stats, renderer=renderer)
+    stats(events.TaskCompleted(ExportTask("busy-1"), 1, 1, 1.0))
+    stats(events.TaskStarted(ExportTask("busy-9", name="9.pdf"), 3))
+    before = render(stats, renderer=renderer, color_system=None).splitlines()
+    rows = [line.split()[1] for line in before if "of 3 files" in line]
+    assert rows == ["0.pdf", "9.pdf", "2.pdf", "3.pdf"]
+    stats(events.TaskCompleted(ExportTask("busy-0"), 1, 1, 1.0))
+    assert len(render(stats, renderer=renderer, color_system=None).splitlines()) == len(before)
+
+
+def test_panel_shows_why_claiming_is_paused():
+    assert "claiming paused" in render(stats_after(sample_event(events.ClaimingPaused)))
+
+
+def test_panel_names_cannot_control_the_terminal():
+    hostile = "\x1b[2J\nevil" + "x" * 300
+    text = render(busy_stats(name=hostile), color_system=None)
+    assert "?[2J?evil" in text
+    assert "\x1b" not in text
+
+
+def test_panel_honours_no_color(monkeypatch):
+    coloured = render(busy_stats())
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[33m" in coloured
+    assert "\x1b[33m" not in render(busy_stats())
+
+
+def test_live_display_starts_no_thread_and_restores_the_terminal():
+    console = Console(file=io.StringIO(), force_terminal=True)
+    threads = threading.active_count()
+    with LiveDisplay(stats_after(LISTED), console) as display:
+        display.draw()
+        assert threading.active_count() == threads
+    hide_cursor, show_cursor = "\x1b[?25l", "\x1b[?25h"
+    text = console.file.getvalue()
+    assert text.count(hide_cursor) == text.count(show_cursor) == 1
+
+
+def test_live_display_writes_only_changes():
+    """Drawing an unchanged panel would flicker on a slow terminal."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    stats = stats_after(LISTED)
+    with LiveDisplay(stats, console, now=lambda: 0.0) as display:
+        display.draw()
+        written = len(console.file.getvalue())
+        display.draw()
+        assert len(console.file.getvalue()) == written
+        stats(sample_event(events.TaskCompleted))
+        display.draw()
+        assert len(console.file.getvalue()) > written
