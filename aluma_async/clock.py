@@ -3,7 +3,6 @@
 import os
 import time
 from asyncio import get_running_loop
-from functools import cache
 from pathlib import Path
 
 from aluma_async.models import Timestamp
@@ -24,12 +23,14 @@ def wall_time() -> float:
 def system_clock() -> Timestamp:
     """Return the current time. It includes suspension (CLOCK_BOOTTIME), because leases at Aluma continue meanwhile."""
     boottime = time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
-    return Timestamp(_boot(), boottime, wall_time())
+    return Timestamp(_BOOT, boottime, time.time())
 
 
-@cache
-def _boot() -> str:
+def _boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     except OSError:
         return f"process {os.getpid()}"  # so that another process uses the wall clock
+
+
+_BOOT = _boot_id()

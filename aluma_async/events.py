@@ -91,6 +91,8 @@ class TaskCompleted(AttemptEnded, frozen=True, gc=False):
     """Number and total size of the task's files."""
     seconds: float
     """Seconds from Start to Complete; 0 if recovery completed a claim of an earlier attempt."""
+    destinations: tuple[str, ...] = ()
+    """Names of the destinations that have the files; empty if recovery completed a claim of an earlier process."""
 
 
 class TaskCancelled(AttemptEnded, frozen=True):

@@ -1,4 +1,4 @@
-"""The only place where concrete classes meet: a ``Config`` becomes a client or an exporter."""
+"""Builds a client or an exporter from a ``Config``. No other module combines the concrete classes."""
 
 import os
 import random
@@ -18,7 +18,7 @@ from aluma_async.config.reload import restart_required
 from aluma_async.config.tls import ssl_context
 from aluma_async.destinations.registry import open_destinations, open_folder
 from aluma_async.destinations.router import DestinationRouter
-from aluma_async.events import Event
+from aluma_async.events import Event, TaskCompleted
 from aluma_async.exceptions import ConfigError
 from aluma_async.journal.history import History
 from aluma_async.journal.sqlite import SqliteJournal
@@ -28,15 +28,15 @@ from aluma_async.policy.backoff import Backoff, RetryPolicy
 from aluma_async.ports import Destination, OnEvent
 
 _USER_AGENT = f"aluma-async/{version('aluma-async')}"
-_READ_BUFFER = 1024 * 1024  # a connection holds twice as much before it stops reading
-_KEEP_ALIVE_SECONDS = 15.0  # shorter than what load balancers grant, so that a PUT meets no closing connection
+_READ_BUFFER_BYTES = 1024 * 1024  # a connection buffers twice as much before it stops reading
+_KEEP_ALIVE_SECONDS = 15.0  # shorter than that of load balancers, so that no PUT is sent on a closing connection
 
 
 @asynccontextmanager
 async def open_client(
     config: Config, credentials: Credentials | None = None, *, on_event: OnEvent | None = None
 ) -> AsyncIterator[AlumaClient]:
-    """Open the API as the config says. Raises ``ConfigError``; sends nothing yet."""
+    """Open a client of the configured API. Raises ``ConfigError``. Sends no request yet."""
     async with _open_client(config, credentials, _make_throttle(config, on_event), on_event) as client:
         yield client
 
@@ -52,14 +52,14 @@ async def _open_client(
         min_bytes_per_second=config.limits.min_bytes_per_second,
     )
     connector = aiohttp.TCPConnector(
-        limit=0,  # the throttle has it, and it may change
+        limit=0,  # the throttle limits requests, and its limit may change
         keepalive_timeout=_KEEP_ALIVE_SECONDS,
         ssl=ssl_context(config.aluma.ca_file, "[aluma] "),
         resolver=PublicResolver(aiohttp.DefaultResolver(), config.aluma.download_hosts),
     )
     async with aiohttp.ClientSession(
         connector=connector,
-        read_bufsize=_READ_BUFFER,
+        read_bufsize=_READ_BUFFER_BYTES,
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": _USER_AGENT},
         proxy=config.aluma.proxy or None,
@@ -76,14 +76,14 @@ async def _open_client(
 
 
 class ReloadableExporter:
-    """An exporter, with those of its parts that can be changed while it runs."""
+    """An exporter whose workers, limits and routes can be changed while it runs."""
 
     def __init__(
         self,
         config: Config,
         exporter: Exporter,
         throttle: Throttle,
-        router: DestinationRouter | None,
+        router: DestinationRouter,
         extra_destinations: Collection[str],
     ) -> None:
         self.exporter = exporter
@@ -93,7 +93,7 @@ class ReloadableExporter:
         self._extra_destinations = extra_destinations
 
     def reload(self, config: Config) -> list[str]:
-        """Take over what can be, at once and without dropping a claim; name the keys that need a new start."""
+        """Apply a changed config without dropping a claim; return the changed keys that require a restart."""
         restart_keys = list(restart_required(self._config, config))
         self.exporter.set_workers(config.exporter.workers)
         self._throttle.set_limits(
@@ -101,7 +101,7 @@ class ReloadableExporter:
             max_per_second=config.limits.max_per_second,
             max_bytes_per_second=config.limits.max_bytes_per_second,
         )
-        if self._router and "destinations" not in restart_keys:
+        if "destinations" not in restart_keys:
             self._router.set_routing(config.routing(self._extra_destinations))
         return restart_keys
 
@@ -114,9 +114,13 @@ async def open_exporter(
     on_event: OnEvent | None = None,
     destinations: Mapping[str, Destination] | None = None,
 ) -> AsyncIterator[Exporter]:
-    """Open an exporter as the config says. Raises ``ConfigError``; sends and writes nothing yet.
+    """Open an exporter. Raises ``ConfigError``. Sends no request and writes no file yet.
 
-    ``destinations`` are yours, by name, beside the config's: routes may name them. They are not closed.
+    Args:
+        config: The configuration.
+        credentials: Id and secret of the API client; by default as ``Config.credentials`` collects them.
+        on_event: A listener for all events.
+        destinations: Additional destinations by name. Routes may name them. The caller opens and closes them.
     """
     async with open_reloadable_exporter(
         config, credentials, on_event=on_event, destinations=destinations
@@ -132,10 +136,12 @@ async def open_reloadable_exporter(
     on_event: OnEvent | None = None,
     destinations: Mapping[str, Destination] | None = None,
 ) -> AsyncIterator[ReloadableExporter]:
-    """Open an exporter whose config can be changed while it runs; all else as ``open_exporter`` has it."""
+    """Open an exporter whose configuration can be changed while it runs. Arguments as for ``open_exporter``."""
     extra_destinations = destinations or {}
     if os.environ.get("AIOCACHE_DISABLE") == "1":
-        raise ConfigError("AIOCACHE_DISABLE=1 would let failing tasks be tried again and again", hint="Unset it.")
+        raise ConfigError(
+            "AIOCACHE_DISABLE=1 disables cool-downs, so that failing tasks are retried without delay", hint="Unset it."
+        )
     routing, retry, state = config.routing(extra_destinations), config.retry, config.state_folder()
     throttle = _make_throttle(config, on_event)
     async with (
@@ -144,19 +150,12 @@ async def open_reloadable_exporter(
         AsyncExitStack() as stack,
     ):
         targets = {**opened, **extra_destinations}
-        router = DestinationRouter(targets, routing) if len(targets) > 1 else None
+        router = DestinationRouter(targets, routing)
         journal = _open_journal(state, stack, on_event)
-        history = History(journal, router.went_to if router else lambda _: tuple(targets))
-
-        def tell(event: Event) -> None:
-            if type(event) in History.HEARS:
-                history(event)
-            if on_event:
-                on_event(event)
-
+        history = History(journal)
         exporter = Exporter(
             client,
-            router or next(iter(targets.values())),
+            router,
             workers=config.exporter.workers,
             queue_size=config.queue_size,
             journal=journal,
@@ -168,9 +167,21 @@ async def open_reloadable_exporter(
             park_after=retry.park_after,
             claim_timeout=config.aluma.claim_timeout_seconds,
             drain_timeout=config.exporter.drain_timeout_seconds,
-            on_event=tell,
+            on_event=_with_history(history, on_event),
         )
         yield ReloadableExporter(config, exporter, throttle, router, extra_destinations)
+
+
+def _with_history(history: History, on_event: OnEvent | None) -> OnEvent:
+    if on_event is None:
+        return history
+
+    def notify(event: Event) -> None:
+        if type(event) is TaskCompleted:  # saves a call for every other event
+            history(event)
+        on_event(event)
+
+    return notify
 
 
 def _make_throttle(config: Config, on_event: OnEvent | None) -> Throttle:

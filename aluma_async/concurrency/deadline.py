@@ -16,7 +16,8 @@ class SharedDeadline:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._expiries: dict[CancelScope, float] = {}
+        self.expiries: dict[CancelScope, float] = {}
+        """The time at which each scope expires, on the event loop's clock."""
         self._timer: TimerHandle | None = None
 
     def scope(self, started_at: float, *, shield: bool = False) -> "_DeadlineScope":
@@ -25,13 +26,9 @@ class SharedDeadline:
 
     def add(self, scope: CancelScope, expires_at: float) -> None:
         """Add a scope that expires at a time of the event loop's clock."""
-        self._expiries[scope] = expires_at
+        self.expiries[scope] = expires_at
         if self._timer is None or expires_at < self._timer.when():
             self._schedule(expires_at)
-
-    def remove(self, scope: CancelScope) -> None:
-        """Remove a scope. The timer stays, because later scopes expire later, so that it is never too late."""
-        self._expiries.pop(scope, None)
 
     def _schedule(self, expires_at: float) -> None:
         if self._timer:
@@ -41,11 +38,11 @@ class SharedDeadline:
     def _expire(self) -> None:
         self._timer = None
         now = loop_time()
-        for scope in [scope for scope, expires_at in self._expiries.items() if expires_at <= now]:
+        for scope in [scope for scope, expires_at in self.expiries.items() if expires_at <= now]:
             scope.cancel()
-            del self._expiries[scope]
-        if self._expiries:
-            self._schedule(min(self._expiries.values()))
+            del self.expiries[scope]
+        if self.expiries:
+            self._schedule(min(self.expiries.values()))
 
 
 class _DeadlineScope:
@@ -65,5 +62,6 @@ class _DeadlineScope:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        self._deadline.remove(self._scope)
+        # The timer stays, because later scopes expire later, so that it is never too late.
+        self._deadline.expiries.pop(self._scope, None)
         return bool(self._scope.__exit__(kind, error, trace))

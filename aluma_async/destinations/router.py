@@ -1,7 +1,9 @@
 """``DestinationRouter``: a ``Destination`` over several: each file goes to the destinations of its route."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from types import TracebackType
+from typing import Any, Self
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
@@ -11,8 +13,6 @@ from aluma_async.exceptions import primary_error
 from aluma_async.models import Claim, ExportFile, ExportSpec
 from aluma_async.policy.routing import Routing
 from aluma_async.ports import Delivery, Destination
-
-_MOST_REMEMBERED = 10_000
 
 
 class DestinationRouter:
@@ -25,7 +25,6 @@ class DestinationRouter:
     def __init__(self, destinations: Mapping[str, Destination], routing: Routing) -> None:
         self._destinations = destinations
         self._routing = routing
-        self._committed: dict[str, tuple[str, ...]] = {}
 
     @property
     def routing(self) -> Routing:
@@ -41,12 +40,18 @@ class DestinationRouter:
         for destination in self._destinations.values():
             await destination.probe()
 
-    @asynccontextmanager
-    async def open(self, claim: Claim) -> AsyncIterator["RoutedDelivery"]:
+    def open(self, claim: Claim) -> AbstractAsyncContextManager[Delivery]:
         """Open a delivery at every destination of the claim's files, each with its own part of the files.
 
         Raises ``DestinationError`` if a file has no route.
         """
+        default = self._routing.default
+        if len(self._destinations) == 1 and default in self._destinations:  # then every file goes there
+            return _SingleDelivery(default, self._destinations[default].open(claim))
+        return self._open_all(claim)
+
+    @asynccontextmanager
+    async def _open_all(self, claim: Claim) -> AsyncIterator["RoutedDelivery"]:
         names = {file.number: self._routing.destinations_for(claim.task, file) for file in claim.spec.files}
         async with AsyncExitStack() as stack:
             opened: dict[str, Delivery] = {}
@@ -55,21 +60,16 @@ class DestinationRouter:
                 if files := tuple(file for file in claim.spec.files if name in names[file.number]):
                     part = replace(claim, spec=ExportSpec(files, claim.spec.received))
                     opened[name] = await stack.enter_async_context(self._destinations[name].open(part))
-            yield RoutedDelivery({number: [opened[name] for name in targets] for number, targets in names.items()})
-        if len(self._committed) >= _MOST_REMEMBERED:
-            del self._committed[next(iter(self._committed))]
-        self._committed[claim.task.id] = tuple(name for name in self._destinations if name in opened)
-
-    def went_to(self, task_id: str) -> tuple[str, ...]:
-        """Return, once, the destinations at which a task was committed; empty if that is not known."""
-        return self._committed.pop(task_id, ())
+            deliveries = {number: [opened[name] for name in targets] for number, targets in names.items()}
+            yield RoutedDelivery(deliveries, tuple(name for name in self._destinations if name in opened))
 
 
 class RoutedDelivery:
-    """The deliveries of each file, by its number."""
+    """The deliveries of each file, by its number, and the names of all destinations."""
 
-    def __init__(self, deliveries: Mapping[int, Sequence[Delivery]]) -> None:
+    def __init__(self, deliveries: Mapping[int, Sequence[Delivery]], destinations: tuple[str, ...]) -> None:
         self._deliveries = deliveries
+        self.destinations = destinations
 
     def resumable_size(self, file: ExportFile) -> int | None:
         """Return the size that an earlier attempt staged, if it is the same at all destinations of the file."""
@@ -98,6 +98,25 @@ class RoutedDelivery:
                 send.close()
                 receive.close()
         return None
+
+
+class _SingleDelivery:
+    """The delivery at the only destination. It adds its name, and no call per file."""
+
+    def __init__(self, name: str, delivery: AbstractAsyncContextManager[Delivery]) -> None:
+        self.destinations = (name,)
+        self._delivery = delivery
+
+    async def __aenter__(self) -> Self:
+        delivery = await self._delivery.__aenter__()
+        self.save = delivery.save
+        self.resumable_size = delivery.resumable_size
+        return self
+
+    def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Coroutine[Any, Any, bool | None]:
+        return self._delivery.__aexit__(kind, error, trace)
 
 
 async def _feed_delivery(delivery: Delivery, file: ExportFile, chunks: MemoryObjectReceiveStream[bytes]) -> None:

@@ -6,13 +6,13 @@ lose it. The history contains neither file names nor content.
 """
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
 from aluma_async.clock import system_clock
-from aluma_async.events import ClaimLost, Event, TaskCompleted
+from aluma_async.events import Event, TaskCompleted
 from aluma_async.models import ExportRecord
 from aluma_async.ports import Clock
 
@@ -39,28 +39,19 @@ class HistoryWriter(Protocol):
 
 
 class History:
-    """Records exported tasks; ``where`` returns once, by a task's id, the destinations of its files."""
+    """A listener that records exported tasks."""
 
-    HEARS = frozenset({TaskCompleted, ClaimLost})
-    """The types of events that it must be called with."""
-
-    def __init__(
-        self, journal: HistoryWriter, where: Callable[[str], Sequence[str]], clock: Clock = system_clock
-    ) -> None:
+    def __init__(self, journal: HistoryWriter, clock: Clock = system_clock) -> None:
         self._journal = journal
-        self._where = where
         self._clock = clock
 
     def __call__(self, event: Event) -> None:
-        """Record an exported task."""
-        if isinstance(event, TaskCompleted):
-            destinations = tuple(self._where(event.task.id))
+        """Record the task of a ``TaskCompleted``; ignore other events."""
+        if type(event) is TaskCompleted:
             at = self._clock().wall
             self._journal.put_export(
-                ExportRecord(event.task.id, at, event.files, event.bytes, event.seconds, destinations)
+                ExportRecord(event.task.id, at, event.files, event.bytes, event.seconds, event.destinations)
             )
-        elif isinstance(event, ClaimLost):
-            self._where(event.task.id)
 
 
 def insert(database: sqlite3.Connection, records: Sequence[ExportRecord]) -> None:

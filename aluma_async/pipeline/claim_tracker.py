@@ -31,6 +31,7 @@ class ClaimTracker:
         self._clock = clock
         self._timeout = claim_timeout
         self._claims: dict[str, ClaimRecord] = {}
+        self._destinations: dict[str, tuple[str, ...]] = {}
 
     def __iter__(self) -> Iterator[ClaimRecord]:
         """Iterate over a copy of the open claims."""
@@ -39,6 +40,10 @@ class ClaimTracker:
     def get(self, task_id: str) -> ClaimRecord | None:
         """Return the open claim of a task, or None."""
         return self._claims.get(task_id)
+
+    def destinations(self, task_id: str) -> tuple[str, ...]:
+        """Return the names of the destinations of a task that this process has committed; otherwise nothing."""
+        return self._destinations.get(task_id, ())
 
     def load(self, claims: list[ClaimRecord]) -> list[ClaimRecord]:
         """Take over the claims of an earlier process; return those that were in progress when it ended.
@@ -80,8 +85,10 @@ class ClaimTracker:
         if claim := self._claims.get(task_id):
             self._store(replace(claim, unheard=True))
 
-    async def record_committed(self, task_id: str, files: int, size: int) -> None:
+    async def record_committed(self, task_id: str, files: int, size: int, destinations: tuple[str, ...] = ()) -> None:
         """Record durably that all files are committed, so that the claim must be completed."""
+        if task_id in self._claims:
+            self._destinations[task_id] = destinations
         await self._transition(task_id, ClaimState.COMMITTED, files=files, size=size)
 
     async def record_failing(self, task_id: str, message: str) -> None:
@@ -103,6 +110,7 @@ class ClaimTracker:
             self._store(replace(claim, step=ClaimState.ORPHANED, sent=_EPOCH, unheard=False))
         else:
             del self._claims[task_id]
+            self._destinations.pop(task_id, None)
             self._journal.delete(ClaimRecord, task_id)
 
     def may_hold_claim(self, task_id: str) -> bool:

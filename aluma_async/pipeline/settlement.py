@@ -6,13 +6,15 @@ from aluma_async.models import ClaimRecord, ClaimState, ExportTask
 from aluma_async.ports import TaskSource
 
 
-async def settle_claim(source: TaskSource, task: ExportTask, claim: ClaimRecord) -> Event | None:
+async def settle_claim(
+    source: TaskSource, task: ExportTask, claim: ClaimRecord, destinations: tuple[str, ...] = ()
+) -> Event | None:
     """Settle a claim; return the event of the outcome, or None if the claim had ended. Raises ``SourceError``."""
     event: Event
     try:
         match claim.step:
             case ClaimState.COMMITTED:
-                event = TaskCompleted(task, claim.files, claim.bytes, 0.0)
+                event = TaskCompleted(task, claim.files, claim.bytes, 0.0, destinations)
                 await source.complete(task)
             case ClaimState.FAILING:
                 event = TaskFailed(task, SourceError(claim.message))

@@ -1,7 +1,7 @@
 """``FileTransfer``: downloads the files of a claim into a destination, several at once, and retries each of them."""
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Self
+from typing import NamedTuple, Self
 
 import anyio
 
@@ -16,6 +16,15 @@ _REPORT_BYTES = 1024 * 1024
 _REPORT_SECONDS = 10.0
 
 
+class Delivered(NamedTuple):
+    """The result of a delivery."""
+
+    bytes: int
+    """Total size of the files."""
+    destinations: tuple[str, ...]
+    """Names of the destinations that have the files; empty if the delivery does not tell them."""
+
+
 class FileTransfer:
     """Transfers files from ``source``, with at most ``concurrency`` downloads of one task at a time."""
 
@@ -24,8 +33,8 @@ class FileTransfer:
         self._concurrency = concurrency
         self._on_event = on_event
 
-    async def deliver(self, claim: Claim, destination: Destination) -> int:
-        """Deliver all files of a claim durably; return their size. Raises ``SourceError`` or ``DestinationError``."""
+    async def deliver(self, claim: Claim, destination: Destination) -> Delivered:
+        """Deliver all files of a claim durably. Raises ``SourceError`` or ``DestinationError``."""
         sizes: list[int] = []
         try:
             async with destination.open(claim) as delivery:
@@ -43,7 +52,7 @@ class FileTransfer:
                             group.start_soon(self._save_next, claim, queue, delivery, sizes)
         except BaseExceptionGroup as group:
             raise primary_error(group) from None
-        return sum(sizes)
+        return Delivered(sum(sizes), getattr(delivery, "destinations", ()))
 
     async def _save_next(self, claim: Claim, queue: Iterator[ExportFile], delivery: Delivery, sizes: list[int]) -> None:
         for file in queue:  # shared with the other downloads, so that each takes the next file

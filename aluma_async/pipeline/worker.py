@@ -34,7 +34,7 @@ from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
 from aluma_async.pipeline.quarantine import Quarantine
 from aluma_async.pipeline.settlement import settle_claim
-from aluma_async.pipeline.transfer import FileTransfer
+from aluma_async.pipeline.transfer import Delivered, FileTransfer
 from aluma_async.policy.circuit_breaker import CircuitBreaker
 from aluma_async.policy.error_policy import Action, decide, spec_problem
 from aluma_async.policy.lease import SAFE_LEASE_FRACTION
@@ -91,9 +91,9 @@ class Worker:
                 begun = loop_time()
                 claim = await self._source.start(task)
                 self._on_event(TaskStarted(task, len(claim.spec.files)))
-                size = await self._transfer_files(claim)
+                delivered = await self._transfer_files(claim)
             await self._claims.record_committed(
-                task.id, len(claim.spec.files), size
+                task.id, len(claim.spec.files), *delivered
             )  # from here on only Complete is right
             await self._source.complete(task)
         except AlumaAsyncError as error:
@@ -105,10 +105,12 @@ class Worker:
             raise
         await self._cooldown.clear_task(task.id)
         self._breaker.record_success()
-        self._on_event(TaskCompleted(task, len(claim.spec.files), size, loop_time() - begun))
+        self._on_event(
+            TaskCompleted(task, len(claim.spec.files), delivered.bytes, loop_time() - begun, delivered.destinations)
+        )
         return True
 
-    async def _transfer_files(self, claim: Claim) -> int:
+    async def _transfer_files(self, claim: Claim) -> Delivered:
         """Bring all files of a claim to the destination while it is surely ours; return their bytes."""
         if why := spec_problem(claim.spec):
             raise UnexportableTask(why)
@@ -207,7 +209,7 @@ class Worker:
         error = SourceError(f"task {task.id}: no answer in time")
         with anyio.CancelScope(shield=True), anyio.move_on_after(SETTLE_TIMEOUT_SECONDS):
             try:
-                return await settle_claim(self._source, task, claim)
+                return await settle_claim(self._source, task, claim, self._claims.destinations(task.id))
             except SourceError as why:
                 error = why
         self._on_event(SettlementDeferred(task, error))

@@ -105,22 +105,21 @@ def test_where_there_is_no_journal_nothing_is_remembered_and_none_is_made(tmp_pa
     assert not (tmp_path / "none").exists()
 
 
-def test_only_what_was_exported_is_noted_and_the_place_is_asked_for_once():
-    noted, asked = [], []
+def test_history_records_only_completed_tasks_with_their_destinations():
+    records = []
 
-    class Keeper:
+    class Writer:
         def put_export(self, record):
-            noted.append(record)
+            records.append(record)
 
-    listener = History(Keeper(), lambda task_id: asked.append(task_id) or ("a", "b"), lambda: NOW)
+    listener = History(Writer(), lambda: NOW)
     task = ExportTask("task-1", name="canary")
     listener(events.TaskStarted(task, 2))
     listener(events.TaskReleased(task))
-    assert not noted
-    listener(events.TaskCompleted(task, 2, 1000, 0.5))
     listener(events.ClaimLost(ExportTask("task-2"), ClaimConflict("gone")))
-    assert noted == [ExportRecord("task-1", NOW.wall, 2, 1000, 0.5, ("a", "b"))]
-    assert asked == ["task-1", "task-2"], "what was remembered of a lost one is forgotten"
+    assert not records
+    listener(events.TaskCompleted(task, 2, 1000, 0.5, ("a", "b")))
+    assert records == [ExportRecord("task-1", NOW.wall, 2, 1000, 0.5, ("a", "b"))]
 
 
 # -- from outside
