@@ -12,7 +12,7 @@ from aluma_async import FolderDestination
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
 
 
-def make_claim(task_id, *names, source="url"):
+def claim_of(task_id, *names, source="url"):
     """Return a claim with a file for each name, which may contain folders."""
     files = [ExportFile(i, 0, *os.path.split(name), source, url="/f") for i, name in enumerate(names)]
     return Claim(ExportTask(task_id), ExportSpec(tuple(files)), 0.0)

@@ -1,4 +1,4 @@
-"""A step that is dear serves all who wait for it, and nobody waits for more than two of them."""
+"""The batcher: callers share one run of an expensive step, and no caller waits for more than two runs."""
 
 import asyncio
 
@@ -6,231 +6,214 @@ import anyio
 import pytest
 
 from aluma_async.concurrency.batcher import GATHER_SECONDS, Batcher
-from aluma_async.testing import run_virtual
+from tests.support.clock import virtual_time
 
 
 class Step:
-    """Takes a second or so for all items of a batch; fails them all, or those in ``broken``."""
+    """Takes a while for all items of a batch; fails with ``error``, or for the items in ``broken``."""
 
-    def __init__(self, error=None, seconds=1.0, broken=()):
+    def __init__(self, *, seconds=1.0, error=None, broken=()):
         self.seconds, self.error, self.broken = seconds, error, broken
         self.done, self.runs = [], 0
-        self.now = self.peak = 0
+        self.running = self.peak = 0
 
     async def __call__(self, batch):
         self.runs += 1
-        self.now += 1
-        self.peak = max(self.peak, self.now)
+        self.running += 1
+        self.peak = max(self.peak, self.running)
         await anyio.sleep(self.seconds)
-        self.now -= 1
+        self.running -= 1
         if self.error:
             raise self.error
         self.done += batch.items
         batch.errors = {item: ValueError(item) for item in batch.items if item in self.broken}
 
 
-async def ask(step, batcher, number):
-    begun = anyio.current_time()
-    await batcher.submit(number)
-    assert number in step.done, "the item is processed when submit returns"
-    return anyio.current_time() - begun
+async def submit(batcher, step, item):
+    """Submit an item; return the seconds that this took."""
+    started_at = anyio.current_time()
+    await batcher.submit(item)
+    assert item in step.done, "the item is processed when submit returns"
+    return anyio.current_time() - started_at
 
 
-def test_those_who_come_while_one_is_under_way_share_the_next():
-    async def main():
-        step = Step()
-        batcher, waited = Batcher(step), []
+@virtual_time
+async def test_callers_that_arrive_during_a_batch_share_the_next():
+    step = Step()
+    batcher, waited = Batcher(step), []
 
-        async def one(number):
-            await anyio.sleep(number / 100)
-            waited.append(await ask(step, batcher, number))
+    async def submit_later(number):
+        await anyio.sleep(number / 100)
+        waited.append(await submit(batcher, step, number))
 
-        async with anyio.create_task_group() as group:
-            for number in range(50):
-                group.start_soon(one, number)
-        assert step.runs == 2
-        assert max(waited) <= 2 + GATHER_SECONDS
-
-    run_virtual(main)
+    async with anyio.create_task_group() as group:
+        for number in range(50):
+            group.start_soon(submit_later, number)
+    assert step.runs == 2
+    assert max(waited) <= 2 + GATHER_SECONDS
 
 
-def test_a_worker_that_is_alone_waits_for_nobody():
-    async def main():
-        step = Step()
-        batcher = Batcher(step)
+@virtual_time
+async def test_single_caller_does_not_wait_for_others():
+    step = Step()
+    batcher = Batcher(step)
+    for number in range(5):
+        assert await submit(batcher, step, number) == 1
+
+
+@virtual_time
+async def test_batch_waits_for_more_callers_when_the_last_one_was_shared():
+    step = Step(seconds=GATHER_SECONDS / 5)
+    batcher = Batcher(step)
+
+    async def submit_often(caller):
+        for number in range(10):
+            await submit(batcher, step, (caller, number))
+            await anyio.sleep(caller * GATHER_SECONDS / 10)
+
+    async with anyio.create_task_group() as group:
+        for caller in range(8):
+            group.start_soon(submit_often, caller)
+    assert step.runs < 25, "ten for each of eight callers that arrive within a moment of each other"
+
+
+@virtual_time
+async def test_batches_overlap_up_to_the_concurrency():
+    step = Step()
+    batcher = Batcher(step, concurrency=3)
+
+    async def submit_later(number):
+        await anyio.sleep(number / 10)
+        await submit(batcher, step, number)
+
+    async with anyio.create_task_group() as group:
+        for number in range(20):
+            group.start_soon(submit_later, number)
+    assert step.peak == 3
+
+
+@virtual_time
+async def test_error_of_the_step_is_raised_to_all_callers_of_its_batch_only():
+    step = Step(error=OSError("full"))
+    batcher, failed = Batcher(step), []
+
+    async def expect_error(number):
+        try:
+            await batcher.submit(number)
+        except OSError:
+            failed.append(number)
+
+    async with anyio.create_task_group() as group:
         for number in range(5):
-            assert await ask(step, batcher, number) == 1
-
-    run_virtual(main)
-
-
-def test_once_they_are_shared_a_moment_is_waited_for_others():
-    async def main():
-        step = Step(seconds=GATHER_SECONDS / 5)
-        batcher = Batcher(step)
-
-        async def often(first):
-            for number in range(10):
-                await ask(step, batcher, (first, number))
-                await anyio.sleep(first * GATHER_SECONDS / 10)
-
-        async with anyio.create_task_group() as group:
-            for first in range(8):
-                group.start_soon(often, first)
-        assert step.runs < 25, "ten for each of eight, that come within a moment of each other"
-
-    run_virtual(main)
+            group.start_soon(expect_error, number)
+    assert sorted(failed) == list(range(5))
+    step.error = None
+    await submit(batcher, step, "later")
 
 
-def test_several_may_overlap_where_that_is_allowed():
-    async def main():
-        step = Step()
-        batcher = Batcher(step, concurrency=3)
+@virtual_time
+async def test_error_of_an_item_is_raised_to_its_caller_only():
+    batcher, failed = Batcher(Step(broken={1, 3})), []
 
-        async def one(number):
-            await anyio.sleep(number / 10)
-            await ask(step, batcher, number)
+    async def expect_own_error(number):
+        try:
+            await batcher.submit(number)
+        except ValueError as error:
+            failed.append((number, *error.args))
 
-        async with anyio.create_task_group() as group:
-            for number in range(20):
-                group.start_soon(one, number)
-        assert step.peak == 3
-
-    run_virtual(main)
-
-
-def test_an_error_is_everybodys_who_shared_it_and_nobody_elses():
-    async def main():
-        step = Step(error=OSError("full"))
-        batcher, failed = Batcher(step), []
-
-        async def one():
-            try:
-                await batcher.flush()
-            except OSError:
-                failed.append(anyio.current_time())
-
-        async with anyio.create_task_group() as group:
-            for _ in range(5):
-                group.start_soon(one)
-        assert len(failed) == 5
-        step.error = None
-        await ask(step, batcher, "later")
-
-    run_virtual(main)
+    async with anyio.create_task_group() as group:
+        for number in range(5):
+            group.start_soon(expect_own_error, number)
+    assert sorted(failed) == [(1, 1), (3, 3)]
 
 
-@pytest.mark.parametrize("who", [0, 1])
-def test_one_who_is_cancelled_leaves_nobody_waiting(who):
-    async def main():
-        step = Step()
-        batcher, done, scopes = Batcher(step), [], [anyio.CancelScope(), anyio.CancelScope()]
+@virtual_time
+async def test_added_item_is_in_the_next_batch():
+    step = Step()
+    batcher = Batcher(step)
+    batcher.add("lazy")
+    await anyio.sleep(10)
+    assert not step.done
+    await submit(batcher, step, "urgent")
+    assert step.done == ["lazy", "urgent"]
+    batcher.add("last")
+    await batcher.flush()
+    assert step.done == ["lazy", "urgent", "last"]
+    assert not batcher.pending
 
-        async def one(number):
-            with scopes[number]:
-                await ask(step, batcher, number)
-            done.append(number)
 
-        async with anyio.create_task_group() as group:
-            for number in range(2):
-                group.start_soon(one, number)
-            await anyio.sleep(0.5)
-            scopes[who].cancel()
-        assert sorted(done) == [0, 1]
-        assert sorted(step.done) == [0, 1]
+@pytest.mark.parametrize("cancelled", [0, 1])
+@virtual_time
+async def test_cancelled_caller_leaves_no_other_waiting(cancelled):
+    step = Step()
+    batcher, ended, scopes = Batcher(step), [], [anyio.CancelScope(), anyio.CancelScope()]
 
-    run_virtual(main)
+    async def submit_in_scope(number):
+        with scopes[number]:
+            await submit(batcher, step, number)
+        ended.append(number)
+
+    async with anyio.create_task_group() as group:
+        for number in range(2):
+            group.start_soon(submit_in_scope, number)
+        await anyio.sleep(0.5)
+        scopes[cancelled].cancel()
+    assert sorted(ended) == [0, 1]
+    assert sorted(step.done) == [0, 1]
 
 
 @pytest.mark.parametrize("natively", [False, True])
-def test_one_who_is_cancelled_waits_for_the_end_nevertheless(natively):
-    async def main():
-        step = Step()
-        batcher, ended = Batcher(step), []
+@virtual_time
+async def test_cancelled_caller_waits_for_the_end_of_its_batch(natively):
+    """The cancellation is raised afterwards."""
+    step = Step()
+    batcher, ended = Batcher(step), []
+    scope = anyio.CancelScope()
 
-        async def one():
-            with anyio.CancelScope() as scope:
-                scopes.append(scope)
-                try:
-                    await batcher.flush()
-                finally:
-                    ended.append((anyio.current_time(), step.runs))
-                await anyio.sleep(1)
-                raise AssertionError("the cancellation is not lost")
-
-        begun, scopes = anyio.current_time(), []
-        first = asyncio.ensure_future(batcher.flush())
-        await anyio.sleep(0.1)
-        leader, follower = asyncio.ensure_future(batcher.flush()), asyncio.ensure_future(one())
-        await anyio.sleep(0.5)
-        if natively:
-            follower.cancel()
-        else:
-            scopes[0].cancel()
-        await asyncio.wait([first, leader, follower])
-        assert ended == [(pytest.approx(begun + 2), 2)]
-        assert follower.cancelled() == natively
-
-    run_virtual(main)
-
-
-def test_submit_raises_the_error_of_its_own_item_only():
-    async def main():
-        batcher, failed = Batcher(Step(broken={1, 3})), []
-
-        async def one(number):
+    async def submit_in_scope():
+        with scope:
             try:
-                await batcher.submit(number)
-            except ValueError as error:
-                failed.append((number, *error.args))
+                await batcher.submit("follower")
+            finally:
+                ended.append((anyio.current_time(), step.runs))
+            await anyio.sleep(1)
+            raise AssertionError("the cancellation is not lost")
 
-        async with anyio.create_task_group() as group:
-            for number in range(5):
-                group.start_soon(one, number)
-        assert sorted(failed) == [(1, 1), (3, 3)]
-
-    run_virtual(main)
-
-
-def test_added_item_is_in_the_next_batch():
-    async def main():
-        step = Step()
-        batcher = Batcher(step)
-        batcher.add("later")
-        await anyio.sleep(10)
-        assert not step.done
-        await ask(step, batcher, "now")
-        assert step.done == ["later", "now"]
-        batcher.add("last")
-        await batcher.flush()
-        assert step.done == ["later", "now", "last"]
-        assert not batcher.pending
-
-    run_virtual(main)
+    started_at = anyio.current_time()
+    first = asyncio.ensure_future(batcher.submit("first"))
+    await anyio.sleep(0.1)
+    leader, follower = asyncio.ensure_future(batcher.submit("leader")), asyncio.ensure_future(submit_in_scope())
+    await anyio.sleep(0.5)
+    if natively:
+        follower.cancel()
+    else:
+        scope.cancel()
+    await asyncio.wait([first, leader, follower])
+    assert ended == [(pytest.approx(started_at + 2), 2)]
+    assert follower.cancelled() == natively
 
 
 @pytest.mark.parametrize("waits_for", ["callers", "slot"])
-def test_batch_runs_when_its_leader_is_cancelled_natively_before_it_starts(waits_for):
-    async def main():
-        step = Step()
-        batcher = Batcher(step)
-        if waits_for == "callers":
-            async with anyio.create_task_group() as group:
-                for number in range(3):
-                    group.start_soon(batcher.submit, number)
-        else:
-            first = asyncio.ensure_future(batcher.submit(0))
-            await anyio.sleep(0.1)
-        leader = asyncio.ensure_future(batcher.submit("a"))
-        follower = asyncio.ensure_future(ask(step, batcher, "b"))
-        await anyio.sleep(GATHER_SECONDS / 2)
-        leader.cancel()
-        await follower
-        assert step.done[-2:] == ["a", "b"]
-        await asyncio.wait([leader])
-        assert leader.cancelled()
-        await ask(step, batcher, "c")
-        if waits_for == "slot":
-            await first
-
-    run_virtual(main)
+@virtual_time
+async def test_batch_runs_when_its_leader_is_natively_cancelled_before_it(waits_for):
+    """Its followers depend on it, and no scope shields the leader from such a cancellation."""
+    step = Step()
+    batcher = Batcher(step)
+    if waits_for == "callers":  # because the last batch was shared
+        async with anyio.create_task_group() as group:
+            for number in range(3):
+                group.start_soon(batcher.submit, number)
+    else:
+        running = asyncio.ensure_future(batcher.submit(0))
+        await anyio.sleep(0.1)
+    leader = asyncio.ensure_future(batcher.submit("leader"))
+    follower = asyncio.ensure_future(submit(batcher, step, "follower"))
+    await anyio.sleep(GATHER_SECONDS / 2)
+    leader.cancel()
+    await follower
+    assert step.done[-2:] == ["leader", "follower"]
+    await asyncio.wait([leader])
+    assert leader.cancelled()
+    await submit(batcher, step, "later")
+    if waits_for == "slot":
+        await running

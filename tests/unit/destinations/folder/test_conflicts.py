@@ -9,38 +9,38 @@ import pytest
 
 from aluma_async.exceptions import DestinationError
 from tests.support.clock import real_time
-from tests.support.folders import deliver, exported_files, make_claim, open_folder
+from tests.support.folders import claim_of, deliver, exported_files, open_folder
 
 
 @real_time
 async def test_keep_both_keeps_the_files_of_both_tasks_under_stable_names(destination):
     """Exporting a task again replaces its own files only."""
-    root, one, other = destination.root, make_claim("one", "x/a.pdf"), make_claim("other", "x/a.pdf")
+    root, one, other = destination.root, claim_of("one", "x/a.pdf"), claim_of("other", "x/a.pdf")
     for _ in range(3):
         await deliver(destination, one, b"1")
         await deliver(destination, other, b"2")
     assert sorted(exported_files(root).values()) == [b"1", b"2"]
     await deliver(destination, one, b"changed")
     assert sorted(exported_files(root).values()) == [b"2", b"changed"]
-    await deliver(destination, make_claim("third", "x/a.pdf"), b"2")
+    await deliver(destination, claim_of("third", "x/a.pdf"), b"2")
     assert sorted(exported_files(root).values()) == [b"2", b"2", b"changed"], "the same bytes, but another task"
 
 
 @real_time
 async def test_overwrite_replaces_the_file_of_another_task(tmp_path):
     async with open_folder(tmp_path, on_conflict="overwrite") as destination:
-        await deliver(destination, make_claim("one", "a"), b"1")
-        await deliver(destination, make_claim("other", "a"), b"2")
+        await deliver(destination, claim_of("one", "a"), b"1")
+        await deliver(destination, claim_of("other", "a"), b"2")
         assert exported_files(tmp_path) == {"a": b"2"}
 
 
 @real_time
 async def test_fail_raises_only_when_the_file_belongs_to_another_task(tmp_path):
     async with open_folder(tmp_path, on_conflict="fail") as destination:
-        await deliver(destination, make_claim("one", "b"), b"1")
-        await deliver(destination, make_claim("one", "b"), b"1")
+        await deliver(destination, claim_of("one", "b"), b"1")
+        await deliver(destination, claim_of("one", "b"), b"1")
         with pytest.raises(DestinationError, match="task other: file 0: another file already has this name"):
-            await deliver(destination, make_claim("other", "b"), b"2")
+            await deliver(destination, claim_of("other", "b"), b"2")
         assert exported_files(tmp_path)["b"] == b"1"
 
 
@@ -50,7 +50,7 @@ async def test_file_of_a_user_is_kept_unless_it_has_the_same_content(destination
     (root / "mine.txt").write_bytes(b"a user's")
     (root / "same.txt").write_bytes(b"same")
     (root / "folder.txt").mkdir()
-    await deliver(destination, make_claim("t", "mine.txt", "same.txt", "folder.txt"), b"new", b"same", b"file")
+    await deliver(destination, claim_of("t", "mine.txt", "same.txt", "folder.txt"), b"new", b"same", b"file")
     exported = exported_files(root)
     assert exported["mine.txt"] == b"a user's"
     assert Counter(exported.values()) == Counter([b"a user's", b"new", b"same", b"file"])
@@ -62,7 +62,7 @@ async def test_pipe_or_socket_with_the_name_is_kept_and_does_not_block(destinati
     os.mkfifo(root / "a")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(root / "b"))
-        await deliver(destination, make_claim("t", "a", "b"), b"1", b"2")
+        await deliver(destination, claim_of("t", "a", "b"), b"1", b"2")
         assert sorted(exported_files(root).values()) == [b"1", b"2"]
         assert (root / "a").is_fifo()
 
@@ -73,10 +73,10 @@ async def test_file_and_folder_of_one_name_are_both_kept(tmp_path, on_conflict):
     """In whichever order they arrive, even with ``overwrite``."""
     async with open_folder(tmp_path, on_conflict=on_conflict) as destination:
         for _ in range(2):
-            await deliver(destination, make_claim("file", "x"), b"1")
-            await deliver(destination, make_claim("folder", "x/a.pdf", "x/b.pdf"), b"2", b"3")
-        await deliver(destination, make_claim("late", "x", "y/z"), b"4", b"5")
-        await deliver(destination, make_claim("later", "y"), b"6")
+            await deliver(destination, claim_of("file", "x"), b"1")
+            await deliver(destination, claim_of("folder", "x/a.pdf", "x/b.pdf"), b"2", b"3")
+        await deliver(destination, claim_of("late", "x", "y/z"), b"4", b"5")
+        await deliver(destination, claim_of("later", "y"), b"6")
         exported = exported_files(tmp_path)
         assert sorted(exported.values()) == [b"1", b"2", b"3", b"4", b"5", b"6"][on_conflict == "overwrite" :]
         folders = {name.partition("/")[0] for name in exported if name.endswith(".pdf")}
@@ -86,7 +86,7 @@ async def test_file_and_folder_of_one_name_are_both_kept(tmp_path, on_conflict):
 @real_time
 async def test_damaged_index_of_owners_loses_no_file(destination):
     """It is re-created, and files are compared by content meanwhile."""
-    root, one, other = destination.root, make_claim("one", "a"), make_claim("other", "a")
+    root, one, other = destination.root, claim_of("one", "a"), claim_of("other", "a")
     await deliver(destination, one, b"1")
     await deliver(destination, other, b"2")
     before = exported_files(root)

@@ -15,7 +15,7 @@ from aluma_async import FolderDestination
 from aluma_async.exceptions import DestinationError
 from aluma_async.testing import run_virtual
 from tests.support.clock import real_time
-from tests.support.folders import deliver, exported_files, make_claim, open_folder, staged_files, yielding_chunks
+from tests.support.folders import claim_of, deliver, exported_files, open_folder, staged_files, yielding_chunks
 
 LARGE = random.Random(1).randbytes(2_000_000)
 
@@ -24,14 +24,14 @@ LARGE = random.Random(1).randbytes(2_000_000)
 async def test_files_of_any_size_arrive_byte_for_byte(destination):
     large = random.Random(0).randbytes(3 * 1024 * 1024 + 17)
     chunks = tuple(large[i : i + 70_000] for i in range(0, len(large), 70_000))
-    await deliver(destination, make_claim("t", "a/b/large.pdf", "small.csv", "empty.txt"), chunks, b"x,y", b"")
+    await deliver(destination, claim_of("t", "a/b/large.pdf", "small.csv", "empty.txt"), chunks, b"x,y", b"")
     assert exported_files(destination.root) == {"a/b/large.pdf": large, "small.csv": b"x,y", "empty.txt": b""}
 
 
 @real_time
 async def test_newline_crlf_converts_texts_but_not_downloads(tmp_path):
     async with open_folder(tmp_path, newline="crlf") as destination:
-        text, binary = make_claim("t", "a.csv", source="content"), make_claim("b", "a.pdf")
+        text, binary = claim_of("t", "a.csv", source="content"), claim_of("b", "a.pdf")
         await deliver(destination, text, (b"a\nb\r", b"\nc\r\n", b"\n\r"))
         await deliver(destination, binary, b"a\nb")
         assert exported_files(tmp_path) == {"a.csv": b"a\r\nb\r\nc\r\n\r\n\r", "a.pdf": b"a\nb"}
@@ -49,7 +49,7 @@ def test_cancelled_delivery_is_complete_or_leaves_no_trace(tmp_path, natively, c
 
         async def deliver_in_scope():
             with scope:
-                await deliver(destination, make_claim("t", "a", "b/c"), b"1", (b"2" * 700_000,) * chunks)
+                await deliver(destination, claim_of("t", "a", "b/c"), b"1", (b"2" * 700_000,) * chunks)
 
         delivery = asyncio.ensure_future(deliver_in_scope())
         for _ in range(steps):
@@ -85,7 +85,7 @@ async def test_natively_cancelled_delivery_waits_for_its_publishing_thread(tmp_p
         await destination.probe()
         may_run.clear()
         submitted.clear()
-        deliveries = [asyncio.ensure_future(deliver(destination, make_claim(name, name), b"1")) for name in "ab"]
+        deliveries = [asyncio.ensure_future(deliver(destination, claim_of(name, name), b"1")) for name in "ab"]
         while not submitted.is_set():
             await anyio.lowlevel.checkpoint()
         for delivery in deliveries:
@@ -120,7 +120,7 @@ async def test_batch_that_never_ran_fails_for_all_its_callers(tmp_path):
     with DroppingExecutor() as executor:
         async with open_folder(tmp_path, executor=executor, durability="rename") as destination:
             executor.until_drop = 2  # the second of two batches: "b" leads it, and "c" shares it
-            deliveries = [asyncio.ensure_future(deliver(destination, make_claim(name, name), b"1")) for name in "abc"]
+            deliveries = [asyncio.ensure_future(deliver(destination, claim_of(name, name), b"1")) for name in "abc"]
             await asyncio.wait(deliveries)
             completed, leading, sharing = deliveries
             assert completed.exception() is None
@@ -133,10 +133,10 @@ async def test_batch_that_never_ran_fails_for_all_its_callers(tmp_path):
 @real_time
 async def test_task_is_rolled_back_when_a_file_cannot_be_renamed(destination, before_disk_step):
     """A file that existed before stays, with its new content."""
-    await deliver(destination, make_claim("t", "a", "old"), b"1", b"2")
+    await deliver(destination, claim_of("t", "a", "old"), b"1", b"2")
     before_disk_step("os.rename", 1, (destination.root / "blocked").mkdir)
     with pytest.raises(DestinationError, match="directory"):
-        await deliver(destination, make_claim("t", "new", "old", "blocked"), b"3", b"4", b"5")
+        await deliver(destination, claim_of("t", "new", "old", "blocked"), b"3", b"4", b"5")
     assert exported_files(destination.root) == {"a": b"1", "old": b"4"}
 
 
@@ -149,7 +149,7 @@ async def test_error_of_one_task_does_not_fail_the_others_of_its_batch(tmp_path)
         async def deliver_one(number):
             name = "link/a" if number % 5 == 0 else f"{number}"
             try:
-                await deliver(destination, make_claim(f"t{number}", name), b"x")
+                await deliver(destination, claim_of(f"t{number}", name), b"x")
             except DestinationError:
                 failed.add(number)
 
@@ -177,7 +177,7 @@ async def test_many_concurrent_tasks_with_hostile_names_lose_no_file(destination
     for _ in range(2):
         async with anyio.create_task_group() as group:
             for task_id, files in tasks.items():
-                group.start_soon(deliver_with_retry, make_claim(task_id, *files), contents[task_id])
+                group.start_soon(deliver_with_retry, claim_of(task_id, *files), contents[task_id])
     expected = Counter(content for data in contents.values() for content in data)
     assert Counter(exported_files(destination.root).values()) == expected
 
@@ -189,9 +189,9 @@ async def test_no_link_below_the_root_is_followed(destination, tmp_path):
     outside.mkdir()
     (destination.root / "link").symlink_to(outside)
     with pytest.raises(DestinationError):
-        await deliver(destination, make_claim("t", "link/a"), b"1")
+        await deliver(destination, claim_of("t", "link/a"), b"1")
     (destination.root / "file").symlink_to(outside / "x")
-    await deliver(destination, make_claim("u", "file"), b"1")
+    await deliver(destination, claim_of("u", "file"), b"1")
     assert not list(outside.iterdir())
 
 
@@ -201,7 +201,7 @@ async def test_folder_that_is_replaced_by_a_link_leads_nowhere_else(destination,
     outside = tmp_path / "outside"
     outside.mkdir()
     folder, aside = destination.root / "in", tmp_path / "aside"
-    await deliver(destination, make_claim("first", "in/deep/a"), b"1")
+    await deliver(destination, claim_of("first", "in/deep/a"), b"1")
 
     def replace_by_link():
         folder.rename(aside)
@@ -211,7 +211,7 @@ async def test_folder_that_is_replaced_by_a_link_leads_nowhere_else(destination,
     for step in range(1, 30):
         clear = before_disk_step("open os.rename os.mkdir", step, replace_by_link)
         try:
-            await deliver(destination, make_claim(f"t{step}", "in/deep/b", "in/c"), b"2", b"3")
+            await deliver(destination, claim_of(f"t{step}", "in/deep/b", "in/c"), b"2", b"3")
         except DestinationError as error:
             assert "link" in str(error) or "No such file" in str(error), error
         clear()
@@ -239,12 +239,12 @@ async def test_large_file_that_cannot_be_restarted_leaves_nothing(destination):
             await delivery.save(claim.spec.files[0], broken_chunks())
 
     with pytest.raises(ZeroDivisionError):
-        await deliver_twice(make_claim("t", "a"))
+        await deliver_twice(claim_of("t", "a"))
 
 
 @real_time
 async def test_file_that_is_saved_again_starts_from_nothing(destination):
-    claim = make_claim("t", "a", "b")
+    claim = claim_of("t", "a", "b")
     async with destination.open(claim) as delivery:
         for first, second in ((LARGE, b"small"), (b"small", LARGE)):
             file = claim.spec.files[first is not LARGE]
@@ -255,7 +255,7 @@ async def test_file_that_is_saved_again_starts_from_nothing(destination):
 
 @real_time
 async def test_probe_removes_staged_files_of_dead_processes_only(destination):
-    claim = make_claim("t", "a")
+    claim = claim_of("t", "a")
     async with destination.open(claim) as delivery:
         await delivery.save(claim.spec.files[0], yielding_chunks(LARGE))
         (staged,) = staged_files(destination.root)

@@ -8,7 +8,7 @@ import pytest
 from aluma_async import FolderDestination
 from aluma_async.exceptions import DestinationUnavailable
 from tests.support.clock import real_time
-from tests.support.folders import deliver, exported_files, make_claim
+from tests.support.folders import claim_of, deliver, exported_files
 
 
 @real_time
@@ -25,7 +25,7 @@ async def test_delivery_does_not_recreate_a_root_that_went_away(destination):
     root.rename(root.with_name("gone"))
     root.mkdir()
     with pytest.raises(DestinationUnavailable):
-        await deliver(destination, make_claim("t", "a"), b"1")
+        await deliver(destination, claim_of("t", "a"), b"1")
     assert not list(root.iterdir())
     root.rmdir()
     root.with_name("gone").rename(root)
@@ -43,7 +43,7 @@ async def test_probe_refuses_another_folder_until_the_root_is_back(destination):
     root.rmdir()
     root.with_name("gone").rename(root)
     await destination.probe()
-    await deliver(destination, make_claim("t", "a"), b"1")
+    await deliver(destination, claim_of("t", "a"), b"1")
     shutil.rmtree(root)
     await destination.probe()  # a folder that was deleted is created again
 
@@ -72,7 +72,7 @@ def test_probe_of_a_new_process_detects_an_unmounted_share(tmp_path):
 async def test_probe_recreates_a_missing_staging_folder(destination):
     shutil.rmtree(destination.root / ".aluma-async" / "staging")
     await destination.probe()
-    await deliver(destination, make_claim("t", "a"), b"1")
+    await deliver(destination, claim_of("t", "a"), b"1")
     assert exported_files(destination.root) == {"a": b"1"}
 
 
@@ -80,12 +80,12 @@ async def test_probe_recreates_a_missing_staging_folder(destination):
 async def test_probe_recreates_a_root_that_was_deleted_while_in_use(destination):
     """The open index of owners was deleted with it."""
     root = destination.root
-    await deliver(destination, make_claim("t", "a"), b"1")
+    await deliver(destination, claim_of("t", "a"), b"1")
     shutil.rmtree(root)
     with pytest.raises(DestinationUnavailable):
-        await deliver(destination, make_claim("u", "b"), b"2")
+        await deliver(destination, claim_of("u", "b"), b"2")
     await destination.probe()
     for _ in range(2):
-        await deliver(destination, make_claim("v", "a"), b"3")
+        await deliver(destination, claim_of("v", "a"), b"3")
     assert exported_files(root) == {"a": b"3"}
     assert (root / ".aluma-async" / "owners.sqlite3").exists()

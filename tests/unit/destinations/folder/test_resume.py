@@ -9,7 +9,7 @@ import pytest
 from aluma_async import FolderDestination
 from aluma_async.models import Claim, ExportSpec
 from tests.support.clock import real_time
-from tests.support.folders import exported_files, kept_files, make_claim, staged_files, yielding_chunks
+from tests.support.folders import claim_of, exported_files, kept_files, staged_files, yielding_chunks
 
 LARGE = random.Random(1).randbytes(2_000_000)
 
@@ -26,7 +26,7 @@ async def deliver_until_cancelled(destination, claim, *data):
 
 @real_time
 async def test_next_attempt_resumes_with_the_large_files(destination):
-    claim, root = make_claim("t", "a", "b", "small"), destination.root
+    claim, root = claim_of("t", "a", "b", "small"), destination.root
     await deliver_until_cancelled(destination, claim, LARGE, LARGE[1:], b"small")
     assert not exported_files(root)
     assert not staged_files(root)
@@ -40,7 +40,7 @@ async def test_next_attempt_resumes_with_the_large_files(destination):
 
 @real_time
 async def test_only_the_same_specification_is_resumed(destination):
-    claim = make_claim("t", "a", "b")
+    claim = claim_of("t", "a", "b")
     await deliver_until_cancelled(destination, claim, LARGE, LARGE)
     changed = Claim(claim.task, ExportSpec(claim.spec.files, b"another"), 0.0)
     async with destination.open(changed) as delivery:
@@ -52,7 +52,7 @@ async def test_only_the_same_specification_is_resumed(destination):
 
 @real_time
 async def test_resumed_file_can_be_saved_again(destination):
-    claim = make_claim("t", "a", "b")
+    claim = claim_of("t", "a", "b")
     await deliver_until_cancelled(destination, claim, LARGE, LARGE)
     async with destination.open(claim) as delivery:
         assert delivery.resumable_size(claim.spec.files[0]) == len(LARGE)
@@ -63,7 +63,7 @@ async def test_resumed_file_can_be_saved_again(destination):
 
 @real_time
 async def test_kept_files_survive_the_process_but_not_for_ever(tmp_path):
-    claim = make_claim("t", "a", "b")
+    claim = claim_of("t", "a", "b")
     first = FolderDestination(tmp_path)
     await first.probe()
     await deliver_until_cancelled(first, claim, LARGE, LARGE)
@@ -93,6 +93,6 @@ async def test_nothing_is_kept_after_an_error(destination):
                 await delivery.save(file, chunks)
 
     with pytest.raises(ZeroDivisionError):
-        await deliver_both(make_claim("t", "a", "b"), yielding_chunks(LARGE), broken_chunks())
+        await deliver_both(claim_of("t", "a", "b"), yielding_chunks(LARGE), broken_chunks())
     assert not kept_files(destination.root)
     assert not staged_files(destination.root)

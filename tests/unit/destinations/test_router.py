@@ -1,0 +1,63 @@
+"""The router: each file goes to the destinations of its route, and a task to all of its destinations or to none."""
+
+from contextlib import asynccontextmanager
+
+import pytest
+
+from aluma_async.destinations.router import DestinationRouter
+from aluma_async.exceptions import ClaimConflict, DestinationError
+from aluma_async.models import Claim, ExportSpec
+from aluma_async.policy.routing import Route, Routing
+from aluma_async.testing import MemoryDestination
+from tests.support.clock import virtual_time
+from tests.support.tasks import TASK, chunks, make_file
+
+
+async def deliver(destinations, routing, *files, data=b"data"):
+    async with DestinationRouter(destinations, routing).open(Claim(TASK, ExportSpec(files), 0.0)) as delivery:
+        for file in files:
+            await delivery.save(file, chunks(data))
+
+
+@virtual_time
+async def test_router_delivers_each_file_to_the_destinations_of_its_route():
+    destinations = {name: MemoryDestination() for name in ("tables", "archive", "unused")}
+    routing = Routing((Route(("tables", "archive"), filename="*.csv"),), "archive")
+    await deliver(destinations, routing, make_file(0), make_file(1, filename="b.pdf", source="url"))
+    assert set(destinations["tables"].tasks["t1"]) == {("out", "a.csv", 0)}
+    assert set(destinations["archive"].tasks["t1"]) == {("out", "a.csv", 0), ("out", "b.pdf", 1)}
+    assert not destinations["unused"].tasks
+
+
+@virtual_time
+async def test_router_stages_nothing_when_one_destination_fails():
+    """Its error is raised as it is."""
+
+    class BrokenDestination(MemoryDestination):
+        @asynccontextmanager
+        async def open(self, claim):
+            async with super().open(claim) as delivery:
+
+                async def save(file, chunks):
+                    async for _ in chunks:
+                        raise DestinationError("no room for this one")
+
+                delivery.save = save
+                yield delivery
+
+    destinations = {"good": MemoryDestination(), "broken": BrokenDestination()}
+    with pytest.raises(DestinationError, match="no room"):
+        await deliver(destinations, Routing((Route(("good", "broken")),)), make_file(), data=b"x" * 100)
+    assert not destinations["good"].tasks
+    assert not destinations["good"].open_deliveries
+
+
+@virtual_time
+async def test_router_raises_the_error_of_a_download_as_it_is():
+    destinations = {"a": MemoryDestination(), "b": MemoryDestination()}
+    router = DestinationRouter(destinations, Routing((Route(("a", "b")),)))
+    async with router.open(Claim(TASK, ExportSpec((make_file(),)), 0.0)) as delivery:
+        with pytest.raises(ClaimConflict, match="interrupted"):
+            await delivery.save(make_file(), chunks(b"half", ClaimConflict("interrupted")))
+        await delivery.save(make_file(), chunks(b"complete"))
+    assert destinations["a"].contents("t1") == destinations["b"].contents("t1") == [b"complete"]
