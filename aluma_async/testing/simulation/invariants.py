@@ -14,7 +14,7 @@ import anyio
 
 from aluma_async.clock import loop_time
 from aluma_async.events import Event, TaskCancelled, TaskCompleted, TaskFailed, TaskParked
-from aluma_async.exceptions import Ambiguous, ClaimConflict, InvalidResponse, SourceError
+from aluma_async.exceptions import AlumaAsyncError, Ambiguous, ClaimConflict, InvalidResponse, SourceError
 from aluma_async.journal.memory import Record
 from aluma_async.models import ClaimRecord, ClaimState
 from aluma_async.pipeline.claim_tracker import SETTLE_RETRY_SECONDS
@@ -24,6 +24,8 @@ from aluma_async.testing.virtual_loop import Process
 
 RECOVERY_SECONDS = 5.0
 """Seconds after a restart within which each claim of the previous process must be settled."""
+DEFECT = "unexpected exception"
+"""Contained in the violations that report a programming error of the exporter."""
 _SLACK = SETTLE_RETRY_SECONDS + 120.0  # because a request that starts within a limit may end after it
 
 
@@ -125,6 +127,9 @@ class Instance:
     def on_event(self, event: Event) -> None:
         """Count an event of the exporter and note the cool-down that it starts or ends."""
         self.checker.counts[type(event).__name__] += 1
+        error = getattr(event, "error", None)
+        if type(error) is AlumaAsyncError:  # The worker converts other exceptions to it.
+            self.checker.require(False, f"exporter {self.number}: {DEFECT}: {error}")
         now = self._clock().boottime
         if loop_time() < self.journal_broken_until:
             now = float("-inf")  # because the next process cannot know a cool-down that was not written

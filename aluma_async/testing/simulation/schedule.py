@@ -20,7 +20,7 @@ from aluma_async.policy.backoff import Backoff, RetryPolicy
 from aluma_async.testing.destination import MemoryDestination
 from aluma_async.testing.faults import FaultPlan
 from aluma_async.testing.sample_data import Profile
-from aluma_async.testing.simulation.invariants import RECOVERY_SECONDS, Instance, InvariantChecker
+from aluma_async.testing.simulation.invariants import DEFECT, RECOVERY_SECONDS, Instance, InvariantChecker
 from aluma_async.testing.simulation.plans import CLAIM_TIMEOUT, Plan, plan
 from aluma_async.testing.simulation.watched import (
     DestinationFaults,
@@ -178,9 +178,8 @@ class Schedule:
                 self._checker.require(not exporter.tasks_in_progress, "a task is in progress after the end")
         except Exception as error:  # noqa: BLE001 - errors of this package are expected; others are violations
             self._checker.record(f"{instance.number} ended: {type(error).__name__}: {error}")
-            self._checker.require(
-                type(error).__module__.startswith("aluma_async"), f"{type(error).__name__}: {error} raised by run()"
-            )
+            is_expected = type(error).__module__.startswith("aluma_async")
+            self._checker.require(is_expected, f"{DEFECT} raised by run(): {type(error).__name__}: {error}")
             await anyio.sleep(5)
 
     # -- components; FullSchedule has others

@@ -1,0 +1,236 @@
+"""The simulation detects bugs that are planted in the pipeline; otherwise its success would prove nothing."""
+
+import gc
+import sys
+
+import anyio
+import msgspec
+import pytest
+
+from aluma_async.exceptions import Ambiguous
+from aluma_async.journal.memory import MemoryJournal
+from aluma_async.models import ClaimRecord, ClaimState, ExportSpec
+from aluma_async.pipeline import worker
+from aluma_async.pipeline.claim_source import ClaimTrackingSource
+from aluma_async.pipeline.claim_tracker import ClaimTracker
+from aluma_async.pipeline.cooldown import Cooldown
+from aluma_async.pipeline.quarantine import Quarantine
+from aluma_async.pipeline.recovery import Recovery
+from aluma_async.pipeline.retrying_source import RetryingSource
+from aluma_async.pipeline.task_tracker import TaskTracker
+from aluma_async.pipeline.throttle import Throttle
+from aluma_async.pipeline.transfer import FileTransfer
+from aluma_async.pipeline.worker import Worker
+from aluma_async.policy.error_policy import Action, decide
+from aluma_async.testing import run_virtual
+from aluma_async.testing.faults import Fault
+from aluma_async.testing.simulation import plan
+from aluma_async.testing.simulation.full_stack import FullSchedule
+from aluma_async.testing.simulation.invariants import DEFECT
+from aluma_async.testing.simulation.schedule import Schedule
+from aluma_async.testing.virtual_loop import DeadlockError, LivelockError
+
+
+async def do_nothing(*_, **__):
+    pass
+
+
+def repeat_an_ambiguous_start(patch):
+    async def start(self, task):
+        for _ in range(3):
+            try:
+                return await self._source.start(task)
+            except Ambiguous as error:
+                last = error
+        raise last
+
+    patch.setattr(RetryingSource, "start", start)
+
+
+def ignore_cool_downs(patch):
+    async def holds(self, task_id):
+        return False
+
+    patch.setattr(Cooldown, "holds", holds)
+
+
+def forget_cool_downs_after_a_crash(patch):
+    async def load(self, holds):
+        list(holds)
+
+    patch.setattr(Cooldown, "load", load)
+
+
+def ignore_retry_after(patch):
+    patch.setattr(Throttle, "_record_error", lambda self, error, sent_at: None)
+
+
+def ignore_the_request_limit(patch):
+    init = Throttle.__init__
+    patch.setattr(Throttle, "__init__", lambda self, max_at_once, **options: init(self, 10_000, **options))
+
+
+def continue_after_the_lease(patch):
+    patch.setattr(Worker, "_within_lease", lambda self, step, claim, *args: step(claim, *args))
+
+
+def repeat_a_settlement_until_it_conflicts(patch):
+    """A repeated Complete whose first response was lost is taken for a lost claim."""
+
+    async def settle(self, verb, request, task, *extra):
+        for _ in range(5):
+            try:
+                return await request(task, *extra)
+            except Ambiguous:
+                await anyio.sleep(1)
+        return None
+
+    patch.setattr(RetryingSource, "_settle", settle)
+
+
+def queue_tasks_that_are_in_progress(patch):
+    patch.setattr(TaskTracker, "blocks", lambda self, task_id: False)
+    patch.setattr(TaskTracker, "__contains__", lambda self, task_id: False)
+
+
+def never_list_a_done_task_again(patch):
+    patch.setattr(TaskTracker, "blocks", lambda self, task_id: task_id in self._tracked or task_id in self._done_until)
+
+
+def ignore_the_journal_at_start(patch):
+    async def load(self):
+        return []
+
+    patch.setattr(MemoryJournal, "load", load)
+
+
+def send_start_before_its_record_is_durable(patch):
+    async def record_intent(self, task_id):
+        earlier = self._claims.get(task_id)
+        self._claims[task_id] = ClaimRecord(
+            task_id, ClaimState.STARTING, self._clock(), doubted=earlier and earlier.doubted
+        )
+        self._journal.put(self._claims[task_id])
+
+    patch.setattr(ClaimTracker, "record_intent", record_intent)
+
+
+def forget_late_starts(patch):
+    patch.setattr("aluma_async.pipeline.claim_tracker.LATE_START_SECONDS", 0.0)
+
+
+def never_settle_orphaned_claims(patch):
+    patch.setattr(Recovery, "schedule", lambda self, task_id, tries=0: None)
+
+
+def believe_a_stale_listing(patch):
+    patch.setattr(ClaimTracker, "may_hold_claim", lambda self, task_id: False)
+
+
+def complete_before_the_files_are_durable(patch):
+    transfer_files = Worker._transfer_files
+
+    async def complete_first(self, claim):
+        await self._source.complete(claim.task)
+        return await transfer_files(self, claim)
+
+    patch.setattr(Worker, "_transfer_files", complete_first)
+
+
+def cancel_an_unconfirmed_complete(patch):
+    def decide_wrongly(error, *, step, attempt):
+        return decide(error, step=ClaimState.CLAIMED if step is ClaimState.COMMITTED else step, attempt=attempt)
+
+    patch.setattr(worker, "decide", decide_wrongly)
+    patch.setattr(ClaimTracker, "record_committed", do_nothing)
+
+
+def fail_without_a_copy_in_the_quarantine(patch):
+    patch.setattr(Quarantine, "store", do_nothing)
+
+
+def fail_tasks_after_transient_errors(patch):
+    def decide_wrongly(error, *, step, attempt):
+        action = decide(error, step=step, attempt=attempt)
+        return Action.FAIL if action is Action.CANCEL and step is ClaimState.CLAIMED else action
+
+    patch.setattr(worker, "decide", decide_wrongly)
+
+
+def settle_expired_claims(patch):
+    async def settle(self, request, task, *extra, deletes):
+        await request(task, *extra)
+        self._claims.close(task.id, deleted=deletes)
+
+    patch.setattr(ClaimTrackingSource, "_settle", settle)
+
+
+def omit_a_file(patch):
+    deliver = FileTransfer.deliver
+
+    def deliver_less(self, claim, destination):
+        spec = ExportSpec(claim.spec.files[:-1] or claim.spec.files, claim.spec.received)
+        return deliver(self, msgspec.structs.replace(claim, spec=spec), destination)
+
+    patch.setattr(FileTransfer, "deliver", deliver_less)
+
+
+BUGS = {
+    Schedule: (
+        repeat_an_ambiguous_start,
+        ignore_cool_downs,
+        forget_cool_downs_after_a_crash,
+        continue_after_the_lease,
+        repeat_a_settlement_until_it_conflicts,
+        queue_tasks_that_are_in_progress,
+        never_list_a_done_task_again,
+        ignore_the_journal_at_start,
+        send_start_before_its_record_is_durable,
+        forget_late_starts,
+        never_settle_orphaned_claims,
+        believe_a_stale_listing,
+        complete_before_the_files_are_durable,
+        cancel_an_unconfirmed_complete,
+        fail_without_a_copy_in_the_quarantine,
+        fail_tasks_after_transient_errors,
+        settle_expired_claims,
+        omit_a_file,
+    ),
+    FullSchedule: (ignore_retry_after, ignore_the_request_limit),
+}
+SEEDS = 1000
+"""Number of schedules within which each bug must be detected."""
+HARSHER = {
+    continue_after_the_lease: {"slow": 0.7, "faulty_seconds": 4000.0},
+    never_list_a_done_task_again: {
+        "rates": {Fault.LATE: 0.3, Fault.DROP_AFTER: 0.2},
+        "sleeps": ((50.0, 1900.0),),
+    },
+}
+"""Changes of the plan that make the effect of a bug more frequent."""
+
+
+@pytest.mark.parametrize(
+    ("schedule", "plant"),
+    [(schedule, plant) for schedule, bugs in BUGS.items() for plant in bugs],
+    ids=[plant.__name__ for bugs in BUGS.values() for plant in bugs],
+)
+def test_simulation_detects_a_planted_bug(schedule, plant, monkeypatch):
+    """A planted bug changes decisions. One that raises an unexpected exception is outdated and proves nothing."""
+    plant(monkeypatch)
+    gc.disable()  # because collections after each schedule would scan the large heap of the test process
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    try:
+        for seed in range(SEEDS):
+            try:
+                chosen = msgspec.structs.replace(plan(seed), **HARSHER.get(plant, {}))
+                violations = run_virtual(schedule(chosen).run).violations
+            except (DeadlockError, LivelockError):
+                return
+            assert not [violation for violation in violations if DEFECT in violation]
+            if violations:
+                return
+    finally:
+        gc.collect()
+        gc.enable()
+    pytest.fail(f"{plant.__name__} was not detected in {SEEDS} schedules")
