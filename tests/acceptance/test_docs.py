@@ -1,5 +1,6 @@
 """README and reference pages: every sample works, every link leads somewhere, and nothing is missing."""
 
+import ast
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import pytest
 import yaml
 from msgspec import structs
 
+import aluma_async
 from aluma_async.cli import exit_codes
 from aluma_async.cli.main import cli
 from aluma_async.config import Config, Credentials
@@ -272,6 +274,27 @@ def test_monitoring_page_has_a_section_for_every_alert():
 
 def test_monitoring_page_lists_every_notification():
     assert set(KINDS) <= set(quoted(section(page("monitoring"), "Notifications")))
+
+
+def program_texts() -> Iterator[str]:
+    """Yield all string literals of the program, with a line break in place of each variable part."""
+    for path in Path(aluma_async.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(part.value if isinstance(part, ast.Constant) else "\n" for part in node.values)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield re.sub(r"\{.*?\}", "\n", node.value)
+
+
+def test_troubleshooting_page_quotes_messages_of_the_program():
+    """The fixed parts of each message stand in one string of the program, in this order."""
+    texts = list(program_texts())
+    messages = re.findall(r"^\*\*`(.+?)`\*\*", page("troubleshooting"), re.MULTILINE)
+    assert len(messages) > 40
+    for message in messages:
+        parts = [re.escape(part) for part in message.split("…") if part.strip()]
+        pattern = re.compile(r"\s[^`]*?".join(parts) if len(parts) > 1 else parts[0])
+        assert any(pattern.search(text) for text in texts), f"{message}: not a message of the program"
 
 
 # -- help

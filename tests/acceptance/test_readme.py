@@ -40,7 +40,7 @@ def test_quick_start_exports_files_that_open(tmp_path):
     done = subprocess.run([ALUMA_ASYNC, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "Exported  200 tasks" in done.stderr
-    assert "Verified" in done.stderr
+    assert "all are identical to the originals" in done.stderr
     pdfs = list((tmp_path / "aluma-export").rglob("*.pdf"))
     assert len(pdfs) > 200
     for path in pdfs[::10]:
