@@ -19,6 +19,7 @@ from aluma_async.config import Config
 from aluma_async.config.destinations import DESTINATION_TYPES, installed_types
 from aluma_async.config.sections import RouteConfig
 from aluma_async.service.metrics import Metrics
+from aluma_async.service.stats import RunStats
 from tests.support.processes import simulator
 
 OPTIONS = {
@@ -202,7 +203,7 @@ def test_config_accepts_every_value_of_the_contract():
 
 
 def test_metrics_have_their_names_and_labels():
-    page = Metrics(limit=1).page()[0].decode()
+    page = Metrics(RunStats(), limit=1).page()[0].decode()
     assert set(re.findall(r"^# TYPE (\w+) ", page, re.MULTILINE)) >= METRICS
     assert set(re.findall(r'^aluma_export_tasks_total\{outcome="(\w+)"\}', page, re.MULTILINE)) == OUTCOMES
     assert re.search(r'^aluma_export_http_retries_total\{reason="\w+"\}', page, re.MULTILINE)

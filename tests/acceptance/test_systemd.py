@@ -1,6 +1,5 @@
-"""What is printed for an administrator to install: units for systemd, a dashboard, alert rules."""
+"""``aluma-async systemd``: the unit file that it prints, checked by systemd itself where it is installed."""
 
-import json
 import re
 import shutil
 import subprocess
@@ -8,26 +7,28 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from aluma_async.deploy.systemd_unit import Host, render_unit
-from aluma_async.service.metrics import Metrics
 
 HOST = Host(["/opt/aluma/bin/aluma-async"], "/bin/kill", 255)
-analyze = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not on this machine")
+needs_systemd_analyze = pytest.mark.skipif(
+    not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed"
+)
 
 
-def rendered(**options):
-    given = {"template": False, "config": None, "folders": [], "drain_seconds": 60, **options}
-    return render_unit(given.pop("host", HOST), **given)
+def unit_settings(**options):
+    """Return the settings of a unit that is rendered with these options."""
+    defaults = {"template": False, "config": None, "folders": [], "drain_seconds": 60}
+    return parse_settings(render_unit(options.pop("host", HOST), **{**defaults, **options}))
 
 
-def settings(text):
-    """Values by key; the last one, where one comes twice."""
+def parse_settings(text):
+    """Return values by key; of a key that comes twice, the last one."""
     return dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
 
 
-def printed(run_cli, tmp_path, *options, name="aluma-async"):
+def print_unit(run_cli, tmp_path, *options, name="aluma-async"):
+    """Return the path of a file with the unit that the program prints."""
     done = run_cli("systemd", *options)
     assert done.returncode == 0, done.stderr
     path = tmp_path / f"{name}.service"
@@ -35,94 +36,71 @@ def printed(run_cli, tmp_path, *options, name="aluma-async"):
     return path
 
 
-# -- the unit
-
-
-@analyze
+@needs_systemd_analyze
 @pytest.mark.parametrize(("options", "name"), [([], "aluma-async"), (["--template"], "aluma-async@one")])
-def test_systemd_has_nothing_to_say_against_the_unit_and_finds_it_well_shut(options, name, run_cli, tmp_path):
-    path = printed(run_cli, tmp_path, *options, name=name)
-    said = subprocess.run(["systemd-analyze", "verify", path], capture_output=True, text=True)
-    assert (said.returncode, said.stdout + said.stderr) == (0, "")
-    said = subprocess.run(
+def test_unit_is_valid_and_well_protected(options, name, run_cli, tmp_path):
+    path = print_unit(run_cli, tmp_path, *options, name=name)
+    done = subprocess.run(["systemd-analyze", "verify", path], capture_output=True, text=True)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    done = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", path], capture_output=True, text=True, check=True
     )
-    exposure = re.search(r"Overall exposure level for \S+: ([\d.]+)", said.stdout)
+    exposure = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
     assert float(exposure[1]) <= 1.5
 
 
-def test_the_unit_calls_this_installation_and_checks_a_config_before_it_is_read_again(run_cli, tmp_path):
-    text = printed(run_cli, tmp_path).read_text()
+def test_unit_starts_this_installation_and_checks_a_config_before_reload(run_cli, tmp_path):
+    text = print_unit(run_cli, tmp_path).read_text()
     program = str(Path(sys.executable).with_name("aluma-async"))
-    assert settings(text)["ExecStart"] == f"{program} --config %E/aluma-async/config.toml --no-progress"
+    assert parse_settings(text)["ExecStart"] == f"{program} --config %E/aluma-async/config.toml --no-progress"
     reload = re.findall(r"^ExecReload=(.*)$", text, re.MULTILINE)
     assert reload[0] == f"{program} check --config-only --config %E/aluma-async/config.toml"
     assert reload[1].endswith("kill -HUP $MAINPID")
 
 
-def test_the_unit_keeps_the_promises_of_a_service():
-    found = settings(rendered())
-    assert found["Type"] == "notify"
-    assert found["LoadCredential"] == "aluma-client-secret:%E/aluma-async/client-secret"
-    assert (found["StateDirectory"], found["ConfigurationDirectory"]) == ("aluma-async", "aluma-async")
-    assert found["Restart"] == "on-failure"
-    assert found["RestartPreventExitStatus"] == "2 77 78"
-    assert found["WatchdogSec"] == "2min"
-    assert (found["RestartSteps"], found["RestartMaxDelaySec"]) == ("8", "10min")
-    assert found["TimeoutStopSec"] == "150s"
+def test_unit_has_the_settings_of_a_supervised_service():
+    settings = unit_settings()
+    assert settings["Type"] == "notify"
+    assert settings["LoadCredential"] == "aluma-client-secret:%E/aluma-async/client-secret"
+    assert (settings["StateDirectory"], settings["ConfigurationDirectory"]) == ("aluma-async", "aluma-async")
+    assert settings["Restart"] == "on-failure"
+    assert settings["RestartPreventExitStatus"] == "2 77 78"
+    assert settings["WatchdogSec"] == "2min"
+    assert (settings["RestartSteps"], settings["RestartMaxDelaySec"]) == ("8", "10min")
+    assert settings["TimeoutStopSec"] == "150s"
 
 
-def test_a_systemd_that_does_not_know_growing_delays_is_not_given_them():
-    assert "RestartSteps" not in rendered(host=Host(HOST.program, HOST.kill, 252))
+def test_unit_has_no_growing_delays_for_an_older_systemd():
+    assert "RestartSteps" not in unit_settings(host=Host(HOST.program, HOST.kill, 252))
 
 
-def test_instances_share_nothing():
-    found = settings(rendered(template=True))
+def test_unit_has_no_placeholder_left():
+    given = {"template": True, "config": None, "folders": [], "drain_seconds": 60}
+    for systemd in (252, 255):
+        assert not re.search(r"@\w+@", render_unit(Host(HOST.program, HOST.kill, systemd), **given))
+
+
+def test_template_unit_shares_nothing_between_instances():
+    settings = unit_settings(template=True)
     for key in ("StateDirectory", "ConfigurationDirectory"):
-        assert found[key] == "aluma-async/%i"
-    assert "%E/aluma-async/%i/config.toml" in found["ExecStart"]
-    assert found["LoadCredential"].endswith("%E/aluma-async/%i/client-secret")
+        assert settings[key] == "aluma-async/%i"
+    assert "%E/aluma-async/%i/config.toml" in settings["ExecStart"]
+    assert settings["LoadCredential"].endswith("%E/aluma-async/%i/client-secret")
 
 
-def test_folders_that_files_go_to_can_be_written_and_what_lies_in_a_home_can_be_seen(run_cli, tmp_path):
-    found = settings(rendered(folders=[Path("/srv/a b"), Path("relative")], config=Path("/srv/100%/c.toml")))
-    assert found["ReadWritePaths"] == '"/srv/a b"'
-    assert "--config /srv/100%%/c.toml" in found["ExecStart"]
-    assert found["ProtectHome"] == "yes"
-    assert settings(rendered(folders=[Path("/home/ann/export")]))["ProtectHome"] == "read-only"
+def test_unit_can_write_to_absolute_destination_folders():
+    settings = unit_settings(folders=[Path("/srv/a b"), Path("relative")], config=Path("/srv/100%/c.toml"))
+    assert settings["ReadWritePaths"] == '"/srv/a b"'
+    assert "--config /srv/100%%/c.toml" in settings["ExecStart"]
+
+
+def test_unit_sees_home_folders_only_when_it_uses_one():
+    assert unit_settings(folders=[Path("/srv/a")], config=Path("/srv/c.toml"))["ProtectHome"] == "yes"
+    assert unit_settings(folders=[Path("/home/ann/export")])["ProtectHome"] == "read-only"
+
+
+def test_unit_takes_destination_folders_from_the_config(run_cli, tmp_path):
     (tmp_path / "c.toml").write_text('[destinations.x]\ntype = "folder"\npath = "/srv/export"')
-    found = settings(printed(run_cli, tmp_path, "-c", "c.toml").read_text())
-    assert found["ReadWritePaths"] == "/srv/export"
-    assert f"--config {tmp_path}/c.toml" in found["ExecStart"]
-
-
-# -- what watches over it
-
-
-def known():
-    """Names of all series that there are."""
-    page = Metrics(limit=1).page()[0].decode()
-    families = re.findall(r"^# TYPE (\w+) (\w+)$", page, re.MULTILINE)
-    return {name for name, _ in families} | {f"{name}_bucket" for name, kind in families if kind == "histogram"}
-
-
-def test_the_dashboard_is_one_that_grafana_reads_and_asks_only_for_metrics_that_there_are(run_cli):
-    board = json.loads(run_cli("monitoring", "dashboard").stdout)
-    panels = board["panels"]
-    assert "Oldest" in panels[0]["title"]
-    assert len({panel["id"] for panel in panels}) == len({str(panel["gridPos"]) for panel in panels}) == len(panels)
-    queries = [target["expr"] for panel in panels for target in panel["targets"]]
-    asked = set(re.findall(r"aluma_export_\w+", " ".join(queries)))
-    assert asked <= known()
-    assert {name for name in known() if name.startswith("aluma")} - asked <= {"aluma_export_task_duration_seconds"}
-
-
-def test_the_alert_rules_are_yaml_ask_for_metrics_that_there_are_and_begin_with_the_oldest_task(run_cli):
-    rules = yaml.safe_load(run_cli("monitoring", "alerts").stdout)["groups"][0]["rules"]
-    assert "aluma_export_oldest_pending_task_age_seconds" in rules[0]["expr"]
-    assert len({rule["alert"] for rule in rules}) == len(rules)
-    for rule in rules:
-        assert set(re.findall(r"aluma_export_\w+", rule["expr"])) <= known()
-        assert rule["labels"]["severity"] in ("warning", "critical")
-        assert rule["annotations"]["summary"]
-        assert rule["annotations"]["description"]
+    settings = parse_settings(print_unit(run_cli, tmp_path, "-c", "c.toml").read_text())
+    assert settings["ReadWritePaths"] == "/srv/export"
+    assert f"--config {tmp_path}/c.toml" in settings["ExecStart"]

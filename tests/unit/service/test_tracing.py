@@ -1,4 +1,4 @@
-"""A span for each task, where OpenTelemetry is installed and set up."""
+"""``Tracing``: one span for each attempt to export a task."""
 
 import random
 import subprocess
@@ -11,7 +11,8 @@ from aluma_async import Exporter, events
 from aluma_async.events import AttemptEnded
 from aluma_async.exceptions import InvalidResponse
 from aluma_async.models import ExportTask, HoldRecord, Timestamp
-from aluma_async.testing import MemoryDestination, SimulatedSource, run_virtual
+from aluma_async.testing import MemoryDestination, SimulatedSource
+from tests.support.clock import virtual_time
 from tests.support.events import event_types, sample_event
 from tests.support.stack import simulated
 
@@ -27,27 +28,27 @@ HOLD = HoldRecord(
 
 
 def traced(now):
+    """Return a listener, and a function that returns the finished spans."""
     provider, finished = sdk.TracerProvider(shutdown_on_exit=False), memory.InMemorySpanExporter()
     provider.add_span_processor(export.SimpleSpanProcessor(finished))
     return tracing.Tracing(provider, now), finished.get_finished_spans
 
 
-def test_each_task_that_was_claimed_has_one_span_with_its_files():
-    async def main():
-        listener, spans = traced(anyio.current_time)
-        aluma = simulated(10, latency_seconds=0.1)
-        exporter = Exporter(
-            SimulatedSource(aluma), MemoryDestination(), on_event=listener, uniform=random.Random(0).uniform
-        )
-        summary = await exporter.run_until_drained()
-        assert {span.attributes["aluma.task.id"] for span in spans()} == set(aluma.ids())
-        assert len(spans()) == 10
-        assert sum(len(span.events) for span in spans()) == summary.files
-        assert sum(span.attributes["aluma.task.bytes"] for span in spans()) == summary.bytes
-        assert all(span.status.is_unset for span in spans())
-        assert all(span.end_time - span.start_time >= 100_000_000 for span in spans()), "from the loop's clock"
-
-    run_virtual(main)
+@virtual_time
+async def test_tracing_records_one_span_with_its_files_for_each_task():
+    listener, finished_spans = traced(anyio.current_time)
+    aluma = simulated(10, latency_seconds=0.1)
+    exporter = Exporter(
+        SimulatedSource(aluma), MemoryDestination(), on_event=listener, uniform=random.Random(0).uniform
+    )
+    summary = await exporter.run_until_drained()
+    spans = finished_spans()
+    assert {span.attributes["aluma.task.id"] for span in spans} == set(aluma.ids())
+    assert len(spans) == 10
+    assert sum(len(span.events) for span in spans) == summary.files
+    assert sum(span.attributes["aluma.task.bytes"] for span in spans) == summary.bytes
+    assert all(span.status.is_unset for span in spans)
+    assert all(span.end_time - span.start_time >= 100_000_000 for span in spans), "times are those of the loop's clock"
 
 
 @pytest.mark.parametrize(
@@ -60,27 +61,27 @@ def test_each_task_that_was_claimed_has_one_span_with_its_files():
     ],
     ids=lambda event: type(event).__name__,
 )
-def test_what_went_wrong_is_the_spans_status(event):
-    listener, spans = traced(lambda: 1.0)
-    for one in (events.TaskStarted(TASK, 1), event, event):
-        listener(one)
-    (span,) = spans()
+def test_tracing_sets_the_error_as_status_of_the_span(event):
+    listener, finished_spans = traced(lambda: 1.0)
+    for happened in (events.TaskStarted(TASK, 1), event, event):
+        listener(happened)
+    (span,) = finished_spans()
     assert span.status.description == "why"
     assert span.attributes["error.type"] == "InvalidResponse"
     assert span.attributes["aluma.outcome"] == type(event).__name__
 
 
-def test_no_name_is_in_a_span():
-    listener, spans = traced(lambda: 1.0)
+def test_tracing_spans_contain_no_names():
+    listener, finished_spans = traced(lambda: 1.0)
     for kind in event_types():
         listener(events.TaskStarted(TASK, 1))
         listener(sample_event(kind, task=TASK))
-    assert len(spans()) == len(AttemptEnded.__subclasses__()) == 9
-    assert "canary" not in "".join(span.to_json() for span in spans())
+    assert len(finished_spans()) == len(AttemptEnded.__subclasses__()) == 9
+    assert "canary" not in "".join(span.to_json() for span in finished_spans())
 
 
-def test_a_span_costs_nothing_where_nobody_wants_it():
-    """With the API alone, or without it, no listener is made."""
+def test_tracing_adds_no_listener_when_opentelemetry_is_not_set_up():
+    """With its API alone, or without it."""
     code = "from aluma_async.cli.observers import open_tracer; print(open_tracer())"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert said == "None\n"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output == "None\n"
