@@ -24,6 +24,15 @@ class ExportTask(Struct, frozen=True, gc=False):
     """Creation time in seconds since 1970; None if the listing has no readable date."""
 
 
+class TaskState(StrEnum):
+    """States of a task at Aluma that matter for exports; others exist. They are the values of ``TaskSource.state``."""
+
+    PENDING = "pending:start_client_action"
+    """The task waits for Start."""
+    CLAIMED = "pending:complete_client_action"
+    """The task is claimed, by this or another exporter."""
+
+
 class ExportFile(Struct, frozen=True, gc=False):
     """One file of an Export Specification. All its text may come from a scanned page and is untrusted."""
 

@@ -23,7 +23,7 @@ from aluma_async.clock import loop_time
 from aluma_async.config import Credentials
 from aluma_async.events import Event, RowSkipped
 from aluma_async.exceptions import FileMissing, SourceError
-from aluma_async.models import Claim, ExportFile, ExportTask
+from aluma_async.models import Claim, ExportFile, ExportTask, TaskState
 from aluma_async.ports import OnEvent, RequestLimiter
 
 _PLAIN = re.compile("[A-Za-z0-9_-]+").fullmatch  # ids that need no quoting; all of Aluma's ids match
@@ -74,7 +74,7 @@ class AlumaClient:
     async def list_pending(self) -> AsyncIterator[Sequence[ExportTask]]:
         """Yield the pending tasks, oldest first, while the response arrives."""
         decoder = wire.ListingDecoder(lambda reason: self._on_event(RowSkipped(reason)))
-        path = f"/tasks?state={wire.PENDING}&client_action=export"
+        path = f"/tasks?state={TaskState.PENDING}&client_action=export"
         async with self._transport.get("list tasks", path) as response:
             while chunk := await responses.read_chunk("list tasks", response):
                 await self._request_limiter.consume_bytes(len(chunk))

@@ -14,9 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from aluma_async.exceptions import BadSpecification, InvalidResponse
-from aluma_async.models import ExportFile, ExportSpec, ExportTask
-
-PENDING = "pending:start_client_action"
+from aluma_async.models import ExportFile, ExportSpec, ExportTask, TaskState
 
 # All that msgspec raises while decoding: DecodeError (and ValidationError), invalid UTF-8, nesting that is too deep.
 _UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
@@ -160,7 +158,7 @@ class ListingDecoder:
         return tasks
 
     def _task(self, row: _TaskRow) -> ExportTask | None:
-        if row.state not in (None, PENDING) or row.client_action not in (None, "export"):
+        if row.state not in (None, TaskState.PENDING) or row.client_action not in (None, "export"):
             return None  # because a server that ignores the filter must not make the exporter start other tasks
         if not _ID.fullmatch(row.id):
             self._on_skipped("invalid task id")

@@ -16,8 +16,7 @@ from aluma_async.cli.options import API, add_options, load_config, merge_options
 from aluma_async.config import Config
 from aluma_async.exceptions import Ambiguous, ClaimConflict
 from aluma_async.journal import sqlite
-from aluma_async.models import ClaimRecord, ClaimState, ExportTask
-from aluma_async.pipeline.claim_source import CLAIMED
+from aluma_async.models import ClaimRecord, ClaimState, ExportTask, TaskState
 from aluma_async.service.formatting import sanitize
 
 _SETTLED_BY_NEXT_RUN = (ClaimState.COMMITTED, ClaimState.FAILING)
@@ -49,7 +48,7 @@ async def _cancel(config: Config, task_id: str, yes: bool) -> int:
             return _refuse(
                 f"task {name}: unknown to Aluma", "Run 'aluma-async history' to see whether it was exported."
             )
-        if state != CLAIMED:
+        if state != TaskState.CLAIMED:
             return _refuse(f"task {name}: no claim to release, its state is {sanitize(state, 80)}")
         # Read the journal after the state: an exporter on this state folder records a claim before it makes it.
         if refusal := _reason_to_refuse(config, task_id):

@@ -9,13 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from aluma_async.exceptions import Ambiguous, BadSpecification, ClaimConflict, InvalidResponse
-from aluma_async.models import Claim, ExportFile, ExportTask
+from aluma_async.models import Claim, ExportFile, ExportTask, TaskState
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.policy.lease import LeaseStatus
 from aluma_async.ports import TaskSource
-
-CLAIMED = "pending:complete_client_action"
-"""The state of a claimed task (Aluma's page "List Tasks")."""
 
 
 class ClaimTrackingSource:
@@ -72,7 +69,7 @@ class ClaimTrackingSource:
             match self._claims.lease_status(task.id):
                 case LeaseStatus.EXPIRED:
                     raise ClaimConflict(f"task {task.id}: the lease of the claim has expired")
-                case LeaseStatus.UNCERTAIN if await self._source.state(task) != CLAIMED:
+                case LeaseStatus.UNCERTAIN if await self._source.state(task) != TaskState.CLAIMED:
                     raise ClaimConflict(f"task {task.id}: Aluma has ended the claim")
             await request(task, *extra)
         except ClaimConflict:

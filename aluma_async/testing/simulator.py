@@ -12,9 +12,8 @@ from datetime import UTC, datetime
 import msgspec
 from msgspec import Struct
 
+from aluma_async.models import TaskState
 from aluma_async.testing.sample_data import Profile, SampleData, SampleFile
-
-PENDING, CLAIMED = "pending:start_client_action", "pending:complete_client_action"
 
 
 class Behaviour(Struct, frozen=True, kw_only=True):
@@ -65,7 +64,7 @@ class _Task:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.state = PENDING
+        self.state: str = TaskState.PENDING
         self.changed_at = float("-inf")
 
 
@@ -144,8 +143,8 @@ class SimulatedAluma:
         remaining = self.behaviour.max_listed or len(self._tasks) + 1
         stale_after = self._now() - self.behaviour.list_stale_seconds
         for task_id, task in self._tasks.items():
-            if task.state == PENDING or (self.behaviour.list_stale_seconds and task.changed_at > stale_after):
-                yield self._row(task_id, task, PENDING)
+            if task.state == TaskState.PENDING or (self.behaviour.list_stale_seconds and task.changed_at > stale_after):
+                yield self._row(task_id, task, TaskState.PENDING)
                 remaining -= 1
                 if not remaining:
                     return
@@ -154,8 +153,8 @@ class SimulatedAluma:
 
     def start(self, task_id: str) -> bytes:
         """Claim a task; return its Export Specification (JSON)."""
-        task = self._in_state(task_id, PENDING)
-        self._set(task_id, task, CLAIMED)
+        task = self._in_state(task_id, TaskState.PENDING)
+        self._set(task_id, task, TaskState.CLAIMED)
         self._claimed[task_id] = None
         self.counts["start"] += 1
         return self.specification(task_id)
@@ -168,7 +167,7 @@ class SimulatedAluma:
 
     def cancel(self, task_id: str) -> None:
         """Cancel a claim, which releases the task."""
-        self._settle(task_id, PENDING, "cancel")
+        self._settle(task_id, TaskState.PENDING, "cancel")
 
     def fail(self, task_id: str, message: str) -> None:
         """Fail a task."""
@@ -184,7 +183,7 @@ class SimulatedAluma:
     def file(self, collection: str, name: str) -> bytes:
         """Return the content of a file. Raises ``NotFound`` once its task is completed or failed."""
         task = self._task(collection)
-        if task.state not in (PENDING, CLAIMED):
+        if task.state not in (TaskState.PENDING, TaskState.CLAIMED):
             raise NotFound
         for file in self._files(task):
             if file.text is None and _file_id(file) == name:
@@ -263,7 +262,7 @@ class SimulatedAluma:
         return task
 
     def _settle(self, task_id: str, state: str, verb: str) -> None:
-        task = self._in_state(task_id, CLAIMED)
+        task = self._in_state(task_id, TaskState.CLAIMED)
         del self._claimed[task_id]
         self._set(task_id, task, state)
         self.counts[verb] += 1
@@ -281,7 +280,7 @@ class SimulatedAluma:
             if task.changed_at > expired_before:
                 break
             del self._claimed[task_id]
-            task.state = PENDING
+            task.state = TaskState.PENDING
             self.counts["requeued"] += 1
 
 

@@ -23,7 +23,7 @@ from tests.support.stats import scrape
 async def test_metrics_agree_with_journal_summary_and_aluma(seed, tmp_path):
     rates = {Fault.DROP_BEFORE: 0.05, Fault.DROP_AFTER: 0.05, Fault.ERROR_BEFORE: 0.05, Fault.THROTTLE: 0.05}
     faults, journal = FaultPlan(rates, seed=seed), SqliteJournal(tmp_path)
-    history = History(journal, lambda task: ["memory"])
+    history = History(journal)
     aluma = simulated(60, seed=seed, latency_seconds=0.05)
     faults.plan("list", [None])
     stats, retries = RunStats(anyio.current_time), Counter()

@@ -8,10 +8,11 @@ import time
 import urllib.request
 from contextlib import contextmanager
 
+from aluma_async.models import TaskState
 from aluma_async.testing import SimulatedAluma
 
 PROGRAM = [sys.executable, "-m", "aluma_async"]
-CLAIMED, PENDING = "pending:complete_client_action", "pending:start_client_action"
+CLAIMED, PENDING = TaskState.CLAIMED, TaskState.PENDING
 
 
 class Simulator:

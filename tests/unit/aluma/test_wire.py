@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from aluma_async.aluma import wire
 from aluma_async.exceptions import BadSpecification, InvalidResponse
+from aluma_async.models import TaskState
 
 ID = "SWdh86taQhKwwpY0HUKD7Q"
 
@@ -67,7 +68,7 @@ def test_listing_omits_tasks_in_other_states():
     rows = [
         {"id": "a", "state": "completed"},
         {"id": "b", "client_action": "validation"},
-        {"id": "c", "state": wire.PENDING},
+        {"id": "c", "state": TaskState.PENDING},
     ]
     assert decode_listing(json.dumps({"tasks": rows}).encode(), [1000])[0] == ["c"]
 
