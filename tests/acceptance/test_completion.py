@@ -1,4 +1,4 @@
-"""Shells complete commands, options and choices: asked as the shells themselves ask."""
+"""Shell completion: the printed scripts, run by their shells."""
 
 import asyncio
 import os
@@ -16,68 +16,68 @@ from aluma_async.models import HoldRecord, Timestamp
 BIN = str(Path(sys.executable).parent)
 
 
-def ran(command, **environ):
+def run(command, **environ):
     env = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", **environ}
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
 
 
 @cache
 def script(shell):
-    done = ran(["aluma-async", "completion", shell])
+    done = run(["aluma-async", "completion", shell])
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
 
-def asked(shell, *words):
-    """Run what the printed script runs when Tab is pressed."""
+def complete(shell, *words):
+    """Run the code of the script that Tab runs in this shell."""
     if shell == "bash":
         line = f"""
             {script("bash")}
             COMP_WORDS=({" ".join(words)!s} ''); COMP_CWORD={len(words) - 1}
             _aluma_async_completion aluma-async; printf '%s\\n' "${{COMPREPLY[@]}}"
         """
-        return ran(["bash", "--norc", "-c", line])
+        return run(["bash", "--norc", "-c", line])
     if shell == "fish":
-        return ran(["fish", "--no-config", "-c", f"{script('fish')}\ncomplete -C '{' '.join(words)}'"])
-    if shell == "zsh":  # its own completion needs a terminal; the script hands over the words just so
+        return run(["fish", "--no-config", "-c", f"{script('fish')}\ncomplete -C '{' '.join(words)}'"])
+    if shell == "zsh":  # its completion needs a terminal, so pass the words as the script does
         env = {"COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
-        return ran(["zsh", "-f", "-c", "_ALUMA_ASYNC_COMPLETE=zsh_complete aluma-async"], **env)
+        return run(["zsh", "-f", "-c", "_ALUMA_ASYNC_COMPLETE=zsh_complete aluma-async"], **env)
     env = {"COMP_WORDS": " ".join(words), "COMP_INCOMPLETE": words[-1], "_ALUMA_ASYNC_COMPLETE": "powershell_complete"}
-    return ran(["aluma-async"], **env)
+    return run(["aluma-async"], **env)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
-def test_commands_options_and_choices_are_completed(shell):
+def test_shell_completes_commands_options_and_choices(shell):
     if shell != "powershell" and not shutil.which(shell):
         pytest.skip(f"{shell} is not installed")
-    for words, wanted, other in (
+    for words, expected, other in (
         (["aluma-async", "sta"], "status", "retry"),
         (["aluma-async", "--max-at"], "--max-at-once", "--workers"),
         (["aluma-async", "list", "--sort", "pro"], "project", "age"),
         (["aluma-async", "config", "s"], "show", "status"),
     ):
-        done = asked(shell, *words)
-        proposed = {line.split("\t")[0] for line in done.stdout.splitlines()}
-        assert wanted in proposed, done
-        assert other not in proposed
+        done = complete(shell, *words)
+        proposals = {line.split("\t")[0] for line in done.stdout.splitlines()}
+        assert expected in proposals, done
+        assert other not in proposals
 
 
-def test_each_script_is_one_that_its_shell_can_read(tmp_path):
+def test_completion_scripts_have_valid_syntax(tmp_path):
     for shell in ("bash", "zsh", "fish"):
         if shutil.which(shell):
             file = tmp_path / shell
             file.write_text(script(shell))
-            assert ran([shell, "-n", str(file)]).returncode == 0
+            assert run([shell, "-n", str(file)]).returncode == 0
     assert "Register-ArgumentCompleter -Native -CommandName aluma-async" in script("powershell")
 
 
-def test_powershell_is_told_what_a_proposal_does():
-    lines = asked("powershell", "aluma-async", "").stdout.splitlines()
-    told = dict(line.split("\t") for line in lines)
-    assert told["retry"].startswith("Retry tasks")
+def test_powershell_proposals_contain_help_texts():
+    lines = complete("powershell", "aluma-async", "").stdout.splitlines()
+    help_texts = dict(line.split("\t") for line in lines)
+    assert help_texts["retry"].startswith("Retry tasks")
 
 
-def test_retry_proposes_what_is_held_back(tmp_path):
+def test_retry_proposes_tasks_on_hold(tmp_path):
     async def hold(*ids):
         journal = SqliteJournal(tmp_path)
         await journal.load()
@@ -85,6 +85,6 @@ def test_retry_proposes_what_is_held_back(tmp_path):
         journal.close()
 
     asyncio.run(hold("abc", "abd", "xyz"))
-    proposed = asked("powershell", "aluma-async", "retry", "--state", str(tmp_path), "ab").stdout.splitlines()
-    assert proposed == ["abc", "abd"]
-    assert asked("powershell", "aluma-async", "retry", "--state", str(tmp_path / "none"), "ab").stdout.split() == []
+    proposals = complete("powershell", "aluma-async", "retry", "--state", str(tmp_path), "ab").stdout.splitlines()
+    assert proposals == ["abc", "abd"]
+    assert complete("powershell", "aluma-async", "retry", "--state", str(tmp_path / "none"), "ab").stdout.split() == []

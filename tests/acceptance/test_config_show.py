@@ -1,4 +1,4 @@
-"""``config show``: every value in effect, where it came from, and no secret."""
+"""``config show``: every value in effect and its origin, without secrets."""
 
 import json
 import tomllib
@@ -36,39 +36,38 @@ def values(run_cli, tmp_path):
         done = run_cli(*arguments, "config", "show", "--json", **environ)
         assert done.returncode == 0, done.stderr
         assert CANARY not in done.stdout
-        found = json.loads(done.stdout)["values"]
-        return {(one["table"], one["key"]): (one["value"], one["origin"]) for one in found}
+        output = json.loads(done.stdout)["values"]
+        return {(value["table"], value["key"]): (value["value"], value["origin"]) for value in output}
 
     return run
 
 
-def test_each_value_tells_where_it_came_from(values):
-    found = values("--max-at-once", "9", ALUMA_ASYNC_CLAIM_TIMEOUT="900")
-    assert found["limits", "max_at_once"] == (9, "option --max-at-once")
-    assert found["aluma", "claim_timeout_seconds"] == (900, "environment ALUMA_ASYNC_CLAIM_TIMEOUT")
-    assert found["exporter", "workers"] == (5, "config.toml")
-    assert found["exporter", "queue_size"] == (10, "default: twice the workers")
-    assert found["retry", "attempts"] == (5, "default")
-    assert found["destinations.ledger", "table"] == ("invoices", "config.toml")
-    assert found["routes 1", "to"] == (["ledger"], "config.toml")
-    assert found["aluma", "client_id"][1] == "environment ALUMA_CLIENT_ID"
-    assert found["aluma", "client_secret"] == ("…", "environment ALUMA_CLIENT_SECRET")
+def test_config_show_names_the_origin_of_each_value(values):
+    shown = values("--max-at-once", "9", ALUMA_ASYNC_CLAIM_TIMEOUT="900")
+    assert shown["limits", "max_at_once"] == (9, "option --max-at-once")
+    assert shown["aluma", "claim_timeout_seconds"] == (900, "environment ALUMA_ASYNC_CLAIM_TIMEOUT")
+    assert shown["exporter", "workers"] == (5, "config.toml")
+    assert shown["exporter", "queue_size"] == (10, "default: twice the workers")
+    assert shown["retry", "attempts"] == (5, "default")
+    assert shown["destinations.ledger", "table"] == ("invoices", "config.toml")
+    assert shown["routes 1", "to"] == (["ledger"], "config.toml")
+    assert shown["aluma", "client_id"][1] == "environment ALUMA_CLIENT_ID"
+    assert shown["aluma", "client_secret"] == ("…", "environment ALUMA_CLIENT_SECRET")
 
 
-def test_every_key_of_the_example_is_shown(values):
-    """Whatever can be set can be seen."""
-    found = set(values())
+def test_config_show_prints_every_key(values):
+    shown = set(values())
     for name in set(Config.__struct_fields__) - {"destinations", "routes"}:
-        assert {(name, key) for key in getattr(Config(), name).__struct_fields__} <= found
+        assert {(name, key) for key in getattr(Config(), name).__struct_fields__} <= shown
 
 
-def test_output_on_the_command_line_takes_the_place_of_all_destinations(values):
-    found = values("-o", "there")
-    assert found["destinations.default", "path"] == ("there", "option --output")
-    assert ("destinations.ledger", "type") not in found
+def test_output_option_replaces_all_destinations(values):
+    shown = values("-o", "there")
+    assert shown["destinations.default", "path"] == ("there", "option --output")
+    assert ("destinations.ledger", "type") not in shown
 
 
-def test_what_is_shown_is_a_config_file_with_the_same_effect(run_cli, tmp_path):
+def test_config_show_prints_an_equivalent_config_file(run_cli, tmp_path):
     (tmp_path / "config.toml").write_text(CONFIG.replace(f":{CANARY}@", "@").replace(f"?password={CANARY}", ""))
     done = run_cli("-w", "3", "config", "show")
     again = Config.from_toml(done.stdout, "shown")
@@ -78,13 +77,13 @@ def test_what_is_shown_is_a_config_file_with_the_same_effect(run_cli, tmp_path):
     assert tomllib.loads(done.stdout)["aluma"]["proxy"] == "http://me@proxy.example:3128"
 
 
-def test_a_mistake_in_the_config_is_told_as_everywhere(run_cli, tmp_path):
+def test_config_show_exits_with_78_when_the_config_is_invalid(run_cli, tmp_path):
     (tmp_path / "config.toml").write_text("[exporter]\nworkrs = 3")
     assert run_cli("config", "show").returncode == 78
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "seen"),
+    ("key", "value", "redacted"),
     [
         ("url", f"postgresql://me:{CANARY}@db/x", "postgresql://me@db/x"),
         ("password", CANARY, "…"),
@@ -102,13 +101,13 @@ def test_a_mistake_in_the_config_is_told_as_everywhere(run_cli, tmp_path):
         ("url", "s3://bucket/prefix", "s3://bucket/prefix"),
     ],
 )
-def test_what_is_hidden_and_what_is_not(key, value, seen):
-    assert redact(key, value) == seen
+def test_redact_hides_secrets_only(key, value, redacted):
+    assert redact(key, value) == redacted
 
 
-def test_no_repr_of_a_table_holds_a_password():
-    for table in (
+def test_repr_of_a_section_hides_passwords():
+    for section in (
         AlumaConfig(proxy=f"http://me:{CANARY}@proxy"),
         SqlConfig(url=f"postgresql://me:{CANARY}@db/x", table="t"),
     ):
-        assert CANARY not in f"{table!r} {table} {Config()!r}"
+        assert CANARY not in f"{section!r} {section} {Config()!r}"

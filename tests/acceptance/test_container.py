@@ -1,4 +1,4 @@
-"""The Containerfile, as far as it can be tried without anything that builds images."""
+"""The Containerfile, as far as it can be checked without building an image."""
 
 import json
 import re
@@ -20,12 +20,12 @@ HADOLINT = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or sh
 
 
 @pytest.mark.skipif(not HADOLINT, reason="hadolint has no wheel for this machine")
-def test_the_linter_for_containers_has_nothing_to_say():
+def test_containerfile_passes_hadolint():
     done = subprocess.run([HADOLINT, FOLDER / "Containerfile"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_it_is_built_in_stages_and_runs_without_root():
+def test_container_is_built_in_stages_and_runs_without_root():
     stages = TEXT.split("\nFROM ")[1:]
     assert len(stages) == 2
     assert re.search(r"^USER [1-9]\d*:[1-9]\d*$", stages[-1], re.MULTILINE)
@@ -33,23 +33,23 @@ def test_it_is_built_in_stages_and_runs_without_root():
     assert "SECRET=" not in TEXT
 
 
-def test_all_that_the_build_takes_from_here_is_here_and_let_in():
-    let_in = (FOLDER / "Containerfile.dockerignore").read_text().splitlines()
+def test_copied_files_exist_and_are_not_ignored():
+    included = (FOLDER / "Containerfile.dockerignore").read_text().splitlines()
     for line in re.findall(r"^COPY (?!--from)(.*) \S+$", TEXT, re.MULTILINE):
         for name in line.split():
             assert (ROOT / name).exists()
-            assert f"!{name}" in let_in
+            assert f"!{name}" in included
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert set(re.search(r"'\.\[(.*)\]'", TEXT)[1].split(",")) <= set(extras)
 
 
 @pytest.mark.parametrize("status", [200, 503])
-def test_the_health_check_asks_healthz(status):
-    asked = []
+def test_health_check_requests_healthz(status):
+    requests = []
 
-    class Health(BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            asked.append(self.path)
+            requests.append(self.path)
             self.send_response(status)
             self.end_headers()
 
@@ -57,11 +57,11 @@ def test_the_health_check_asks_healthz(status):
             pass
 
     words = json.loads(re.search(r"^\s+CMD (\[.*\])$", TEXT, re.MULTILINE)[1])
-    with HTTPServer(("127.0.0.1", 0), Health) as server:
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
         code = words[-1].replace("9464", str(server.server_port))
         done = subprocess.run([sys.executable, *words[1:-1], code], capture_output=True)
         thread.join()
-    assert asked == ["/healthz"]
+    assert requests == ["/healthz"]
     assert (done.returncode == 0) == (status == 200)
