@@ -1,4 +1,4 @@
-"""The first hour of an administrator, as a script: from the printed unit to a stop, with what goes wrong on the way."""
+"""One script of an administrator: unit file, wrong secret, service, lost share, reload and stop."""
 
 import json
 import re
@@ -36,13 +36,13 @@ type = "folder"
 path = "{folder}/export"
 [service]
 listen = "{listen}"
-notify_command = ["{python}", "tell.py"]
+notify_command = ["{python}", "notify.py"]
 """
-TELL = "import json, sys; open('told', 'a').write(json.load(sys.stdin)['event'] + chr(10))"
+NOTIFY = "import json, sys; open('notifications', 'a').write(json.load(sys.stdin)['event'] + chr(10))"
 
 
-class Manager:
-    """A service manager: the socket that a unit's process talks to."""
+class ServiceManager:
+    """The socket to which a service sends its notifications."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -51,26 +51,25 @@ class Manager:
         self._socket.settimeout(20)
 
     def read_to(self, line):
-        """Read on to a message with such a line; return those before it, too."""
-        said = []
-        while not any(re.fullmatch(line, each) for each in said[-1:] and said[-1].splitlines()):
-            said.append(self._socket.recv(9999).decode())
-        return said
+        """Read messages up to one with a line that matches."""
+        message = ""
+        while not any(re.fullmatch(line, received) for received in message.splitlines()):
+            message = self._socket.recv(9999).decode()
 
     def close(self):
         self._socket.close()
 
 
-class Admin:
-    """What somebody can ask a running exporter."""
+class Endpoints:
+    """Metrics and health of a running exporter."""
 
     def __init__(self, url):
         self._url = url
 
     def get(self, path):
         try:
-            with urllib.request.urlopen(self._url + path, timeout=5) as reply:
-                return reply.status, reply.read().decode()
+            with urllib.request.urlopen(self._url + path, timeout=5) as response:
+                return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
@@ -82,12 +81,12 @@ class Admin:
         return float(re.search(r'tasks_total{outcome="exported"} (\S+)', self.get("/metrics")[1])[1])
 
     def wait_until(self, condition):
-        """Ask again and again, for half a minute."""
+        """Wait up to 30 seconds for a true result, and return it."""
         end = time.monotonic() + 30
-        while not (found := condition()):
+        while not (result := condition()):
             assert time.monotonic() < end, self.ready()
             time.sleep(0.02)
-        return found
+        return result
 
 
 def free_port():
@@ -107,25 +106,25 @@ def write_config(folder, base_url, listen, **changed):
     (folder / "config.toml").write_text(CONFIG.format(**values))
 
 
-@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="there is no systemd here")
-def test_the_first_hour_of_an_administrator(run_cli, tmp_path):
-    manager = Manager(tmp_path / "notify")
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs Unix sockets")
+def test_administrator_installs_operates_and_stops_the_service(run_cli, tmp_path):
+    manager = ServiceManager(tmp_path / "notify")
     listen = f"127.0.0.1:{free_port()}"
-    admin = Admin(f"http://{listen}")
+    endpoints = Endpoints(f"http://{listen}")
     secret = tmp_path / "credentials" / "aluma-client-secret"
     secret.parent.mkdir()
-    (tmp_path / "tell.py").write_text(TELL)
+    (tmp_path / "notify.py").write_text(NOTIFY)
     with simulator("--tasks", str(TASKS), "--profile", "small", "--latency", "0.04") as aluma:
         write_config(tmp_path, aluma.base_url, listen)
 
-        # The unit: systemd has nothing to say against it.
+        # systemd accepts the unit.
         unit = tmp_path / "aluma-async.service"
         unit.write_text(run_cli("systemd").stdout)
         if shutil.which("systemd-analyze"):
-            said = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True)
-            assert (said.returncode, said.stdout + said.stderr) == (0, "")
+            done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True)
+            assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
-        # A wrong secret is told, and a run with it ends with the code that the unit does not start anew.
+        # A wrong secret is reported, and ends a run with a code after which the unit is not restarted.
         secret.write_text("wrong")
         systemd = {"CREDENTIALS_DIRECTORY": str(secret.parent), "STATE_DIRECTORY": str(tmp_path / "state")}
         checked = run_cli("check", secret="", **systemd)
@@ -135,35 +134,35 @@ def test_the_first_hour_of_an_administrator(run_cli, tmp_path):
         secret.write_text(SimulatedAluma.client_secret)
         assert run_cli("check", secret="", **systemd).returncode == 0
 
-        # As a service: ready after the first listing, and alive.
+        # The service is ready after the first listing, and sends watchdog notifications.
         env = environment(tmp_path, "", {**systemd, "NOTIFY_SOCKET": manager.path, "WATCHDOG_USEC": "1000000"})
         with start_program("--no-progress", cwd=tmp_path, env=env) as service:
             manager.read_to("READY=1")
             manager.read_to("WATCHDOG=1")
-            assert admin.get("/healthz")[0] == 200
-            assert admin.ready() == (200, "")
-            admin.wait_until(lambda: admin.exported() > 20)
+            assert endpoints.get("/healthz")[0] == 200
+            assert endpoints.ready() == (200, "")
+            endpoints.wait_until(lambda: endpoints.exported() > 20)
 
-            # The share goes away under it, and an empty folder is in its place.
+            # The share is lost, and an empty folder is in its place.
             (tmp_path / "export").rename(tmp_path / "away")
             (tmp_path / "export").mkdir()
-            reason = admin.wait_until(lambda: admin.ready()[1])
+            reason = endpoints.wait_until(lambda: endpoints.ready()[1])
             assert "destination" in reason
             assert str(tmp_path / "export") in reason
-            assert admin.get("/healthz")[0] == 200, "a new start would not help"
-            held = json.loads(run_cli("status", "--json", secret="", **systemd).stdout)
-            assert held["cooling_down"] or held["in_hand"]
+            assert endpoints.get("/healthz")[0] == 200, "a restart would not help"
+            status = json.loads(run_cli("status", "--json", secret="", **systemd).stdout)
+            assert status["cooling_down"] or status["in_hand"]
             manager.read_to(f"STATUS=.*{tmp_path / 'export'}.*")
             manager.read_to("WATCHDOG=1")
 
-            # It comes back, and all goes on by itself.
-            before = admin.exported()
+            # The share is back, and the export continues.
+            before = endpoints.exported()
             (tmp_path / "export").rmdir()
             (tmp_path / "away").rename(tmp_path / "export")
-            admin.wait_until(lambda: admin.ready() == (200, ""))
-            admin.wait_until(lambda: admin.exported() > before + 5)
+            endpoints.wait_until(lambda: endpoints.ready() == (200, ""))
+            endpoints.wait_until(lambda: endpoints.exported() > before + 5)
 
-            # A reload with a mistake changes nothing, one without holds at once.
+            # Reloading an invalid configuration changes nothing; a valid one is in effect at once.
             write_config(tmp_path, aluma.base_url, listen, workers=0)
             assert run_cli("check", "--config-only", secret="", **systemd).returncode == 78
             service.send_signal(signal.SIGHUP)
@@ -173,24 +172,24 @@ def test_the_first_hour_of_an_administrator(run_cli, tmp_path):
             assert run_cli("check", "--config-only", secret="", **systemd).returncode == 0
             service.send_signal(signal.SIGHUP)
             manager.read_to("READY=1")
-            admin.wait_until(lambda: "concurrency_limit 2.0" in admin.get("/metrics")[1])
-            at_reload = admin.exported()
-            admin.wait_until(lambda: admin.exported() > at_reload + 5)
+            endpoints.wait_until(lambda: "concurrency_limit 2.0" in endpoints.get("/metrics")[1])
+            at_reload = endpoints.exported()
+            endpoints.wait_until(lambda: endpoints.exported() > at_reload + 5)
 
-            # A stop: what is in hand is finished, and nothing is left claimed.
+            # At a stop, tasks in progress are finished, and no claim is left.
             service.send_signal(signal.SIGTERM)
             manager.read_to("STOPPING=1")
             assert service.wait(30) == 0
-            said = service.stderr.read()
+            log = service.stderr.read()
         manager.close()
-        ledger = aluma.state()["tasks"]
-    assert ledger.get(CLAIMED, 0) == 0
-    assert 0 < ledger["completed"] < TASKS
-    completed = expected_hashes(ledger["completed"], profile="small").total()
+        tasks = aluma.state()["tasks"]
+    assert tasks.get(CLAIMED, 0) == 0
+    assert 0 < tasks["completed"] < TASKS
+    completed = expected_hashes(tasks["completed"], profile="small").total()
     assert hash_files(tmp_path / "export").total() == completed
-    assert not hash_files(tmp_path / "export") - expected_hashes(TASKS, profile="small"), "each file as it was there"
-    assert (tmp_path / "told").read_text().splitlines() == ["oldest-task-too-old", "paused", "resumed"]
-    assert re.search(r"configuration not reloaded: .*workers", said)
-    assert "configuration reloaded: 2 workers, 2 requests at once" in said
-    assert "Traceback" not in said
-    assert SimulatedAluma.client_secret not in said
+    assert not hash_files(tmp_path / "export") - expected_hashes(TASKS, profile="small")
+    assert (tmp_path / "notifications").read_text().splitlines() == ["oldest-task-too-old", "paused", "resumed"]
+    assert re.search(r"configuration not reloaded: .*workers", log)
+    assert "configuration reloaded: 2 workers, 2 requests at once" in log
+    assert "Traceback" not in log
+    assert SimulatedAluma.client_secret not in log
