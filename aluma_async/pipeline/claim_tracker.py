@@ -95,11 +95,13 @@ class ClaimTracker:
         """Record durably that the task is in the quarantine, so that the claim must be failed."""
         await self._transition(task_id, ClaimState.FAILING, message=message)
 
-    def mark_orphaned(self, task_id: str) -> None:
-        """Record that no worker owns the claim any more, although Aluma may still hold it."""
+    def mark_orphaned(self, task_id: str) -> ClaimRecord | None:
+        """Record that no worker owns the claim any more, although Aluma may still hold it; return the claim, if any."""
         claim = self._claims.get(task_id)
         if claim and claim.step in _IN_PROGRESS_STATES:
-            self._store(replace(claim, step=ClaimState.ORPHANED))
+            claim = replace(claim, step=ClaimState.ORPHANED)
+            self._store(claim)
+        return claim
 
     def close(self, task_id: str, *, deleted: bool = False) -> None:
         """Close a settled claim; ``deleted``: Aluma has deleted the task, so that no late Start can claim it."""

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from aiocache import SimpleMemoryCache
+from msgspec import Struct
 from msgspec.structs import replace
 
 from aluma_async.clock import loop_time
@@ -24,6 +25,27 @@ PARK_AFTER_CRASHES = 6
 """Number of crashes after which a task is parked: in the last half of them it was the only suspect in progress."""
 
 _MIN_MEMORY_SECONDS = 3600.0  # after a cool-down, the failures and crashes of its task count for at least this long
+
+
+class CooldownEntry(Struct, frozen=True, gc=False):
+    """What is known about the failures of one task."""
+
+    is_active: bool = False
+    """Whether the task is on hold now."""
+    parked: bool = False
+    """Whether its last hold was a long one."""
+    failures: int = 0
+    """Failures in a row."""
+    crashes: int = 0
+    """Number of times that an exporter process crashed during its export."""
+
+    @property
+    def is_crash_suspect(self) -> bool:
+        """Whether the process crashed often enough during its export to suspect it."""
+        return self.crashes >= SUSPECT_AFTER
+
+
+_NO_ENTRY = CooldownEntry()
 
 
 class Cooldown:
@@ -63,22 +85,12 @@ class Cooldown:
             else:
                 await self._store(hold, remaining(hold.since, hold.seconds, now))
 
-    async def failures(self, task_id: str) -> int:
-        """How often in a row the task has failed."""
-        return (await self._entry(task_id))[0].failures
-
-    async def holds(self, task_id: str) -> bool:
-        """Whether the task is to be left alone now."""
-        return task_id in self._ids and loop_time() < (await self._entry(task_id))[1]
-
-    async def parked(self, task_id: str) -> bool:
-        """Whether the task, if it is held back, is so for long."""
-        return (await self._entry(task_id))[0].parked
-
-    async def suspects(self, task_id: str) -> int:
-        """How often our process crashed with the task in hand, if that is often enough to suspect it; else 0."""
-        crashes = (await self._entry(task_id))[0].crashes if task_id in self._ids else 0
-        return crashes if crashes >= SUSPECT_AFTER else 0
+    async def get(self, task_id: str) -> CooldownEntry:
+        """Return what is known about a task now."""
+        if task_id not in self._ids:
+            return _NO_ENTRY
+        hold, until = await self._entry(task_id)
+        return CooldownEntry(loop_time() < until, hold.parked, hold.failures, hold.crashes)
 
     async def start(self, task_id: str, error: AlumaAsyncError, *, park: bool = False) -> HoldRecord:
         """Put a task on hold after an error; ``park``: for long. An unavailable destination counts as no failure."""

@@ -1,6 +1,7 @@
-"""``Exporter``: owns the queue, the producer and the workers; run, drain, stop.
+"""``Exporter``: owns the queue, the producer and the workers, and runs, drains and stops them.
 
-It installs no signal handler, sets up no logging and holds no global state: several run side by side in one loop.
+It installs no signal handler, configures no logging and has no global state, so that several exporters can run in one
+event loop.
 """
 
 import random
@@ -27,6 +28,7 @@ from aluma_async.events import (
 from aluma_async.exceptions import AlumaAsyncError, JournalError
 from aluma_async.journal.memory import MemoryJournal
 from aluma_async.models import ExportTask, Summary
+from aluma_async.pipeline.admission import Admission
 from aluma_async.pipeline.claim_source import ClaimTrackingSource
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
@@ -42,19 +44,29 @@ from aluma_async.policy.sizing import QUEUED_TASKS_PER_WORKER
 from aluma_async.ports import Clock, Destination, Journal, OnEvent, TaskSource, Uniform
 
 CLAIMS_PER_WORKER = 2
-"""Claims in hand at most for each that is being saved: a slot is not idle while a Complete is under way."""
+"""Claims per worker at most: while one task is being completed, the next one can already be saved."""
 
 
 class Exporter:
-    """Exports what waits at ``source`` into ``destination``, ``workers`` tasks at once (and as many being completed).
+    """Exports pending tasks of a source to a destination. An exporter runs once.
 
-    ``queue_size`` tasks wait unclaimed (0: twice the workers). ``journal`` remembers what must outlive the
-    process; without one Aluma's time-out ends what a crash left open. ``quarantine`` takes what a task holds
-    before it is failed; without one no task is ever failed, but parked for ``park`` seconds, as is one that
-    failed ``park_after`` times in a row (0: never).
-    ``cooldown`` is the wait before a task that failed is tried again, ``polling`` the wait between
-    listings that bring nothing. ``claim_timeout`` is Aluma's (seconds), ``drain_timeout`` how long tasks in hand
-    may go on after ``stop()``. An exporter runs once.
+    Args:
+        source: Lists, claims and settles tasks.
+        destination: Receives the files.
+        workers: Number of tasks saved at the same time; as many more may be waiting for their Complete.
+        queue_size: Number of unclaimed tasks in the queue; 0 for twice the workers.
+        journal: Persists open claims and cool-downs. Without one, claims left by a crash expire at Aluma.
+        quarantine: Receives a copy of a task before it is failed. Without one, such tasks are parked instead.
+        retry: Attempts and delays of a single request.
+        cooldown: Delay before a failed task is exported again.
+        polling: Delay between listings that bring no new task.
+        park_seconds: Seconds for which a task is parked.
+        park_after: Number of failures in a row after which a task is parked; 0 for never.
+        claim_timeout: Length of Aluma's lease in seconds.
+        drain_timeout: Seconds for which claimed tasks may continue after ``stop()``.
+        on_event: Receives every event.
+        clock: Returns the time for records that outlive the process.
+        uniform: Returns a random number between two bounds.
     """
 
     def __init__(
@@ -85,43 +97,41 @@ class Exporter:
         self._counts: Counter[type[Event]] = Counter()
         self._files = self._bytes = 0
         self._stop = anyio.Event()
-        self._stopped = False
         self._exporting = 0
         self._slots = anyio.Semaphore(workers, fast_acquire=True)
-        self._group: TaskGroup | None = None  # the workers, while they run
-        self._worker_count = 0  # how many there are
+        self._group: TaskGroup | None = None  # of the workers, while they run
+        self._worker_count = 0
         self._tracker = TaskTracker()
-        self._claims = ClaimTracker(self._journal, clock, claim_timeout)
         self._cooldown = Cooldown(
             cooldown, self._journal, park_seconds=park_seconds, park_after=park_after, clock=clock, uniform=uniform
         )
-        self._send, self._receive = anyio.create_memory_object_stream[ExportTask](
-            queue_size or QUEUED_TASKS_PER_WORKER * workers
-        )
+        queue_size = queue_size or QUEUED_TASKS_PER_WORKER * workers
+        self._send, self._receive = anyio.create_memory_object_stream[ExportTask](queue_size)
+        claims = ClaimTracker(self._journal, clock, claim_timeout)
+        self._admission = Admission(self._tracker, claims, self._slots, canary_tasks=queue_size, on_event=self._emit)
         retrying_source = RetryingSource(
-            ClaimTrackingSource(source, self._claims), retry, uniform=uniform, on_event=self._emit
+            ClaimTrackingSource(source, claims), retry, uniform=uniform, on_event=self._emit
         )
         transfer = FileTransfer(retrying_source, on_event=self._emit)
         self._recovery = Recovery(
-            retrying_source, self._claims, self._journal, self._tracker, self._cooldown, on_event=self._emit
+            retrying_source, claims, self._journal, self._tracker, self._cooldown, on_event=self._emit
         )
         self._worker = Worker(
             retrying_source,
             destination,
             transfer,
-            self._claims,
+            claims,
             self._cooldown,
             Quarantine(retrying_source, quarantine, transfer) if quarantine else None,
-            self._slots,
-            self._may_begin,
+            self._admission,
             claim_timeout=claim_timeout,
             on_event=self._emit,
         )
         self._producer = Producer(
             retrying_source,
             self._send,
+            self._admission,
             self._tracker,
-            self._claims,
             self._cooldown,
             probe=destination.probe,
             polling=polling,
@@ -130,41 +140,41 @@ class Exporter:
         )
 
     async def run(self) -> Summary:
-        """Export until ``stop()``. Raises ``SourceError``, ``DestinationError`` ``JournalError`` if it cannot begin."""
+        """Export until ``stop()``. Raises ``SourceError``, ``DestinationError``, ``JournalError`` if it cannot run."""
         return await self._run(until_drained=False)
 
     async def run_until_drained(self) -> Summary:
-        """Export until nothing waits any more but what is held back.
+        """Export until no task is pending but those on hold.
 
-        Raises as ``run`` does, and where Aluma or the destination cannot be used any more.
+        Raises as ``run`` does, and also if Aluma or the destination becomes unavailable.
         """
         return await self._run(until_drained=True)
 
     def stop(self) -> None:
-        """Begin to drain: claim nothing new, finish what is in hand, within ``drain_timeout``."""
-        self._stopped = True
+        """Start draining: claim no new task, and finish the claimed ones within ``drain_timeout``."""
+        self._admission.stopping = True
         self._stop.set()
 
     def set_workers(self, workers: int) -> None:
-        """Export ``workers`` tasks at once from now on. What is in hand beyond that is finished first."""
+        """Save ``workers`` tasks at the same time from now on; tasks in progress are finished first."""
         before, self._workers = self._workers, workers
         for _ in range(before, workers):
             self._slots.release()
         if self._group is None:
             for _ in range(workers, before):
                 self._slots.acquire_nowait()
-        elif not self._stopped:
+        elif not self._admission.stopping:
             self._spawn_workers(self._group)
             for _ in range(workers, before):
-                self._group.start_soon(self._slots.acquire)  # taken away as they become free
+                self._group.start_soon(self._slots.acquire)  # removed as they become free
 
     @property
     def tasks_in_progress(self) -> int:
-        """How many tasks are being exported."""
+        """Number of tasks in progress."""
         return self._exporting
 
     async def _run(self, *, until_drained: bool) -> Summary:
-        begun = loop_time()
+        started_at = loop_time()
         held_back = 0
         broken: AlumaAsyncError | None = None
         with self._receive, self._send:
@@ -197,12 +207,12 @@ class Exporter:
         await self._flush()
         if broken:
             raise broken
-        summary = self._summary(loop_time() - begun, held_back)
+        summary = self._summary(loop_time() - started_at, held_back)
         self._emit(RunEnded(summary))
         return summary
 
     def _spawn_workers(self, group: TaskGroup) -> None:
-        """Start as many workers as there are to be; those that are too many wait for a slot, and cost nothing."""
+        """Start the missing workers; surplus ones wait for a slot and cost nothing."""
         for _ in range(self._worker_count, CLAIMS_PER_WORKER * self._workers):
             group.start_soon(self._worker_loop, self._receive.clone())
             self._worker_count += 1
@@ -216,20 +226,13 @@ class Exporter:
                     self._exporting += 1
                     done = await self._worker.export(task)
                 except AlumaAsyncError as error:
-                    self._producer.blocking_error = error
+                    self._admission.blocking_error = error
                 finally:
                     self._exporting -= 1
                     self._tracker.remove(task.id, done=done)
                     self._recovery.schedule(task.id)
-                if not len(self._tracker):  # nothing follows that would write along what was noted
+                if not len(self._tracker):  # no write follows that would include the pending changes
                     await self._flush()
-
-    def _may_begin(self, task_id: str) -> bool:
-        """Decide at the last moment whether a task may be claimed."""
-        if self._stopped or self._producer.blocking_error or self._recovery.is_settling(task_id):
-            return False
-        self._tracker.mark_started(task_id)
-        return True
 
     async def _flush(self) -> None:
         with suppress(JournalError):
@@ -240,18 +243,18 @@ class Exporter:
         self._emit(DrainStarted(self.tasks_in_progress))
         listing.cancel()
 
-    async def _enforce_drain_timeout(self, everything: CancelScope) -> None:
+    async def _enforce_drain_timeout(self, scope: CancelScope) -> None:
         await self._stop.wait()
         await anyio.sleep(self._drain_timeout)
-        everything.cancel()
+        scope.cancel()
 
     def _emit(self, event: Event) -> None:
-        """Count an event and pass it on; a listener that breaks must not break an export."""
+        """Count an event and pass it on; an error of the listener does not affect the export."""
         self._counts[type(event)] += 1
         if type(event) is TaskCompleted:
             self._files += event.files
             self._bytes += event.bytes
-            self._producer.on_task_completed()
+            self._admission.on_task_completed()
         if self._listener:
             try:
                 self._listener(event)
@@ -272,7 +275,7 @@ class Exporter:
 
 
 async def _receive_task(queue: MemoryObjectReceiveStream[ExportTask]) -> ExportTask | None:
-    """The next task; None at the end. What waits already is not waited for: that would be a turn of the loop."""
+    """Return the next task, or None at the end; without a turn of the event loop if a task is already queued."""
     with suppress(anyio.EndOfStream):
         try:
             return queue.receive_nowait()

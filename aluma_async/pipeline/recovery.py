@@ -47,7 +47,6 @@ class Recovery:
         self._cooldown = cooldown
         self._on_event = on_event
         self._due: dict[str, tuple[float, int]] = {}  # time of the next attempt, and number of attempts so far
-        self._settling: set[str] = set()
         self._wakeup = anyio.Event()
 
     async def load(self) -> None:
@@ -78,8 +77,7 @@ class Recovery:
 
     def schedule(self, task_id: str, tries: int = 0) -> None:
         """Schedule the next attempt to settle the claim of a task, if it is still open."""
-        self._claims.mark_orphaned(task_id)
-        claim = self._claims.get(task_id)
+        claim = self._claims.mark_orphaned(task_id)
         if claim is None:
             return
         wait = exponential(_WAIT_INITIAL, _WAIT_MAX, tries + 1)
@@ -107,14 +105,9 @@ class Recovery:
 
     def _start_if_idle(self, task_id: str, tries: int, group: TaskGroup) -> None:
         claim = self._claims.get(task_id)
-        # Whoever owns the claim now, a worker or a running attempt, schedules it again at its end.
-        if claim and not (self._tracker.is_started(task_id) or task_id in self._settling):
-            self._settling.add(task_id)  # checked and set without an await, so that no worker claims the task meanwhile
+        # If a worker or a running attempt owns the claim, it schedules the claim again at its end.
+        if claim and self._tracker.mark_settling(task_id):
             group.start_soon(self._settle_and_reschedule, claim, tries, 0.0)
-
-    def is_settling(self, task_id: str) -> bool:
-        """Return whether the claim of a task is being settled, so that the task must not be claimed now."""
-        return task_id in self._settling
 
     async def _settle_and_reschedule(self, claim: ClaimRecord, tries: int, delay: float) -> None:
         """Try to settle a claim and schedule the next attempt; block a released task for ``delay`` seconds more."""
@@ -128,9 +121,9 @@ class Recovery:
             else:
                 done = True
         finally:
-            if done or claim.task_id not in self._settling:
+            if done or not self._tracker.is_settling(claim.task_id):
                 self._tracker.remove(claim.task_id, done=done)
-            self._settling.discard(claim.task_id)
+            self._tracker.clear_settling(claim.task_id)
         self.schedule(claim.task_id, tries + 1)
 
     async def _try_settle(self, claim: ClaimRecord) -> bool:

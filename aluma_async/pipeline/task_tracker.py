@@ -1,6 +1,7 @@
 """``TaskTracker``: the tasks that are queued or in progress, and those that were settled a moment ago.
 
-It keeps a task from being exported twice at the same time. It does no I/O.
+It keeps a task from being exported twice at the same time, and its claim from being used by a worker while recovery
+settles it. It does no I/O.
 """
 
 from collections.abc import Callable
@@ -21,6 +22,7 @@ class TaskTracker:
     def __init__(self) -> None:
         self._tracked: set[str] = set()
         self._started: set[str] = set()
+        self._settling: set[str] = set()
         self._done_until: dict[str, float] = {}
         self._condition: Callable[[], bool] | None = None
         self._condition_met = anyio.Event()
@@ -38,13 +40,27 @@ class TaskTracker:
         until = self._done_until.get(task_id)
         return task_id in self._tracked or (until is not None and loop_time() < until)
 
-    def is_started(self, task_id: str) -> bool:
-        """Return whether a worker has started with the task, so that it may be claimed."""
-        return task_id in self._started
-
-    def mark_started(self, task_id: str) -> None:
-        """Record that a worker has started with a tracked task."""
+    def mark_started(self, task_id: str) -> bool:
+        """Record that a worker is about to claim the task; return False if recovery is settling a claim of it."""
+        if task_id in self._settling:
+            return False
         self._started.add(task_id)
+        return True
+
+    def mark_settling(self, task_id: str) -> bool:
+        """Record that recovery settles a claim of the task; return False if a worker or recovery already owns it."""
+        if task_id in self._started or task_id in self._settling:
+            return False
+        self._settling.add(task_id)
+        return True
+
+    def is_settling(self, task_id: str) -> bool:
+        """Return whether recovery is settling a claim of the task."""
+        return task_id in self._settling
+
+    def clear_settling(self, task_id: str) -> None:
+        """Record that recovery is not settling a claim of the task any more."""
+        self._settling.discard(task_id)
 
     def add(self, task_id: str) -> None:
         """Track a task."""

@@ -30,6 +30,7 @@ from aluma_async.exceptions import (
     UnexportableTask,
 )
 from aluma_async.models import Claim, ClaimState, ExportTask
+from aluma_async.pipeline.admission import Admission
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
 from aluma_async.pipeline.quarantine import Quarantine
@@ -58,8 +59,7 @@ class Worker:
         claims: ClaimTracker,
         cooldown: Cooldown,
         quarantine: Quarantine | None,
-        slots: anyio.Semaphore,
-        may_begin: Callable[[str], bool],
+        admission: Admission,
         *,
         claim_timeout: float,
         on_event: OnEvent,
@@ -70,8 +70,7 @@ class Worker:
         self._claims = claims
         self._cooldown = cooldown
         self._quarantine = quarantine
-        self._slots = slots
-        self._may_begin = may_begin
+        self._admission = admission
         self._breaker = CircuitBreaker()
         self._claim_seconds = claim_timeout * SAFE_LEASE_FRACTION
         self._limit = SharedDeadline(self._claim_seconds)
@@ -85,8 +84,9 @@ class Worker:
         """
         claim: Claim | None = None
         try:
-            async with self._slots:  # given back before Complete, which needs no disk: the next may begin meanwhile
-                if not self._may_begin(task.id):
+            # The slot is released before Complete, which needs no disk, so that the next task can start meanwhile.
+            async with self._admission.slot(task.id) as admitted:
+                if not admitted:
                     return False
                 begun = loop_time()
                 claim = await self._source.start(task)
@@ -126,7 +126,7 @@ class Worker:
         )
 
     async def _give_up(self, task: ExportTask, claim: Claim | None, error: AlumaAsyncError) -> bool:
-        attempt = await self._cooldown.failures(task.id) + 1
+        attempt = (await self._cooldown.get(task.id)).failures + 1
         open_claim = self._claims.get(task.id)
         step = open_claim.step if open_claim and claim else ClaimState.CLAIMED if claim else None
         match decide(error, step=step, attempt=attempt):

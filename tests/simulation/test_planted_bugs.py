@@ -48,10 +48,12 @@ def repeat_an_ambiguous_start(patch):
 
 
 def ignore_cool_downs(patch):
-    async def holds(self, task_id):
-        return False
+    get = Cooldown.get
 
-    patch.setattr(Cooldown, "holds", holds)
+    async def get_inactive(self, task_id):
+        return msgspec.structs.replace(await get(self, task_id), is_active=False)
+
+    patch.setattr(Cooldown, "get", get_inactive)
 
 
 def forget_cool_downs_after_a_crash(patch):
@@ -95,6 +97,22 @@ def queue_tasks_that_are_in_progress(patch):
 
 def never_list_a_done_task_again(patch):
     patch.setattr(TaskTracker, "blocks", lambda self, task_id: task_id in self._tracked or task_id in self._done_until)
+
+
+def claim_a_task_that_recovery_settles(patch):
+    def mark_started(self, task_id):
+        self._started.add(task_id)
+        return True
+
+    patch.setattr(TaskTracker, "mark_started", mark_started)
+
+
+def settle_a_claim_that_a_worker_uses(patch):
+    def mark_settling(self, task_id):
+        self._settling.add(task_id)
+        return True
+
+    patch.setattr(TaskTracker, "mark_settling", mark_settling)
 
 
 def ignore_the_journal_at_start(patch):
@@ -184,6 +202,8 @@ BUGS = {
         repeat_a_settlement_until_it_conflicts,
         queue_tasks_that_are_in_progress,
         never_list_a_done_task_again,
+        claim_a_task_that_recovery_settles,
+        settle_a_claim_that_a_worker_uses,
         ignore_the_journal_at_start,
         send_start_before_its_record_is_durable,
         forget_late_starts,
