@@ -14,8 +14,8 @@ Item = TypeVar("Item", bound=Hashable)
 T = TypeVar("T")
 
 GATHER_SECONDS = 0.001
-"""How long a batch waits for more callers if the previous batch had several of them. A thread hop costs a tenth of
-this time, and the event loop does in it what a handful of workers need to arrive."""
+"""Delay before a batch, for more callers to arrive, if the previous batch had several. A thread hop takes a tenth of it,
+and the event loop can bring a handful of workers to the same point in this time."""
 
 
 class Batch(Generic[Item]):
@@ -36,8 +36,8 @@ class Batcher(Generic[Item]):
 
     Args:
         step: Processes the items of a batch. What it raises is raised to every caller of the batch, and an error that
-            it adds to ``errors`` to the caller who submitted that item. It must not be cut short by a cancellation
-            from outside of any scope: see ``wait_uncancelled``.
+            it adds to ``errors`` to the caller who submitted that item. It must finish even if its task is natively
+            cancelled (``Task.cancel``, from which no scope shields): see ``wait_uncancelled``.
         concurrency: How many batches may run at the same time.
     """
 
@@ -74,7 +74,7 @@ class Batcher(Generic[Item]):
                 # Entering a CancelScope costs more than this wait usually takes, so shield only after a cancellation.
                 with anyio.CancelScope(shield=True):
                     await batch.ended.wait()
-                if anyio.current_effective_deadline() > -math.inf:  # no scope was cancelled, so none raises it again
+                if anyio.current_effective_deadline() > -math.inf:  # a native cancellation: no scope raises it again
                     raise
         else:
             batch = self._next = Batch()
@@ -103,8 +103,7 @@ class Batcher(Generic[Item]):
     async def _wait_for_slot(self) -> asyncio.CancelledError | None:
         """Wait for more callers and for a free slot.
 
-        Return a cancellation from outside of any scope, instead of raising it, because the other callers of the batch
-        depend on its leader.
+        Return a native cancellation instead of raising it, because the other callers of the batch depend on its leader.
         """
         cancelled: asyncio.CancelledError | None = None
         if self._last_batch_was_shared:
@@ -124,8 +123,7 @@ class Batcher(Generic[Item]):
 async def wait_uncancelled(future: "asyncio.Future[T]") -> T:
     """Wait for a step in a thread, which cannot be interrupted. Call it only within a shielded scope.
 
-    A cancellation from outside of any scope, against which a shielded scope does not protect, is raised after the step
-    has ended, unless the step failed.
+    A native cancellation, from which no scope shields, is raised after the step has ended, unless the step failed.
     """
     cancelled: asyncio.CancelledError | None = None
     while not future.done():

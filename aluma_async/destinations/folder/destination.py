@@ -91,7 +91,7 @@ class FolderDestination:
         self._settings.owners.close()
 
     async def _publish(self, batch: Batch[StagedTask]) -> None:
-        # Each task counts as failed until the thread has published it, whatever interrupts the thread or this step.
+        # Each task counts as failed until the thread has published it, because the thread may never run.
         interrupted = DestinationError(f"folder {self.root}: publishing was interrupted")
         batch.errors = dict.fromkeys(batch.items, interrupted)
         await self._threads.run(publish, self._settings, batch.items, batch.errors)
@@ -158,7 +158,7 @@ class FolderDelivery:
         """Release the memory. After a failure, remove the staged files that a later attempt cannot use."""
         self._memory.used -= sum(map(len, self._task.in_memory.values()))
         if failed:
-            # A cancellation (a stop, the end of the lease) says nothing against the files that are finished.
+            # After a cancellation (a stop, the end of the lease) the finished files are still correct.
             end = self._task.discard if issubclass(failed, Exception) else self._task.save_for_resume
             await self._threads.run(end)
 
