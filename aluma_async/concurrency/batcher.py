@@ -14,8 +14,8 @@ Item = TypeVar("Item", bound=Hashable)
 T = TypeVar("T")
 
 GATHER_SECONDS = 0.001
-"""Delay before a batch, for more callers to arrive, if the previous batch had several. A thread hop takes a tenth of it,
-and the event loop can bring a handful of workers to the same point in this time."""
+"""Delay before a batch, so that more callers can join it, if the previous batch had several. A thread hop takes a tenth
+of it, and the event loop can bring a handful of workers to the same point in this time."""
 
 
 class Batch(Generic[Item]):
