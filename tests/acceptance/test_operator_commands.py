@@ -85,3 +85,26 @@ def test_status_shows_the_step_of_a_claim(run_cli, tmp_path, aluma_with_2_bulky_
         assert f"{task}  being exported" in run_cli("status", "--state", "state").stdout
         (claim,) = json.loads(run_cli("status", "--state", "state", "--json").stdout)["in_hand"]
         assert claim["step"] in ("started", "claimed")
+
+
+def test_status_and_retry_name_the_copy_of_a_quarantined_task(run_cli, tmp_path):
+    """A record that cannot be read is reported; the others are listed."""
+    for name, record in (
+        ("t1", {"task": {"id": "t1"}, "error": "UnexportableTask", "message": "no name"}),
+        ("t2", {"task": None}),
+    ):
+        folder = tmp_path / "state" / "quarantine" / name
+        folder.mkdir(parents=True)
+        (folder / "quarantine.json").write_text(json.dumps(record))
+    copy = str(tmp_path / "state" / "quarantine" / "t1")
+    state = ["--state", str(tmp_path / "state")]
+    done = run_cli("status", "--json", *state)
+    assert json.loads(done.stdout)["quarantined"] == [
+        {"task": "t1", "folder": copy, "error": "UnexportableTask", "message": "no name"}
+    ]
+    assert "t2" in done.stderr
+    assert f"t1  UnexportableTask: no name  {copy}" in run_cli("status", *state).stdout
+    done = run_cli("retry", *state, "t1", "t3")
+    assert (done.returncode, done.stdout) == (1, "released 0 tasks from hold\n")
+    assert f"t1: deleted at Aluma; a copy of its files is in {copy}" in done.stderr
+    assert "t3: not on hold" in done.stderr
