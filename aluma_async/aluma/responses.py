@@ -96,8 +96,9 @@ async def raise_for_status(operation: str, response: aiohttp.ClientResponse, *, 
     if status == 429:
         raise RateLimited(message, retry_after=pause)
     if status == 408 or status >= 500:
-        full = status == 503
-        raise (Ambiguous if changes else Unavailable)(message, retry_after=pause if full else None, overloaded=full)
+        overloaded = status == 503
+        retry_after = pause if overloaded else None
+        raise (Ambiguous if changes else Unavailable)(message, retry_after=retry_after, overloaded=overloaded)
     if changes:
         raise ClaimConflict(message)
     if status in (404, 410):

@@ -59,6 +59,8 @@ async def serve(
 
 
 class _Handlers:
+    """The handlers of the API's routes."""
+
     def __init__(self, aluma: SimulatedAluma, faults: FaultPlan) -> None:
         self._aluma = aluma
         self._faults = faults
@@ -106,9 +108,8 @@ class _Handlers:
                     return _drop(request)
                 if fault is Fault.ERROR_AFTER:
                     return web.Response(status=502, text="Bad gateway")
-                if (
-                    not response.prepared and _END not in request
-                ):  # The request is in flight until its response is sent.
+                if not response.prepared and _END not in request:
+                    # Sent here, because the request is in flight until its response has left.
                     await response.prepare(request)
                     await response.write_eof()
                 return response
@@ -199,9 +200,8 @@ class _Handlers:
         await response.prepare(request)
         if fault is Fault.TRUNCATE:
             await response.write(view[: len(view) // 2])
-            await asyncio.sleep(
-                0.01
-            )  # so that the client reads the data: aiohttp discards unread data when a connection ends
+            # Lets the client read the data first, because aiohttp discards unread data when a connection ends.
+            await asyncio.sleep(0.01)
             return _close_early(request, response)
         for start in range(0, len(view), _CHUNK):
             await response.write(view[start : start + _CHUNK])

@@ -70,7 +70,7 @@ class SimulatedSource:
             fault, body = await self._request("file", lambda: self._aluma.file(collection, name), changes=False)
         except NotFound:
             raise FileMissing(f"download file {file.number} of task {claim.task.id}: not found") from None
-        yield _chunks(body, cut=fault is Fault.TRUNCATE)
+        yield _chunks(body, truncated=fault is Fault.TRUNCATE)
 
     async def complete(self, task: ExportTask) -> None:
         """Complete a task."""
@@ -163,8 +163,8 @@ def _ignore_conflict(call: Callable[[], object]) -> None:
         call()
 
 
-async def _chunks(body: bytes, *, cut: bool) -> AsyncIterator[bytes]:
+async def _chunks(body: bytes, *, truncated: bool) -> AsyncIterator[bytes]:
     for start in range(0, len(body), 64 * 1024):
         yield body[start : start + 64 * 1024]
-        if cut:
+        if truncated:
             raise InvalidResponse("the response is incomplete")
