@@ -28,7 +28,7 @@ class HealthMonitor:
     Args:
         stats: The state of the run.
         poll_seconds: Longest time between two listings.
-        stuck_after_seconds: Longest time for which a healthy task makes no progress.
+        stuck_after_seconds: Time without progress after which a task counts as stuck.
     """
 
     def __init__(self, stats: RunStats, *, poll_seconds: float, stuck_after_seconds: float) -> None:

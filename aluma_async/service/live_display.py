@@ -22,11 +22,11 @@ from aluma_async.service.stats import ActiveTask, RunStats
 from aluma_async.service.summary import pause_message, problems, time_left
 
 MAX_ROWS = 8
-"""Most active tasks that are shown."""
+"""Maximum number of active tasks in the panel."""
 _OTHER_LINES = 11
 """Lines of the panel and its frame, besides these rows."""
 _WIDE, _NARROW, _TIGHT = 100, 76, 60
-"""Terminal widths: figures take one line from the first, two from the second, three below; sizes need the last."""
+"""Minimum columns for all figures in one line, for figures in two lines (otherwise three), and for task sizes."""
 _MAX_WIDTH = 120
 """Columns of the panel on a wider terminal, where long lines would be hard to read."""
 _MAX_ERROR_KINDS = 4

@@ -9,7 +9,7 @@ BURST = 3
 """Lines of a kind that pass in each window."""
 WINDOW_SECONDS = 60.0
 MAX_KINDS = 256
-"""Kinds that are tracked at once. Lines of further kinds always pass, so that memory use has a limit."""
+"""Maximum number of tracked kinds; lines of further kinds always pass, so that memory use has a limit."""
 
 
 class SuppressedLines(NamedTuple, Generic[Line]):

@@ -20,7 +20,7 @@ Kind: TypeAlias = Literal["parked", "quarantined", "paused", "resumed", "oldest-
 KINDS: tuple[Kind, ...] = ("parked", "quarantined", "paused", "resumed", "oldest-task-too-old")
 
 MAX_QUEUED = 100
-"""Most notifications that wait to be sent; further ones are logged and dropped."""
+"""Maximum number of notifications that wait to be sent; further ones are logged and dropped."""
 SEND_TIMEOUT_SECONDS = 10.0
 """Seconds that a channel may take for one notification."""
 FINISH_TIMEOUT_SECONDS = 10.0

@@ -20,7 +20,7 @@ from aluma_async.models import ExportFile, ExportTask
 RATE_SECONDS = 10.0
 """Rates are averages over this many seconds."""
 MAX_UNEXPORTED_TASKS = 10_000
-"""Most unexported tasks that are remembered with their reason."""
+"""Maximum number of unexported tasks that are remembered with their reason."""
 DURATION_BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 """Upper bounds of the histogram of task durations, in seconds."""
 
@@ -59,7 +59,7 @@ class UnexportedTask(NamedTuple):
 
 
 class RunStats:
-    """Records events; every attribute without an underscore is for the views.
+    """Records the events of a run; the public attributes are its state.
 
     Args:
         clock: Returns the seconds of a monotonic clock.
@@ -80,6 +80,7 @@ class RunStats:
         self.cooling = 0
         """Tasks that cool down after an error."""
         self.parked = 0
+        """Tasks that are parked, also since an earlier run."""
         self.oldest_created_at: float | None = None
         """Creation of the oldest listed task, seconds since 1970."""
         self.unexported: dict[str, UnexportedTask] = {}
