@@ -11,6 +11,7 @@ from typing import ClassVar
 import click
 
 from aluma_async.cli.exit_codes import OK
+from aluma_async.cli.output import ignore_closed_pipe
 from aluma_async.config.schema import suggest
 
 TOPICS: Mapping[str, str] = {
@@ -59,7 +60,9 @@ def page(topic: str) -> str:
 
 def _show(text: str) -> None:
     if not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
-        click.echo(text, nl=False)
+        with ignore_closed_pipe():
+            click.echo(text, nl=False)
+            sys.stdout.flush()
         return
     columns = shutil.get_terminal_size().columns
     click.echo_via_pager(render(text, min(columns, _MAX_WIDTH)), color=True)
