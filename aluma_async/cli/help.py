@@ -47,7 +47,7 @@ def show_help(topic: str | None) -> int:
             click.echo(f"{name:<16} {content}")
         click.echo("\n'aluma-async help TOPIC' shows a page, 'aluma-async COMMAND --help' the options of a command.")
     elif topic not in TOPICS:
-        raise click.UsageError(f"there is no page {topic!r}. {suggest(topic, TOPICS)}")
+        raise click.UsageError(f"unknown page {topic!r}. {suggest(topic, TOPICS)}")
     else:
         _show(page(topic))
     return OK
