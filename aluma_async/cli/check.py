@@ -27,7 +27,7 @@ from aluma_async.policy.routing import Routing
 
 @click.command()
 @click.option("--config-only", is_flag=True, help="Config and wiring only, without connecting or writing anything.")
-@add_options(*API, "output", "project", "state", "traceback")
+@add_options(*API, "output", "state", "traceback")
 @click.pass_obj
 def check(outer: dict[str, Any], /, *, config_only: bool, **inner: Any) -> int:
     """Check configuration, wiring and environment.

@@ -145,7 +145,13 @@ def test_usage_error_has_two_lines_like_every_error(run_cli, arguments):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["status", "--base-url", "x"], ["retry", "--project", "x"], ["history", "--output", "x"], ["cancel", "-o", "x"]],
+    [
+        ["status", "--base-url", "x"],
+        ["check", "--project", "x"],
+        ["retry", "--project", "x"],
+        ["history", "--output", "x"],
+        ["cancel", "-o", "x"],
+    ],
 )
 def test_command_refuses_options_without_effect(run_cli, arguments):
     expect_error(run_cli(*arguments), 2, f"No such option '{arguments[1]}'")
