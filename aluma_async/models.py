@@ -102,16 +102,25 @@ class ClaimState(StrEnum):
     """No worker owns the claim, but Aluma may still hold it. Settled by Cancel, until it cannot exist any more."""
 
 
-class ClaimRecord(Struct, frozen=True, gc=False):
+_STORED_NAMES = {
+    "state": "step",
+    "sent_at": "sent",
+    "settlement_unconfirmed": "unheard",
+    "start_unconfirmed_at": "doubted",
+}
+"""The keys of a ``ClaimRecord`` in the journal. They never change, so that older journals stay readable."""
+
+
+class ClaimRecord(Struct, frozen=True, gc=False, rename=_STORED_NAMES):
     """The journal's record of a claim that is not settled. Contains neither content nor names."""
 
     task_id: str
-    step: ClaimState
-    sent: Timestamp
+    state: ClaimState
+    sent_at: Timestamp
     """Time of Start, or slightly earlier."""
-    unheard: bool = False
+    settlement_unconfirmed: bool = False
     """Whether a settlement was sent and its reply lost. If the next one is refused, the first was executed."""
-    doubted: Timestamp | None = None
+    start_unconfirmed_at: Timestamp | None = None
     """Time when the outcome of a Start became unknown; Aluma may execute the request for some time after it."""
     files: int = 0
     bytes: int = 0

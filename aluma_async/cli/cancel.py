@@ -75,7 +75,7 @@ def _reason_to_refuse(config: Config, task_id: str) -> tuple[str, str] | None:
     claim = next((claim for claim in claims if claim.task_id == task_id), None)
     if claim and sqlite.is_locked(folder):
         return f"in progress in the exporter on {folder}", "Wait until that exporter settles it, or stop it first."
-    if claim and claim.step in _SETTLED_BY_NEXT_RUN:
+    if claim and claim.state in _SETTLED_BY_NEXT_RUN:
         reason = "all its files are saved, and only Complete or Fail is missing"
         return reason, "Start the exporter on this state folder: it settles the claim."
     return None

@@ -80,8 +80,8 @@ def _rows(folder: Path, quarantine_folder: Path, now: Timestamp) -> dict[str, li
 
 
 def _claim_row(claim: ClaimRecord, now: Timestamp) -> Row:
-    since = claim.doubted or claim.sent if claim.step is ClaimState.ORPHANED else claim.sent
-    return {"task": claim.task_id, "step": str(claim.step), "seconds": round(elapsed(since, now))}
+    since = claim.start_unconfirmed_at or claim.sent_at if claim.state is ClaimState.ORPHANED else claim.sent_at
+    return {"task": claim.task_id, "step": str(claim.state), "seconds": round(elapsed(since, now))}
 
 
 def _hold_row(hold: HoldRecord, now: Timestamp) -> Row:

@@ -51,18 +51,20 @@ class ClaimTracker:
         A Start that had no response yet may still be in flight, so it counts as unconfirmed from now on. A claim that
         was unconfirmed before keeps its time: repeated crashes would otherwise extend the window without end.
         """
-        interrupted = [claim for claim in claims if claim.step in _IN_PROGRESS_STATES]
+        interrupted = [claim for claim in claims if claim.state in _IN_PROGRESS_STATES]
         self._claims = {claim.task_id: claim for claim in claims}
         for claim in interrupted:
-            doubted = self._clock() if claim.step is ClaimState.STARTING else claim.doubted
-            self._store(replace(claim, step=ClaimState.ORPHANED, doubted=doubted))
+            start_unconfirmed_at = self._clock() if claim.state is ClaimState.STARTING else claim.start_unconfirmed_at
+            self._store(replace(claim, state=ClaimState.ORPHANED, start_unconfirmed_at=start_unconfirmed_at))
         return interrupted
 
     async def record_intent(self, task_id: str) -> None:
         """Record durably that Start is about to be sent. Raises ``JournalError``; Start must not be sent then."""
         earlier = self._claims.get(task_id)
-        doubted = earlier.doubted if earlier else None
-        self._claims[task_id] = ClaimRecord(task_id, ClaimState.STARTING, self._clock(), doubted=doubted)
+        start_unconfirmed_at = earlier.start_unconfirmed_at if earlier else None
+        self._claims[task_id] = ClaimRecord(
+            task_id, ClaimState.STARTING, self._clock(), start_unconfirmed_at=start_unconfirmed_at
+        )
         try:
             await self._journal.write(self._claims[task_id])
         except BaseException:
@@ -73,17 +75,17 @@ class ClaimTracker:
         """Record that the task is claimed, and when Start was really sent: it may have waited for a permit."""
         now = self._clock()
         waited = loop_time() - claim.sent_at
-        sent = replace(now, boottime=now.boottime - waited, wall=now.wall - waited)
-        self._store(replace(self._claims[claim.task.id], step=ClaimState.CLAIMED, sent=sent))
+        sent_at = replace(now, boottime=now.boottime - waited, wall=now.wall - waited)
+        self._store(replace(self._claims[claim.task.id], state=ClaimState.CLAIMED, sent_at=sent_at))
 
     def mark_start_unconfirmed(self, task_id: str) -> None:
         """Record that the outcome of a Start is unknown."""
-        self._store(replace(self._claims[task_id], doubted=self._clock()))
+        self._store(replace(self._claims[task_id], start_unconfirmed_at=self._clock()))
 
     def mark_settlement_unconfirmed(self, task_id: str) -> None:
         """Record that Complete, Cancel or Fail was sent and its outcome is unknown."""
         if claim := self._claims.get(task_id):
-            self._store(replace(claim, unheard=True))
+            self._store(replace(claim, settlement_unconfirmed=True))
 
     async def record_committed(self, task_id: str, files: int, size: int, destinations: tuple[str, ...] = ()) -> None:
         """Record durably that all files are committed, so that the claim must be completed."""
@@ -98,8 +100,8 @@ class ClaimTracker:
     def mark_orphaned(self, task_id: str) -> ClaimRecord | None:
         """Record that no worker owns the claim any more, although Aluma may still hold it; return the claim, if any."""
         claim = self._claims.get(task_id)
-        if claim and claim.step in _IN_PROGRESS_STATES:
-            claim = replace(claim, step=ClaimState.ORPHANED)
+        if claim and claim.state in _IN_PROGRESS_STATES:
+            claim = replace(claim, state=ClaimState.ORPHANED)
             self._store(claim)
         return claim
 
@@ -109,7 +111,7 @@ class ClaimTracker:
         if claim is None:
             return
         if not deleted and self.late_start_window(claim) > 0:
-            self._store(replace(claim, step=ClaimState.ORPHANED, sent=_EPOCH, unheard=False))
+            self._store(replace(claim, state=ClaimState.ORPHANED, sent_at=_EPOCH, settlement_unconfirmed=False))
         else:
             del self._claims[task_id]
             self._destinations.pop(task_id, None)
@@ -118,33 +120,34 @@ class ClaimTracker:
     def may_hold_claim(self, task_id: str) -> bool:
         """Return whether Aluma may hold a claim of this exporter now, so that the task must not be started again."""
         claim = self._claims.get(task_id)
-        return bool(claim and elapsed(claim.sent, self._clock()) < self._timeout)
+        return bool(claim and elapsed(claim.sent_at, self._clock()) < self._timeout)
 
     def lease_status(self, task_id: str) -> LeaseStatus:
         """Return the status of a claim's lease by its age; an unknown claim is expired."""
         claim = self._claims.get(task_id)
         if claim is None:
             return LeaseStatus.EXPIRED
-        if claim.step is ClaimState.ORPHANED:
+        if claim.state is ClaimState.ORPHANED:
             return LeaseStatus.VALID if self.seconds_left(claim) > 0 else LeaseStatus.EXPIRED
-        return lease_status(elapsed(claim.sent, self._clock()), self._timeout)
+        return lease_status(elapsed(claim.sent_at, self._clock()), self._timeout)
 
     def seconds_left(self, claim: ClaimRecord) -> float:
         """Return for how many seconds Aluma may still hold the claim, so that settling it makes sense."""
         now = self._clock()
-        return max(self._timeout - elapsed(claim.sent, now), self.late_start_window(claim) + SETTLE_RETRY_SECONDS)
+        return max(self._timeout - elapsed(claim.sent_at, now), self.late_start_window(claim) + SETTLE_RETRY_SECONDS)
 
     def late_start_window(self, claim: ClaimRecord) -> float:
         """Return for how many seconds an unconfirmed Start may still be executed; negative if it cannot be any more."""
-        return LATE_START_SECONDS - elapsed(claim.doubted, self._clock()) if claim.doubted else float("-inf")
+        since = claim.start_unconfirmed_at
+        return LATE_START_SECONDS - elapsed(since, self._clock()) if since else float("-inf")
 
     async def _transition(
-        self, task_id: str, step: ClaimState, *, files: int = 0, size: int = 0, message: str = ""
+        self, task_id: str, state: ClaimState, *, files: int = 0, size: int = 0, message: str = ""
     ) -> None:
         claim = self._claims.get(task_id)
         if claim is None:
             return
-        self._claims[task_id] = replace(claim, step=step, files=files, bytes=size, message=message)
+        self._claims[task_id] = replace(claim, state=state, files=files, bytes=size, message=message)
         # If this cannot be written, a crash makes recovery cancel the claim instead, and the task is exported again,
         # with the same result.
         with suppress(JournalError):

@@ -116,7 +116,7 @@ class Recovery:
             answered = await self._try_settle(claim)
             if not answered:
                 tries = min(tries, _FAST_RETRIES)
-            elif claim.step is ClaimState.ORPHANED:
+            elif claim.state is ClaimState.ORPHANED:
                 await anyio.sleep(delay)
             else:
                 done = True
@@ -137,6 +137,6 @@ class Recovery:
             return False
         if event:
             self._on_event(event)
-        if claim.step is not ClaimState.ORPHANED:
+        if claim.state is not ClaimState.ORPHANED:
             await self._cooldown.clear_task(task.id)
         return True

@@ -12,7 +12,7 @@ async def settle_claim(
     """Settle a claim; return the event of the outcome, or None if the claim had ended. Raises ``SourceError``."""
     event: Event
     try:
-        match claim.step:
+        match claim.state:
             case ClaimState.COMMITTED:
                 event = TaskCompleted(task, claim.files, claim.bytes, 0.0, destinations)
                 await source.complete(task)
@@ -23,5 +23,5 @@ async def settle_claim(
                 event = TaskReleased(task)
                 await source.cancel(task)
     except ClaimConflict:
-        return event if claim.unheard else None
+        return event if claim.settlement_unconfirmed else None
     return event

@@ -128,8 +128,8 @@ class Worker:
     async def _give_up(self, task: ExportTask, claim: Claim | None, error: AlumaAsyncError) -> bool:
         attempt = (await self._cooldown.get(task.id)).failures + 1
         open_claim = self._claims.get(task.id)
-        step = open_claim.step if open_claim and claim else ClaimState.CLAIMED if claim else None
-        match decide(error, step=step, attempt=attempt):
+        state = open_claim.state if open_claim and claim else ClaimState.CLAIMED if claim else None
+        match decide(error, state=state, attempt=attempt):
             case Action.SKIP:
                 self._on_event(ClaimRefused(task, error))
                 return True
@@ -166,7 +166,7 @@ class Worker:
             self._on_event(ClaimLost(task, why))
             return True
         except AlumaAsyncError as why:
-            if (open_claim := self._claims.get(task.id)) and open_claim.step is ClaimState.FAILING:
+            if (open_claim := self._claims.get(task.id)) and open_claim.state is ClaimState.FAILING:
                 self._on_event(SettlementUnconfirmed(task, why))
                 return False
             if why is not error:

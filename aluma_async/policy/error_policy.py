@@ -38,15 +38,15 @@ _PAUSES_ALL = (Unavailable, AuthenticationFailed, JournalError)
 _POSSIBLY_CLAIMED = (Ambiguous, InvalidResponse, BadSpecification)
 
 
-def decide(error: AlumaAsyncError, *, step: ClaimState | None, attempt: int) -> Action:
+def decide(error: AlumaAsyncError, *, state: ClaimState | None, attempt: int) -> Action:
     """Return the reaction to the error that ended attempt number ``attempt`` (from 1) at a task.
 
-    ``step`` is the state of its claim; with None or ``STARTING``, Start did not return a specification.
+    ``state`` is that of its claim; with None or ``STARTING``, Start did not return a specification.
     """
-    claimed = step not in (None, ClaimState.STARTING)
+    claimed = state not in (None, ClaimState.STARTING)
     if isinstance(error, ClaimConflict):
         return Action.CLAIM_LOST if claimed else Action.SKIP
-    if step in (ClaimState.COMMITTED, ClaimState.FAILING):
+    if state in (ClaimState.COMMITTED, ClaimState.FAILING):
         return Action.SETTLE_LATER
     if not claimed and not isinstance(error, _POSSIBLY_CLAIMED):
         return Action.PAUSE_ALL if isinstance(error, _PAUSES_ALL) else Action.COOL_DOWN

@@ -47,10 +47,10 @@ def test_journal_reads_records_of_an_earlier_version(state):
     records = sqlite.read_records(state)
     claims = {record.task_id: record for record in records if isinstance(record, ClaimRecord)}
     holds = {record.task_id: record for record in records if isinstance(record, HoldRecord)}
-    assert {task_id: claim.step for task_id, claim in claims.items()} == CLAIMS
-    assert {claim.sent for claim in claims.values()} == {WRITTEN}
-    assert [task_id for task_id, claim in claims.items() if claim.unheard] == ["committed-unheard"]
-    assert [task_id for task_id, claim in claims.items() if claim.doubted == WRITTEN] == [
+    assert {task_id: claim.state for task_id, claim in claims.items()} == CLAIMS
+    assert {claim.sent_at for claim in claims.values()} == {WRITTEN}
+    assert [task_id for task_id, claim in claims.items() if claim.settlement_unconfirmed] == ["committed-unheard"]
+    assert [task_id for task_id, claim in claims.items() if claim.start_unconfirmed_at == WRITTEN] == [
         "loose-doubted",
         "started-doubted",
     ]

@@ -28,8 +28,8 @@ from tests.support.stack import simulated
 NOW = Timestamp("boot", 100.0, 1_000_000.0)
 
 
-def claim(task_id, step=ClaimState.STARTING, **fields):
-    return ClaimRecord(task_id, step, fields.pop("sent", NOW), **fields)
+def claim(task_id, state=ClaimState.STARTING, **fields):
+    return ClaimRecord(task_id, state, fields.pop("sent_at", NOW), **fields)
 
 
 @contextmanager
@@ -237,7 +237,7 @@ def test_claims_of_a_crashed_process_are_given_back_within_seconds_and_exported(
         world = Crashed(5)
         for task_id in world.aluma.ids():
             world.aluma.start(task_id)
-            await world.journal.write(claim(task_id, sent=world.clock()))
+            await world.journal.write(claim(task_id, sent_at=world.clock()))
         summary = await world.next().run_until_drained()
         assert summary.exported == 5
         assert max(world.when(events.TaskReleased)) < 5
@@ -252,7 +252,7 @@ def test_what_was_committed_is_completed_and_not_exported_again():
         world = Crashed(1)
         (task_id,) = world.aluma.ids()
         world.aluma.start(task_id)
-        await world.journal.write(claim(task_id, ClaimState.COMMITTED, sent=world.clock(), files=2, bytes=20))
+        await world.journal.write(claim(task_id, ClaimState.COMMITTED, sent_at=world.clock(), files=2, bytes=20))
         summary = await world.next().run_until_drained()
         assert (summary.exported, summary.files, summary.bytes) == (1, 2, 20)
         assert world.aluma.counts["start"] == world.aluma.counts["complete"] == 1
@@ -268,7 +268,7 @@ def test_a_claim_whose_time_is_over_is_not_spoken_of():
         world = Crashed(1, claim_timeout_seconds=1800)
         (task_id,) = world.aluma.ids()
         world.aluma.start(task_id)
-        await world.journal.write(claim(task_id, ClaimState.COMMITTED, sent=world.clock()))
+        await world.journal.write(claim(task_id, ClaimState.COMMITTED, sent_at=world.clock()))
         await anyio.sleep(1801)
         world.aluma.start(task_id)  # somebody else
         await world.next().run_until_drained()
@@ -355,7 +355,7 @@ def test_status_shows_what_is_held_and_retry_releases_it_also_beside_a_running_e
             "-parked", now, 9999.0, failures=10, parked=True, error="InvalidResponse", message="cut short"
         )
         cooling = HoldRecord("cooling", now, 600.0, failures=1, error="DestinationError", message="why")
-        anyio.run(journal.write, parked, cooling, claim("open", sent=now))
+        anyio.run(journal.write, parked, cooling, claim("open", sent_at=now))
         told = json.loads(program("status", "--json").stdout)
         assert [row["task"] for row in told["in_hand"]] == ["open"]
         assert [row["task"] for row in told["cooling_down"]] == ["cooling"]

@@ -126,7 +126,7 @@ def send_start_before_its_record_is_durable(patch):
     async def record_intent(self, task_id):
         earlier = self._claims.get(task_id)
         self._claims[task_id] = ClaimRecord(
-            task_id, ClaimState.STARTING, self._clock(), doubted=earlier and earlier.doubted
+            task_id, ClaimState.STARTING, self._clock(), start_unconfirmed_at=earlier and earlier.start_unconfirmed_at
         )
         self._journal.put(self._claims[task_id])
 
@@ -156,8 +156,8 @@ def complete_before_the_files_are_durable(patch):
 
 
 def cancel_an_unconfirmed_complete(patch):
-    def decide_wrongly(error, *, step, attempt):
-        return decide(error, step=ClaimState.CLAIMED if step is ClaimState.COMMITTED else step, attempt=attempt)
+    def decide_wrongly(error, *, state, attempt):
+        return decide(error, state=ClaimState.CLAIMED if state is ClaimState.COMMITTED else state, attempt=attempt)
 
     patch.setattr(worker, "decide", decide_wrongly)
     patch.setattr(ClaimTracker, "record_committed", do_nothing)
@@ -168,9 +168,9 @@ def fail_without_a_copy_in_the_quarantine(patch):
 
 
 def fail_tasks_after_transient_errors(patch):
-    def decide_wrongly(error, *, step, attempt):
-        action = decide(error, step=step, attempt=attempt)
-        return Action.FAIL if action is Action.CANCEL and step is ClaimState.CLAIMED else action
+    def decide_wrongly(error, *, state, attempt):
+        action = decide(error, state=state, attempt=attempt)
+        return Action.FAIL if action is Action.CANCEL and state is ClaimState.CLAIMED else action
 
     patch.setattr(worker, "decide", decide_wrongly)
 

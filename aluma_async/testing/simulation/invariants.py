@@ -109,11 +109,11 @@ class Instance:
         for record in self.journal.durable():
             if isinstance(record, ClaimRecord):
                 self._open.add(record.task_id)
-                if record.step is ClaimState.STARTING:  # It is unknown whether Aluma received Start.
+                if record.state is ClaimState.STARTING:  # It is unknown whether Aluma received Start.
                     self._start_unconfirmed_until[record.task_id] = now + LATE_START_SECONDS + _SLACK
                 if (
-                    record.step is not ClaimState.ORPHANED
-                    and elapsed(record.sent, self._clock()) < self._claim_timeout * SAFE_LEASE_FRACTION
+                    record.state is not ClaimState.ORPHANED
+                    and elapsed(record.sent_at, self._clock()) < self._claim_timeout * SAFE_LEASE_FRACTION
                 ):
                     self._settle_by[record.task_id] = now + RECOVERY_SECONDS
 

@@ -78,5 +78,5 @@ def test_the_verdict_follows_from_what_happened_and_whether_we_had_a_claim():
         (Unreachable(""), ClaimState.COMMITTED, 1, Action.SETTLE_LATER),
         (ClaimConflict(""), ClaimState.COMMITTED, 1, Action.CLAIM_LOST),
     ]
-    for error, step, attempt, expected in table:
-        assert decide(error, step=step, attempt=attempt) is expected, (error, step, attempt)
+    for error, state, attempt, expected in table:
+        assert decide(error, state=state, attempt=attempt) is expected, (error, state, attempt)
