@@ -44,18 +44,16 @@ class Batcher(Generic[Item]):
     def __init__(self, step: Callable[[Batch[Item]], Awaitable[None]], *, concurrency: int = 1) -> None:
         self.pending: list[Item] = []
         """The items of the next batch, in order."""
+        self.add: Callable[[Item], None] = self.pending.append  # a method would cost a second call per item
+        """Adds an item to the next batch without waiting for it. A later ``submit`` or ``flush`` starts that batch."""
         self._step = step
         self._slots = anyio.Semaphore(concurrency, fast_acquire=True)
         self._next: Batch[Item] | None = None
         self._last_batch_was_shared = False
 
-    def add(self, item: Item) -> None:
-        """Add an item to the next batch without waiting for it; a later ``submit`` or ``flush`` starts that batch."""
-        self.pending.append(item)
-
     async def submit(self, item: Item) -> None:
         """Add an item and wait until its batch has ended. Raises the error of the item or of the batch."""
-        self.pending.append(item)
+        self.add(item)
         batch = await self.flush()
         if batch.errors and (error := batch.errors.get(item)):
             raise error
@@ -89,7 +87,8 @@ class Batcher(Generic[Item]):
         cancelled = await self._wait_for_slot()
         try:
             self._next = None  # callers that arrive from here on need another batch
-            batch.items, self.pending = self.pending, []
+            batch.items = self.pending[:]
+            del self.pending[:]
             self._last_batch_was_shared = batch.callers > 1
             await self._step(batch)
         except Exception as error:  # noqa: BLE001 - raised to every caller of the batch

@@ -133,7 +133,7 @@ class FolderDelivery:
         self._crlf = crlf
 
     async def __aenter__(self) -> Self:
-        if self._task.may_resume():
+        if self._task.may_resume:
             try:
                 await self._threads.run(self._task.restore)
             except BaseException as error:

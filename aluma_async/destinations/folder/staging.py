@@ -44,6 +44,9 @@ class StagedTask:
         self.hashes: dict[int, hashlib._Hash] = {}
         """SHA-256 of the files on disk, if a manifest will be written."""
         self._prefix = prefix
+        kept = settings.root.resumable
+        self.may_resume = bool(kept) and any(self._resume_name(file.number) in kept for file in claim.spec.files)
+        """Whether an earlier attempt may have finished files."""
 
     def staged_name(self, number: int) -> str:
         """Return the name of a file in the staging folder."""
@@ -65,12 +68,7 @@ class StagedTask:
         self.inodes.pop(number, None)
         self.hashes.pop(number, None)
 
-    # -- begin and end of a delivery; all of it blocks, except ``may_resume``
-
-    def may_resume(self) -> bool:
-        """Return whether an earlier attempt may have finished files."""
-        kept = self.settings.root.resumable
-        return bool(kept) and any(self._resume_name(file.number) in kept for file in self.claim.spec.files)
+    # -- start and end of a delivery; all of it blocks
 
     def restore(self) -> None:
         """Stage the files that an earlier attempt at the same specification has finished."""
