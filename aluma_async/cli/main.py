@@ -115,7 +115,10 @@ def _run() -> int:
             error.show()
         else:
             command = error.ctx.command_path if error.ctx else "aluma-async"
-            _print_error(f"{error.format_message()}\nTry '{command} --help'.")
+            message = " ".join(
+                error.format_message().split()
+            )  # click lists the choices of an argument on several lines
+            _print_error(f"{message}\nTry '{command} --help'.")
         return error.exit_code
     except click.ClickException as error:
         error.show()

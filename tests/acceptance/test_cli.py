@@ -137,7 +137,16 @@ def test_usage_error_exits_with_2_and_names_the_remedy(run_cli, arguments, part)
 
 @pytest.mark.parametrize(
     "arguments",
-    [["-w", "0"], ["--log-format", "xml"], ["chek"], ["retry"], ["cancel"], ["completion", "tcsh"], ["--nonsense"]],
+    [
+        ["-w", "0"],
+        ["--log-format", "xml"],
+        ["chek"],
+        ["retry"],
+        ["cancel"],
+        ["completion"],
+        ["completion", "tcsh"],
+        ["--nonsense"],
+    ],
 )
 def test_usage_error_has_two_lines_like_every_error(run_cli, arguments):
     expect_error(run_cli(*arguments), 2, "aluma-async: ", "--help'.")
