@@ -32,7 +32,7 @@ class AlumaAsyncError(Exception):
     """Base class of all errors that this package raises."""
 
     retryable: ClassVar[bool] = False
-    """Whether the same request may be repeated, whatever its effect."""
+    """Whether the same request may be repeated, also one that changes a task."""
     fatal_after: ClassVar[int | None] = None
     """The attempt (from 1) from which this error is permanent for the task; None: it is always temporary."""
 

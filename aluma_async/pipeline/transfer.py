@@ -22,7 +22,7 @@ class Delivered(NamedTuple):
     bytes: int
     """Total size of the files."""
     destinations: tuple[str, ...]
-    """Names of the destinations that have the files; empty if the delivery does not tell them."""
+    """Names of the destinations that have the files; empty if the delivery does not name them."""
 
 
 class FileTransfer:

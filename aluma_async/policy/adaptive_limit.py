@@ -32,7 +32,7 @@ class AdaptiveLimit:
         self._probe_interval = _MIN_PROBE_SECONDS
         self._probe_at = 0.0
         self._probing = 0  # responses still required until a probe has succeeded
-        self._changed_at = float("-inf")  # requests sent before then tell nothing about the current limit
+        self._changed_at = float("-inf")  # requests sent before then do not test the current limit
         self._mean_rtt = 0.0
         self._min_rtt: dict[bool, float] = {}  # True: in this period, False: in the previous one
         self._period_ends = float("-inf")

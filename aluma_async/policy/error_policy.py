@@ -23,7 +23,7 @@ class Action(Enum):
     CLAIM_LOST = auto()
     """The claim has ended: report it, and send nothing."""
     PAUSE_ALL = auto()
-    """Aluma or the journal is unavailable, which says nothing about the task: pause all claiming."""
+    """Aluma or the journal is unavailable, independently of the task: pause all claiming."""
     COOL_DOWN = auto()
     """The task was not claimed: start its cool-down."""
     CANCEL = auto()
