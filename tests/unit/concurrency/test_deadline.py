@@ -1,75 +1,64 @@
-"""What takes longer than it may is ended, when it should be, and nothing else is."""
+"""``SharedDeadline``: a block that exceeds its time is cancelled in time, and nothing else is."""
 
 import anyio
 import pytest
 
 from aluma_async.clock import loop_time
 from aluma_async.concurrency.deadline import SharedDeadline
-from aluma_async.testing import run_virtual
+from tests.support.clock import virtual_time
 
 
-async def ended_after(limit, begun, seconds=1000.0, *, shield=False):
-    """The moment at which a block that would take so long is over, and whether it came to its end."""
+async def run_block(deadline, started_at, seconds=1000.0, *, shield=False):
+    """Run a block that takes ``seconds``; return when it has ended, and whether it was finished."""
     finished = False
-    with limit.scope(begun, shield=shield):
+    with deadline.scope(started_at, shield=shield):
         await anyio.sleep(seconds)
         finished = True
     return loop_time(), finished
 
 
-def test_a_block_that_takes_too_long_is_ended_in_time_and_what_follows_goes_on():
-    async def story():
-        begun = loop_time()
-        assert await ended_after(SharedDeadline(60), begun) == (begun + 60, False)
-        await anyio.sleep(1)  # not cancelled
-        assert loop_time() == begun + 61
-
-    run_virtual(story)
+@virtual_time
+async def test_deadline_cancels_a_block_in_time_but_not_the_code_after_it():
+    now = loop_time()
+    assert await run_block(SharedDeadline(60), now) == (now + 60, False)
+    await anyio.sleep(1)
+    assert loop_time() == now + 61
 
 
-def test_a_block_that_is_over_in_time_is_left_alone():
-    async def story():
-        begun, limit = loop_time(), SharedDeadline(60)
-        assert await ended_after(limit, begun, 59) == (begun + 59, True)
-        await anyio.sleep(100)
-        assert await ended_after(limit, loop_time(), 59) == (begun + 59 + 100 + 59, True)
-
-    run_virtual(story)
+@virtual_time
+async def test_deadline_does_not_cancel_a_block_that_ends_in_time():
+    now, deadline = loop_time(), SharedDeadline(60)
+    assert await run_block(deadline, now, 59) == (now + 59, True)
+    await anyio.sleep(100)
+    assert await run_block(deadline, loop_time(), 59) == (now + 59 + 100 + 59, True)
 
 
 @pytest.mark.parametrize("order", [(0, -50, -20), (-50, 0, -20), (-20, 0, -50)])
-def test_each_of_many_is_ended_at_its_own_time_whatever_the_order_they_are_entered_in(order):
-    """A claim that is saved into the quarantine has begun long before one that was just started."""
+@virtual_time
+async def test_deadline_cancels_each_block_at_its_own_time_in_any_order(order):
+    """The block of a task that is stored in the quarantine started long before that of a new task."""
+    now, deadline, ended_at = loop_time(), SharedDeadline(60), {}
 
-    async def story():
-        now, limit, ends = loop_time(), SharedDeadline(60), {}
+    async def run_one(offset):
+        ended_at[offset] = (await run_block(deadline, now + offset))[0] - now
 
-        async def block(begun):
-            ends[begun] = (await ended_after(limit, now + begun))[0] - now
-
-        async with anyio.create_task_group() as group:
-            for begun in order:
-                group.start_soon(block, begun)
-        assert ends == {begun: begun + 60 for begun in order}
-
-    run_virtual(story)
+    async with anyio.create_task_group() as group:
+        for offset in order:
+            group.start_soon(run_one, offset)
+    assert ended_at == {offset: offset + 60 for offset in order}
 
 
-def test_a_block_that_began_too_long_ago_is_ended_at_once():
-    async def story():
-        now = loop_time()
-        assert await ended_after(SharedDeadline(60), now - 61) == (now, False)
-
-    run_virtual(story)
+@virtual_time
+async def test_deadline_cancels_a_block_at_once_when_its_time_is_over():
+    now = loop_time()
+    assert await run_block(SharedDeadline(60), now - 61) == (now, False)
 
 
 @pytest.mark.parametrize("shield", [True, False])
-def test_a_cancelled_caller_ends_a_block_only_if_it_is_not_shielded(shield):
-    async def story():
-        begun = loop_time()
-        with anyio.move_on_after(5):
-            _, finished = await ended_after(SharedDeadline(60), begun, 30, shield=shield)
-            assert finished
-        assert loop_time() == begun + (30 if shield else 5)
-
-    run_virtual(story)
+@virtual_time
+async def test_cancelled_caller_interrupts_only_a_block_without_shield(shield):
+    now = loop_time()
+    with anyio.move_on_after(5):
+        _, finished = await run_block(SharedDeadline(60), now, 30, shield=shield)
+        assert finished
+    assert loop_time() == now + (30 if shield else 5)

@@ -1,4 +1,4 @@
-"""Names from scanned pages: whatever they hold, they end inside the root, legal everywhere, and different."""
+"""``policy.naming``: any names from scanned pages give distinct paths below the root that are valid everywhere."""
 
 import ntpath
 import sys
@@ -12,18 +12,18 @@ from aluma_async.models import ExportFile
 from aluma_async.policy import naming
 from aluma_async.policy.naming import INTERNAL_FOLDER, collision_key, owner_suffix, plan_paths, safe_path, with_suffix
 
-NASTY = ["..", ".", "", "/", "\\", "C:", "\\\\srv\\x", "~", "con", "NUL.txt", "COM¹", "a:b", "a. ", " ", "\0", "\n"]
-LONG = ["x" * 300, "é" * 200, "🎉" * 80 + ".pdf", "a" * 400 + ".pdf"]
-nasty = st.sampled_from([*NASTY, *LONG, "\u202e", "\ud800", ".aluma-async", ".ALUMA-ASYNC", "clock$"])
-text = st.lists(st.text(max_size=8) | nasty, max_size=4).map("".join) | st.lists(nasty, max_size=5).map("/".join)
+UNSAFE = ["..", ".", "", "/", "\\", "C:", "\\\\srv\\x", "~", "con", "NUL.txt", "COM¹", "a:b", "a. ", " ", "\0", "\n"]
+TOO_LONG = ["x" * 300, "é" * 200, "🎉" * 80 + ".pdf", "a" * 400 + ".pdf"]
+unsafe = st.sampled_from([*UNSAFE, *TOO_LONG, "\u202e", "\ud800", ".aluma-async", ".ALUMA-ASYNC", "clock$"])
+text = st.lists(st.text(max_size=8) | unsafe, max_size=4).map("".join) | st.lists(unsafe, max_size=5).map("/".join)
 
 
-def file(number, folder, filename):
+def make_file(number, folder, filename):
     return ExportFile(number, 0, folder, filename, "url", url="/f")
 
 
 @given(text, text)
-def test_a_path_is_inside_the_root_and_legal_on_every_system(folder, filename):
+def test_safe_path_is_below_the_root_and_valid_on_every_system(folder, filename):
     parts = safe_path(folder, filename)
     assert parts
     assert collision_key(parts[:1]) != INTERNAL_FOLDER
@@ -39,13 +39,13 @@ def test_a_path_is_inside_the_root_and_legal_on_every_system(folder, filename):
 
 
 @given(text, text)
-def test_a_safe_name_is_left_alone_and_the_same_name_comes_out_each_time(folder, filename):
+def test_safe_path_is_stable_and_keeps_safe_names(folder, filename):
     parts = safe_path(folder, filename)
     assert safe_path("/".join(parts[:-1]), parts[-1]) == parts == safe_path(folder, filename)
 
 
 @given(st.from_regex(naming._PLAIN, fullmatch=True) | text)
-def test_the_short_way_gives_what_the_long_way_gives(part):
+def test_fast_path_gives_the_same_part_as_sanitizing(part):
     assert naming._safe_part(part) == naming._sanitize(part)
     assert collision_key((part,)) == unicodedata.normalize("NFC", unicodedata.normalize("NFC", part).casefold())
 
@@ -65,23 +65,23 @@ def test_the_short_way_gives_what_the_long_way_gives(part):
         (".aluma-async/staging", "x", "_.aluma-async/staging/x"),
     ],
 )
-def test_how_names_come_out(folder, filename, expected):
+def test_safe_path_of_typical_names(folder, filename, expected):
     assert "/".join(safe_path(folder, filename)) == expected
 
 
 @given(st.text("abé", min_size=256, max_size=600))
-def test_a_name_that_is_too_long_keeps_its_extension_and_stays_different(stem):
-    one, other = safe_path("", stem + "1.pdf"), safe_path("", stem + "2.pdf")
-    assert one != other
-    assert one[-1].endswith(".pdf")
+def test_safe_path_truncates_long_names_but_keeps_them_distinct(stem):
+    first, second = safe_path("", stem + "1.pdf"), safe_path("", stem + "2.pdf")
+    assert first != second
+    assert first[-1].endswith(".pdf")
 
 
 @given(
     st.lists(st.tuples(text, text), max_size=8)
     | st.lists(st.sampled_from([("", "a"), ("", "A"), ("a", "b"), ("a/b", "c"), ("", "a~2")]), max_size=9)
 )
-def test_the_files_of_a_task_all_have_a_place_and_none_is_another_ones_folder(names):
-    planned = plan_paths([file(i, *name) for i, name in enumerate(names)])
+def test_plan_paths_gives_distinct_paths_none_a_folder_of_another(names):
+    planned = plan_paths([make_file(i, *name) for i, name in enumerate(names)])
     paths = list(planned.values())
     keys = [collision_key(parts) for parts in paths]
     assert keys == list(planned)
@@ -90,12 +90,12 @@ def test_the_files_of_a_task_all_have_a_place_and_none_is_another_ones_folder(na
     assert not folders & set(keys)
 
 
-def test_a_second_file_of_the_same_name_gets_a_number():
-    paths = plan_paths([file(0, "x", "a.pdf"), file(1, "x", "A.pdf"), file(2, "x", "a.pdf")])
+def test_plan_paths_numbers_files_of_the_same_name():
+    paths = plan_paths([make_file(0, "x", "a.pdf"), make_file(1, "x", "A.pdf"), make_file(2, "x", "a.pdf")])
     assert ["/".join(parts) for parts in paths.values()] == ["x/a.pdf", "x/A~2.pdf", "x/a~3.pdf"]
 
 
-def test_another_tasks_file_gets_a_suffix_that_depends_on_the_task_alone():
+def test_owner_suffix_depends_only_on_the_task():
     suffix = owner_suffix("SWdh86taQhKwwpY0HUKD7Q")
     assert len(suffix) == 8
     assert with_suffix(("x", "a.pdf"), suffix) == ("x", f"a~{suffix}.pdf")

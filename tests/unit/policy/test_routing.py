@@ -11,7 +11,7 @@ from tests.support.tasks import TASK, make_file
 
 
 @pytest.mark.parametrize(
-    ("route", "fits"),
+    ("route", "matches"),
     [
         (Route(("a",)), True),
         (Route(("a",), project="p1"), True),
@@ -25,31 +25,31 @@ from tests.support.tasks import TASK, make_file
         (Route(("a",), source="content"), True),
     ],
 )
-def test_a_route_takes_what_fits_all_that_it_names(route, fits):
-    assert route.matches(TASK, make_file()) is fits
+def test_route_matches_when_all_its_conditions_match(route, matches):
+    assert route.matches(TASK, make_file()) is matches
 
 
-def test_the_first_route_that_fits_decides_then_the_default():
+def test_routing_uses_the_first_matching_route_then_the_default():
     routing = Routing((Route(("a", "b", "a"), filename="*.csv"), Route(("c",), folder="out")), "d")
     assert routing.destinations_for(TASK, make_file()) == ("a", "b")
     assert routing.destinations_for(TASK, make_file(filename="x.pdf")) == ("c",)
     assert routing.destinations_for(TASK, make_file(folder="in", filename="x.pdf")) == ("d",)
 
 
-def test_a_file_that_fits_nowhere_is_no_reason_to_fail_its_task():
+def test_routing_error_of_a_file_without_route_is_not_fatal():
     with pytest.raises(DestinationError) as caught:
         Routing((Route(("a",), filename="*.csv"),)).destinations_for(TASK, make_file(filename="x.pdf"))
     assert caught.value.fatal_after is None
     assert "no route matches file 0" in str(caught.value)
 
 
-def test_a_plan_names_what_is_possible_before_the_files_are_known():
+def test_possible_destinations_need_no_files():
     routes = (Route(("a",), project="Receipts"), Route(("b",), filename="*.csv"), Route(("c",)))
     assert list(Routing(routes, "d").possible_destinations(TASK)) == ["b", "c"]
     assert list(Routing(routes[:2], "d").possible_destinations(TASK)) == ["b", "d"]
 
 
-def test_a_route_to_nowhere_is_a_mistake_in_the_config():
+def test_route_to_an_unknown_destination_is_a_config_error():
     folders = {"pdfs": FolderConfig(path=Path("a")), "tables": FolderConfig(path=Path("b"))}
     config = Config(destinations=folders, routes=(RouteConfig(to=("pdf",)),))
     with pytest.raises(ConfigError, match=r"\[\[routes\]\] 1: to = 'pdf'") as caught:
@@ -57,14 +57,14 @@ def test_a_route_to_nowhere_is_a_mistake_in_the_config():
     assert caught.value.hint == "Did you mean 'pdfs'?"
 
 
-def test_routes_are_read_and_an_output_option_sends_everything_there():
+def test_output_option_replaces_destinations_and_routes():
     text = (
         "[[routes]]\nfilename = '*.pdf'\nto = ['a']\n"
         "[destinations.a]\ntype = 'folder'\npath = 'a'\n[destinations.b]\ntype = 'folder'\npath = 'b'"
     )
     assert Config.from_toml(text, "c.toml").routing().routes == (Route(("a",), filename="*.pdf"),)
-    instead = {"destinations": {"default": {"type": "folder", "path": "c"}}}
-    assert Config.from_toml(text, "c.toml", instead).routing() == Routing((), "default")
+    output = {"destinations": {"default": {"type": "folder", "path": "c"}}}
+    assert Config.from_toml(text, "c.toml", output).routing() == Routing((), "default")
     for bad in ("routes = 3", "[[routes]]\nto = []", "[[routes]]\nto = ['a']\nfile = 'x'", "[[routes]]\nproject = 'p'"):
         with pytest.raises(ConfigError, match="routes"):
             Config.from_toml(bad, "c.toml")
