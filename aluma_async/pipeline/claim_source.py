@@ -73,8 +73,11 @@ class ClaimTrackingSource:
                     raise ClaimConflict(f"task {task.id}: Aluma has ended the claim")
             await request(task, *extra)
         except ClaimConflict:
+            claim = self._claims.get(task.id)
             self._claims.close(task.id)
-            raise
+            if not (claim and claim.settlement_unconfirmed):
+                raise
+            return  # an earlier attempt was executed and its reply was lost, so the claim is settled as requested
         except Ambiguous:
             self._claims.mark_settlement_unconfirmed(task.id)
             raise

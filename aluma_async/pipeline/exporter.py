@@ -32,13 +32,16 @@ from aluma_async.pipeline.admission import Admission
 from aluma_async.pipeline.claim_source import ClaimTrackingSource
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
+from aluma_async.pipeline.failure import FailureHandler
+from aluma_async.pipeline.lease_deadline import LeaseDeadline
 from aluma_async.pipeline.producer import Producer
 from aluma_async.pipeline.quarantine import Quarantine
 from aluma_async.pipeline.recovery import Recovery
 from aluma_async.pipeline.retrying_source import RetryingSource
+from aluma_async.pipeline.settlement import SETTLE_TIMEOUT_SECONDS
 from aluma_async.pipeline.task_tracker import TaskTracker
 from aluma_async.pipeline.transfer import FileTransfer
-from aluma_async.pipeline.worker import SETTLE_TIMEOUT_SECONDS, Worker
+from aluma_async.pipeline.worker import Worker
 from aluma_async.policy.backoff import Backoff, RetryPolicy
 from aluma_async.policy.sizing import QUEUED_TASKS_PER_WORKER
 from aluma_async.ports import Clock, Destination, Journal, OnEvent, TaskSource, Uniform
@@ -116,16 +119,17 @@ class Exporter:
         self._recovery = Recovery(
             retrying_source, claims, self._journal, self._tracker, self._cooldown, on_event=self._emit
         )
-        self._worker = Worker(
+        lease = LeaseDeadline(claim_timeout)
+        failures = FailureHandler(
             retrying_source,
-            destination,
-            transfer,
             claims,
             self._cooldown,
             Quarantine(retrying_source, quarantine, transfer) if quarantine else None,
-            self._admission,
-            claim_timeout=claim_timeout,
+            lease,
             on_event=self._emit,
+        )
+        self._worker = Worker(
+            retrying_source, destination, transfer, claims, self._admission, failures, lease, on_event=self._emit
         )
         self._producer = Producer(
             retrying_source,

@@ -130,7 +130,7 @@ class Recovery:
         """Try to settle a claim; return whether Aluma answered: a refusal also means that the claim has ended."""
         task = ExportTask(claim.task_id)
         try:
-            event = await settle_claim(self._source, task, claim, self._claims.destinations(task.id))
+            event = await settle_claim(self._source, self._claims, task)
         except SourceError as error:
             if self._claims.seconds_left(claim) < _EXPIRY_MARGIN_SECONDS:
                 self._on_event(SettlementDeferred(task, error))

@@ -1,7 +1,7 @@
 """``RetryingSource``: wraps a ``TaskSource`` and retries the requests that may be sent again.
 
 Reads are retried after any transient error. Start is retried only if it was certainly not executed. Complete, Cancel
-and Fail are retried even if their outcome is unknown: if the first one was executed, the second one is refused.
+and Fail are retried even if their outcome is unknown, because Aluma refuses a second one (``claim_source``).
 A download is not retried here, because the bytes that were already passed on cannot be taken back; the caller retries
 it with ``retry``.
 """
@@ -14,7 +14,7 @@ from typing import ParamSpec, TypeVar
 import anyio
 
 from aluma_async.events import RequestRetried
-from aluma_async.exceptions import AlumaAsyncError, Ambiguous, ClaimConflict, RateLimited, Unavailable
+from aluma_async.exceptions import AlumaAsyncError, Ambiguous, RateLimited, Unavailable
 from aluma_async.models import Claim, ExportFile, ExportTask
 from aluma_async.policy.backoff import RetryPolicy
 from aluma_async.ports import OnEvent, TaskSource, Uniform
@@ -87,16 +87,10 @@ class RetryingSource:
 
     async def _settle(self, verb: str, request: Callable[..., Awaitable[None]], task: ExportTask, *extra: str) -> None:
         pause: _RetryDelay | None = None
-        unconfirmed = False
         while True:
             try:
                 return await request(task, *extra)
-            except ClaimConflict:
-                if not unconfirmed:
-                    raise
-                return None  # an earlier attempt was executed, and its reply was lost
             except AlumaAsyncError as error:
-                unconfirmed = unconfirmed or isinstance(error, Ambiguous)
                 pause = pause or _RetryDelay(self, f"{verb} task {task.id}")
                 await pause.sleep_or_raise(error, again=isinstance(error, Ambiguous | Unavailable))
 

@@ -2,19 +2,27 @@
 
 from aluma_async.events import Event, TaskCompleted, TaskFailed, TaskReleased
 from aluma_async.exceptions import ClaimConflict, SourceError
-from aluma_async.models import ClaimRecord, ClaimState, ExportTask
+from aluma_async.models import ClaimState, ExportTask
+from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.ports import TaskSource
 
+SETTLE_TIMEOUT_SECONDS = 30.0
+"""Seconds that settling a claim may take while the exporter stops; then it is left to recovery or a later run."""
 
-async def settle_claim(
-    source: TaskSource, task: ExportTask, claim: ClaimRecord, destinations: tuple[str, ...] = ()
-) -> Event | None:
-    """Settle a claim; return the event of the outcome, or None if the claim had ended. Raises ``SourceError``."""
+
+async def settle_claim(source: TaskSource, claims: ClaimTracker, task: ExportTask) -> Event | None:
+    """Settle the open claim of a task; return the event of the outcome, or None if the claim had ended.
+
+    Raises ``SourceError`` if Aluma does not confirm the request.
+    """
+    claim = claims.get(task.id)
+    if claim is None:
+        return None
     event: Event
     try:
         match claim.state:
             case ClaimState.COMMITTED:
-                event = TaskCompleted(task, claim.files, claim.bytes, 0.0, destinations)
+                event = TaskCompleted(task, claim.files, claim.bytes, 0.0, claims.destinations(task.id))
                 await source.complete(task)
             case ClaimState.FAILING:
                 event = TaskFailed(task, SourceError(claim.message))
@@ -23,5 +31,5 @@ async def settle_claim(
                 event = TaskReleased(task)
                 await source.cancel(task)
     except ClaimConflict:
-        return event if claim.settlement_unconfirmed else None
+        return None
     return event

@@ -3,17 +3,17 @@
 import gc
 import sys
 
-import anyio
 import msgspec
 import pytest
 
 from aluma_async.exceptions import Ambiguous
 from aluma_async.journal.memory import MemoryJournal
 from aluma_async.models import ClaimRecord, ClaimState, ExportSpec
-from aluma_async.pipeline import worker
+from aluma_async.pipeline import failure
 from aluma_async.pipeline.claim_source import ClaimTrackingSource
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
+from aluma_async.pipeline.lease_deadline import LeaseDeadline
 from aluma_async.pipeline.quarantine import Quarantine
 from aluma_async.pipeline.recovery import Recovery
 from aluma_async.pipeline.retrying_source import RetryingSource
@@ -73,21 +73,16 @@ def ignore_the_request_limit(patch):
 
 
 def continue_after_the_lease(patch):
-    patch.setattr(Worker, "_within_lease", lambda self, step, claim, *args: step(claim, *args))
+    patch.setattr(LeaseDeadline, "run", lambda self, step, claim, *args: step(claim, *args))
 
 
-def repeat_a_settlement_until_it_conflicts(patch):
-    """A repeated Complete whose first response was lost is taken for a lost claim."""
+def take_a_conflict_after_an_unconfirmed_settlement_for_a_lost_claim(patch):
+    """A repeated Complete whose first reply was lost is refused; the task is exported all the same."""
 
-    async def settle(self, verb, request, task, *extra):
-        for _ in range(5):
-            try:
-                return await request(task, *extra)
-            except Ambiguous:
-                await anyio.sleep(1)
-        return None
+    def forget(self, task_id):
+        pass
 
-    patch.setattr(RetryingSource, "_settle", settle)
+    patch.setattr(ClaimTracker, "mark_settlement_unconfirmed", forget)
 
 
 def queue_tasks_that_are_in_progress(patch):
@@ -159,7 +154,7 @@ def cancel_an_unconfirmed_complete(patch):
     def decide_wrongly(error, *, state, attempt):
         return decide(error, state=ClaimState.CLAIMED if state is ClaimState.COMMITTED else state, attempt=attempt)
 
-    patch.setattr(worker, "decide", decide_wrongly)
+    patch.setattr(failure, "decide", decide_wrongly)
     patch.setattr(ClaimTracker, "record_committed", do_nothing)
 
 
@@ -172,7 +167,7 @@ def fail_tasks_after_transient_errors(patch):
         action = decide(error, state=state, attempt=attempt)
         return Action.FAIL if action is Action.CANCEL and state is ClaimState.CLAIMED else action
 
-    patch.setattr(worker, "decide", decide_wrongly)
+    patch.setattr(failure, "decide", decide_wrongly)
 
 
 def settle_expired_claims(patch):
@@ -199,7 +194,7 @@ BUGS = {
         ignore_cool_downs,
         forget_cool_downs_after_a_crash,
         continue_after_the_lease,
-        repeat_a_settlement_until_it_conflicts,
+        take_a_conflict_after_an_unconfirmed_settlement_for_a_lost_claim,
         queue_tasks_that_are_in_progress,
         never_list_a_done_task_again,
         claim_a_task_that_recovery_settles,

@@ -1,0 +1,151 @@
+"""``FailureHandler``: carries out what an error means for a task (``policy.error_policy``).
+
+It puts the task on hold, cancels its claim, or fails the task after a copy of it is in the quarantine, and emits the
+event of the outcome. It never completes a task on its own decision: only a claim whose files are committed.
+"""
+
+import anyio
+
+from aluma_async.events import (
+    ClaimLost,
+    ClaimRefused,
+    Event,
+    FailureBreakerOpened,
+    QuarantineFailed,
+    SettlementDeferred,
+    SettlementUnconfirmed,
+    TaskCancelled,
+    TaskFailed,
+    TaskParked,
+)
+from aluma_async.exceptions import AlumaAsyncError, ClaimConflict, DestinationUnavailable, SourceError
+from aluma_async.models import Claim, ClaimState, ExportTask
+from aluma_async.pipeline.claim_tracker import ClaimTracker
+from aluma_async.pipeline.cooldown import Cooldown
+from aluma_async.pipeline.lease_deadline import LeaseDeadline
+from aluma_async.pipeline.quarantine import Quarantine
+from aluma_async.pipeline.settlement import SETTLE_TIMEOUT_SECONDS, settle_claim
+from aluma_async.policy.circuit_breaker import CircuitBreaker
+from aluma_async.policy.error_policy import Action, decide
+from aluma_async.ports import OnEvent, TaskSource
+
+_MAX_MESSAGE_CHARS = 1000
+
+
+class FailureHandler:
+    """Handles the errors of all workers. Without a ``quarantine`` no task is failed; it is parked instead."""
+
+    def __init__(
+        self,
+        source: TaskSource,
+        claims: ClaimTracker,
+        cooldown: Cooldown,
+        quarantine: Quarantine | None,
+        lease: LeaseDeadline,
+        *,
+        on_event: OnEvent,
+    ) -> None:
+        self._source = source
+        self._claims = claims
+        self._cooldown = cooldown
+        self._quarantine = quarantine
+        self._lease = lease
+        self._breaker = CircuitBreaker()
+        self._on_event = on_event
+
+    async def clear(self, task: ExportTask) -> None:
+        """Forget the failures of an exported task; tasks may be failed again."""
+        await self._cooldown.clear_task(task.id)
+        self._breaker.record_success()
+
+    async def handle(self, task: ExportTask, claim: Claim | None, error: AlumaAsyncError) -> bool:
+        """Handle the error that ended an attempt; return whether Aluma will not offer the task again.
+
+        ``claim`` is None if Start failed. Raises ``error`` if it concerns all tasks.
+        """
+        attempt = (await self._cooldown.get(task.id)).failures + 1
+        record = self._claims.get(task.id)
+        state = record.state if record and claim else ClaimState.CLAIMED if claim else None
+        match decide(error, state=state, attempt=attempt):
+            case Action.SKIP:
+                self._on_event(ClaimRefused(task, error))
+                return True
+            case Action.CLAIM_LOST:
+                self._on_event(ClaimLost(task, error))
+                return True
+            case Action.PAUSE_ALL:
+                raise error
+            case Action.SETTLE_LATER:
+                self._on_event(SettlementUnconfirmed(task, error))
+            case Action.FAIL:
+                return await self._fail(task, claim, error)
+            case Action.CANCEL:
+                await self._cool_down(task, error, release=True)
+            case Action.COOL_DOWN:
+                await self._cool_down(task, error, release=False)
+        if isinstance(error, DestinationUnavailable):
+            raise error
+        return False
+
+    async def release_on_stop(self, task: ExportTask) -> None:
+        """Settle the claim of a task because the run is stopping."""
+        if event := await self._settle_or_defer(task):
+            self._on_event(event)
+
+    async def _fail(self, task: ExportTask, claim: Claim | None, error: AlumaAsyncError) -> bool:
+        """Store a copy of the task in the quarantine, then fail it; park it if that is impossible."""
+        reason, message = type(error).__name__, str(error)[:_MAX_MESSAGE_CHARS]
+        if claim is None or self._quarantine is None or not self._breaker.allows(reason):
+            await self._cool_down(task, error, release=True, park=True)
+            return False
+        try:
+            await self._lease.run(self._quarantine.store, claim, error)
+            with anyio.CancelScope(shield=True):  # because from here on, Fail is the only correct request
+                await self._claims.record_failing(task.id, message)
+            await self._source.fail(task, message)
+        except ClaimConflict as conflict:
+            self._on_event(ClaimLost(task, conflict))
+            return True
+        except AlumaAsyncError as failure:
+            record = self._claims.get(task.id)
+            if record and record.state is ClaimState.FAILING:
+                self._on_event(SettlementUnconfirmed(task, failure))
+                return False
+            self._on_event(QuarantineFailed(task, failure))
+            await self._cool_down(task, error, release=True, park=True)
+            return False
+        except BaseException:
+            await self.release_on_stop(task)
+            raise
+        if self._breaker.record_failure(reason):
+            self._on_event(FailureBreakerOpened(task, error))
+        await self._cooldown.clear_task(task.id)
+        self._on_event(TaskFailed(task, error))
+        return True
+
+    async def _cool_down(self, task: ExportTask, error: AlumaAsyncError, *, release: bool, park: bool = False) -> None:
+        """Put the task on hold, and cancel its claim (``release``)."""
+        # Before the Cancel, so that a crash between them does not make the task fail in a tight loop.
+        hold = await self._cooldown.start(task.id, error, park=park)
+        if release:
+            await self._settle_or_defer(task)
+            # And again after it, because an unconfirmed Cancel must not be executed after the next Start.
+            await self._cooldown.restart(hold)
+        if hold.parked:
+            self._on_event(TaskParked(task, hold))
+        else:
+            self._on_event(TaskCancelled(task, error, hold.failures, hold.seconds))
+
+    async def _settle_or_defer(self, task: ExportTask) -> Event | None:
+        """Settle the claim, shielded from cancellation; return the event of the outcome, or None if it had ended.
+
+        If Aluma does not confirm in time, emit ``SettlementDeferred`` and leave the claim to recovery.
+        """
+        error = SourceError(f"task {task.id}: no response in {SETTLE_TIMEOUT_SECONDS:.0f} s")
+        with anyio.CancelScope(shield=True), anyio.move_on_after(SETTLE_TIMEOUT_SECONDS):
+            try:
+                return await settle_claim(self._source, self._claims, task)
+            except SourceError as unconfirmed:
+                error = unconfirmed
+        self._on_event(SettlementDeferred(task, error))
+        return None

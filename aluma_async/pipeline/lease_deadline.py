@@ -1,0 +1,28 @@
+"""``LeaseDeadline``: ends a step that would outlast the lease of its claim."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from aluma_async.concurrency.deadline import SharedDeadline
+from aluma_async.exceptions import DestinationError
+from aluma_async.models import Claim
+from aluma_async.policy.lease import SAFE_LEASE_FRACTION
+
+T = TypeVar("T")
+
+
+class LeaseDeadline:
+    """Runs steps while a lease is certainly valid; ``claim_timeout`` is the length of Aluma's lease in seconds."""
+
+    def __init__(self, claim_timeout: float) -> None:
+        self._seconds = claim_timeout * SAFE_LEASE_FRACTION
+        self._deadline = SharedDeadline(self._seconds)
+
+    async def run(self, step: Callable[..., Awaitable[T]], claim: Claim, *args: object) -> T:
+        """Run a step of a claim; cancel it and raise ``DestinationError`` if the lease may expire before its end."""
+        with self._deadline.scope(claim.sent_at):
+            return await step(claim, *args)
+        raise DestinationError(
+            f"export took longer than {self._seconds:.0f} s; after that Aluma may reassign the task",
+            hint="Set fewer workers, or a longer claim_timeout_seconds if Aluma's lease is longer.",
+        )
