@@ -34,6 +34,7 @@ REPLACED_NAMES = """
     said_where _unless_quiet _Listed leave_now on_hangup _overlooked _SAID_BY_THE_NEXT_RUN _invitation _complain
     _ON_THEIR_OWN LEFT_BEHIND NOT_REACHABLE list_waiting _refuse_lost_options _slowest_report
     Witness oracles PROMPT_SECONDS PATIENCE_SECONDS _look_at_files SleepForeverError _bury _take_apart
+    _give_up _let_go
     Refused BadReply DoesNotFit ImpossibleExport JournalInUse CredentialsRefused
     QueueListed PauseProlonged RequestsHeldBack FailingStopped TaskRefused FileSaved LimitChanged ClaimDeferred
     ClaimAbandoned stuck_seconds oldest_task_seconds
