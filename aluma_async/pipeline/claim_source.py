@@ -2,29 +2,27 @@
 
 The intent to claim is durable before Start is sent. Before settling a claim whose lease may have expired, the
 task's state is looked up: the request could otherwise hit a claim that another exporter holds by now. An expired
-claim is not settled at all.
+claim is not settled at all. A refusal after an attempt whose outcome is unknown counts as success: that attempt was
+executed, and its reply was lost.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from aluma_async.exceptions import Ambiguous, BadSpecification, ClaimConflict, InvalidResponse
-from aluma_async.models import Claim, ExportFile, ExportTask, TaskState
+from aluma_async.models import Claim, ExportTask, TaskState
 from aluma_async.pipeline.claim_tracker import ClaimTracker
+from aluma_async.pipeline.source_wrapper import SourceWrapper
 from aluma_async.policy.lease import LeaseStatus
 from aluma_async.ports import TaskSource
 
 
-class ClaimTrackingSource:
+class ClaimTrackingSource(SourceWrapper):
     """Wraps ``source``; ``claims`` is kept up to date."""
 
     def __init__(self, source: TaskSource, claims: ClaimTracker) -> None:
-        self._source = source
+        super().__init__(source)
         self._claims = claims
-
-    def list_pending(self) -> AsyncIterator[Sequence[ExportTask]]:
-        """List the pending tasks."""
-        return self._source.list_pending()
 
     async def start(self, task: ExportTask) -> Claim:
         """Record the intent, then claim the task. Also raises ``JournalError``; Start was not sent in that case."""
@@ -42,25 +40,17 @@ class ClaimTrackingSource:
         self._claims.record_claimed(claim)
         return claim
 
-    def open_file(self, claim: Claim, file: ExportFile) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """Open a download."""
-        return self._source.open_file(claim, file)
-
-    async def complete(self, task: ExportTask) -> None:
+    def complete(self, task: ExportTask) -> Coroutine[Any, Any, None]:
         """Complete the task while its lease is valid."""
-        await self._settle(self._source.complete, task, deletes=True)
+        return self._settle(self._source.complete, task, deletes=True)
 
-    async def cancel(self, task: ExportTask) -> None:
+    def cancel(self, task: ExportTask) -> Coroutine[Any, Any, None]:
         """Cancel the claim while its lease is valid, or while a late Start may still create it."""
-        await self._settle(self._source.cancel, task, deletes=False)
+        return self._settle(self._source.cancel, task, deletes=False)
 
-    async def fail(self, task: ExportTask, message: str) -> None:
+    def fail(self, task: ExportTask, message: str) -> Coroutine[Any, Any, None]:
         """Fail the task while its lease is valid."""
-        await self._settle(self._source.fail, task, message, deletes=True)
-
-    async def state(self, task: ExportTask) -> str | None:
-        """Look up a task's state."""
-        return await self._source.state(task)
+        return self._settle(self._source.fail, task, message, deletes=True)
 
     async def _settle(
         self, request: Callable[..., Awaitable[None]], task: ExportTask, *extra: str, deletes: bool
@@ -77,7 +67,7 @@ class ClaimTrackingSource:
             self._claims.close(task.id)
             if not (claim and claim.settlement_unconfirmed):
                 raise
-            return  # an earlier attempt was executed and its reply was lost, so the claim is settled as requested
+            return  # because an earlier attempt was executed
         except Ambiguous:
             self._claims.mark_settlement_unconfirmed(task.id)
             raise

@@ -6,35 +6,47 @@ A download is not retried here, because the bytes that were already passed on ca
 it with ``retry``.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing
-from itertools import count
-from typing import ParamSpec, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import aclosing
+from typing import Any, TypeVar, TypeVarTuple
 
 import anyio
 
 from aluma_async.events import RequestRetried
 from aluma_async.exceptions import AlumaAsyncError, Ambiguous, RateLimited, Unavailable
-from aluma_async.models import Claim, ExportFile, ExportTask
+from aluma_async.models import Claim, ExportTask
+from aluma_async.pipeline.source_wrapper import SourceWrapper
 from aluma_async.policy.backoff import RetryPolicy
 from aluma_async.ports import OnEvent, TaskSource, Uniform
 
-P = ParamSpec("P")
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
-class RetryingSource:
+def _is_transient(error: AlumaAsyncError) -> bool:
+    return error.retryable
+
+
+def _was_not_executed(error: AlumaAsyncError) -> bool:
+    return isinstance(error, Unavailable)
+
+
+def _may_be_sent_again(error: AlumaAsyncError) -> bool:
+    return isinstance(error, Ambiguous | Unavailable)
+
+
+class RetryingSource(SourceWrapper):
     """Wraps ``source``; ``retry`` is the number of attempts and their delays. ``RateLimited`` does not count as one."""
 
     def __init__(self, source: TaskSource, retry: RetryPolicy, *, uniform: Uniform, on_event: OnEvent) -> None:
-        self._source = source
+        super().__init__(source)
         self._retry = retry
         self._uniform = uniform
         self._on_event = on_event
 
     async def list_pending(self) -> AsyncIterator[Sequence[ExportTask]]:
         """List the pending tasks; a failed listing is restarted, so tasks may come twice."""
-        pause: _RetryDelay | None = None
+        failed = 0
         while True:
             try:
                 async with aclosing(self._source.list_pending()) as pages:  # type: ignore[type-var]
@@ -42,76 +54,55 @@ class RetryingSource:
                         yield tasks
                 return
             except AlumaAsyncError as error:
-                pause = pause or _RetryDelay(self, "list tasks")
-                await pause.sleep_or_raise(error, again=error.retryable)
+                failed = await self._sleep_or_raise("list tasks", error, failed, _is_transient)
 
-    async def start(self, task: ExportTask) -> Claim:
+    def start(self, task: ExportTask) -> Coroutine[Any, Any, Claim]:
         """Claim a task; retried only if Start was certainly not executed."""
-        pause: _RetryDelay | None = None
-        while True:
-            try:
-                return await self._source.start(task)
-            except AlumaAsyncError as error:
-                pause = pause or _RetryDelay(self, f"start task {task.id}")
-                await pause.sleep_or_raise(error, again=isinstance(error, Unavailable))
+        return self.retry(f"start task {task.id}", self._source.start, task, when=_was_not_executed)
 
-    def open_file(self, claim: Claim, file: ExportFile) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """Open a download, without retries."""
-        return self._source.open_file(claim, file)
-
-    async def complete(self, task: ExportTask) -> None:
+    def complete(self, task: ExportTask) -> Coroutine[Any, Any, None]:
         """Complete the task; retried until the outcome is known."""
-        await self._settle("complete", self._source.complete, task)
+        return self.retry(f"complete task {task.id}", self._source.complete, task, when=_may_be_sent_again)
 
-    async def cancel(self, task: ExportTask) -> None:
+    def cancel(self, task: ExportTask) -> Coroutine[Any, Any, None]:
         """Cancel the claim; retried until the outcome is known."""
-        await self._settle("cancel", self._source.cancel, task)
+        return self.retry(f"cancel task {task.id}", self._source.cancel, task, when=_may_be_sent_again)
 
-    async def fail(self, task: ExportTask, message: str) -> None:
+    def fail(self, task: ExportTask, message: str) -> Coroutine[Any, Any, None]:
         """Fail the task; retried until the outcome is known."""
-        await self._settle("fail", self._source.fail, task, message)
+        return self.retry(f"fail task {task.id}", self._source.fail, task, message, when=_may_be_sent_again)
 
-    async def state(self, task: ExportTask) -> str | None:
+    def state(self, task: ExportTask) -> Coroutine[Any, Any, str | None]:
         """Look up a task's state."""
-        return await self.retry(f"look up task {task.id}", self._source.state, task)
+        return self.retry(f"look up task {task.id}", self._source.state, task)
 
-    async def retry(self, request: str, step: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a step that may be repeated; retry it after each transient error."""
-        pause: _RetryDelay | None = None
+    async def retry(
+        self,
+        operation: str,
+        step: Callable[[*Ts], Awaitable[T]],
+        *args: *Ts,
+        when: Callable[[AlumaAsyncError], bool] = _is_transient,
+    ) -> T:
+        """Run a step; repeat it after each error for which ``when`` returns true, until the attempts are used up."""
+        failed = 0
         while True:
             try:
-                return await step(*args, **kwargs)
+                return await step(*args)
             except AlumaAsyncError as error:
-                pause = pause or _RetryDelay(self, request)
-                await pause.sleep_or_raise(error, again=error.retryable)
+                failed = await self._sleep_or_raise(operation, error, failed, when)
 
-    async def _settle(self, verb: str, request: Callable[..., Awaitable[None]], task: ExportTask, *extra: str) -> None:
-        pause: _RetryDelay | None = None
-        while True:
-            try:
-                return await request(task, *extra)
-            except AlumaAsyncError as error:
-                pause = pause or _RetryDelay(self, f"{verb} task {task.id}")
-                await pause.sleep_or_raise(error, again=isinstance(error, Ambiguous | Unavailable))
-
-
-class _RetryDelay:
-    """The delays between the attempts of one request."""
-
-    def __init__(self, owner: RetryingSource, request: str) -> None:
-        self._owner = owner
-        self._request = request
-        self._failed = count(1)
-
-    async def sleep_or_raise(self, error: AlumaAsyncError, *, again: bool) -> None:
-        """Sleep before the next attempt; raise the error if there is no further attempt."""
-        owner = self._owner
+    async def _sleep_or_raise(
+        self, operation: str, error: AlumaAsyncError, failed: int, when: Callable[[AlumaAsyncError], bool]
+    ) -> int:
+        """Sleep before the next attempt; return the number of failed ones. Raise the error if that was the last one."""
         delay: float | None = None
         if isinstance(error, RateLimited):
             delay = 0.0  # certainly not executed, and the throttle delays the next request
-        elif again:
-            delay = owner._retry.delay(next(self._failed), owner._uniform)  # noqa: SLF001 - same module
+        elif when(error):
+            failed += 1
+            delay = self._retry.delay(failed, self._uniform)
         if delay is None:
             raise error
-        owner._on_event(RequestRetried(self._request, error, delay))  # noqa: SLF001
+        self._on_event(RequestRetried(operation, error, delay))
         await anyio.sleep(delay)
+        return failed
