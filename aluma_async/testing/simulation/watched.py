@@ -2,8 +2,9 @@
 
 import random
 from collections import Counter
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import anyio
 
@@ -11,10 +12,13 @@ from aluma_async.clock import loop_time
 from aluma_async.exceptions import DestinationError, DestinationUnavailable, JournalError, SourceError
 from aluma_async.journal.memory import MemoryJournal, Record
 from aluma_async.models import Claim, ExportFile, ExportTask
+from aluma_async.pipeline.source_wrapper import SourceWrapper
 from aluma_async.ports import RequestLimiter, TaskSource
 from aluma_async.testing.destination import MemoryDelivery, MemoryDestination
 from aluma_async.testing.simulation.invariants import Instance, InvariantChecker
 from aluma_async.testing.simulator import SimulatedAluma
+
+T = TypeVar("T")
 
 
 class WatchedAluma(SimulatedAluma):
@@ -49,11 +53,11 @@ class WatchedAluma(SimulatedAluma):
         return not Counter(data for _, _, data in self.expected(task_id)) - Counter(durable_files(task_id))
 
 
-class WatchedSource:
-    """A ``TaskSource`` that checks each request of another one."""
+class WatchedSource(SourceWrapper):
+    """Checks each request of a source, with crash points before and after the requests that change a task."""
 
     def __init__(self, source: TaskSource, instance: Instance) -> None:
-        self._source = source
+        super().__init__(source)
         self._instance = instance
 
     async def list_pending(self) -> AsyncIterator[Sequence[ExportTask]]:
@@ -62,11 +66,7 @@ class WatchedSource:
             yield tasks
 
     async def start(self, task: ExportTask) -> Claim:
-        await self._instance.crash_point()
-        with self._instance.request("start", task.id):
-            claim = await self._source.start(task)
-        await self._instance.crash_point()
-        return claim
+        return await self._change("start", self._source.start, task)
 
     @asynccontextmanager
     async def open_file(self, claim: Claim, file: ExportFile) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -75,26 +75,24 @@ class WatchedSource:
             yield chunks
 
     async def complete(self, task: ExportTask) -> None:
-        await self._instance.crash_point()
-        with self._instance.request("complete", task.id):
-            await self._source.complete(task)
-        await self._instance.crash_point()
+        await self._change("complete", self._source.complete, task)
 
     async def cancel(self, task: ExportTask) -> None:
-        await self._instance.crash_point()
-        with self._instance.request("cancel", task.id):
-            await self._source.cancel(task)
-        await self._instance.crash_point()
+        await self._change("cancel", self._source.cancel, task)
 
     async def fail(self, task: ExportTask, message: str) -> None:
-        await self._instance.crash_point()
-        with self._instance.request("fail", task.id):
-            await self._source.fail(task, message)
-        await self._instance.crash_point()
+        await self._change("fail", self._source.fail, task, message)
 
     async def state(self, task: ExportTask) -> str | None:
         with self._instance.request("get", task.id):
             return await self._source.state(task)
+
+    async def _change(self, verb: str, send: Callable[..., Awaitable[T]], task: ExportTask, *args: str) -> T:
+        await self._instance.crash_point()
+        with self._instance.request(verb, task.id):
+            result = await send(task, *args)
+        await self._instance.crash_point()
+        return result
 
 
 class WatchedRequestLimiter:
