@@ -179,41 +179,65 @@ class Exporter:
 
     async def _run(self, *, until_drained: bool) -> Summary:
         started_at = loop_time()
-        held_back = 0
-        broken: AlumaAsyncError | None = None
         with self._receive, self._send:
-            await self._recovery.load()
-            try:
-                await self.destination.probe()
-            except AlumaAsyncError:
-                await self._recovery.settle_remaining(
-                    SETTLE_TIMEOUT_SECONDS
-                )  # what is open can be given back all the same
-                raise
-            async with anyio.create_task_group() as outer:
-                outer.start_soon(self._enforce_drain_timeout, outer.cancel_scope)
-                outer.start_soon(self._recovery.run)
-                async with anyio.create_task_group() as self._group:
-                    self._spawn_workers(self._group)
-                    with anyio.CancelScope() as listing:
-                        outer.start_soon(self._cancel_listing_on_stop, listing)
-                        try:
-                            if until_drained:
-                                held_back = await self._producer.run_until_drained()
-                            else:
-                                await self._producer.run()
-                        except AlumaAsyncError as error:  # those in hand are finished first
-                            broken = error
-                    self._send.close()
-                outer.cancel_scope.cancel()
-            await self._recovery.settle_remaining(SETTLE_TIMEOUT_SECONDS)
-        await self._cooldown.close()
-        await self._flush()
-        if broken:
-            raise broken
+            await self._start()
+            held_back, error = await self._export(until_drained=until_drained)
+        await self._finish()
+        if error:
+            raise error
         summary = self._summary(loop_time() - started_at, held_back)
         self._emit(RunEnded(summary))
         return summary
+
+    async def _start(self) -> None:
+        """Take over the records of an earlier process, and check the destination."""
+        # First, so that no task is listed before the tracker knows the claims of the earlier process.
+        await self._recovery.load()
+        try:
+            await self.destination.probe()
+        except AlumaAsyncError:
+            # Settling needs no destination, and the next run may come after the leases have expired.
+            await self._recovery.settle_remaining(SETTLE_TIMEOUT_SECONDS)
+            raise
+
+    async def _export(self, *, until_drained: bool) -> tuple[int, AlumaAsyncError | None]:
+        """Run producer, workers and recovery; return the number of tasks on hold and the error that ended listing."""
+        result: tuple[int, AlumaAsyncError | None] = 0, None  # of a listing that is cancelled
+        async with anyio.create_task_group() as watchers:
+            watchers.start_soon(self._enforce_drain_timeout, watchers.cancel_scope)
+            watchers.start_soon(self._recovery.run)
+            async with anyio.create_task_group() as self._group:
+                self._spawn_workers(self._group)
+                with anyio.CancelScope() as listing:
+                    # Not in the group of the workers, which would wait for a stop that may never come.
+                    watchers.start_soon(self._cancel_listing_on_stop, listing)
+                    result = await self._produce(until_drained=until_drained)
+                # Only after listing has ended, because the producer may still be sending. Workers end at the end of the
+                # queue; the tasks that remain in it are skipped, since ``Admission`` refuses them.
+                self._send.close()
+            # From here on ``set_workers`` must not start workers in a group that has ended.
+            self._group = None
+            # After the workers, because they hand claims over to recovery until their end; and before ``_finish``,
+            # because a claim must not be settled twice at the same time.
+            watchers.cancel_scope.cancel()
+        return result
+
+    async def _produce(self, *, until_drained: bool) -> tuple[int, AlumaAsyncError | None]:
+        """Run the producer; return its error instead of raising it, so that tasks in progress are finished first."""
+        try:
+            if until_drained:
+                return await self._producer.run_until_drained(), None
+            await self._producer.run()
+        except AlumaAsyncError as error:
+            return 0, error
+        return 0, None
+
+    async def _finish(self) -> None:
+        """Settle the remaining claims and make all records durable."""
+        await self._recovery.settle_remaining(SETTLE_TIMEOUT_SECONDS)
+        await self._cooldown.close()
+        # Last, because settling changes records.
+        await self._flush()
 
     def _spawn_workers(self, group: TaskGroup) -> None:
         """Start the missing workers; surplus ones wait for a slot and cost nothing."""
