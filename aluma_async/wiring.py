@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import aiohttp
+import anyio.to_thread
 
 from aluma_async.aluma.client import AlumaClient
 from aluma_async.aluma.download import DownloadLimits
@@ -16,6 +17,7 @@ from aluma_async.aluma.redirects import PublicResolver
 from aluma_async.config import Config, Credentials, FolderConfig
 from aluma_async.config.reload import restart_required
 from aluma_async.config.tls import ssl_context
+from aluma_async.destinations.places import check_places
 from aluma_async.destinations.registry import open_destinations, open_folder
 from aluma_async.destinations.router import DestinationRouter
 from aluma_async.events import Event, TaskCompleted
@@ -150,6 +152,7 @@ async def open_reloadable_exporter(
         AsyncExitStack() as stack,
     ):
         targets = {**opened, **extra_destinations}
+        await anyio.to_thread.run_sync(check_places, config, targets)  # a share may respond slowly
         router = DestinationRouter(targets, routing)
         journal = _open_journal(state, stack, on_event)
         history = History(journal)

@@ -7,7 +7,7 @@ the state folder, the credentials, Aluma and each destination can be used.
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ import click
 
 from aluma_async.cli.exit_codes import OK, error_lines, exit_code
 from aluma_async.cli.list_tasks import pages
-from aluma_async.cli.options import API, add_options, load_config, merge_options
+from aluma_async.cli.options import API, add_options, config_file, load_config, merge_options
 from aluma_async.config import Config, Credentials
-from aluma_async.config.paths import find_config_file
 from aluma_async.exceptions import AlumaAsyncError, JournalError
 from aluma_async.journal import sqlite
 from aluma_async.policy.routing import Routing
+from aluma_async.ports import Destination
 
 
 @click.command()
@@ -46,23 +46,29 @@ async def _check(options: dict[str, Any], config_only: bool) -> int:
         return codes[0]
     for warning in (*config.warnings(), *_ignored_settings(config)):
         click.echo(f"warn  config: {warning}")
-    await _check_wiring(config, codes)
+    await _check_wiring(config, options, codes)
     if not config_only:
         await _check_environment(config, codes)
     return codes[0] if codes else OK
 
 
-async def _check_wiring(config: Config, codes: list[int]) -> None:
+async def _check_wiring(config: Config, options: dict[str, Any], codes: list[int]) -> None:
+    from aluma_async.destinations.places import check_config_file, check_places
     from aluma_async.destinations.registry import open_destinations
     from aluma_async.wiring import open_client
 
     with _step("wiring: routes", codes):
         for line in _route_lines(config.routing()):
             click.echo(f"      {line}")
-    for name, destination in config.destinations.items():
-        with _step(f"wiring: destination {name}", codes):
-            async with open_destinations({name: destination}, config.state_folder()):
-                pass
+    async with AsyncExitStack() as stack:
+        opened: dict[str, Destination] = {}
+        for name, destination in config.destinations.items():
+            with _step(f"wiring: destination {name}", codes):
+                opened |= await stack.enter_async_context(open_destinations({name: destination}, config.state_folder()))
+        if opened:
+            with _step("wiring: each destination has a place of its own", codes):
+                await anyio.to_thread.run_sync(check_places, config, opened)
+                check_config_file(config, config_file(options))
     with _step("wiring: connection to Aluma", codes):
         async with open_client(config, Credentials("", "")):  # reads the certificates, sends nothing
             pass
@@ -104,8 +110,7 @@ def _check_state_folder(folder: Path) -> None:
 
 
 def _config_source(options: dict[str, Any]) -> str:
-    path = options.get("config") or find_config_file(os.environ)
-    return str(path) if path else "no file, defaults only"
+    return str(config_file(options) or "no file, defaults only")
 
 
 def _ignored_settings(config: Config) -> Iterator[str]:

@@ -21,7 +21,7 @@ from aluma_async.cli.help import show_help
 from aluma_async.cli.history import history
 from aluma_async.cli.list_tasks import list_tasks
 from aluma_async.cli.monitoring import monitoring
-from aluma_async.cli.options import RUN, add_options, load_config
+from aluma_async.cli.options import RUN, add_options, config_file, load_config
 from aluma_async.cli.retry import retry
 from aluma_async.cli.simulate import simulate
 from aluma_async.cli.status import status
@@ -59,7 +59,11 @@ def cli(context: click.Context, /, **options: Any) -> int:
     config = load_config(options)
     config.routing()
     credentials = config.credentials()
-    from aluma_async.cli.run import run  # imports aiohttp, which takes long, and --help does not need it
+    # They import aiohttp, which takes long, and --help does not need it.
+    from aluma_async.cli.run import run
+    from aluma_async.destinations.places import check_config_file
+
+    check_config_file(config, config_file(options))
 
     summary = config.service.log_level in ("debug", "info")
     load = partial(load_config, options)

@@ -1,13 +1,16 @@
 """Command-line options, and how they become a ``Config``: option > environment > config file > default."""
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
 from aluma_async.config import Config
+from aluma_async.config.paths import find_config_file
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -174,6 +177,12 @@ def merge_options(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[st
 def load_config(options: Mapping[str, Any]) -> Config:
     """Read the configuration and apply the options. Raises ``ConfigError``."""
     return Config.load(options.get("config"), overrides_of(options))
+
+
+def config_file(options: Mapping[str, Any]) -> Path | None:
+    """Return the file that ``load_config`` reads; None if there is none."""
+    named = options.get("config")
+    return Path(named) if named else find_config_file(os.environ)
 
 
 def overrides_of(options: Mapping[str, Any]) -> Mapping[str, Mapping[str, object]]:

@@ -269,7 +269,7 @@ def test_check_tests_three_layers_and_claims_nothing(run_cli, tmp_path, aluma_wi
     assert done.returncode == 0, done.stdout
     assert [line.split(":")[0] for line in done.stdout.splitlines()] == [
         "ok    config",
-        *["ok    wiring"] * 3,
+        *["ok    wiring"] * 4,
         *["ok    environment"] * 4,
     ]
     assert (tmp_path / "out").is_dir()
@@ -287,7 +287,7 @@ def test_check_reports_all_failures_and_exits_with_the_first(run_cli, tmp_path, 
     (tmp_path / "out").touch()
     done = run_cli("-o", "out", "check", "--base-url", aluma_with_50_tasks.base_url, secret=CANARY)
     assert done.returncode == 77
-    assert [line[:4] for line in done.stdout.splitlines() if not line.startswith(" ")] == ["ok  "] * 6 + ["FAIL"] * 2
+    assert [line[:4] for line in done.stdout.splitlines() if not line.startswith(" ")] == ["ok  "] * 7 + ["FAIL"] * 2
     (tmp_path / "config.toml").write_text("[exporter]\nworkrs = 3")
     done = run_cli("check")
     assert (done.returncode, "'workers'" in done.stdout) == (78, True)

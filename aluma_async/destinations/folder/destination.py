@@ -20,6 +20,7 @@ from aiofiles.threadpool.binary import AsyncFileIO
 from aluma_async.clock import wall_time
 from aluma_async.concurrency.batcher import Batch, Batcher
 from aluma_async.destinations.common.chunks import BLOCK, iter_blocks, to_crlf
+from aluma_async.destinations.common.place import FolderPlace
 from aluma_async.destinations.folder import fs
 from aluma_async.destinations.folder.owners import Owners
 from aluma_async.destinations.folder.publish import publish
@@ -64,6 +65,7 @@ class FolderDestination:
         now: Callable[[], float] = wall_time,
     ) -> None:
         self.root = Path(path)
+        self.place = FolderPlace(self.root)
         folder = RootFolder(self.root, mounts)
         owners = Owners(folder.internal / "owners.sqlite3")
         self._settings = FolderSettings(folder, owners, on_conflict, durability == "full", manifest, now)

@@ -1,5 +1,6 @@
 """Access to an object store through obstore: opening it, conditional and multipart puts, and the mapping of errors."""
 
+import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import timedelta
@@ -12,6 +13,7 @@ from anyio.abc import TaskStatus
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import ObjectStore, from_url
 
+from aluma_async.destinations.common.place import ANY, RemotePlace, server_name
 from aluma_async.destinations.common.spool import SpooledFile
 from aluma_async.exceptions import ConfigError, DestinationError, DestinationUnavailable
 
@@ -30,6 +32,9 @@ _CLIENT_OPTION = re.compile(
 # Short, because the task itself is retried if an outage lasts longer.
 _RETRY_CONFIG: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
 _REQUEST_TIMEOUT = timedelta(minutes=2)  # enough for a part of MULTIPART_BYTES over a slow line
+_S3_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+_AMAZON_HOST, _GOOGLE_HOST, _AZURE_HOST = ".amazonaws.com", "storage.googleapis.com", ".core.windows.net"
+"""Hosts of the providers: their buckets have the same name in all regions and in no other account."""
 _STATUS = re.compile(r"status code: (\d{3})")
 _ERROR_CODE = re.compile(r"<Code>\s*(\w{1,60})\s*</Code>")
 
@@ -51,6 +56,25 @@ def open_store(url: str, options: Mapping[str, Any]) -> ObjectStore:
             f"options: {unknown_key[0] if unknown_key else 'obstore cannot use them'}",
             hint="Use the option names of obstore, with text or true/false as values.",
         ) from None
+
+
+def place_of(url: str, store: ObjectStore, environ: Mapping[str, str] = os.environ) -> RemotePlace:
+    """Return the place of a store: kind, endpoint or account, bucket and prefix."""
+    scheme, _, rest = url.partition("://")
+    bucket, _, prefix = rest.partition("?")[0].partition("/")
+    names = ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT") if scheme == "az" else _S3_ENDPOINTS
+    config: Mapping[str, Any] = getattr(store, "config", {})
+    endpoint = str(config.get("endpoint") or next(filter(None, map(environ.get, names)), ""))
+    server = server_name(endpoint)
+    if scheme == "az":
+        account = config.get("account_name") or environ.get("AZURE_STORAGE_ACCOUNT_NAME", ANY)
+        if not endpoint or server.endswith(_AZURE_HOST):
+            server = server.partition(".")[0] if endpoint else account
+    elif scheme == "gs" or server.endswith(_GOOGLE_HOST):
+        scheme, server = "gs", _GOOGLE_HOST
+    elif not endpoint or server.endswith(_AMAZON_HOST):
+        server = _AMAZON_HOST
+    return RemotePlace(scheme, server, (bucket, *filter(None, prefix.split("/"))))
 
 
 async def put_object(store: ObjectStore, key: str, data: SpooledFile, attributes: dict[str, str], mode: Any) -> None:

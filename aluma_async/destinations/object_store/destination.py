@@ -30,6 +30,7 @@ from aluma_async.destinations.object_store.client import (
     MULTIPART_BYTES,
     map_error,
     open_store,
+    place_of,
     put_multipart,
     put_object,
 )
@@ -90,6 +91,7 @@ class ObjectStoreDestination:
         now: Callable[[], float] = wall_time,
     ) -> None:
         self._store = open_store(url, options or {})
+        self.place = place_of(url, self._store)
         self._url, self._on_conflict, self._spool = redact_url(url), on_conflict, spool
         self._manifest, self._now = manifest, now
         self._max_path_bytes = max(_MAX_KEY_BYTES - len(url.encode()), _MAX_KEY_BYTES // 2)

@@ -21,6 +21,7 @@ from aluma_async.destinations.sql import tables
 from aluma_async.destinations.sql.backend import Backend
 from aluma_async.destinations.sql.convert import FileFormat
 from aluma_async.destinations.sql.errors import is_transient, map_error
+from aluma_async.destinations.sql.place import table_place
 from aluma_async.destinations.sql.postgres import Postgres
 from aluma_async.destinations.sql.rows import Rows, read_rows
 from aluma_async.destinations.sql.sqlite import Sqlite
@@ -92,6 +93,7 @@ class SqlDestination:
         self._errors: tuple[type[Exception], ...] = (sa.exc.SQLAlchemyError, OSError, *self._backend.errors)
         self._slots = anyio.Semaphore(self._backend.max_transactions or _CONCURRENCY)
         self._description = database_url.render_as_string(hide_password=True)
+        self.place = table_place(database_url, table, manifest=manifest)
         self._template, self._key, self._create, self._mode = table, tuple(key), create, mode
         self._column_types, self._file_format, self._spool = column_types or {}, file_format or FileFormat(), spool
         self._manifest, self._now = manifest, now

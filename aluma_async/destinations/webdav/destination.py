@@ -7,6 +7,7 @@ of crashed runs after a day.
 """
 
 import hashlib
+import posixpath
 import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -14,6 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 from weakref import WeakValueDictionary
 
 import aiohttp
@@ -23,6 +25,7 @@ from msgspec import Struct
 from aluma_async.clock import wall_time
 from aluma_async.destinations.common.chunks import BLOCK
 from aluma_async.destinations.common.conflicts import candidate_paths
+from aluma_async.destinations.common.place import RemotePlace, server_name
 from aluma_async.destinations.common.publishing import publish_task
 from aluma_async.destinations.common.spool import Spool, SpooledFile
 from aluma_async.destinations.webdav.client import WebDavClient
@@ -89,6 +92,7 @@ class WebDavDestination:
         now: Callable[[], float] = wall_time,
     ) -> None:
         self._client = WebDavClient(session, url)
+        self.place = _place(url)
         self._on_conflict, self._spool = on_conflict, spool
         self._manifest, self._now = manifest, now
         self._slots = anyio.Semaphore(_CONCURRENCY)
@@ -202,3 +206,9 @@ class WebDavDestination:
                 await self._client.delete(published.owner)
             for path in upload.staged:
                 await self._client.delete(path)
+
+
+def _place(url: str) -> RemotePlace:
+    """Return the place of a folder; servers may ignore the case of paths."""
+    path = posixpath.normpath(unquote(f"/{urlsplit(url).path}"))
+    return RemotePlace("webdav", server_name(url), tuple(collision_key((part,)) for part in path.split("/") if part))
