@@ -20,7 +20,7 @@ from aluma_async.cli.list_tasks import pages
 from aluma_async.cli.options import API, add_options, config_file, load_config, merge_options
 from aluma_async.config import Config, Credentials
 from aluma_async.exceptions import AlumaAsyncError, JournalError
-from aluma_async.journal import sqlite
+from aluma_async.journal import reader
 from aluma_async.policy.routing import Routing
 from aluma_async.ports import Destination
 
@@ -106,7 +106,7 @@ def _check_state_folder(folder: Path) -> None:
     except OSError as error:
         hint = "Give this user write access, or choose another folder with --state."
         raise JournalError(f"not writable: {error.strerror}", hint=hint) from None
-    sqlite.read_records(folder)
+    reader.read_records(folder)
 
 
 def _config_source(options: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from aluma_async.cli.exit_codes import OK
 from aluma_async.cli.options import add_options, load_config, merge_options
 from aluma_async.cli.output import ignore_closed_pipe
 from aluma_async.cli.parameters import moment
-from aluma_async.journal import sqlite
+from aluma_async.journal import reader
 from aluma_async.models import ExportRecord
 from aluma_async.service.formatting import format_bytes, pluralize, sanitize
 
@@ -36,7 +36,7 @@ def history(outer: dict[str, Any], /, *, as_json: bool, since: float | None, tas
     folder = load_config(merge_options(outer, inner)).state_folder()
     with ignore_closed_pipe():
         count = 0
-        for record in _for_task(sqlite.read_history(folder, since or 0.0), task_id):
+        for record in _for_task(reader.read_history(folder, since or 0.0), task_id):
             click.echo(_json_row(record) if as_json else _text_row(record))
             count += 1
         click.echo(f"{pluralize(count, 'task')} exported", err=True)

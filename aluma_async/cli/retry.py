@@ -8,7 +8,7 @@ import click
 from aluma_async.cli.exit_codes import INCOMPLETE, OK
 from aluma_async.cli.options import add_options, load_config, merge_options
 from aluma_async.exceptions import AlumaAsyncError
-from aluma_async.journal import sqlite
+from aluma_async.journal import reader
 from aluma_async.models import HoldRecord
 from aluma_async.pipeline import quarantine
 from aluma_async.service.formatting import pluralize, sanitize
@@ -18,7 +18,7 @@ def _completions(context: click.Context, _: click.Parameter, incomplete: str) ->
     """Propose the ids of tasks on hold."""
     with suppress(AlumaAsyncError):
         outer = context.parent.params if context.parent else {}
-        records = sqlite.read_records(load_config(merge_options(outer, context.params)).state_folder())
+        records = reader.read_records(load_config(merge_options(outer, context.params)).state_folder())
         ids = [record.task_id for record in records if isinstance(record, HoldRecord)]
         return [task_id for task_id in ids if task_id.startswith(incomplete)]
     return []
@@ -39,13 +39,13 @@ def retry(context: click.Context, /, *, task_ids: tuple[str, ...], all_tasks: bo
         raise click.UsageError("name the tasks to retry, or use --all", context)
     config = load_config(merge_options(context.obj, inner))
     folder = config.state_folder()
-    on_hold = {record.task_id for record in sqlite.read_records(folder) if isinstance(record, HoldRecord)}
+    on_hold = {record.task_id for record in reader.read_records(folder) if isinstance(record, HoldRecord)}
     records, problems = quarantine.read_records(config.quarantine_folder())
     copies = {record.task_id: record.folder for record in records}
     requested = sorted(on_hold) if all_tasks else task_ids
     released = [task_id for task_id in requested if task_id in on_hold]
     if released:
-        sqlite.release_holds(folder, released)
+        reader.release_holds(folder, released)
     click.echo(f"released {pluralize(len(released), 'task')} from hold")
     for problem in problems:
         click.echo(problem, err=True)

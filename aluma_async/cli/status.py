@@ -9,7 +9,7 @@ from aluma_async.cli.exit_codes import OK
 from aluma_async.cli.options import add_options, load_config, merge_options
 from aluma_async.cli.output import print_json
 from aluma_async.clock import system_clock
-from aluma_async.journal import sqlite
+from aluma_async.journal import reader
 from aluma_async.models import ClaimRecord, ClaimState, HoldRecord, Timestamp
 from aluma_async.pipeline import quarantine
 from aluma_async.policy.lease import elapsed, remaining
@@ -62,7 +62,7 @@ def status(outer: dict[str, Any], /, *, as_json: bool, **inner: Any) -> int:
 
 
 def _rows(folder: Path, quarantine_folder: Path, now: Timestamp) -> dict[str, list[Row]]:
-    records = sqlite.read_records(folder)
+    records = reader.read_records(folder)
     rows: dict[str, list[Row]] = {key: [] for key in _TITLES}
     for record in records:
         if isinstance(record, ClaimRecord):
@@ -98,7 +98,7 @@ def _hold_row(hold: HoldRecord, now: Timestamp) -> Row:
 def _recent_exports(folder: Path, now: Timestamp) -> tuple[int, int | None]:
     """Return the number of tasks exported in the last 24 hours, and the seconds since the last one."""
     count, last = 0, 0.0
-    for record in sqlite.read_history(folder, now.wall - _DAY_SECONDS):
+    for record in reader.read_history(folder, now.wall - _DAY_SECONDS):
         count, last = count + 1, record.at
     return count, max(0, round(now.wall - last)) if count else None
 

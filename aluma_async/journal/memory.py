@@ -1,22 +1,11 @@
-"""``MemoryJournal``: a ``Journal`` that lives as long as the object; and the records of every journal."""
+"""``MemoryJournal``: a ``Journal`` that lives as long as the object."""
 
 from collections.abc import Sequence
-from typing import TypeAlias
 
-from aluma_async.models import ClaimRecord, HoldRecord
-
-Record: TypeAlias = ClaimRecord | HoldRecord
-Key: TypeAlias = tuple[type[Record], str]
-Change: TypeAlias = tuple[Key, Record | None]
-"""The new value of a record; None deletes it."""
+from aluma_async.journal.records import ChangeCollector, Key, Record
 
 
-def to_change(record: Record) -> Change:
-    """Return the change that stores a record."""
-    return (type(record), record.task_id), record
-
-
-class MemoryJournal:
+class MemoryJournal(ChangeCollector):
     """A journal for tests, and for embedded exporters that need not survive a crash.
 
     It loses as much as a disk does: changes that were not written yet are lost when the process ends. An exporter that
@@ -24,27 +13,14 @@ class MemoryJournal:
     """
 
     def __init__(self) -> None:
+        super().__init__([])
         self._durable: dict[Key, Record] = {}
-        self._pending: list[Change] = []
         self._released: list[str] = []
 
     async def load(self) -> Sequence[Record]:
         """Return the durable records."""
         self._pending.clear()
         return list(self._durable.values())
-
-    async def write(self, *records: Record) -> None:
-        """Store records durably, with all earlier changes."""
-        self._pending += map(to_change, records)
-        await self.flush()
-
-    def put(self, record: Record) -> None:
-        """Store a record with the next write."""
-        self._pending.append(to_change(record))
-
-    def delete(self, kind: type[Record], task_id: str) -> None:
-        """Delete a record with the next write."""
-        self._pending.append(((kind, task_id), None))
 
     async def flush(self) -> None:
         """Make all pending changes durable."""

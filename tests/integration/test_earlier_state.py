@@ -16,8 +16,9 @@ import anyio
 import pytest
 
 from aluma_async import Exporter, events
-from aluma_async.journal import sqlite
-from aluma_async.journal.sqlite import FILE_NAME, SqliteJournal
+from aluma_async.journal import reader
+from aluma_async.journal.database import FILE_NAME
+from aluma_async.journal.sqlite import SqliteJournal
 from aluma_async.models import ClaimRecord, ClaimState, ExportTask, HoldRecord, Timestamp
 from aluma_async.testing import MemoryDestination, run_virtual
 
@@ -44,7 +45,7 @@ def state(tmp_path):
 
 
 def test_journal_reads_records_of_an_earlier_version(state):
-    records = sqlite.read_records(state)
+    records = reader.read_records(state)
     claims = {record.task_id: record for record in records if isinstance(record, ClaimRecord)}
     holds = {record.task_id: record for record in records if isinstance(record, HoldRecord)}
     assert {task_id: claim.state for task_id, claim in claims.items()} == CLAIMS
@@ -72,7 +73,7 @@ def test_journal_reads_records_of_an_earlier_version(state):
 
 
 def test_history_reads_tasks_that_an_earlier_version_exported(state):
-    exported = list(sqlite.read_history(state))
+    exported = list(reader.read_history(state))
     assert [(record.task_id, record.files, record.bytes) for record in exported] == [
         ("gjVdMBC0wlq2Ku8LLBlXXQ", 1, 22),
         ("z8lppK0E0FoCbkMTVDAkiA", 3, 55),
@@ -136,7 +137,7 @@ def test_recovery_settles_claims_of_an_earlier_version(boot, state):
         ]
 
     run_virtual(main)
-    records = sqlite.read_records(state)
+    records = reader.read_records(state)
     # A Start whose outcome was unknown may still be executed, so its claim stays open.
     assert sorted(record.task_id for record in records if isinstance(record, ClaimRecord)) == [
         "loose-doubted",

@@ -8,9 +8,10 @@ import pytest
 
 from aluma_async import events
 from aluma_async.exceptions import ClaimConflict
-from aluma_async.journal import history, sqlite
+from aluma_async.journal import history, reader
+from aluma_async.journal.database import FILE_NAME, connect
 from aluma_async.journal.history import MAX_AGE_SECONDS, MAX_TASKS, TRIM_EVERY, History
-from aluma_async.journal.sqlite import FILE_NAME, SqliteJournal
+from aluma_async.journal.sqlite import SqliteJournal
 from aluma_async.models import ClaimRecord, ClaimState, ExportRecord, ExportTask, Timestamp
 
 NOW = Timestamp("boot", 0.0, 1_800_000_000.0)
@@ -30,13 +31,13 @@ def journal(tmp_path):
 
 def insert(folder, records):
     """Write records as earlier runs would have."""
-    with closing(sqlite.connect(folder / FILE_NAME)) as database:
+    with closing(connect(folder / FILE_NAME)) as database:
         for start in range(0, len(records), 500):
             history.insert(database, records[start : start + 500])
 
 
 def exported_ids(folder, since=0.0):
-    return [record.task_id for record in sqlite.read_history(folder, since)]
+    return [record.task_id for record in reader.read_history(folder, since)]
 
 
 def test_history_is_read_in_order_while_an_exporter_writes(journal, tmp_path):
@@ -45,7 +46,7 @@ def test_history_is_read_in_order_while_an_exporter_writes(journal, tmp_path):
     journal.put_export(record("new"))
     asyncio.run(journal.flush())
     assert exported_ids(tmp_path) == [*(f"task-{number}" for number in range(3000)), "task-new"]
-    assert list(sqlite.read_history(tmp_path))[-1] == record("new")
+    assert list(reader.read_history(tmp_path))[-1] == record("new")
 
 
 def test_history_is_written_together_with_the_next_record(journal, tmp_path):
@@ -85,7 +86,7 @@ def test_trim_deletes_old_tasks(journal, tmp_path, others):
     insert(tmp_path, [record("old", NOW.wall - MAX_AGE_SECONDS - 10)])
     if others:
         insert(tmp_path, [record(number) for number in range(others)])
-    with closing(sqlite.connect(tmp_path / FILE_NAME)) as database:
+    with closing(connect(tmp_path / FILE_NAME)) as database:
         history.trim(database, NOW.wall)
     assert len(exported_ids(tmp_path)) == others
 

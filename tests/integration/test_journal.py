@@ -18,7 +18,7 @@ import pytest
 from aluma_async import Exporter, MemoryJournal, events
 from aluma_async.clock import system_clock
 from aluma_async.exceptions import JournalError, JournalLocked
-from aluma_async.journal import sqlite
+from aluma_async.journal.database import FILE_NAME
 from aluma_async.journal.sqlite import SqliteJournal
 from aluma_async.models import ClaimRecord, ClaimState, HoldRecord, Timestamp
 from aluma_async.policy.lease import LATE_START_SECONDS
@@ -138,7 +138,7 @@ def test_a_damaged_journal_is_set_aside_and_reported_and_a_new_one_begun(harm, t
     with opened(tmp_path) as journal:
         anyio.run(journal.load)
         anyio.run(journal.write, *[claim(str(number)) for number in range(500)])
-    path = tmp_path / sqlite.FILE_NAME
+    path = tmp_path / FILE_NAME
     match harm:
         case "noise":
             path.write_bytes(random.Random(0).randbytes(path.stat().st_size))
@@ -168,7 +168,7 @@ def test_a_journal_that_is_damaged_under_way_is_made_anew_from_what_is_known(tmp
         anyio.run(journal.load)
         anyio.run(journal.write, claim("a"))
         journal._disconnect()  # as if its pages had to be read again
-        (tmp_path / sqlite.FILE_NAME).write_bytes(b"no database at all" * 1000)
+        (tmp_path / FILE_NAME).write_bytes(b"no database at all" * 1000)
         anyio.run(journal.write, claim("b"))
     assert [type(event) for event in told] == [events.JournalDamaged]
     assert {record.task_id for record in recalled(tmp_path)} == {"a", "b"}
@@ -186,7 +186,7 @@ def test_nobody_else_may_read_the_journal(tmp_path):
         pytest.skip("file modes are POSIX's")
     recalled(tmp_path / "state")
     assert (tmp_path / "state").stat().st_mode & 0o077 == 0
-    assert (tmp_path / "state" / sqlite.FILE_NAME).stat().st_mode & 0o077 == 0
+    assert (tmp_path / "state" / FILE_NAME).stat().st_mode & 0o077 == 0
 
 
 def test_a_lock_ends_with_its_process_however_that_ends(tmp_path):

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from aluma_async import Exporter, events
-from aluma_async.journal import sqlite
+from aluma_async.journal import reader
 from aluma_async.journal.history import History
 from aluma_async.journal.sqlite import SqliteJournal
 from aluma_async.models import Summary, Timestamp
@@ -65,7 +65,7 @@ async def test_metrics_agree_with_journal_summary_and_aluma(seed, tmp_path):
     assert set(retries) <= set(REASONS)
     assert (values["in_flight",], values["queue_depth",], values["parked_tasks",]) == (0, 0, 0)
     journal.close()
-    assert not sqlite.read_records(tmp_path), "no claim is open and no task is on hold"
-    exports = list(sqlite.read_history(tmp_path))
+    assert not reader.read_records(tmp_path), "no claim is open and no task is on hold"
+    exports = list(reader.read_history(tmp_path))
     assert (len(exports), sum(export.files for export in exports)) == (60, values["files_total",])
     assert sum(export.bytes for export in exports) == values["bytes_total",]

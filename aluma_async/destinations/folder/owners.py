@@ -8,10 +8,12 @@ import errno
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
+
+from aluma_async import sqlite_file
 
 _SET_UP = (
     "PRAGMA journal_mode=WAL",
@@ -51,9 +53,9 @@ class Owners:
             try:
                 try:
                     self._open().execute("BEGIN IMMEDIATE")
-                except sqlite3.OperationalError:
-                    raise  # busy, full or read-only: the content is not damaged
-                except sqlite3.DatabaseError:
+                except sqlite3.Error as error:
+                    if not sqlite_file.is_damaged(error):
+                        raise
                     self._move_damaged_aside()
                     self._open().execute("BEGIN IMMEDIATE")
                 # Few statements, because each releases and takes the GIL, which costs more than the statement itself.
@@ -65,7 +67,7 @@ class Owners:
                     self._open().execute(_INSERT, (_json(self._new),))
                 self._open().execute("COMMIT")
             except sqlite3.Error as error:
-                if not isinstance(error, sqlite3.OperationalError):
+                if sqlite_file.is_damaged(error):
                     self._move_damaged_aside()  # damaged in another place: the next attempt creates a new file
                 code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code, without the extended part
                 raise OSError(_ERRNOS.get(code, errno.EAGAIN), f"{self._path.name}: {error}") from error
@@ -91,9 +93,7 @@ class Owners:
 
     def _open(self) -> sqlite3.Connection:
         if self._database is None:
-            self._database = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
-            for statement in _SET_UP:
-                self._database.execute(statement)
+            self._database = sqlite_file.connect(self._path, _SET_UP, timeout=30)
         return self._database
 
     def _close(self) -> None:
@@ -103,10 +103,7 @@ class Owners:
 
     def _move_damaged_aside(self) -> None:
         self._close()
-        for ending in ("", "-wal", "-shm"):
-            damaged = self._path.with_name(self._path.name + ending)
-            with suppress(FileNotFoundError):
-                damaged.replace(damaged.with_name(damaged.name + ".damaged"))
+        sqlite_file.move_aside(self._path, ".damaged")
 
 
 def _json(value: object) -> str:

@@ -18,8 +18,8 @@ from aluma_async.clock import loop_time
 from aluma_async.config import Credentials
 from aluma_async.destinations.folder.destination import FolderDestination
 from aluma_async.exceptions import JournalError
-from aluma_async.journal import sqlite
-from aluma_async.journal.memory import Record
+from aluma_async.journal import reader
+from aluma_async.journal.records import Record
 from aluma_async.journal.sqlite import SqliteJournal
 from aluma_async.models import Claim
 from aluma_async.pipeline.exporter import Exporter
@@ -165,7 +165,7 @@ class _WatchedSqlite(SqliteJournal):
 
     def durable(self) -> Sequence[Record]:
         """Return the records that the next process would load."""
-        return sqlite.read_records(self._folder)
+        return reader.read_records(self._folder)
 
     def crash(self) -> None:
         """Close the journal as the system does after a crash: pending changes are lost."""

@@ -15,7 +15,7 @@ import anyio
 from aluma_async.clock import loop_time
 from aluma_async.events import Event, TaskCancelled, TaskCompleted, TaskFailed, TaskParked
 from aluma_async.exceptions import AlumaAsyncError, Ambiguous, ClaimConflict, InvalidResponse, SourceError
-from aluma_async.journal.memory import Record
+from aluma_async.journal.records import Record
 from aluma_async.models import ClaimRecord, ClaimState
 from aluma_async.pipeline.claim_tracker import SETTLE_RETRY_SECONDS
 from aluma_async.policy.lease import LATE_START_SECONDS, SAFE_LEASE_FRACTION, elapsed

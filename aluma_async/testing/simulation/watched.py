@@ -10,7 +10,8 @@ import anyio
 
 from aluma_async.clock import loop_time
 from aluma_async.exceptions import DestinationError, DestinationUnavailable, JournalError, SourceError
-from aluma_async.journal.memory import MemoryJournal, Record
+from aluma_async.journal.memory import MemoryJournal
+from aluma_async.journal.records import Record
 from aluma_async.models import Claim, ExportFile, ExportTask
 from aluma_async.pipeline.source_wrapper import SourceWrapper
 from aluma_async.ports import RequestLimiter, TaskSource

@@ -1,0 +1,94 @@
+"""The file ``journal.sqlite3``: its tables, its lock, and the conversion of its errors.
+
+The exporter writes it (``sqlite``), and commands use it at the same time (``reader``).
+"""
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from aluma_async import sqlite_file
+from aluma_async.clock import system_clock
+from aluma_async.exceptions import JournalError
+from aluma_async.journal import history
+from aluma_async.journal.records import Key, Record
+from aluma_async.models import ClaimRecord, ExportRecord, HoldRecord
+
+FILE_NAME = "journal.sqlite3"
+LOCK_NAME = "lock"
+_KINDS: dict[str, type[Record]] = {"claim": ClaimRecord, "hold": HoldRecord}
+_SET_UP = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    "CREATE TABLE IF NOT EXISTS record (kind TEXT, task TEXT, value TEXT, PRIMARY KEY (kind, task)) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS released (task TEXT PRIMARY KEY) WITHOUT ROWID",
+    history.SET_UP,
+)
+_STORE = "INSERT OR REPLACE INTO record SELECT ?, key, value FROM json_each(?)"
+_DELETE = "DELETE FROM record WHERE kind = ? AND task IN (SELECT value FROM json_each(?))"
+_HINT = "Check free space and permissions, or set another folder with --state."
+
+
+class JournalDamagedError(JournalError):
+    """The file is not a journal, or is damaged."""
+
+
+@contextmanager
+def map_errors(path: Path) -> Iterator[None]:
+    """Convert errors of SQLite and the operating system; the only place that knows them."""
+    try:
+        yield
+    except OSError as error:
+        raise JournalError(f"state folder {path.parent}: {error.strerror or error}", hint=_HINT) from error
+    except (sqlite3.Error, ValueError, KeyError) as error:
+        if isinstance(error, sqlite3.Error) and not sqlite_file.is_damaged(error):
+            raise JournalError(f"{path}: {error}", hint=_HINT) from error
+        raise JournalDamagedError(f"{path} is damaged: {error}") from error
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a journal file. Raises ``sqlite3.Error``."""
+    return sqlite_file.connect(path, _SET_UP, timeout=10)
+
+
+def iter_records(database: sqlite3.Connection) -> Iterator[Record]:
+    """Yield all records of a journal file. Raises ``sqlite3.Error``, ``ValueError``, ``KeyError``."""
+    for kind, value in database.execute("SELECT kind, value FROM record ORDER BY kind, task"):
+        yield msgspec.json.decode(value, type=_KINDS[kind])
+
+
+def write_changes(
+    database: sqlite3.Connection,
+    changes: Mapping[Key, Record | None],
+    exported: Sequence[ExportRecord] = (),
+    *,
+    trim: bool = False,
+) -> None:
+    """Write changes in one transaction with few statements, because each one releases and acquires the GIL."""
+    with sqlite_file.transaction(database):
+        for name, kind in _KINDS.items():
+            of_kind = [(task, record) for (key_kind, task), record in changes.items() if key_kind is kind]
+            if stored := {task: record for task, record in of_kind if record is not None}:
+                database.execute(_STORE, (name, _json(stored)))
+            if deleted := [task for task, record in of_kind if record is None]:
+                database.execute(_DELETE, (name, _json(deleted)))
+        if exported:
+            history.insert(database, exported)
+        if trim:
+            history.trim(database, system_clock().wall)
+
+
+def pop_released(database: sqlite3.Connection) -> list[str]:
+    """Delete and return the ids of the released tasks. Raises ``sqlite3.Error``."""
+    released = [str(task_id) for (task_id,) in database.execute("SELECT task FROM released")]
+    if released:
+        with sqlite_file.transaction(database):
+            database.executemany("DELETE FROM released WHERE task = ?", [(task_id,) for task_id in released])
+    return released
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,48 @@
+"""SQLite files that several parts of the program use: how they are opened, and what happens to damaged ones."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+def connect(path: Path, set_up: Iterable[str], *, timeout: float) -> sqlite3.Connection:
+    """Open a file, wait at most ``timeout`` seconds for other users, and execute ``set_up``. Raises ``sqlite3.Error``.
+
+    Transactions are explicit, and any thread may use the connection, one at a time.
+    """
+    database = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
+    try:
+        for statement in set_up:
+            database.execute(statement)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+@contextmanager
+def transaction(database: sqlite3.Connection) -> Iterator[None]:
+    """Run the block in one transaction; roll it back after an exception."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        database.execute("COMMIT")
+    except BaseException:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+        raise
+
+
+def is_damaged(error: sqlite3.Error) -> bool:
+    """Return whether an error means that the content is damaged; a full, read-only or busy file is not."""
+    return not isinstance(error, sqlite3.OperationalError)
+
+
+def move_aside(path: Path, suffix: str) -> Path:
+    """Append ``suffix`` to the names of a damaged file and of its side files; return the new path of the file."""
+    for ending in ("", "-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            file = path.with_name(path.name + ending)
+            file.replace(file.with_name(file.name + suffix))
+    return path.with_name(path.name + suffix)
