@@ -75,7 +75,7 @@ def _quarantine_claim(claim: Claim, error: AlumaAsyncError, missing: dict[int, s
 
 
 class QuarantineRecord(Struct, frozen=True):
-    """What ``quarantine.json`` says about a task."""
+    """The main fields of a task's ``quarantine.json``."""
 
     task_id: str
     folder: Path
