@@ -121,6 +121,38 @@ class TaskFailed(AttemptEnded, frozen=True):
     error: AlumaAsyncError
 
 
+class CopyStored(TaskEvent, frozen=True):
+    """A copy of a task was stored in the quarantine, because the task is parked or about to be failed."""
+
+    files: int
+    """Number of files in the specification."""
+    bytes: int
+    """Total size of the copy."""
+    missing: int
+    """Number of files that could not be fetched; 0: the copy is complete."""
+
+
+class CopyFailed(TaskEvent, frozen=True):
+    """A copy of a task in the quarantine could not be stored or removed. Nothing is lost: Aluma has the task."""
+
+    error: AlumaAsyncError
+
+
+class QuarantineUsed(Event, frozen=True):
+    """The size of the quarantine is known, at the start and after each change."""
+
+    used_bytes: int
+    max_bytes: int
+    """Its limit; 0: none."""
+
+
+class QuarantineNearlyFull(Event, frozen=True):
+    """The quarantine has reached 90 % of its limit. When it is full, no copy can be stored."""
+
+    used_bytes: int
+    max_bytes: int
+
+
 class QuarantineFailed(TaskEvent, frozen=True):
     """A task with a fatal error could not be saved in the quarantine. It was not failed, but is parked."""
 

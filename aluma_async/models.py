@@ -145,6 +145,8 @@ class HoldRecord(Struct, frozen=True, gc=False):
     """Class name of the last error. Old records may contain names that no longer exist."""
     message: str = ""
     """Message of the last error."""
+    created_at: float | None = None
+    """Creation time of the task in seconds since 1970, from which its deadline at Aluma counts; None: not known."""
 
 
 class ExportRecord(Struct, frozen=True, array_like=True, gc=False):

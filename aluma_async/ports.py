@@ -75,6 +75,8 @@ class Delivery(Protocol):
     """A delivery of the files of one claim to a destination.
 
     MAY have an attribute ``destinations``, a tuple of names. The history then records it for the task.
+    MAY have a coroutine method ``omit(file)`` that leaves a file out of the delivery. The quarantine needs it to keep a
+    copy of a task some of whose files cannot be fetched.
     """
 
     def resumable_size(self, file: ExportFile) -> int | None:

@@ -162,7 +162,12 @@ async def open_reloadable_exporter(
             workers=config.exporter.workers,
             queue_size=config.queue_size,
             journal=journal,
-            quarantine=open_folder(FolderConfig(path=config.quarantine_folder()), state, stack),
+            # Each copy has a folder of its own, so that no file of another task can be in its place.
+            quarantine=open_folder(
+                FolderConfig(path=config.quarantine_folder(), on_conflict="overwrite"), state, stack
+            ),
+            quarantine_folder=config.quarantine_folder(),
+            quarantine_max_bytes=config.exporter.quarantine_max_bytes,
             retry=RetryPolicy(retry.attempts, retry.wait_initial_seconds, retry.wait_max_seconds),
             cooldown=Backoff(retry.cooldown_initial_seconds, retry.cooldown_max_seconds),
             polling=Backoff(config.exporter.poll_wait_initial_seconds, config.exporter.poll_wait_max_seconds),

@@ -5,12 +5,13 @@ from typing import Any
 
 import click
 
+from aluma_async.cli.copies import read_copies
 from aluma_async.cli.exit_codes import INCOMPLETE, OK
 from aluma_async.cli.options import add_options, load_config, merge_options
 from aluma_async.exceptions import AlumaAsyncError
 from aluma_async.journal import reader
 from aluma_async.models import HoldRecord
-from aluma_async.pipeline import quarantine
+from aluma_async.quarantine.records import CopyState
 from aluma_async.service.formatting import pluralize, sanitize
 
 
@@ -40,18 +41,17 @@ def retry(context: click.Context, /, *, task_ids: tuple[str, ...], all_tasks: bo
     config = load_config(merge_options(context.obj, inner))
     folder = config.state_folder()
     on_hold = {record.task_id for record in reader.read_records(folder) if isinstance(record, HoldRecord)}
-    records, problems = quarantine.read_records(config.quarantine_folder())
-    copies = {record.task_id: record.folder for record in records}
+    copies = read_copies(config)
     requested = sorted(on_hold) if all_tasks else task_ids
     released = [task_id for task_id in requested if task_id in on_hold]
     if released:
         reader.release_holds(folder, released)
     click.echo(f"released {pluralize(len(released), 'task')} from hold")
-    for problem in problems:
-        click.echo(problem, err=True)
     for task_id in requested:
-        if task_id in copies:
-            click.echo(f"{sanitize(task_id)}: deleted at Aluma; a copy of its files is in {copies[task_id]}", err=True)
+        copy = copies.get(task_id)
+        if copy and task_id not in on_hold:
+            aluma = "deleted at Aluma" if copy.record.state is CopyState.FAILED else "not on hold"
+            click.echo(f"{sanitize(task_id)}: {aluma}; a copy of its files is in {copy.folder}", err=True)
         elif task_id not in on_hold:
             click.echo(f"{sanitize(task_id)}: not on hold; 'aluma-async status' lists the tasks that are", err=True)
     return OK if len(released) == len(requested) else INCOMPLETE

@@ -1,21 +1,22 @@
 """``status``: prints claims, holds and quarantined tasks, from the state folder. An exporter may run meanwhile."""
 
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import click
 
+from aluma_async.cli.copies import Row, completeness, copy_row, iso_time, read_copies
 from aluma_async.cli.exit_codes import OK
 from aluma_async.cli.options import add_options, load_config, merge_options
 from aluma_async.cli.output import print_json
 from aluma_async.clock import system_clock
+from aluma_async.config import Config
 from aluma_async.journal import reader
 from aluma_async.models import ClaimRecord, ClaimState, HoldRecord, Timestamp
-from aluma_async.pipeline import quarantine
+from aluma_async.policy.deadline import seconds_left
 from aluma_async.policy.lease import elapsed, remaining
-from aluma_async.service.formatting import format_duration, pluralize, sanitize
-
-Row: TypeAlias = dict[str, object]
+from aluma_async.quarantine.folder import Copy
+from aluma_async.service.formatting import describe_deadline, format_duration, pluralize, sanitize
 
 _TITLES = {
     "in_hand": "in progress",
@@ -45,7 +46,7 @@ def status(outer: dict[str, Any], /, *, as_json: bool, **inner: Any) -> int:
     """
     config = load_config(merge_options(outer, inner))
     folder, now = config.state_folder(), system_clock()
-    rows = _rows(folder, config.quarantine_folder(), now)
+    rows = _rows(config, now)
     exported, last = _recent_exports(folder, now)
     if as_json:
         recent = {"exported_in_24_hours": exported, "seconds_since_last_export": last}
@@ -61,21 +62,17 @@ def status(outer: dict[str, Any], /, *, as_json: bool, **inner: Any) -> int:
     return OK
 
 
-def _rows(folder: Path, quarantine_folder: Path, now: Timestamp) -> dict[str, list[Row]]:
-    records = reader.read_records(folder)
+def _rows(config: Config, now: Timestamp) -> dict[str, list[Row]]:
+    records = reader.read_records(config.state_folder())
+    copies = read_copies(config)
     rows: dict[str, list[Row]] = {key: [] for key in _TITLES}
     for record in records:
         if isinstance(record, ClaimRecord):
             rows["in_hand"].append(_claim_row(record, now))
         elif remaining(record.since, record.seconds, now) > 0:
-            rows["parked" if record.parked else "cooling_down"].append(_hold_row(record, now))
-    quarantined, problems = quarantine.read_records(quarantine_folder)
-    rows["quarantined"] = [
-        {"task": record.task_id, "folder": str(record.folder), "error": record.error, "message": record.message}
-        for record in quarantined
-    ]
-    for problem in problems:
-        click.echo(problem, err=True)
+            row = _hold_row(record, now, config.aluma.task_deadline_seconds, copies.get(record.task_id))
+            rows["parked" if record.parked else "cooling_down"].append(row)
+    rows["quarantined"] = [copy_row(copy) for copy in sorted(copies.values(), key=lambda copy: copy.folder)]
     return rows
 
 
@@ -84,7 +81,8 @@ def _claim_row(claim: ClaimRecord, now: Timestamp) -> Row:
     return {"task": claim.task_id, "step": str(claim.state), "seconds": round(elapsed(since, now))}
 
 
-def _hold_row(hold: HoldRecord, now: Timestamp) -> Row:
+def _hold_row(hold: HoldRecord, now: Timestamp, deadline_seconds: float, copy: Copy | None) -> Row:
+    left = seconds_left(hold.created_at, deadline_seconds, now.wall)
     return {
         "task": hold.task_id,
         "retry_in_seconds": round(remaining(hold.since, hold.seconds, now)),
@@ -92,6 +90,10 @@ def _hold_row(hold: HoldRecord, now: Timestamp) -> Row:
         "crashes": hold.crashes,
         "error": hold.error,
         "message": hold.message,
+        "created_at": iso_time(hold.created_at),
+        "age_seconds": None if hold.created_at is None else round(now.wall - hold.created_at),
+        "seconds_left": None if left is None else round(left),
+        "copy": copy and copy_row(copy),
     }
 
 
@@ -114,5 +116,12 @@ def _line(row: Row) -> str:
     if "message" in row:
         parts.append(f"{row['error']}: {row['message']}")
     if "folder" in row:
-        parts.append(str(row["folder"]))
-    return "  ".join(parts)
+        parts += [str(row["folder"]), f"{row['state']}, {completeness(row)}"]
+    if "copy" in row:
+        parts.append(describe_deadline(_seconds(row["age_seconds"]), _seconds(row["seconds_left"])))
+        parts.append(completeness(row["copy"]) if isinstance(row["copy"], dict) else "no copy")
+    return "  ".join(filter(None, parts))
+
+
+def _seconds(value: object) -> float | None:
+    return None if value is None else float(str(value))

@@ -23,6 +23,8 @@ class AlumaConfig(Section, frozen=True, kw_only=True):
     client_secret_file: Path | None = None
     claim_timeout_seconds: Annotated[float, Meta(gt=0, le=31_536_000)] = 1800
     """The lease: seconds that Aluma waits for Complete before the task is pending again."""
+    task_deadline_seconds: Seconds = 0
+    """Seconds for which the projects keep a task from its creation; 0: not known. Only reports use it."""
     projects: tuple[str, ...] = ()
     """Ids or names of projects; empty: all."""
     download_hosts: tuple[str, ...] = ()
@@ -64,6 +66,8 @@ class ExporterConfig(Section, frozen=True, kw_only=True):
     poll_wait_max_seconds: Seconds = 60
     state: Path | None = None
     """Folder of the journal and the quarantine; None: see ``Config.state_folder``."""
+    quarantine_max_bytes: Annotated[int, Meta(ge=0, le=1_000_000_000_000_000)] = 10 * 1024**3
+    """Maximum size of the quarantine in bytes; 0: no limit."""
 
 
 class LimitsConfig(Section, frozen=True, kw_only=True):

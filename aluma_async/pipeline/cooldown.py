@@ -28,7 +28,7 @@ _MIN_MEMORY_SECONDS = 3600.0  # after a cool-down, the failures and crashes of i
 
 
 class CooldownEntry(Struct, frozen=True, gc=False):
-    """The failures of one task, and whether it is on hold."""
+    """What is known about the failures of one task."""
 
     is_active: bool = False
     """Whether the task is on hold now."""
@@ -86,14 +86,19 @@ class Cooldown:
                 await self._store(hold, remaining(hold.since, hold.seconds, now))
 
     async def get(self, task_id: str) -> CooldownEntry:
-        """Return the entry of a task as of now."""
+        """Return what is known about a task now."""
         if task_id not in self._ids:
             return _NO_ENTRY
         hold, until = await self._entry(task_id)
         return CooldownEntry(loop_time() < until, hold.parked, hold.failures, hold.crashes)
 
-    async def start(self, task_id: str, error: AlumaAsyncError, *, park: bool = False) -> HoldRecord:
-        """Put a task on hold after an error; ``park``: for long. An unavailable destination counts as no failure."""
+    async def start(
+        self, task_id: str, error: AlumaAsyncError, *, park: bool = False, created_at: float | None = None
+    ) -> HoldRecord:
+        """Put a task on hold after an error; ``park``: for long. An unavailable destination counts as no failure.
+
+        ``created_at`` is stored with the hold, so that the time until the task's deadline can be shown.
+        """
         hold, _ = await self._entry(task_id)
         destination_down = isinstance(error, DestinationUnavailable)
         failures = max(1, hold.failures + (not destination_down))
@@ -107,6 +112,7 @@ class Cooldown:
             parked=park,
             error=type(error).__name__,
             message=str(error),
+            created_at=hold.created_at if created_at is None else created_at,
         )
         await self.restart(hold)
         return hold

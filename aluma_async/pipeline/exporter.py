@@ -7,6 +7,7 @@ event loop.
 import random
 from collections import Counter
 from contextlib import suppress
+from pathlib import Path
 
 import anyio
 from anyio import CancelScope
@@ -45,6 +46,7 @@ from aluma_async.pipeline.worker import Worker
 from aluma_async.policy.backoff import Backoff, RetryPolicy
 from aluma_async.policy.sizing import QUEUED_TASKS_PER_WORKER
 from aluma_async.ports import Clock, Destination, Journal, OnEvent, TaskSource, Uniform
+from aluma_async.quarantine.folder import QuarantineFolder
 
 CLAIMS_PER_WORKER = 2
 """Claims per worker at most: while one task is being completed, the next one can already be saved."""
@@ -59,7 +61,11 @@ class Exporter:
         workers: Number of tasks saved at the same time; as many more may be waiting for their Complete.
         queue_size: Number of unclaimed tasks in the queue; 0 for twice the workers.
         journal: Persists open claims and cool-downs. Without one, claims left by a crash expire at Aluma.
-        quarantine: Receives a copy of a task before it is failed. Without one, such tasks are parked instead.
+        quarantine: Receives a copy of a task before it is failed, and of a parked task. Without one, tasks are parked
+            instead of failed, and have no copy.
+        quarantine_folder: The folder that ``quarantine`` stores into. With it, the copy of a parked task is refreshed
+            while it is incomplete, and removed when the task is exported.
+        quarantine_max_bytes: Maximum size of that folder; 0 for no limit.
         retry: Attempts and delays of a single request.
         cooldown: Delay before a failed task is exported again.
         polling: Delay between listings that bring no new task.
@@ -81,6 +87,8 @@ class Exporter:
         queue_size: int = 0,
         journal: Journal | None = None,
         quarantine: Destination | None = None,
+        quarantine_folder: Path | None = None,
+        quarantine_max_bytes: int = 0,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
         cooldown: Backoff = Backoff(60, 3600),  # noqa: B008
         polling: Backoff = Backoff(2, 60),  # noqa: B008
@@ -120,11 +128,20 @@ class Exporter:
             retrying_source, claims, self._journal, self._tracker, self._cooldown, on_event=self._emit
         )
         lease = LeaseDeadline(claim_timeout)
+        self._quarantine: Quarantine | None = None
+        if quarantine:
+            self._quarantine = Quarantine(
+                retrying_source,
+                quarantine,
+                folder=QuarantineFolder(quarantine_folder) if quarantine_folder else None,
+                max_bytes=quarantine_max_bytes,
+                on_event=self._emit,
+            )
         failures = FailureHandler(
             retrying_source,
             claims,
             self._cooldown,
-            Quarantine(retrying_source, quarantine, transfer) if quarantine else None,
+            self._quarantine,
             lease,
             on_event=self._emit,
         )
@@ -193,6 +210,8 @@ class Exporter:
         """Take over the records of an earlier process, and check the destination."""
         # First, so that no task is listed before the tracker knows the claims of the earlier process.
         await self._recovery.load()
+        if self._quarantine:
+            await self._quarantine.load()
         try:
             await self.destination.probe()
         except AlumaAsyncError:
@@ -206,6 +225,8 @@ class Exporter:
         async with anyio.create_task_group() as watchers:
             watchers.start_soon(self._enforce_drain_timeout, watchers.cancel_scope)
             watchers.start_soon(self._recovery.run)
+            if self._quarantine:
+                watchers.start_soon(self._quarantine.run)
             async with anyio.create_task_group() as self._group:
                 self._spawn_workers(self._group)
                 with anyio.CancelScope() as listing:
@@ -233,8 +254,10 @@ class Exporter:
         return 0, None
 
     async def _finish(self) -> None:
-        """Settle the remaining claims and make all records durable."""
+        """Settle the remaining claims, remove the copies of exported tasks, and make all records durable."""
         await self._recovery.settle_remaining(SETTLE_TIMEOUT_SECONDS)
+        if self._quarantine:
+            await self._quarantine.discard_exported()
         await self._cooldown.close()
         # Last, because settling changes records.
         await self._flush()
@@ -283,6 +306,8 @@ class Exporter:
             self._files += event.files
             self._bytes += event.bytes
             self._admission.on_task_completed()
+            if self._quarantine and event.task.id in self._quarantine.task_ids:
+                self._quarantine.discard_later(event.task)
         if self._listener:
             try:
                 self._listener(event)

@@ -6,9 +6,11 @@ event of the outcome. It never completes a task on its own decision: only a clai
 
 import anyio
 
+from aluma_async.clock import loop_time
 from aluma_async.events import (
     ClaimLost,
     ClaimRefused,
+    CopyFailed,
     Event,
     FailureBreakerOpened,
     QuarantineFailed,
@@ -18,8 +20,15 @@ from aluma_async.events import (
     TaskFailed,
     TaskParked,
 )
-from aluma_async.exceptions import AlumaAsyncError, ClaimConflict, DestinationUnavailable, SourceError
-from aluma_async.models import Claim, ClaimState, ExportTask
+from aluma_async.exceptions import (
+    AlumaAsyncError,
+    BadSpecification,
+    ClaimConflict,
+    DestinationError,
+    DestinationUnavailable,
+    SourceError,
+)
+from aluma_async.models import Claim, ClaimState, ExportFile, ExportSpec, ExportTask
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
 from aluma_async.pipeline.lease_deadline import LeaseDeadline
@@ -28,6 +37,7 @@ from aluma_async.pipeline.settlement import SETTLE_TIMEOUT_SECONDS, settle_claim
 from aluma_async.policy.circuit_breaker import CircuitBreaker
 from aluma_async.policy.error_policy import Action, decide
 from aluma_async.ports import OnEvent, TaskSource
+from aluma_async.quarantine.records import CopyState
 
 _MAX_MESSAGE_CHARS = 1000
 
@@ -80,7 +90,7 @@ class FailureHandler:
             case Action.FAIL:
                 return await self._fail(task, claim, error)
             case Action.CANCEL:
-                await self._cool_down(task, error, release=True)
+                await self._cool_down(task, error, claim, release=True)
             case Action.COOL_DOWN:
                 await self._cool_down(task, error, release=False)
         if isinstance(error, DestinationUnavailable):
@@ -96,10 +106,12 @@ class FailureHandler:
         """Store a copy of the task in the quarantine, then fail it; park it if that is impossible."""
         reason, message = type(error).__name__, str(error)[:_MAX_MESSAGE_CHARS]
         if claim is None or self._quarantine is None or not self._breaker.allows(reason):
-            await self._cool_down(task, error, release=True, park=True)
+            await self._cool_down(task, error, claim, release=True, park=True)
             return False
         try:
-            await self._lease.run(self._quarantine.store, claim, error)
+            missing = await self._lease.run(self._quarantine.store, claim, error)
+            if any(file.number in missing and not file.problem for file in claim.spec.files):
+                raise DestinationError(f"the copy of task {task.id} in the quarantine is incomplete")
             with anyio.CancelScope(shield=True):  # because from here on, Fail is the only correct request
                 await self._claims.record_failing(task.id, message)
             await self._source.fail(task, message)
@@ -123,10 +135,14 @@ class FailureHandler:
         self._on_event(TaskFailed(task, error))
         return True
 
-    async def _cool_down(self, task: ExportTask, error: AlumaAsyncError, *, release: bool, park: bool = False) -> None:
-        """Put the task on hold, and cancel its claim (``release``)."""
+    async def _cool_down(
+        self, task: ExportTask, error: AlumaAsyncError, claim: Claim | None = None, *, release: bool, park: bool = False
+    ) -> None:
+        """Put the task on hold, and cancel its claim (``release``). A task that is parked is copied (``claim``)."""
         # Before the Cancel, so that a crash between them does not make the task fail in a tight loop.
-        hold = await self._cooldown.start(task.id, error, park=park)
+        hold = await self._cooldown.start(task.id, error, park=park, created_at=task.created_at)
+        if hold.parked and release:
+            await self._copy(task, error, claim)
         if release:
             await self._settle_or_defer(task)
             # And again after it, because an unconfirmed Cancel must not be executed after the next Start.
@@ -135,6 +151,23 @@ class FailureHandler:
             self._on_event(TaskParked(task, hold))
         else:
             self._on_event(TaskCancelled(task, error, hold.failures, hold.seconds))
+
+    async def _copy(self, task: ExportTask, error: AlumaAsyncError, claim: Claim | None) -> None:
+        """Store a copy of a parked task while it is claimed, because Aluma deletes it when it is overdue."""
+        if claim is None and isinstance(error, BadSpecification):
+            unread = ExportFile(0, 0, "", "", "url", problem=str(error))
+            claim = Claim(task, ExportSpec((unread,), error.received), loop_time())
+        if claim is None or self._quarantine is None:
+            return
+        try:
+            await self._lease.run(self._quarantine.store, claim, error, CopyState.PARKED)
+        except AlumaAsyncError as failure:
+            self._on_event(CopyFailed(task, failure))
+        except Exception as failure:  # noqa: BLE001 - without a copy, the task is parked nevertheless
+            self._on_event(CopyFailed(task, AlumaAsyncError(f"unexpected {type(failure).__name__}")))
+        except BaseException:
+            await self.release_on_stop(task)
+            raise
 
     async def _settle_or_defer(self, task: ExportTask) -> Event | None:
         """Settle the claim, shielded from cancellation; return the event of the outcome, or None if it had ended.

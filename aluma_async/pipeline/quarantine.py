@@ -1,99 +1,224 @@
-"""``Quarantine``: keeps a copy of everything that a task contains before the task is failed.
+"""``Quarantine``: keeps copies of failed and parked tasks, so that no document is lost.
 
-Fail deletes the only copy at Aluma. So all available files, the specification as received, the error and the original
-names are first stored durably in a destination of their own. A file is left out only if it can never be downloaded;
-the record names the reason.
+Fail deletes the only copy at Aluma, and Aluma deletes parked tasks that are overdue. So everything that a task contains
+is stored durably in a destination of its own: all files that can be fetched, the specification as received, and the
+error. A file that was not fetched, for whatever reason, is missing; the record names it, and such a task must not be
+failed. A new copy replaces an earlier one only after it is stored, and only if it lacks no more files.
 """
 
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import ParamSpec, TypeVar
 
-import msgspec
-from msgspec import Struct
+import anyio
 
-from aluma_async.exceptions import AlumaAsyncError, FileMissing
-from aluma_async.models import Claim, ExportFile, ExportSpec
+from aluma_async.clock import loop_time, wall_time
+from aluma_async.concurrency.threads import run_in_thread
+from aluma_async.events import CopyFailed, CopyStored, QuarantineNearlyFull, QuarantineUsed
+from aluma_async.exceptions import AlumaAsyncError, DestinationError, SourceError, primary_error
+from aluma_async.models import Claim, ExportTask
+from aluma_async.pipeline.copying import Budget, CopyWriter, EarlierCopy, NothingNew
 from aluma_async.pipeline.retrying_source import RetryingSource
-from aluma_async.pipeline.transfer import FileTransfer
-from aluma_async.ports import Destination
+from aluma_async.ports import Destination, OnEvent
+from aluma_async.quarantine.folder import Copy, QuarantineFolder
+from aluma_async.quarantine.reading import read_file
+from aluma_async.quarantine.records import CopyState, folder_names
 
-RECORD_NAME = "quarantine.json"
-"""Name of the file that records the error; it is written with the other files in the task's folder."""
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_MEASURE_SECONDS = 60.0
+"""Interval at which the size is measured again, because an administrator may remove copies."""
+NEARLY_FULL_SHARE = 0.9
+"""Share of ``max_bytes`` from which the quarantine is reported as nearly full."""
 
 
 class Quarantine:
-    """Stores each task in a folder named after its id, with a record of the error in ``quarantine.json``."""
+    """Stores each task in a folder named after its id, with a record in ``quarantine.json``.
 
-    def __init__(self, source: RetryingSource, destination: Destination, transfer: FileTransfer) -> None:
+    Args:
+        source: Fetches the files.
+        destination: Stores them. Its deliveries need ``omit`` to store an incomplete copy.
+        folder: The same place for reading. Without it, copies are neither reused nor removed.
+        max_bytes: Maximum size of all copies; 0: no limit.
+        now: Returns the time in seconds since 1970.
+        on_event: Receives the events.
+    """
+
+    def __init__(
+        self,
+        source: RetryingSource,
+        destination: Destination,
+        *,
+        folder: QuarantineFolder | None = None,
+        max_bytes: int = 0,
+        now: Callable[[], float] = wall_time,
+        on_event: OnEvent,
+    ) -> None:
         self._source = source
         self._destination = destination
-        self._transfer = transfer
+        self._folder = folder
+        self._budget = Budget(max_bytes)
+        self._now = now
+        self._on_event = on_event
+        self._reserved: set[str] = set()
+        self._reserving = anyio.Lock()
+        self._exported: list[ExportTask] = []
+        self._wakeup = anyio.Event()
+        self._reported_full = False
+        self._measured_at = 0.0
+        self.task_ids: set[str] = set()
+        """Ids of the tasks that have a copy."""
 
-    async def store(self, claim: Claim, error: AlumaAsyncError) -> None:
-        """Store everything that the claim contains. Raises if that is impossible; the task must not be failed then."""
+    async def load(self) -> None:
+        """Find the copies of earlier processes, and their size."""
+        if self._folder:
+            with suppress(OSError):  # reported when a copy is stored
+                copies, _ = await run_in_thread(self._folder.copies)
+                self.task_ids = {copy.task_id for copy in copies}
+            await self._measure()
+            self._report_use()
+
+    async def store(
+        self, claim: Claim, error: AlumaAsyncError, state: CopyState = CopyState.FAILED
+    ) -> Mapping[int, str]:
+        """Store everything that the claim contains; return the reason for each missing file, by its number.
+
+        Raises ``AlumaAsyncError`` if no copy could be stored. The task must not be failed then, and neither if
+        anything is missing. A complete copy of the same specification is kept as it is.
+        """
         await self._destination.probe()  # creates the folder: the first task may come after months
-        missing = {file.number: file.problem for file in claim.spec.files if file.problem}
-        for file in claim.spec.files:
-            if file.source == "url" and not file.problem and (reason := await self._unavailable_reason(claim, file)):
-                missing[file.number] = reason
-        await self._transfer.deliver(_quarantine_claim(claim, error, missing), self._destination)
-
-    async def _unavailable_reason(self, claim: Claim, file: ExportFile) -> str:
-        """Return why a file cannot be downloaded; empty if it can."""
+        task = claim.task
+        earlier = await self._find(task.id)
+        missing: Mapping[int, str] | None = None  # of an earlier copy of the same specification
+        if earlier and await self._has_same_spec(earlier[0], claim):
+            missing = await self._missing_files(earlier[0], state)
+            if not missing:
+                await self._set_state(earlier[0], state)
+                return {}
+        if self._budget.max_bytes and loop_time() >= self._measured_at + _MEASURE_SECONDS:
+            await self._measure()
+        reusable: EarlierCopy | None = None
+        if missing is not None and self._folder:
+            reusable = EarlierCopy(frozenset(missing), partial(read_file, self._folder, earlier[0]))
+        name = await self._reserve(task.id)
+        writer = CopyWriter(self._source, claim, name, reusable, self._budget, self._on_event)
         try:
-            async with self._source.open_file(claim, file):
-                return ""
-        except FileMissing as error:
-            return str(error)
+            await self._write(writer, earlier, error, state)
+        except NothingNew:
+            writer.give_back()
+            return writer.missing
+        except BaseException:
+            writer.give_back()
+            raise
+        finally:
+            self._reserved.discard(name)
+        self.task_ids.add(task.id)
+        for copy in earlier:
+            await self._remove(task, copy)
+        self._on_event(CopyStored(task, len(claim.spec.files), writer.size, len(writer.missing)))
+        self._report_use()
+        return writer.missing
 
+    def discard_later(self, task: ExportTask) -> None:
+        """Let ``run`` remove the copies of an exported task."""
+        self.task_ids.discard(task.id)
+        self._exported.append(task)
+        self._wakeup.set()
 
-def _quarantine_claim(claim: Claim, error: AlumaAsyncError, missing: dict[int, str]) -> Claim:
-    """Return the claim to store: its files under their own names, the specification, and the record of the error."""
-    task, spec = claim.task, claim.spec
-    record = {
-        "task": task,
-        "error": type(error).__name__,
-        "message": str(error),
-        "files": [
-            {"number": f.number, "folder": f.folder, "filename": f.filename, "missing": missing.get(f.number, "")}
-            for f in spec.files
-        ],
-    }
-    files = [
-        msgspec.structs.replace(file, folder=f"{task.id}/files/{file.folder}")
-        for file in spec.files
-        if file.number not in missing
-    ]
-    texts = {
-        "specification.json": spec.received.decode(errors="replace"),
-        RECORD_NAME: msgspec.json.format(msgspec.json.encode(record)).decode(),
-    }
-    metadata_files = [
-        ExportFile(len(spec.files) + i, 0, task.id, name, "content", text)
-        for i, (name, text) in enumerate(texts.items())
-    ]
-    return Claim(task, ExportSpec((*files, *metadata_files), spec.received), claim.sent_at)
+    async def run(self) -> None:
+        """Remove the copies of exported tasks, until cancelled."""
+        while True:
+            await self.discard_exported()
+            await self._wakeup.wait()
+            self._wakeup = anyio.Event()
 
+    async def discard_exported(self) -> None:
+        """Remove the copies of the tasks that were exported so far."""
+        while self._exported:
+            task = self._exported.pop()
+            try:
+                for copy in await self._find(task.id):
+                    await self._remove(task, copy)
+            except DestinationError as error:
+                self._on_event(CopyFailed(task, error))
+            self._report_use()
 
-class QuarantineRecord(Struct, frozen=True):
-    """The main fields of a task's ``quarantine.json``."""
-
-    task_id: str
-    folder: Path
-    error: str
-    """Class of the error; earlier versions used other names."""
-    message: str
-
-
-def read_records(folder: Path) -> tuple[list[QuarantineRecord], list[str]]:
-    """Return the records below a quarantine folder, and a message for each one that cannot be read."""
-    records: list[QuarantineRecord] = []
-    problems: list[str] = []
-    for path in sorted(folder.glob(f"*/{RECORD_NAME}")):
+    async def _write(
+        self, writer: CopyWriter, earlier: Sequence[Copy], error: AlumaAsyncError, state: CopyState
+    ) -> None:
         try:
-            record = msgspec.json.decode(path.read_bytes())
-            task_id, error, message = record["task"]["id"], record["error"], record["message"]
-        except (OSError, ValueError, KeyError, TypeError) as problem:
-            problems.append(f"{path}: not readable: {type(problem).__name__}")
+            async with self._destination.open(writer.claim) as delivery:
+                await writer.fetch(delivery)
+                if earlier and len(writer.missing) > len(earlier[0].missing):
+                    raise NothingNew("the earlier copy has more files")
+                await writer.finish(delivery, error, state, self._now())
+        except BaseExceptionGroup as group:
+            raise primary_error(group) from None
+        if self._folder:
+            copy = await self._in_folder(self._folder.read, writer.name)
+            if copy.missing.keys() != writer.missing.keys():
+                raise DestinationError(f"{copy.folder}: the copy is not as it was stored")
+
+    async def _find(self, task_id: str) -> list[Copy]:
+        return await self._in_folder(self._folder.find, task_id) if self._folder else []
+
+    async def _has_same_spec(self, copy: Copy, claim: Claim) -> bool:
+        if self._folder is None or not claim.spec.received:
+            return False
+        with suppress(SourceError):
+            return await run_in_thread(self._folder.read_specification, copy) == claim.spec.received
+        return False
+
+    async def _missing_files(self, copy: Copy, state: CopyState) -> Mapping[int, str]:
+        """Return the files that a copy lacks. Before a task is failed, each file is read."""
+        if self._folder is None or state is CopyState.PARKED:
+            return copy.missing
+        return await run_in_thread(self._folder.verify, copy)
+
+    async def _set_state(self, copy: Copy, state: CopyState) -> None:
+        if self._folder and copy.record.state is not state:
+            await self._in_folder(partial(self._folder.mark, state=state), copy)
+
+    async def _reserve(self, task_id: str) -> str:
+        """Return a new name for the folder of a copy."""
+        async with self._reserving:  # because two copies must not get the same name
+            name = next(folder_names(task_id))
+            if self._folder:
+                name = await self._in_folder(self._folder.fresh_name, task_id, frozenset(self._reserved))
+            self._reserved.add(name)
+            return name
+
+    async def _remove(self, task: ExportTask, copy: Copy) -> None:
+        """Remove a copy. If that is impossible, it stays and can be removed by hand."""
+        try:
+            if self._folder:
+                await self._in_folder(self._folder.remove, copy)
+        except DestinationError as error:
+            self._on_event(CopyFailed(task, error))
         else:
-            records.append(QuarantineRecord(str(task_id), path.parent, str(error), str(message)))
-    return records, problems
+            self._budget.used = max(0, self._budget.used - copy.size)
+
+    @property
+    def _is_nearly_full(self) -> bool:
+        return bool(self._budget.max_bytes) and self._budget.used >= self._budget.max_bytes * NEARLY_FULL_SHARE
+
+    async def _measure(self) -> None:
+        if self._folder and not self._reserved:  # a copy in progress would be counted twice
+            self._measured_at = loop_time()
+            self._budget.used = await run_in_thread(self._folder.used_bytes)
+
+    async def _in_folder(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a step of the quarantine folder in a thread. Raises ``DestinationError``."""
+        try:
+            return await run_in_thread(step, *args, **kwargs)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise DestinationError(f"quarantine {self._folder and self._folder.path}: {reason}") from error
+
+    def _report_use(self) -> None:
+        self._on_event(QuarantineUsed(self._budget.used, self._budget.max_bytes))
+        if self._is_nearly_full and not self._reported_full:
+            self._on_event(QuarantineNearlyFull(self._budget.used, self._budget.max_bytes))
+        self._reported_full = self._is_nearly_full

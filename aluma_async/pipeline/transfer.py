@@ -68,22 +68,22 @@ class FileTransfer:
     async def _save(self, claim: Claim, file: ExportFile, delivery: Delivery) -> int:
         if file.source == "content":
             data = file.content.encode()
-            await delivery.save(file, _SingleChunk(data))
+            await delivery.save(file, SingleChunk(data))
             size = len(data)
             self._on_event(BytesReceived(claim.task, file, size))
         else:
             async with self._source.open_file(claim, file) as chunks:
-                meter = _ProgressMeter(chunks, claim, file, self._on_event)
+                meter = ProgressMeter(chunks, claim, file, self._on_event)
                 await delivery.save(file, meter)
             size = meter.total
         self._on_event(FileStaged(claim.task, file, size))
         return size
 
 
-class _ProgressMeter:
+class ProgressMeter:
     """Counts the bytes of a file and emits ``BytesReceived`` for each MiB, or every ten seconds if they arrive slowly.
 
-    This and ``_SingleChunk`` are classes, because starting an async generator for each small file costs more than all
+    This and ``SingleChunk`` are classes, because starting an async generator for each small file costs more than all
     its other work.
     """
 
@@ -119,7 +119,7 @@ class _ProgressMeter:
             self._reported = self.total
 
 
-class _SingleChunk:
+class SingleChunk:
     """The content of a file as an async iterator of one chunk."""
 
     def __init__(self, data: bytes) -> None:

@@ -37,6 +37,15 @@ def format_duration(seconds: float) -> str:
     return " ".join(shown) or "0 s"
 
 
+def describe_deadline(age: float | None, left: float | None) -> str:
+    """Return when Aluma deletes a task, as far as known: by its age and by the seconds that are left."""
+    if left is None:
+        return "" if age is None else f"created {format_duration(age)} ago, deadline not known"
+    if left <= 0:
+        return f"overdue for {format_duration(-left)}, Aluma may have deleted it"
+    return f"Aluma deletes it in {format_duration(left)}"
+
+
 def pluralize(count: int, noun: str) -> str:
     """Format a count with its noun: ``1 task``, ``2 tasks``."""
     return f"{count:,} {noun}{'s' * (count != 1)}"

@@ -36,6 +36,16 @@ MESSAGES: Mapping[type[Event], tuple[Level, str]] = {
     events.TaskParked: ("error", "task {task} parked for {seconds:.0f} s (failures: {failures}): {error}"),
     events.TaskReleased: ("info", "task {task} released without an error"),
     events.TaskFailed: ("error", "task {task} failed, its content is in the quarantine: {error}"),
+    events.CopyStored: (
+        "info",
+        "task {task}: a copy is in the quarantine, {bytes} bytes, {missing} of {files} files missing",
+    ),
+    events.CopyFailed: ("error", "task {task}: copy in the quarantine: {error}"),
+    events.QuarantineUsed: ("debug", "the quarantine has {used_bytes} bytes (limit: {max_bytes})"),
+    events.QuarantineNearlyFull: (
+        "warning",
+        "the quarantine has {used_bytes} of {max_bytes} bytes; when it is full, parked tasks get no safety copy",
+    ),
     events.QuarantineFailed: ("error", "task {task} parked, because it could not be quarantined: {error}"),
     events.ClaimLost: ("warning", "task {task}: the claim had already ended: {error}"),
     events.SettlementUnconfirmed: ("warning", "task {task} is saved, but Aluma has not confirmed it yet: {error}"),

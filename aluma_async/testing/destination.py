@@ -48,6 +48,10 @@ class MemoryDelivery:
     def resumable_size(self, file: ExportFile) -> int | None:  # noqa: ARG002 - the port has it
         return None
 
+    async def omit(self, file: ExportFile) -> None:
+        """Leave a file out."""
+        self.files.pop((file.folder, file.filename, file.number), None)
+
     async def save(self, file: ExportFile, chunks: AsyncIterable[bytes]) -> None:
         """Stage a file."""
         await self._destination.probe()

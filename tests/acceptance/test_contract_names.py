@@ -53,9 +53,10 @@ EXIT_CODES = {
 }
 
 CONFIG_KEYS = {
-    "aluma": "base_url client_id client_secret_file claim_timeout_seconds projects download_hosts allow_insecure"
-    " ca_file proxy",
-    "exporter": "workers queue_size drain_timeout_seconds poll_wait_initial_seconds poll_wait_max_seconds state",
+    "aluma": "base_url client_id client_secret_file claim_timeout_seconds task_deadline_seconds projects download_hosts"
+    " allow_insecure ca_file proxy",
+    "exporter": "workers queue_size drain_timeout_seconds poll_wait_initial_seconds poll_wait_max_seconds state"
+    " quarantine_max_bytes",
     "limits": "max_at_once max_per_second max_bytes_per_second min_bytes_per_second max_file_bytes adaptive",
     "retry": "attempts wait_initial_seconds wait_max_seconds cooldown_initial_seconds cooldown_max_seconds park_after"
     " park_seconds",

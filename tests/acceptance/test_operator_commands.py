@@ -99,9 +99,20 @@ def test_status_and_retry_name_the_copy_of_a_quarantined_task(run_cli, tmp_path)
     copy = str(tmp_path / "state" / "quarantine" / "t1")
     state = ["--state", str(tmp_path / "state")]
     done = run_cli("status", "--json", *state)
-    assert json.loads(done.stdout)["quarantined"] == [
-        {"task": "t1", "folder": copy, "error": "UnexportableTask", "message": "no name"}
-    ]
+    (row,) = json.loads(done.stdout)["quarantined"]
+    assert row == {
+        "task": "t1",
+        "folder": copy,
+        "error": "UnexportableTask",
+        "message": "no name",
+        "state": "failed",
+        "complete": False,
+        "missing": 1,
+        "files": 0,
+        "bytes": row["bytes"],
+        "stored_at": None,
+        "redelivered_at": None,
+    }
     assert "t2" in done.stderr
     assert f"t1  UnexportableTask: no name  {copy}" in run_cli("status", *state).stdout
     done = run_cli("retry", *state, "t1", "t3")

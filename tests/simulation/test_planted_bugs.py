@@ -159,7 +159,10 @@ def cancel_an_unconfirmed_complete(patch):
 
 
 def fail_without_a_copy_in_the_quarantine(patch):
-    patch.setattr(Quarantine, "store", do_nothing)
+    async def store_nothing(self, claim, error, state=None):
+        return {}
+
+    patch.setattr(Quarantine, "store", store_nothing)
 
 
 def fail_tasks_after_transient_errors(patch):

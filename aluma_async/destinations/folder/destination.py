@@ -159,6 +159,8 @@ class FolderDelivery:
     async def _end(self, failed: type[BaseException] | None) -> None:
         """Release the memory. After a failure, remove the staged files that a later attempt cannot use."""
         self._memory.used -= sum(map(len, self._task.in_memory.values()))
+        if not failed and self._task.files is not self._task.claim.spec.files:
+            await self._threads.run(self._task.discard_omitted)
         if failed:
             # After a cancellation (a stop, the end of the lease) the finished files are still correct.
             end = self._task.discard if issubclass(failed, Exception) else self._task.save_for_resume
@@ -167,6 +169,11 @@ class FolderDelivery:
     def resumable_size(self, file: ExportFile) -> int | None:
         """Return the size of a file that an earlier attempt at the same specification has finished."""
         return self._task.resumed.get(file.number)
+
+    async def omit(self, file: ExportFile) -> None:
+        """Leave a file out of the delivery, also if it was saved in part or completely."""
+        self._memory.used -= len(self._task.in_memory.get(file.number, b""))
+        self._task.omit(file.number)
 
     async def save(self, file: ExportFile, chunks: AsyncIterable[bytes]) -> None:
         """Stage a file: a small one in memory while there is room, a large one on disk in blocks of 1 MiB."""

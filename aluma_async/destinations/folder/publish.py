@@ -89,7 +89,7 @@ class _Publication:
     def write(self, folders: OpenFolders) -> None:
         """Write the files that are in memory."""
         staged, sync = self.staged, self.staged.settings.sync
-        for file in staged.claim.spec.files:
+        for file in staged.files:
             number = file.number
             if (data := staged.in_memory.get(number)) is not None:
                 staged.on_disk.add(number)
@@ -113,7 +113,7 @@ class _Publication:
     def plan_paths(self) -> Iterable[str]:
         """Plan a path for each file; return the collision keys of these paths."""
         claim = self.staged.claim
-        files = claim.spec.files
+        files = self.staged.files
         self._files = (*files, manifest_file(claim)) if self.staged.settings.manifest else files
         self._planned = plan_paths(self._files)
         return self._planned
@@ -128,7 +128,7 @@ class _Publication:
         """Rename all files except the manifest, or none."""
         done: list[Placement] = []
         try:
-            for placement in self._placements[: len(self.staged.claim.spec.files)]:
+            for placement in self._placements[: len(self.staged.files)]:
                 _rename(folders, placement, self.staged.inodes[placement.number])
                 done.append(placement)
                 folders.close_if_many()
@@ -141,7 +141,7 @@ class _Publication:
         staged = self.staged
         *placements, last = self._placements
         stored = []
-        for file, placement in zip(staged.claim.spec.files, placements, strict=True):
+        for file, placement in zip(staged.files, placements, strict=True):
             data = staged.in_memory.get(file.number)
             digest = staged.hashes[file.number] if data is None else hashlib.sha256(data)
             stored.append(StoredFile(file, "/".join(placement.parts), staged.sizes[file.number], digest.hexdigest()))

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from functools import cached_property
 from typing import NamedTuple
@@ -32,6 +33,8 @@ class StagedTask:
     def __init__(self, settings: FolderSettings, claim: Claim, prefix: str) -> None:
         self.settings = settings
         self.claim = claim
+        self.files = claim.spec.files
+        """The files to publish."""
         self.in_memory: dict[int, bytes] = {}
         """Small files. They are written when the task is published, in one thread hop for all."""
         self.on_disk: set[int] = set()
@@ -68,6 +71,11 @@ class StagedTask:
         self.inodes.pop(number, None)
         self.hashes.pop(number, None)
 
+    def omit(self, number: int) -> None:
+        """Leave a file out; what was staged of it is removed at the end."""
+        self.restart(number)
+        self.files = tuple(file for file in self.files if file.number != number)
+
     # -- start and end of a delivery; all of it blocks
 
     def restore(self) -> None:
@@ -92,9 +100,16 @@ class StagedTask:
 
     def discard(self) -> None:
         """Remove all staged files."""
-        if self.on_disk:
+        self._remove(self.on_disk)
+
+    def discard_omitted(self) -> None:
+        """Remove the staged files that were not published."""
+        self._remove(self.on_disk - {file.number for file in self.files})
+
+    def _remove(self, numbers: AbstractSet[int]) -> None:
+        if numbers:
             with suppress(OSError, DestinationError), self.settings.root.open(sync=False) as folders:
-                for number in self.on_disk:
+                for number in numbers:
                     fs.unlink(folders.staging, self.staged_name(number))
 
     @cached_property

@@ -1,55 +1,352 @@
-"""``Quarantine``: a task is failed only after a copy of everything that it contains is stored."""
+"""``Quarantine``: what a copy contains, what it lacks, and when it replaces or keeps an earlier one."""
 
 import json
-from collections import Counter
+from contextlib import asynccontextmanager
 
-from aluma_async import Exporter, FolderDestination, events
+import anyio
+import pytest
+
+from aluma_async.events import CopyFailed, CopyStored, QuarantineNearlyFull, QuarantineUsed
+from aluma_async.exceptions import DestinationError, InvalidResponse, SchemaMismatch, SourceError, Unavailable
+from aluma_async.models import ExportTask
+from aluma_async.quarantine.records import CopyState
 from aluma_async.testing import MemoryDestination
 from tests.support.clock import virtual_time
-from tests.support.stack import simulated
-from tests.support.world import ImpossibleSource, World
+from tests.support.quarantine import TASK, Files, Store, claim_for, specification
+from tests.support.tasks import chunks
+
+PARKED, FAILED = CopyState.PARKED, CopyState.FAILED
+ERROR = SchemaMismatch("row 1, column a: too long")
+SPEC = specification(("in", "a.csv", "x,y\n"), ("in", "a.pdf"), ("in", "b.pdf"))
+CONTENT = {"/files/1": b"%PDF one", "/files/2": b"%PDF two" * 500}
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A quarantine whose source has all files of ``SPEC``."""
+    return Store(tmp_path / "quarantine", Files(CONTENT))
 
 
 @virtual_time
-async def test_task_is_failed_only_after_its_content_is_in_quarantine():
-    world = World(3, source=ImpossibleSource)
-    summary = await world.exporter.run_until_drained()
-    assert (summary.exported, summary.failed) == (2, 1)
-    bad = world.aluma.ids("failed")[0]
-    assert "fax" in world.aluma.messages[bad]
-    saved = world.quarantine.tasks[bad]
-    names = [name for _, name, _ in saved]
-    assert {"specification.json", "quarantine.json"} < set(names)
-    expected = [data for _, _, data in world.aluma.expected(bad)]
-    assert Counter(expected) <= Counter(saved.values())
-    world.check()
+async def test_copy_has_specification_files_error_and_state(store):
+    assert await store.quarantine.store(claim_for(SPEC), ERROR, PARKED) == {}
+    (copy,) = store.copies
+    assert copy.folder.name == TASK.id
+    assert (copy.folder / "specification.json").read_bytes() == SPEC
+    assert (copy.folder / "files/in/a.csv").read_bytes() == b"x,y\n"
+    assert (copy.folder / "files/in/b.pdf").read_bytes() == CONTENT["/files/2"]
+    record = json.loads((copy.folder / "quarantine.json").read_bytes())
+    assert record["task"]["created_at"] == TASK.created_at
+    assert (record["state"], record["error"], record["message"]) == ("parked", "SchemaMismatch", str(ERROR))
+    assert [file["path"] for file in record["files"]] == ["files/in/a.csv", "files/in/a.pdf", "files/in/b.pdf"]
+    assert record["files"][2]["size"] == 4000
+    assert copy.is_complete
+    assert store.folder.verify(copy) == {}
+    (event,) = (event for event in store.events if isinstance(event, CopyStored))
+    assert (event.files, event.missing) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [SourceError("403"), InvalidResponse("cut short"), Unavailable("503"), SourceError("redirected to another host")],
+)
+@virtual_time
+async def test_file_that_was_not_fetched_is_missing_whatever_the_reason(error, store):
+    """A 404, a refusal, a truncated download: the copy is kept, and says so."""
+    store.files.content["/files/2"] = error
+    del store.files.content["/files/1"]
+    missing = await store.quarantine.store(claim_for(SPEC), ERROR, PARKED)
+    assert set(missing) == {1, 2}
+    assert missing[2] == str(error)
+    (copy,) = store.copies
+    assert set(copy.missing) == {1, 2}
+    assert not (copy.folder / "files/in/b.pdf").exists()
+    assert not list((store.folder.path / ".aluma-async/staging").iterdir())
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"source": "fax"},
+        {"source": "content", "content": None},
+        {"source": "url", "url": None},
+        {"source": "url", "url": ""},
+        {"source": None},
+    ],
+    ids=str,
+)
+@virtual_time
+async def test_file_that_can_never_be_fetched_is_missing(row, store):
+    spec = json.dumps({"documents": [{"files": [{"filename": "a.pdf", **row}]}]}).encode()
+    missing = await store.quarantine.store(claim_for(spec), ERROR, FAILED)
+    assert set(missing) == {0}
+    (copy,) = store.copies
+    assert copy.record.state is PARKED, "a task that lacks a file must not be failed"
+    assert (copy.folder / "specification.json").read_bytes() == spec
 
 
 @virtual_time
-async def test_quarantine_is_a_readable_folder_of_each_task(tmp_path):
-    """It is created on demand and contains the files with their names, the specification, and the error."""
-    folder = FolderDestination(tmp_path / "state" / "quarantine")
-    aluma = simulated(1)
-    exporter = Exporter(ImpossibleSource(aluma), MemoryDestination(), quarantine=folder)
-    assert (await exporter.run_until_drained()).failed == 1
-    folder.close()
-    (task_id,) = aluma.ids("failed")
-    saved = tmp_path / "state" / "quarantine" / task_id
-    for _, name, data in aluma.expected(task_id):
-        assert (saved / "files" / name).read_bytes() == data
-    record = json.loads((saved / "quarantine.json").read_text())
-    assert record["task"]["id"] == task_id
-    assert "fax" in record["message"]
-    assert [file["missing"] for file in record["files"]] == ["", "", "unknown source 'fax'"]
-    assert json.loads((saved / "specification.json").read_text())["documents"]
+async def test_download_that_breaks_in_the_middle_is_repeated_and_counted_once(tmp_path):
+    class Breaking(Files):
+        @asynccontextmanager
+        async def open_file(self, claim, file):
+            first = not self.opened
+            async with super().open_file(claim, file) as whole:
+                yield chunks(b"half", InvalidResponse("cut short")) if first else whole
+
+    spec = specification(("", "a.pdf"))
+    store = Store(tmp_path, Breaking({"/files/0": b"whole"}), max_bytes=10_000)
+    assert await store.quarantine.store(claim_for(spec), ERROR, PARKED) == {}
+    (copy,) = store.copies
+    assert (copy.folder / "files/a.pdf").read_bytes() == b"whole"
+    used = [event.used_bytes for event in store.events if isinstance(event, QuarantineUsed)]
+    assert used == [copy.size]
 
 
 @virtual_time
-async def test_task_is_parked_when_quarantine_is_unavailable():
-    world = World(3, source=ImpossibleSource, exporter={"park_seconds": 9999})
-    world.quarantine.unavailable = True
-    summary = await world.exporter.run_until_drained()
-    assert (summary.exported, summary.failed, summary.held_back) == (2, 0, 1)
-    assert world.count(events.QuarantineFailed) == 1
-    assert [event.hold.seconds for event in world.events(events.TaskParked)] == [9999]
-    world.check()
+async def test_complete_copy_of_the_same_specification_is_not_fetched_again(store):
+    await store.quarantine.store(claim_for(SPEC), ERROR, PARKED)
+    before, store.files.opened[:] = store.copies, []
+    assert await store.quarantine.store(claim_for(SPEC), ERROR, PARKED) == {}
+    assert store.files.opened == []
+    assert store.copies == before
+
+
+@virtual_time
+async def test_incomplete_copy_is_refreshed_and_keeps_the_files_it_has(store):
+    """The files that were fetched first are not available any more, those that were missing are."""
+    del store.files.content["/files/1"]
+    await store.quarantine.store(claim_for(SPEC), ERROR, PARKED)
+    store.files.content = {"/files/1": CONTENT["/files/1"]}
+    store.files.opened.clear()
+    assert await store.quarantine.store(claim_for(SPEC), ERROR, PARKED) == {}
+    assert store.files.opened == [1]
+    (copy,) = store.copies
+    assert copy.is_complete
+    assert (copy.folder / "files/in/b.pdf").read_bytes() == CONTENT["/files/2"]
+
+
+@virtual_time
+async def test_incomplete_copy_stays_as_it_is_when_nothing_more_can_be_fetched(store):
+    del store.files.content["/files/1"]
+    await store.quarantine.store(claim_for(SPEC), ERROR, PARKED)
+    before = store.copies
+    assert set(await store.quarantine.store(claim_for(SPEC), ERROR, PARKED)) == {1}
+    assert store.copies == before
+
+
+@virtual_time
+async def test_copy_of_another_specification_replaces_the_earlier_one(store):
+    await store.quarantine.store(claim_for(SPEC), ERROR, PARKED)
+    spec = specification(("in", "c.csv", "new"))
+    assert await store.quarantine.store(claim_for(spec), ERROR, PARKED) == {}
+    (copy,) = store.copies
+    assert (copy.folder / "files/in/c.csv").read_bytes() == b"new"
+    assert not (copy.folder / "files/in/a.pdf").exists()
+
+
+@virtual_time
+async def test_copy_with_fewer_files_does_not_replace_an_earlier_one(store):
+    await store.quarantine.store(claim_for(SPEC), ERROR, PARKED)
+    before, store.files.content = store.copies, {}
+    spec = specification(("in", "c.csv", "new"), ("in", "c.pdf"))
+    assert set(await store.quarantine.store(claim_for(spec), ERROR, PARKED)) == {1}
+    assert store.copies == before
+
+
+@virtual_time
+async def test_copy_is_read_before_a_task_is_failed_and_damaged_files_are_fetched_again(store):
+    await store.quarantine.store(claim_for(SPEC), ERROR, PARKED)
+    (copy,) = store.copies
+    (copy.folder / "files/in/a.pdf").write_bytes(b"%PDF 0ne")  # the same size
+    assert await store.quarantine.store(claim_for(SPEC), ERROR, FAILED) == {}
+    (copy,) = store.copies
+    assert copy.record.state is FAILED
+    assert (copy.folder / "files/in/a.pdf").read_bytes() == CONTENT["/files/1"]
+    assert store.folder.verify(copy) == {}
+
+
+@virtual_time
+async def test_complete_copy_of_a_parked_task_becomes_one_of_a_failed_task(store):
+    await store.quarantine.store(claim_for(SPEC), ERROR, PARKED)
+    store.files.opened.clear()
+    assert await store.quarantine.store(claim_for(SPEC), ERROR, FAILED) == {}
+    (copy,) = store.copies
+    assert (copy.record.state, store.files.opened) == (FAILED, [])
+
+
+@virtual_time
+async def test_copies_of_ids_that_differ_only_in_case_have_folders_of_their_own(store):
+    """Also when both are stored at the same time: on some file systems one folder would serve both."""
+    tasks = [ExportTask("AbC"), ExportTask("abc"), ExportTask("ABC")]
+    async with anyio.create_task_group() as group:
+        for task in tasks:
+            group.start_soon(store.quarantine.store, claim_for(SPEC, task), ERROR, PARKED)
+    copies = store.copies
+    assert {copy.task_id for copy in copies} == {"AbC", "abc", "ABC"}
+    assert len({copy.folder.name.lower() for copy in copies}) == 3
+    assert all(store.folder.verify(copy) == {} for copy in copies)
+
+
+@pytest.mark.parametrize("task_id", ["..", "con", ".aluma-async", "a/b", "x" * 300, "trailing."])
+@virtual_time
+async def test_copy_of_a_hostile_id_can_be_stored_found_and_removed(task_id, store):
+    task = ExportTask(task_id)
+    assert await store.quarantine.store(claim_for(SPEC, task), ERROR, PARKED) == {}
+    (copy,) = store.copies
+    assert copy.folder.parent == store.folder.path
+    assert store.folder.find(task_id) == [copy]
+    store.quarantine.discard_later(task)
+    await store.quarantine.discard_exported()
+    assert store.copies == []
+
+
+@virtual_time
+async def test_copy_with_hostile_and_equal_names_is_complete(store):
+    spec = specification(
+        ("../..", "up.txt", "1"),
+        ("", "quarantine.json", "2"),
+        ("", "specification.json", "3"),
+        ("same", "a.txt", "4"),
+        ("SAME", "A.TXT", "5"),
+        ("/etc", "passwd"),
+        ("a/" * 50, "deep.txt", "6"),
+    )
+    store.files.content["/files/5"] = b"7"
+    assert await store.quarantine.store(claim_for(spec), ERROR, PARKED) == {}
+    (copy,) = store.copies
+    assert store.folder.verify(copy) == {}
+    assert [b"".join(store.folder.read_file(copy, n)) for n in range(7)] == [b"1", b"2", b"3", b"4", b"5", b"7", b"6"]
+    assert {path.name for path in store.folder.path.parent.iterdir()} == {"quarantine"}
+
+
+@virtual_time
+async def test_copy_beyond_the_limit_lacks_what_does_not_fit(tmp_path):
+    store = Store(tmp_path, Files(CONTENT), max_bytes=2500)
+    await store.quarantine.load()
+    missing = await store.quarantine.store(claim_for(SPEC), ERROR, PARKED)
+    assert set(missing) == {2}
+    assert "the quarantine is full" in missing[2]
+    with pytest.raises(DestinationError, match="the quarantine is full"):
+        await store.quarantine.store(claim_for(specification(("", "b.txt", "y" * 3000)), ExportTask("t2")), ERROR)
+    assert store.folder.used_bytes() <= 2500
+    (copy,) = store.copies
+    assert (copy.task_id, copy.size) == ("t1", store.folder.used_bytes())
+
+
+@virtual_time
+async def test_quarantine_reports_once_that_it_is_nearly_full(tmp_path):
+    store = Store(tmp_path, Files(CONTENT), max_bytes=40_000)
+    await store.quarantine.load()
+    for number in range(7):
+        await store.quarantine.store(claim_for(SPEC, ExportTask(f"t{number}")), ERROR, PARKED)
+    assert store.count(QuarantineNearlyFull) == 1
+    used = [event.used_bytes for event in store.events if isinstance(event, QuarantineUsed)]
+    assert used == sorted(used)
+    assert 36_000 < used[-1] <= 40_000
+
+
+@virtual_time
+async def test_room_that_an_administrator_made_is_used_within_a_minute(tmp_path):
+    store = Store(tmp_path, Files(CONTENT), max_bytes=6500)
+    await store.quarantine.load()
+    for number in range(5):
+        missing = await store.quarantine.store(claim_for(SPEC, ExportTask(f"t{number}")), ERROR, PARKED)
+        for copy in store.copies:
+            store.folder.remove(copy)
+        assert not missing
+        await anyio.sleep(60)
+
+
+@virtual_time
+async def test_copies_of_exported_tasks_are_removed(store):
+    other = ExportTask("t2")
+    for task in (TASK, other):
+        await store.quarantine.store(claim_for(SPEC, task), ERROR, PARKED)
+    assert store.quarantine.task_ids == {"t1", "t2"}
+    store.quarantine.discard_later(TASK)
+    await store.quarantine.discard_exported()
+    assert [copy.task_id for copy in store.copies] == ["t2"]
+    assert store.quarantine.task_ids == {"t2"}
+
+
+@virtual_time
+async def test_copy_that_cannot_be_removed_is_reported(store, monkeypatch):
+    def fail(copy):
+        raise PermissionError(13, "Permission denied")
+
+    await store.quarantine.store(claim_for(SPEC), ERROR, PARKED)
+    monkeypatch.setattr(store.folder, "remove", fail)
+    store.quarantine.discard_later(TASK)
+    await store.quarantine.discard_exported()
+    assert store.count(CopyFailed) == 1
+    assert len(store.copies) == 1
+
+
+@virtual_time
+async def test_load_finds_the_copies_of_earlier_processes(store):
+    await store.quarantine.store(claim_for(SPEC), ERROR, PARKED)
+    later = Store(store.folder.path)
+    await later.quarantine.load()
+    assert later.quarantine.task_ids == {"t1"}
+    (event,) = later.events
+    assert event.used_bytes >= store.copies[0].size
+
+
+@virtual_time
+async def test_interrupted_copy_leaves_nothing_and_keeps_the_earlier_one(store):
+    """Whenever it is interrupted: the lease ends, or the run stops."""
+    del store.files.content["/files/1"]
+    await store.quarantine.store(claim_for(SPEC), ERROR, PARKED)
+    store.files.content["/files/1"] = CONTENT["/files/1"]
+    interrupted = 0
+    for step in range(1, 200):
+        with anyio.CancelScope() as scope:
+            await _cancel_at(store, step, scope)
+        (copy,) = store.copies
+        assert store.folder.verify(copy).keys() == copy.missing.keys()
+        interrupted += scope.cancelled_caught
+        if copy.is_complete:
+            break
+    assert interrupted > 3
+    assert copy.is_complete
+
+
+async def _cancel_at(store, step, scope):
+    """Store the copy, and cancel it at its ``step``-th turn of the event loop."""
+    async with anyio.create_task_group() as group:
+
+        async def cancel():
+            for _ in range(step):
+                await anyio.lowlevel.checkpoint()
+            scope.cancel()
+
+        group.start_soon(cancel)
+        await store.quarantine.store(claim_for(SPEC), ERROR, PARKED)
+        group.cancel_scope.cancel()
+
+
+@virtual_time
+async def test_copy_in_a_destination_that_cannot_omit_a_file_is_not_stored(store):
+    """A destination of a plug-in: it is left as it was, and the task must not be failed."""
+
+    class WithoutOmit(MemoryDestination):
+        def open(self, claim):
+            @asynccontextmanager
+            async def opened():
+                async with MemoryDestination.open(self, claim) as delivery:
+
+                    class Delivery:
+                        save, resumable_size = delivery.save, delivery.resumable_size
+
+                    yield Delivery()
+
+            return opened()
+
+    store.quarantine._destination = destination = WithoutOmit()
+    store.quarantine._folder = None
+    assert await store.quarantine.store(claim_for(SPEC), ERROR, FAILED) == {}
+    del store.files.content["/files/1"]
+    with pytest.raises(DestinationError, match="file 1 is missing"):
+        await store.quarantine.store(claim_for(SPEC, ExportTask("t2")), ERROR, FAILED)
+    assert list(destination.tasks) == ["t1"]
