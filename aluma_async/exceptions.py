@@ -6,11 +6,13 @@ and from which attempt on the error counts as the task's own. ``hint`` is the re
     AlumaAsyncError
     ├── ConfigError                the configuration cannot be used
     ├── SourceError                a request to Aluma failed
-    │   ├── AuthenticationFailed   client id and secret, or a new token, were refused
+    │   ├── RequestRejected        refused, by Aluma or a proxy; says nothing about the task
+    │   │   └── AuthenticationFailed   client id and secret, or a new token, were refused
     │   ├── Unavailable            not executed, or a read that can be repeated                retryable
     │   │   ├── Unreachable        no connection: certainly not sent                           retryable
     │   │   └── RateLimited        429: certainly not executed                                 retryable
     │   ├── InvalidResponse        incomplete, or not what was requested                       retryable
+    │   │   └── WrongContent       complete, but not the file that was requested               retryable
     │   ├── Ambiguous              sent, outcome unknown
     │   ├── ClaimConflict          the task's state does not allow it: no (valid) claim
     │   └── FileMissing            Aluma does not have the file                                fatal after 3
@@ -61,7 +63,14 @@ class SourceError(AlumaAsyncError):
         self.overloaded = overloaded or self.overloaded
 
 
-class AuthenticationFailed(SourceError):
+class RequestRejected(SourceError):
+    """Aluma or a proxy refused the request for a reason that is not the task's state: 401, 403, 405, a web page, ...
+
+    As far as is known, the request was not executed. A claim is neither made nor lost.
+    """
+
+
+class AuthenticationFailed(RequestRejected):
     """The client id and secret were refused, or a token that was just obtained with them."""
 
 
@@ -85,6 +94,10 @@ class InvalidResponse(SourceError):
     """The response is unreadable, incomplete, not provably complete, or of an unexpected type."""
 
     retryable = True
+
+
+class WrongContent(InvalidResponse):
+    """A download is complete, but its bytes cannot be those of a file with this name."""
 
 
 class Ambiguous(SourceError):

@@ -46,9 +46,11 @@ class ExportFile(Struct, frozen=True, gc=False):
     content: str = ""
     """Content of the file, if ``source`` is ``content``."""
     url: str = ""
-    """URL of the download, relative to the API's base URL, if ``source`` is ``url``."""
+    """URL of the download if ``source`` is ``url``; usually relative to the API's base URL."""
     problem: str = ""
-    """Reason why this file can never be exported (unknown ``source``, no ``content``, …); empty if it can."""
+    """Reason why this file cannot be exported (unknown ``source``, URL of another host, …); empty if it can."""
+    hint: str = ""
+    """What the operator can do about ``problem``, as one imperative sentence; may be empty."""
 
     def __repr__(self) -> str:
         """Leave out the content, which is customer data."""

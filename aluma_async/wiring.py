@@ -49,7 +49,8 @@ async def _open_client(
 ) -> AsyncIterator[AlumaClient]:
     credentials = credentials or config.credentials()
     downloads = DownloadLimits(
-        redirect_hosts=config.aluma.download_hosts,
+        hosts=config.aluma.download_hosts,
+        verify_content=config.aluma.verify_content,
         max_bytes=config.limits.max_file_bytes,
         min_bytes_per_second=config.limits.min_bytes_per_second,
     )

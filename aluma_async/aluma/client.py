@@ -1,8 +1,8 @@
 """``AlumaClient``: a ``TaskSource`` for Aluma's HTTP API.
 
-Guarantees: the token is sent only to the API's own origin. Only downloads follow redirects, and only to allowed
-hosts. A download that is not provably complete raises an error. A request that changes a task is awaited until its
-response arrives, even if the caller is cancelled. No exception contains a token, a secret or content.
+Guarantees: the token is sent only to the API's own origin. Only downloads use other hosts or follow redirects, and
+only to allowed hosts. A download that is not provably complete raises an error. A request that changes a task is
+awaited until its response arrives, even if the caller is cancelled. No exception contains a token, a secret or content.
 
 Each call sends one request. A request is repeated only with a new token, after Aluma refused the old one.
 """
@@ -19,6 +19,7 @@ from aluma_async.aluma import responses, wire
 from aluma_async.aluma.download import Download, DownloadLimits
 from aluma_async.aluma.redirects import MAX_REDIRECTS
 from aluma_async.aluma.transport import CALL_TIMEOUT, ApiTransport
+from aluma_async.aluma.urls import DownloadUrls, RefusedUrl, Target
 from aluma_async.clock import loop_time
 from aluma_async.config import Credentials
 from aluma_async.events import Event, RowSkipped
@@ -49,7 +50,7 @@ class AlumaClient:
         base_url: Root URL of the API; may contain a path.
         credentials: Client id and secret; exchanged for a token before the first request.
         projects: Ids or names of projects; listings contain only their tasks. Empty: all projects.
-        downloads: Limits for downloads, and the hosts to which they may be redirected.
+        downloads: Limits for downloads, and the hosts other than the API's that they may use.
         request_limiter: Limits all requests, including those for tokens and downloads. None: no limit.
         on_event: Receives ``RowSkipped``.
     """
@@ -66,7 +67,8 @@ class AlumaClient:
         on_event: OnEvent | None = None,
     ) -> None:
         self._request_limiter: RequestLimiter = request_limiter or _Unlimited()
-        self._transport = ApiTransport(session, base_url, credentials, self._request_limiter, downloads.redirect_hosts)
+        self._urls = DownloadUrls(base_url, downloads.hosts)
+        self._transport = ApiTransport(session, base_url, credentials, self._request_limiter, self._urls)
         self._projects = frozenset(projects)
         self._downloads = downloads
         self._on_event: Callable[[Event], None] = on_event or (lambda _: None)
@@ -75,7 +77,7 @@ class AlumaClient:
         """Yield the pending tasks, oldest first, while the response arrives."""
         decoder = wire.ListingDecoder(lambda reason: self._on_event(RowSkipped(reason)))
         path = f"/tasks?state={TaskState.PENDING}&client_action=export"
-        async with self._transport.get("list tasks", path) as response:
+        async with self._transport.get("list tasks", Target(self._transport.url(path), is_api=True)) as response:
             while chunk := await responses.read_chunk("list tasks", response):
                 await self._request_limiter.consume_bytes(len(chunk))
                 if tasks := self._in_projects(decoder.feed(chunk)):
@@ -86,14 +88,15 @@ class AlumaClient:
     async def start(self, task: ExportTask) -> Claim:
         """Claim a task."""
         sent_at, body = await self._change("start", task)
-        return Claim(task, wire.export_spec(body), sent_at)
+        return Claim(task, wire.export_spec(body, self._urls), sent_at)
 
     def open_file(self, claim: Claim, file: ExportFile) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """Open the download of a file; the chunks are yielded as they arrive."""
         operation = f"download file {file.number} of task {claim.task.id}"
-        if reason := wire.unsafe_url(file.url):
-            raise SourceError(f"{operation}: {reason}")
-        fetch = partial(self._transport.get, operation, file.url, redirects=MAX_REDIRECTS)
+        target = self._urls.resolve(file.url)
+        if isinstance(target, RefusedUrl):
+            raise SourceError(f"{operation}: {target.reason}", hint=target.hint)
+        fetch = partial(self._transport.get, operation, target, redirects=MAX_REDIRECTS)
         return Download(operation, file, fetch, self._request_limiter, self._downloads)
 
     async def complete(self, task: ExportTask) -> None:
@@ -111,8 +114,9 @@ class AlumaClient:
     async def state(self, task: ExportTask) -> str | None:
         """Return the state of a task, or None if Aluma has no such task."""
         operation = f"look up task {task.id}"
+        target = Target(self._transport.url(_path(task)), is_api=True)
         try:
-            async with self._transport.get(operation, _path(task), timeout=CALL_TIMEOUT) as response:
+            async with self._transport.get(operation, target, timeout=CALL_TIMEOUT) as response:
                 return wire.decode_state(await responses.read_body(response, responses.MAX_ERROR_BODY_BYTES))
         except FileMissing:
             return None
@@ -126,8 +130,7 @@ class AlumaClient:
 
     def _change(self, verb: str, task: ExportTask, body: object = None) -> Awaitable[tuple[float, bytes]]:
         path = f"{_path(task)}/{verb}_client_action?action=export"
-        is_start = verb == "start"
-        return self._transport.put(f"{verb} task {task.id}", path, body, urgent=not is_start, needs_body=is_start)
+        return self._transport.put(f"{verb} task {task.id}", path, body, is_start=verb == "start")
 
 
 def _path(task: ExportTask) -> str:

@@ -1,7 +1,8 @@
 """``Download``: the bytes of one file, over one or more connections.
 
-If a connection breaks and the server sent a strong ETag, the download continues at the same byte (Range, If-Range).
-An incomplete file, a web page in place of the file, and an exceeded limit raise ``SourceError``.
+If a connection breaks and the server sent a strong ETag, the download continues at the same byte (Range, If-Range),
+but only in the same version of the file. An incomplete file, a file whose first bytes do not fit its name, and an
+exceeded limit raise ``SourceError``.
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
@@ -12,6 +13,7 @@ import aiohttp
 from msgspec import Struct
 
 from aluma_async.aluma import responses
+from aluma_async.aluma.content import ContentCheck
 from aluma_async.clock import loop_time
 from aluma_async.exceptions import InvalidResponse, SourceError, Unavailable
 from aluma_async.models import ExportFile
@@ -29,8 +31,10 @@ _RATE_WINDOW_SECONDS = 60.0
 class DownloadLimits(Struct, frozen=True, kw_only=True):
     """Limits for downloads; 0 disables a limit."""
 
-    redirect_hosts: Collection[str] = ()
-    """Hosts other than the API's to which a download may be redirected."""
+    hosts: Collection[str] = ()
+    """Hosts other than the API's from which a file may be downloaded, directly or by a redirect."""
+    verify_content: bool = True
+    """Whether to check that the first bytes of a file fit its name."""
     max_bytes: float = 0
     """Maximum size of a file."""
     min_bytes_per_second: float = 0
@@ -52,6 +56,8 @@ class Download:
         self._count = 0
         self._size: int | None = None
         self._etag = ""
+        self._verifying = limits.verify_content
+        self._check: ContentCheck | None = None
         self._minimum_rate = _MinimumRate(limits.min_bytes_per_second)
         self._resumptions, self._resumed_at = 0, -1
 
@@ -64,8 +70,7 @@ class Download:
             await self._close()
             raise
         self._size = self._response.content_length
-        etag = self._response.headers.get("ETag", "")
-        self._etag = "" if etag.startswith("W/") else etag  # a weak ETag does not guarantee identical bytes
+        self._etag = responses.strong_etag(self._response)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -88,7 +93,11 @@ class Download:
         if not chunk:
             if self._size is not None and self._count != self._size:
                 raise InvalidResponse(f"{self._operation}: received {self._count} of {self._size} bytes")
+            if self._verifying:
+                self._verify(b"")
             raise StopAsyncIteration
+        if self._verifying:
+            self._verify(chunk)
         self._count += len(chunk)
         if 0 < self._limits.max_bytes < max(self._count, self._size or 0):
             raise SourceError(
@@ -116,11 +125,23 @@ class Download:
             )
         return chunk
 
+    def _verify(self, chunk: bytes) -> None:
+        """Check the first bytes; an empty chunk is the end. Raises ``WrongContent``."""
+        name = self._file.filename
+        if chunk[:5] == b"%PDF-" and name[-4:] == ".pdf" and not self._check:
+            self._verifying = False  # most files, which therefore need no further check
+            return
+        self._check = self._check or ContentCheck(name, self._response.headers.get("Content-Type", ""))
+        problem = self._check.feed(chunk) if chunk else self._check.close()
+        if problem:
+            raise responses.wrong_content(self._operation, problem)
+        self._verifying = problem is None
+
     async def _resume(self) -> None:
         """Request the missing bytes. Raises ``InvalidResponse`` if the file has changed."""
         await self._close()
         self._response = await self._open({"Range": f"bytes={self._count}-", "If-Range": self._etag})
-        self._size = responses.validate_range(self._operation, self._response, self._count, self._size)
+        self._size = responses.validate_range(self._operation, self._response, self._count, self._size, self._etag)
 
     async def _open(self, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         connection = self._fetch({**_UNCOMPRESSED, **headers} if headers else _UNCOMPRESSED)

@@ -8,17 +8,22 @@ from contextlib import suppress
 
 import aiohttp
 import anyio
+from msgspec import Struct
 
 from aluma_async.aluma import wire
+from aluma_async.aluma.content import is_html, may_be_html
 from aluma_async.exceptions import (
     Ambiguous,
+    AuthenticationFailed,
     ClaimConflict,
     FileMissing,
     InvalidResponse,
     RateLimited,
+    RequestRejected,
     SourceError,
     Unavailable,
     Unreachable,
+    WrongContent,
 )
 from aluma_async.models import ExportFile
 
@@ -29,11 +34,38 @@ MAX_ERROR_BODY_BYTES = 64 * 1024
 """Maximum size of a response that should be short: an error, a token, a task."""
 _MAX_SPEC_BYTES = 64 * 1024 * 1024
 _ERROR_BODY_SECONDS = 5.0  # Limit for bodies of which only the status matters.
+CREDENTIALS_HINT = "Check ALUMA_CLIENT_ID and ALUMA_CLIENT_SECRET, or client_id and client_secret_file."
 _URL_HINT = "Check base_url, and whether a proxy or a log-in page answers in place of Aluma."
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18})")
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
+_STRONG_ETAG = re.compile(r'"[^"]*"').fullmatch
 _REACH_HINT = "Check base_url, the network and the proxy."
 _TRUST_HINT = "If a proxy inspects TLS or the API uses a private CA, set ca_file under [aluma]."
-_PROXY_HINT = "Check proxy under [aluma], including its user name and password."
+_PROXY_HINT = "Check proxy under [aluma], including its user name and password, and the network's log-in."
+_REJECTED_HINT = "Check the permissions of the API client, and whether a proxy answers in place of Aluma."
+_CONTENT_HINT = (
+    "Check whether a proxy or a log-in page answers in place of Aluma. If the file is right, set"
+    " verify_content = false under [aluma]."
+)
+_FILE_TYPES = frozenset({None, "application/pdf", "application/octet-stream"})
+_JSON_TYPES = frozenset({None, "application/json", "application/json; charset=utf-8"})
+_BLANK = b" \t\r\n\xef\xbb\xbf"  # white space and the byte order mark of UTF-8
+
+
+class RequestKind(Struct, frozen=True):
+    """A kind of request, which determines what a status means."""
+
+    is_token: bool = False
+    changes: bool = False
+    """Whether the request changes a task."""
+    conflicts: frozenset[int] = frozenset()
+    """Statuses that mean that the task's state does not allow the request, unless they come with a web page."""
+
+
+READ = RequestKind()
+TOKEN = RequestKind(is_token=True)
+SETTLE = RequestKind(changes=True, conflicts=frozenset({404, 409, 410, 412, 422}))
+"""Complete, Cancel and Fail."""
+START = RequestKind(changes=True, conflicts=SETTLE.conflicts | {400})
 
 
 class _ConnectionLost(aiohttp.ClientError):
@@ -77,33 +109,67 @@ def _safe_reason(error: Exception) -> str:
     return str(error) if isinstance(error, _ConnectionLost) else type(error).__name__
 
 
-async def raise_for_status(operation: str, response: aiohttp.ClientResponse, *, changes: bool) -> None:
+async def raise_for_status(operation: str, response: aiohttp.ClientResponse, kind: RequestKind) -> None:
     """Raise the error for an unsuccessful status. Except for 401, no other function interprets status codes."""
     status = response.status
+    if status in (200, 202, 204):
+        if kind.changes:
+            content_type = response.headers.get("Content-Type")
+            if content_type not in _JSON_TYPES and is_html(content_type):
+                raise Ambiguous(f"{operation}: received a web page", hint=_URL_HINT)
+        return
     if status == 206 and "Range" in response.request_info.headers:
         return
-    if status in (200, 202, 204):
-        if changes and _is_web_page(response):
-            raise Ambiguous(f"{operation}: received a web page", hint=_URL_HINT)
-        return
-    if 200 <= status < 400:
-        raise SourceError(f"{operation}: unexpected status {status}", hint=_URL_HINT)
-    reason = ""  # The status alone decides the error, so a missing or unreadable body does not matter.
+    body = b""  # The status decides the error, so a missing or unreadable body does not matter.
     with suppress(*TRANSPORT_ERRORS, InvalidResponse), anyio.fail_after(_ERROR_BODY_SECONDS):
-        reason = wire.error_message(await read_body(response, MAX_ERROR_BODY_BYTES))
+        body = await read_body(response, MAX_ERROR_BODY_BYTES)
+    raise _status_error(operation, response, body, kind)
+
+
+def _status_error(operation: str, response: aiohttp.ClientResponse, body: bytes, kind: RequestKind) -> SourceError:
+    status = response.status
+    is_page = _is_page(status, response.headers.get("Content-Type"), body)
+    reason = "a web page" if is_page else wire.error_message(body)
     message = f"{operation}: Aluma answered {status}" + (f" ({reason})" if reason else "")
     pause = wire.retry_after(response.headers.get("Retry-After"), response.headers.get("Date"))
     if status == 429:
-        raise RateLimited(message, retry_after=pause)
+        return RateLimited(message, retry_after=pause)
+    if status in (407, 511):  # Only proxies send these statuses, so the request did not reach Aluma.
+        return Unreachable(f"{operation}: the proxy answered {status}", hint=_PROXY_HINT)
+    if status in (421, 425):
+        return Unavailable(message)
     if status == 408 or status >= 500:
         overloaded = status == 503
-        retry_after = pause if overloaded else None
-        raise (Ambiguous if changes else Unavailable)(message, retry_after=retry_after, overloaded=overloaded)
-    if changes:
-        raise ClaimConflict(message)
-    if status in (404, 410):
-        raise FileMissing(message, hint=_URL_HINT)
-    raise SourceError(message, hint=_URL_HINT)
+        error_type = Ambiguous if kind.changes else Unavailable
+        return error_type(message, retry_after=pause if overloaded else None, overloaded=overloaded)
+    if kind.is_token:
+        if status in (400, 401, 403) and not is_page:
+            return AuthenticationFailed(f"Aluma refused the client id and secret ({status})", hint=CREDENTIALS_HINT)
+        return RequestRejected(message, hint=_URL_HINT, retry_after=pause)
+    if status < 400:
+        return (Ambiguous if kind.changes else SourceError)(f"{operation}: unexpected status {status}", hint=_URL_HINT)
+    if kind.changes:
+        if status in kind.conflicts and not is_page:
+            return ClaimConflict(message)
+        return RequestRejected(message, hint=_REJECTED_HINT, retry_after=pause)
+    if status in (404, 410) and not is_page:
+        return FileMissing(message, hint=_URL_HINT)
+    if status == 416:
+        return InvalidResponse(message)
+    return SourceError(message, hint=_URL_HINT)
+
+
+def _is_page(status: int, content_type: str | None, body: bytes) -> bool:
+    """Return whether an error was sent by a proxy or a web server, and not by the API, whose errors are JSON or empty.
+
+    Proxies without a backend answer 400, 404 and 410 also with plain text, such as "default backend - 404".
+    """
+    text = body.lstrip(_BLANK)
+    return (
+        is_html(content_type)
+        or text.startswith(b"<")
+        or (status in (400, 404, 410) and bool(text) and not text.startswith((b"{", b"[", b'"')))
+    )
 
 
 async def read_body(response: aiohttp.ClientResponse, limit: int) -> bytes:
@@ -125,17 +191,21 @@ async def read_chunk(operation: str, response: aiohttp.ClientResponse) -> bytes:
         raise map_transport_error(operation, error, changes=False) from None
 
 
-async def read_accepted(response: aiohttp.ClientResponse, *, needed: bool) -> bytes:
+async def read_accepted(operation: str, response: aiohttp.ClientResponse, *, needed: bool) -> bytes:
     """Read the body of a successful response. A body that is not ``needed`` may be missing or incomplete."""
+    body = b""
     if needed:
         try:
-            return await read_body(response, _MAX_SPEC_BYTES)
+            body = await read_body(response, _MAX_SPEC_BYTES)
         except (*TRANSPORT_ERRORS, InvalidResponse):
-            raise InvalidResponse("Start was accepted, but the response is incomplete") from None
-    if not response.content.at_eof():
+            raise InvalidResponse(f"{operation}: accepted, but the response is incomplete") from None
+    elif not response.content.at_eof():
         with suppress(*TRANSPORT_ERRORS, InvalidResponse), anyio.fail_after(_ERROR_BODY_SECONDS):
-            await read_body(response, MAX_ERROR_BODY_BYTES)
-    return b""
+            body = await read_body(response, MAX_ERROR_BODY_BYTES)
+    # Some log-in pages have another content type.
+    if body[:1] not in (b"", b"{") and body.lstrip(_BLANK).startswith(b"<"):
+        raise Ambiguous(f"{operation}: received a web page", hint=_URL_HINT)
+    return body
 
 
 def validate_download(operation: str, file: ExportFile, response: aiohttp.ClientResponse) -> None:
@@ -143,32 +213,46 @@ def validate_download(operation: str, file: ExportFile, response: aiohttp.Client
     if response.status != 200:
         raise InvalidResponse(f"{operation}: unexpected status {response.status}")
     _validate_framing(operation, response)
-    if _is_web_page(response) and not file.filename.lower().endswith((".html", ".htm")):
-        raise InvalidResponse(f"{operation}: received a web page in place of the file")
+    content_type = response.headers.get("Content-Type")
+    if content_type not in _FILE_TYPES and is_html(content_type) and not may_be_html(file.filename):
+        raise wrong_content(operation, "received a web page in place of the file")
 
 
-def validate_range(operation: str, response: aiohttp.ClientResponse, start: int, size: int | None) -> int:
-    """Return the size of the file. Raises ``InvalidResponse`` unless the body continues that file at byte ``start``."""
-    if response.status != 206:
+def wrong_content(operation: str, problem: str) -> WrongContent:
+    """Return the error for a download that cannot be the file."""
+    return WrongContent(f"{operation}: {problem}", hint=_CONTENT_HINT)
+
+
+def strong_etag(response: aiohttp.ClientResponse) -> str:
+    """Return the ETag of a response, or "" if it does not identify the exact bytes: missing, invalid or weak."""
+    etag = response.headers.get("ETag", "")
+    return etag if _STRONG_ETAG(etag) else ""
+
+
+def validate_range(operation: str, response: aiohttp.ClientResponse, start: int, size: int | None, etag: str) -> int:
+    """Return the size of the file. Raises ``InvalidResponse`` unless the body is the file from byte ``start`` on.
+
+    ``etag`` is the strong ETag of the first response. The second one must be equal, so that two versions of a file
+    are never joined.
+    """
+    if response.status != 206 or response.headers.get("ETag") != etag:
         raise InvalidResponse(f"{operation}: the download was interrupted, and the file has changed")
     _validate_framing(operation, response)
-    content_range = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-    if not content_range or int(content_range[1]) != start or size not in (None, int(content_range[2])):
-        raise InvalidResponse(
-            f"{operation}: the download was interrupted, and the server returned a different range than requested"
-        )
-    return int(content_range[2])
-
-
-def _is_web_page(response: aiohttp.ClientResponse) -> bool:
-    return response.headers.get("Content-Type", "").lstrip().lower().startswith("text/html")
+    if content_range := _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "")):
+        first, last, total = map(int, content_range.groups())
+        length = response.content_length
+        if first == start and last == total - 1 and size in (None, total) and length in (None, total - start):
+            return total
+    raise InvalidResponse(
+        f"{operation}: the download was interrupted, and the server returned a different range than requested"
+    )
 
 
 def _validate_framing(operation: str, response: aiohttp.ClientResponse) -> None:
-    if response.headers.get("Content-Encoding", "identity") != "identity":
+    headers = response.headers
+    if "Content-Encoding" in headers and headers["Content-Encoding"] != "identity":
         raise InvalidResponse(f"{operation}: the response is compressed although that was not requested")
-    chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
-    if response.content_length is None and not chunked:
+    if "Content-Length" not in headers and "chunked" not in headers.get("Transfer-Encoding", "").lower():
         raise InvalidResponse(
             f"{operation}: the response has neither a length nor chunks, so a truncated file would go unnoticed"
         )

@@ -4,7 +4,7 @@ Guarantees: the token is sent only to the API's own origin. A request that chang
 response arrives, even if the caller is cancelled. Of the API's endpoints, this module knows only the one for tokens.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
 
 import aiohttp
@@ -13,21 +13,25 @@ from yarl import URL
 from aluma_async.aluma import responses, wire
 from aluma_async.aluma.redirects import REDIRECT_STATUSES, resolve_redirect
 from aluma_async.aluma.token import TokenCache
+from aluma_async.aluma.urls import DownloadUrls, Target
 from aluma_async.concurrency.deadline import SharedDeadline
 from aluma_async.config import Credentials
 from aluma_async.config.config import REQUEST_TIMEOUT_SECONDS
-from aluma_async.exceptions import AuthenticationFailed
+from aluma_async.exceptions import (
+    AuthenticationFailed,
+    InvalidResponse,
+    Unavailable,
+)
 from aluma_async.ports import RequestLimiter
 
 # For listings and downloads, which may take long, the limit applies to each wait for data, else to the whole request.
 STREAM_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=REQUEST_TIMEOUT_SECONDS)
 CALL_TIMEOUT = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS, sock_connect=10)
 _CHANGE_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10)  # SharedDeadline limits the whole request
-_CREDENTIALS_HINT = "Check ALUMA_CLIENT_ID and ALUMA_CLIENT_SECRET, or client_id and client_secret_file."
 
 
 class ApiTransport:
-    """Sends requests to the API at ``base_url``, and redirected downloads also to ``redirect_hosts``."""
+    """Sends requests to the API at ``base_url``, and downloads also to the other hosts that ``urls`` permits."""
 
     def __init__(
         self,
@@ -35,44 +39,42 @@ class ApiTransport:
         base_url: str,
         credentials: Credentials,
         request_limiter: RequestLimiter,
-        redirect_hosts: Collection[str],
+        urls: DownloadUrls,
     ) -> None:
         self.session = session
-        self.base_url = base_url.rstrip("/")
         self.request_limiter = request_limiter
         self.token_cache = TokenCache(self._fetch_token)
-        self.redirect_hosts = redirect_hosts
+        self.urls = urls
+        self._base_url = base_url.rstrip("/")
         self._credentials = credentials
         self._deadline = SharedDeadline(REQUEST_TIMEOUT_SECONDS)
 
     def get(
         self,
         operation: str,
-        path: str,
+        target: Target,
         headers: Mapping[str, str] = MappingProxyType({}),
         *,
         timeout: aiohttp.ClientTimeout = STREAM_TIMEOUT,
         redirects: int = 0,
     ) -> "_GetRequest":
         """Return a context manager that sends a GET and holds its permit until the block is left."""
-        return _GetRequest(self, operation, self.url(path), headers, timeout, redirects)
+        return _GetRequest(self, operation, target, headers, timeout, redirects)
 
-    async def put(
-        self, operation: str, path: str, body: object, *, urgent: bool, needs_body: bool
-    ) -> tuple[float, bytes]:
-        """Send a PUT. Return when it was sent, and the response's body if it is needed (else it may be empty)."""
+    async def put(self, operation: str, path: str, body: object, *, is_start: bool) -> tuple[float, bytes]:
+        """Send a PUT. Return when it was sent, and the response's body, which may be empty unless it is a Start."""
         url = self.url(path)
         for attempts_left in (1, 0):
             token = await self.token_cache.token()
-            async with self.request_limiter.permit(urgent=urgent) as sent_at:
-                response_body = await self._change(operation, url, body, token, sent_at, needs_body=needs_body)
+            async with self.request_limiter.permit(urgent=not is_start) as sent_at:
+                response_body = await self._change(operation, url, body, token, sent_at, is_start=is_start)
             if response_body is not None:
                 return sent_at, response_body
             self.discard_token(token, attempts_left)
         raise AssertionError  # discard_token raised on the second refusal
 
     async def _change(
-        self, operation: str, url: URL, body: object, token: str, sent_at: float, *, needs_body: bool
+        self, operation: str, url: URL, body: object, token: str, sent_at: float, *, is_start: bool
     ) -> bytes | None:
         """Send a PUT once. Return the body of a successful response, or None if the token was refused."""
         # Shielded, because without the response it is unknown whether the task is claimed.
@@ -88,21 +90,24 @@ class ApiTransport:
                 ) as response:
                     if response.status == 401:
                         return None
-                    await responses.raise_for_status(operation, response, changes=True)
-                    return await responses.read_accepted(response, needed=needs_body)
+                    kind = responses.START if is_start else responses.SETTLE
+                    await responses.raise_for_status(operation, response, kind)
+                    return await responses.read_accepted(operation, response, needed=is_start)
             except responses.TRANSPORT_ERRORS as error:
                 raise responses.map_transport_error(operation, error, changes=True) from None
         raise responses.map_transport_error(operation, TimeoutError(), changes=True)
 
     def url(self, path: str) -> URL:
-        """Append ``path`` to the base URL; ``urljoin`` would drop its path. URLs from Aluma are already encoded."""
-        return URL(self.base_url + path, encoded=True)
+        """Append an encoded ``path`` to the base URL; ``urljoin`` would drop its path."""
+        return URL(self._base_url + path, encoded=True)
 
     def discard_token(self, token: str, attempts_left: int) -> None:
         """Discard a refused token. Raises ``AuthenticationFailed`` if no attempts are left."""
         self.token_cache.discard(token)
         if not attempts_left:
-            raise AuthenticationFailed("Aluma refused a token that it had just issued (401)", hint=_CREDENTIALS_HINT)
+            raise AuthenticationFailed(
+                "Aluma refused a token that it had just issued (401)", hint=responses.CREDENTIALS_HINT
+            )
 
     async def _fetch_token(self) -> tuple[str, float]:
         operation = "get a token"
@@ -113,14 +118,13 @@ class ApiTransport:
                 async with self.session.post(
                     url, json=credentials, timeout=CALL_TIMEOUT, allow_redirects=False
                 ) as response:
-                    if response.status in (400, 401, 403):
-                        raise AuthenticationFailed(
-                            f"Aluma refused the client id and secret ({response.status})", hint=_CREDENTIALS_HINT
-                        )
-                    await responses.raise_for_status(operation, response, changes=False)
+                    await responses.raise_for_status(operation, response, responses.TOKEN)
                     return wire.decode_token(await responses.read_body(response, responses.MAX_ERROR_BODY_BYTES))
             except responses.TRANSPORT_ERRORS as error:
                 raise responses.map_transport_error(operation, error, changes=False) from None
+            except InvalidResponse as error:
+                # Another class, because that one would mean that Start was executed, for which the token is needed.
+                raise Unavailable(str(error), hint=error.hint) from None
 
 
 class _GetRequest:
@@ -129,28 +133,38 @@ class _GetRequest:
     A class, because a generator-based context manager would add 10 % to the cost of the request.
     """
 
-    __slots__ = ("_headers", "_operation", "_owner", "_permit", "_redirects", "_response", "_timeout", "_url")
+    __slots__ = (
+        "_headers",
+        "_is_api",
+        "_operation",
+        "_owner",
+        "_permit",
+        "_redirects",
+        "_response",
+        "_timeout",
+        "_url",
+    )
 
     def __init__(
         self,
         owner: ApiTransport,
         operation: str,
-        url: URL,
+        target: Target,
         headers: Mapping[str, str],
         timeout: aiohttp.ClientTimeout,
         redirects: int,
     ) -> None:
         self._owner = owner
         self._operation = operation
-        self._url = url
+        self._url, self._is_api = target
         self._headers = headers
         self._timeout = timeout
         self._redirects = redirects
 
     async def __aenter__(self) -> aiohttp.ClientResponse:
-        owner, is_api_origin, attempts_left = self._owner, True, 1
+        owner, attempts_left = self._owner, 1
         while True:
-            token = await owner.token_cache.token() if is_api_origin else ""
+            token = await owner.token_cache.token() if self._is_api else ""
             self._permit = owner.request_limiter.permit()
             await self._permit.__aenter__()
             try:
@@ -166,7 +180,7 @@ class _GetRequest:
                 owner.discard_token(token, attempts_left)
                 attempts_left -= 1
             else:
-                self._url, is_api_origin = result, result.origin() == URL(owner.base_url).origin()
+                self._url, self._is_api = result
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -174,7 +188,7 @@ class _GetRequest:
         self._response.release()
         await self._permit.__aexit__(kind, error, trace)
 
-    async def _send(self, token: str) -> aiohttp.ClientResponse | URL | None:
+    async def _send(self, token: str) -> aiohttp.ClientResponse | Target | None:
         """Send the request once. Return the response, the target of a redirect, or None if the token was refused."""
         owner, operation = self._owner, self._operation
         headers = {"Authorization": f"Bearer {token}", **self._headers} if token else self._headers
@@ -187,10 +201,10 @@ class _GetRequest:
             if self._redirects and response.status in REDIRECT_STATUSES:
                 self._redirects -= 1
                 location = response.headers.get("Location", "")
-                return resolve_redirect(operation, self._url, location, URL(owner.base_url), owner.redirect_hosts)
+                return resolve_redirect(operation, self._url, location, owner.urls)
             if response.status == 401 and token:
                 return None
-            await responses.raise_for_status(operation, response, changes=False)
+            await responses.raise_for_status(operation, response, responses.READ)
             successful = True
             return response
         finally:

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import unquote
 
 import msgspec
 from msgspec import Struct
 
+from aluma_async.aluma.urls import DownloadUrls, RefusedUrl, is_plain_path
 from aluma_async.exceptions import BadSpecification, InvalidResponse
 from aluma_async.models import ExportFile, ExportSpec, ExportTask, TaskState
 
@@ -75,8 +75,6 @@ _spec = msgspec.json.Decoder(_Spec)
 
 # An id becomes part of a URL path, so it must not contain path separators or be a dot segment.
 _ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9._~-]{1,200}")
-# Matches all URLs that Aluma is known to send, so that these skip the detailed checks.
-_PLAIN_URL = re.compile(r"(/[A-Za-z0-9_-]+)+").fullmatch
 
 
 class ListingDecoder:
@@ -177,11 +175,12 @@ def timestamp(text: Any) -> float | None:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-def export_spec(body: bytes) -> ExportSpec:
+def export_spec(body: bytes, urls: DownloadUrls | None = None) -> ExportSpec:
     """Decode an Export Specification.
 
-    A file that can never be exported has a ``problem``; the other files stay readable, for the quarantine.
-    Raises ``BadSpecification`` if the specification itself is unreadable.
+    A file that cannot be exported has a ``problem``; the other files stay readable, for the quarantine. With ``urls``,
+    a URL that must not be requested is a problem. Raises ``BadSpecification`` if the specification is unreadable, or
+    if it or one of its documents contains nothing.
     """
     try:
         spec = _spec.decode(body)
@@ -189,18 +188,28 @@ def export_spec(body: bytes) -> ExportSpec:
         # A ValidationError contains only field paths and types; other messages could quote content.
         reason = str(error) if isinstance(error, msgspec.ValidationError) else "not JSON"
         raise BadSpecification(f"unreadable Export Specification: {reason}", received=body) from None
-    in_order = ((document, file) for document, within in enumerate(spec.documents) for file in within.files)
-    return ExportSpec(tuple(_file(number, document, file) for number, (document, file) in enumerate(in_order)), body)
+    if not spec.documents:
+        raise BadSpecification("the Export Specification contains no document", received=body)
+    files: list[ExportFile] = []
+    for number, document in enumerate(spec.documents):
+        if not document.files:
+            raise BadSpecification(f"document {number} of the Export Specification contains no file", received=body)
+        for file in document.files:
+            files.append(_file(len(files), number, file, urls))
+    return ExportSpec(tuple(files), body)
 
 
-def _file(number: int, document: int, file: _File) -> ExportFile:
-    problem = ""
+def _file(number: int, document: int, file: _File, urls: DownloadUrls | None) -> ExportFile:
+    problem = hint = ""
     if file.source == "content":
         problem = "" if file.content is not None else "source is 'content', but it has no content"
-    elif file.source == "url":
-        problem = unsafe_url(file.url) if file.url else "source is 'url', but it has no url"
-    else:
+    elif file.source != "url":
         problem = f"unknown source {str(file.source)[:40]!r}"
+        hint = "Look for a newer version of aluma-async."
+    elif not file.url:
+        problem = "source is 'url', but it has no url"
+    elif urls and not is_plain_path(file.url) and isinstance(refused := urls.resolve(file.url), RefusedUrl):
+        problem, hint = refused
     return ExportFile(
         number,
         document,
@@ -210,21 +219,8 @@ def _file(number: int, document: int, file: _File) -> ExportFile:
         file.content or "",
         file.url or "",
         problem,
+        hint,
     )
-
-
-def unsafe_url(url: str) -> str:
-    """Return the reason not to request a download URL; empty if it is certain to stay on the API's own origin."""
-    if _PLAIN_URL(url):
-        return ""
-    path = unquote(url.partition("?")[0])
-    if not url.startswith("/") or url.startswith("//"):
-        return "url is not relative to the API"
-    if "\\" in path or not url.isascii() or not url.isprintable() or " " in url or not path.isprintable():
-        return "url contains invalid characters"
-    if ".." in path.split("/"):
-        return "url leaves the API's path"
-    return ""
 
 
 def decode_token(body: bytes) -> tuple[str, float]:

@@ -28,7 +28,9 @@ class AlumaConfig(Section, frozen=True, kw_only=True):
     projects: tuple[str, ...] = ()
     """Ids or names of projects; empty: all."""
     download_hosts: tuple[str, ...] = ()
-    """Other hosts to which Aluma may redirect a download; they receive no token."""
+    """Other hosts from which files may be downloaded; they receive no token."""
+    verify_content: bool = True
+    """Whether to check that the first bytes of a downloaded file fit its name."""
     allow_insecure: bool = False
     ca_file: Path | None = None
     proxy: str = ""

@@ -9,14 +9,14 @@ from aluma_async.aluma.download import DownloadLimits
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
 from tests.support.stack import BASE_URL, app_session
 
-BODY = bytes(range(256)) * 400
+BODY = b"%PDF-" + bytes(range(256)) * 400
 FILE = ExportFile(0, 0, "", "a.pdf", "url", url="/f")
 CLAIM = Claim(ExportTask("t"), ExportSpec((FILE,)), 0.0)
 
 
 @asynccontextmanager
 async def serve_downloads(respond, **limits):
-    """Open a client whose downloads ``respond`` answers; yields the client and the list of received requests.
+    """Open a client whose downloads ``respond`` answers; yield the client and the list of received requests.
 
     ``respond`` gets the request and its number, from 1. ``limits`` are the fields of ``DownloadLimits``.
     """

@@ -9,10 +9,10 @@ from aiohttp import web
 from aluma_async import AlumaClient, Credentials, Exporter, events
 from aluma_async.exceptions import (
     Ambiguous,
-    ClaimConflict,
     FileMissing,
     InvalidResponse,
     RateLimited,
+    RequestRejected,
     SourceError,
     Unavailable,
 )
@@ -113,15 +113,6 @@ async def test_client_listing_raises_when_the_response_is_incomplete():
         assert caught.value.retryable
 
 
-@virtual_time
-async def test_client_raises_claim_conflict_for_every_client_error_status():
-    for status in (400, 403, 404, 409, 412, 422):
-        aluma = simulated(1, conflict_status=status)
-        async with client_of(aluma) as client:
-            with pytest.raises(ClaimConflict):
-                await client.complete(ExportTask(aluma.ids()[0]))
-
-
 @pytest.mark.parametrize("status", [200, 202, 204])
 @virtual_time
 async def test_client_accepts_every_success_status(status):
@@ -171,7 +162,7 @@ async def test_client_awaits_start_when_the_caller_is_cancelled():
         assert aluma.counts["start"] == len(claims) == 1
 
 
-@pytest.mark.parametrize(("status", "error"), [(502, Ambiguous), (429, RateLimited), (409, ClaimConflict)])
+@pytest.mark.parametrize(("status", "error"), [(502, Ambiguous), (429, RateLimited), (409, RequestRejected)])
 @virtual_time
 async def test_client_error_depends_on_the_status_when_the_body_is_long(status, error):
     """A proxy's page of 200 KB must not turn an ambiguous Complete into another error."""

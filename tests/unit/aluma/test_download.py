@@ -14,13 +14,18 @@ from tests.support.downloads import BODY, CLAIM, FILE, serve_downloads
 from tests.support.stack import client_of, download, simulated
 
 
-async def send_part(request, start, end, *, status=206, etag='"1"', content_range=None):
+async def send_part(
+    request, start, end, *, status=206, etag='"1"', content_range="right", length=None, content_type="application/pdf"
+):
     """Respond with the bytes from ``start`` on, and break the connection before byte ``end``."""
     size = len(BODY)
-    response = web.StreamResponse(status=status, headers={"ETag": etag})
-    if status == 206:
-        response.headers["Content-Range"] = content_range or f"bytes {start}-{size - 1}/{size}"
-    response.content_length = size - start
+    response = web.StreamResponse(status=status, headers={"Content-Type": content_type})
+    if etag is not None:
+        response.headers["ETag"] = etag
+    if status == 206 and content_range is not None:
+        right = f"bytes {start}-{size - 1}/{size}"
+        response.headers["Content-Range"] = right if content_range == "right" else content_range
+    response.content_length = size - start if length is None else length
     await response.prepare(request)
     await response.write(BODY[start:end])
     if end < size:
@@ -59,25 +64,67 @@ async def test_download_resumes_where_the_connection_broke():
         assert aluma.counts["file"] == 6
 
 
-@virtual_time
-async def test_download_does_not_resume_when_the_file_or_range_differs():
-    for second in (
+END = len(BODY) - 1
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
         {"status": 200},  # The file has changed; this is all of the new one.
-        {"content_range": f"bytes 5-{len(BODY) - 1}/{len(BODY)}"},
-        {"content_range": f"bytes 1000-{len(BODY) - 1}/{len(BODY) + 1}"},
+        {"etag": '"2"'},
+        {"etag": 'W/"1"'},
+        {"etag": None},
+        {"content_range": f"bytes 5-{END}/{END + 1}"},
+        {"content_range": f"bytes 1000-{END}/{END + 2}"},
+        {"content_range": f"bytes 1000-{END + 1}/{END + 2}"},
+        {"content_range": f"bytes 1000-{END - 1}/{END + 1}"},
+        {"content_range": f"bytes 1000-{END + 1}/{END + 1}"},
+        {"content_range": f"bytes 1000-999/{END + 1}"},
+        {"content_range": f"bytes 1000-{END}/*"},
+        {"content_range": f"bytes 1000-1999/{END + 1}", "length": 1000},
         {"content_range": "nonsense"},
-    ):
+        {"content_range": None},
+        {"content_range": None, "content_type": "multipart/byteranges; boundary=b"},
+        {"length": END},
+        {"length": 10},
+        {"status": 416},
+    ],
+    ids=str,
+)
+@virtual_time
+async def test_download_does_not_resume_when_the_file_or_range_differs(second):
+    """Otherwise two versions of a file could be joined; the next attempt begins at the first byte."""
 
-        async def respond(request, number, second=second):
-            if number == 1:
-                return await send_part(request, 0, 1000, status=200)
+    async def respond(request, number):
+        if number == 1:
+            return await send_part(request, 0, 1000, status=200)
+        if number == 2:
             return await send_part(request, 1000, len(BODY), **second)
+        return web.Response(body=BODY)
 
-        async with serve_downloads(respond) as (client, received):
-            with pytest.raises(InvalidResponse, match="the download was interrupted"):
-                await download(client, CLAIM)
-        assert received[1].headers["Range"] == "bytes=1000-"
-        assert received[1].headers["If-Range"] == '"1"'
+    async with serve_downloads(respond) as (client, received):
+        with pytest.raises(InvalidResponse, match=r"the download was interrupted|answered 416"):
+            await download(client, CLAIM)
+        assert await download(client, CLAIM) == BODY
+    assert [request.headers.get("Range") for request in received] == [None, "bytes=1000-", None]
+    assert received[1].headers["If-Range"] == '"1"'
+
+
+@virtual_time
+async def test_download_does_not_resume_with_the_size_of_another_version():
+    """Two interruptions: the second answer has the same ETag, and another complete length than the first."""
+
+    async def respond(request, number):
+        if number == 1:
+            return await send_part(request, 0, 1000, status=200)
+        content_range = f"bytes {1000 * (number - 1)}-{END + number - 2}/{END + number - 1}"
+        length = END + number - 1 - 1000 * (number - 1)
+        return await send_part(request, 1000 * (number - 1), 2000, content_range=content_range, length=length)
+
+    async with serve_downloads(respond) as (client, received):
+        with pytest.raises(InvalidResponse, match="a different range"):
+            await download(client, CLAIM)
+    assert len(received) == 3
 
 
 @pytest.mark.parametrize(
@@ -140,7 +187,7 @@ async def test_download_fails_early_when_the_file_is_too_large():
         return response
 
     async with serve_downloads(respond, max_bytes=5 * len(BODY)) as (client, _):
-        with pytest.raises(SourceError, match="larger than 512000 bytes") as caught:
+        with pytest.raises(SourceError, match="larger than 512025 bytes") as caught:
             await download(client, CLAIM)
         assert "max_file_bytes" in caught.value.hint
         assert not caught.value.retryable

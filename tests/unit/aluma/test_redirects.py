@@ -53,7 +53,7 @@ async def test_redirect_is_not_followed_except_for_downloads(status):
 async def test_redirect_of_a_download_is_followed_without_the_token(status):
     """The token is sent only to the API itself."""
     respond = redirect_to("/v1/elsewhere", "https://files.test/blob?signed=1", status=status)
-    async with serve_downloads(respond, redirect_hosts=["files.test"]) as (client, received):
+    async with serve_downloads(respond, hosts=["files.test"]) as (client, received):
         assert await download(client, CLAIM) == BODY
         assert [request.headers["Host"] for request in received] == ["aluma.test", "aluma.test", "files.test"]
         assert [request.headers.get("Authorization") for request in received] == ["Bearer the-token"] * 2 + [None]
@@ -67,6 +67,8 @@ async def test_redirect_of_a_download_is_followed_without_the_token(status):
         "http://files.test/",  # without TLS
         "https://user:word@files.test/",
         "https://files.test.evil.test/",
+        "https://evil.test\\@files.test/",
+        "https://FILES.test:0x50/",
         "https://169.254.169.254/latest",
         "https://10.0.0.1/",
         "https://[::1]/",
@@ -79,11 +81,29 @@ async def test_redirect_of_a_download_is_followed_without_the_token(status):
 @virtual_time
 async def test_redirect_to_a_host_that_is_not_allowed_is_not_followed(location):
     redirect_hosts = ["files.test", "169.254.169.254", "10.0.0.1", "::1"]
-    async with serve_downloads(redirect_to(*[location] * 9), redirect_hosts=redirect_hosts) as (client, received):
+    async with serve_downloads(redirect_to(*[location] * 9), hosts=redirect_hosts) as (client, received):
         with pytest.raises(SourceError):
             await download(client, CLAIM)
         assert {request.headers["Host"] for request in received} == {"aluma.test"}
         assert len(received) <= 4
+
+
+@pytest.mark.parametrize(
+    ("location", "path", "token"),
+    [
+        ("/v1/with space/ä%20b", "/v1/with%20space/%C3%A4%20b", "Bearer the-token"),
+        ("http://ALUMA.test:80/v1/x", "/v1/x", "Bearer the-token"),
+        ("https://FILES.test/ä?sig=a%2Bb+c#fragment", "/%C3%A4?sig=a%2Bb+c", None),
+    ],
+)
+@virtual_time
+async def test_redirect_target_is_normalized(location, path, token):
+    """Its host is compared in lower case, and invalid characters are encoded once."""
+    respond = redirect_to(location)
+    async with serve_downloads(respond, hosts=["Files.Test"]) as (client, received):
+        assert await download(client, CLAIM) == BODY
+        assert received[1].raw_path == path
+        assert received[1].headers.get("Authorization") == token
 
 
 @virtual_time
@@ -96,10 +116,11 @@ async def test_resolver_rejects_redirect_hosts_with_private_addresses():
             pass
 
     inner = FixedAddress()
-    resolver = PublicResolver(inner, ["files.test"])
+    resolver = PublicResolver(inner, ["files.test", "Other.Test"])
     for inner.address in ("127.0.0.1", "10.1.2.3", "169.254.169.254", "::1", "fd00::1", "::ffff:10.0.0.1"):
-        with pytest.raises(OSError, match="private"):
-            await resolver.resolve("files.test")
+        for host in ("files.test", "FILES.test", "other.test"):
+            with pytest.raises(OSError, match="private"):
+                await resolver.resolve(host)
         assert await resolver.resolve("aluma.example"), "Aluma itself may have a private address"
     inner.address = "93.184.216.34"
     assert await resolver.resolve("files.test")

@@ -1,0 +1,207 @@
+"""Statuses and pages of Aluma, and of the proxies in front of it: which error each of them is."""
+
+import pytest
+from aiohttp import web
+
+from aluma_async import AlumaClient, Credentials
+from aluma_async.exceptions import (
+    Ambiguous,
+    AuthenticationFailed,
+    ClaimConflict,
+    FileMissing,
+    InvalidResponse,
+    RateLimited,
+    RequestRejected,
+    SourceError,
+    Unavailable,
+    Unreachable,
+)
+from aluma_async.models import ExportTask
+from tests.support.clock import virtual_time
+from tests.support.downloads import CLAIM, FILE
+from tests.support.stack import BASE_URL, app_session, download, list_tasks
+
+TASK = ExportTask("t")
+JSON = ("application/json", '{"message":"because"}')
+EMPTY = (None, "")
+PAGES = {
+    "html": ("text/html; charset=utf-8", "<html><body>please log in</body></html>"),
+    "html in capitals": ("TEXT/HTML", ""),
+    "html of another type": ("text/plain", "\ufeff\n<!DOCTYPE html><html></html>"),
+    "html without a type": (None, "<html>"),
+    "xml": ("application/xml", "<?xml version='1.0'?><Error><Code>NoSuchKey</Code></Error>"),
+    "ingress": ("text/plain; charset=utf-8", "default backend - 404"),
+    "router": ("text/plain; charset=utf-8", "404 page not found\n"),
+}
+SETTLEMENTS = ("complete", "cancel", "fail")
+CHANGES = ("start", *SETTLEMENTS)
+
+
+async def send(verb, status, content=JSON, headers=None, *, token=None):
+    """Send a request that is answered by one response; ``token`` is the response to the request for a token."""
+
+    def response(status, content):
+        kind, text = content
+        extra = {"Content-Type": kind} if kind else {}
+        return web.Response(status=status, body=text.encode(), headers={**extra, **(headers or {})})
+
+    async def get_token(_):
+        return response(*token) if token else web.json_response({"access_token": "t", "expires_in": 60})
+
+    async def answer(_):
+        return response(status, content)
+
+    app = web.Application()
+    app.add_routes([web.post("/v1/oauth/token", get_token), web.route("*", "/{any:.*}", answer)])
+    async with app_session(app) as session:
+        client = AlumaClient(session, BASE_URL, Credentials("i", "s"))
+        match verb:
+            case "list":
+                await list_tasks(client)
+            case "file":
+                await download(client, CLAIM)
+            case "state":
+                return await client.state(TASK)
+            case "fail":
+                await client.fail(TASK, "message")
+            case _:
+                await getattr(client, verb)(TASK)
+    return None
+
+
+async def error_of(verb, status, content=JSON, headers=None, *, token=None):
+    """Return the error that a request raises."""
+    with pytest.raises(SourceError) as caught:
+        await send(verb, status, content, headers, token=token)
+    return caught.value
+
+
+@pytest.mark.parametrize("status", [404, 409, 410, 412, 422])
+@virtual_time
+async def test_settlement_is_a_conflict_only_for_statuses_about_the_state(status):
+    for verb in CHANGES:
+        for content in (JSON, EMPTY):
+            assert type(await error_of(verb, status, content)) is ClaimConflict, (verb, content)
+
+
+@pytest.mark.parametrize("status", [400, 402, 403, 405, 406, 411, 413, 414, 415, 426, 428, 431, 451, 499])
+@virtual_time
+async def test_settlement_is_rejected_for_every_other_client_error(status):
+    """Such a status says nothing about the claim."""
+    for verb in SETTLEMENTS:
+        for content in (JSON, EMPTY, PAGES["html"]):
+            assert type(await error_of(verb, status, content)) is RequestRejected, (verb, content)
+
+
+@virtual_time
+async def test_start_is_a_conflict_for_status_400_too():
+    assert type(await error_of("start", 400)) is ClaimConflict
+    assert type(await error_of("start", 400, PAGES["html"])) is RequestRejected
+    for status in (403, 405, 451):
+        assert type(await error_of("start", status)) is RequestRejected
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+@virtual_time
+async def test_page_of_a_proxy_says_nothing_about_a_claim(page):
+    """Whatever the status is: proxies without a backend, log-in pages, filters."""
+    for verb in CHANGES:
+        for status in (401, 403, 404, 405, 410, 451):
+            error = await error_of(verb, status, page)
+            assert isinstance(error, RequestRejected), (verb, status)
+        if page[1].lstrip("\ufeff\n").startswith("<"):
+            for status in (409, 412, 422):
+                assert type(await error_of(verb, status, page)) is RequestRejected, (verb, status)
+            for status in (200, 202):
+                assert type(await error_of(verb, status, page)) is Ambiguous, (verb, status)
+        for status in (500, 502, 503, 504):
+            assert type(await error_of(verb, status, page)) is Ambiguous, (verb, status)
+    assert type(await error_of("file", 404, page)) is SourceError
+    assert type(await error_of("state", 404, page)) is SourceError, "the task may exist"
+
+
+@pytest.mark.parametrize("status", [101, 201, 203, 205, 206, 226, 300, 301, 302, 303, 304, 307, 308])
+@virtual_time
+async def test_change_is_ambiguous_for_an_unexpected_success_or_redirect(status):
+    """A Start that was answered by 201 may be executed."""
+    for verb in CHANGES:
+        assert type(await error_of(verb, status, EMPTY, {"Location": "/login"})) is Ambiguous, verb
+
+
+@pytest.mark.parametrize(
+    ("status", "read", "change"),
+    [
+        (407, Unreachable, Unreachable),
+        (408, Unavailable, Ambiguous),
+        (421, Unavailable, Unavailable),
+        (425, Unavailable, Unavailable),
+        (429, RateLimited, RateLimited),
+        (500, Unavailable, Ambiguous),
+        (502, Unavailable, Ambiguous),
+        (503, Unavailable, Ambiguous),
+        (504, Unavailable, Ambiguous),
+        (511, Unreachable, Unreachable),
+        (599, Unavailable, Ambiguous),
+    ],
+)
+@virtual_time
+async def test_temporary_status_tells_whether_the_request_was_executed(status, read, change):
+    for content in (JSON, EMPTY, PAGES["html"]):
+        for verb in ("list", "file", "state"):
+            assert type(await error_of(verb, status, content)) is read, verb
+        for verb in CHANGES:
+            assert type(await error_of(verb, status, content)) is change, verb
+
+
+@virtual_time
+async def test_missing_file_or_task_is_known_only_from_the_api_itself():
+    for status in (404, 410):
+        for content in (JSON, EMPTY):
+            assert type(await error_of("file", status, content)) is FileMissing
+            assert await send("state", status, content) is None
+    for status in (400, 403, 405, 451):
+        assert type(await error_of("file", status)) is SourceError
+        assert type(await error_of("state", status)) is SourceError
+    assert type(await error_of("file", 416)) is InvalidResponse
+
+
+@virtual_time
+async def test_second_refusal_of_a_token_is_a_rejected_request():
+    """Nothing is known about the claim."""
+    for verb in ("list", "file", "state", *CHANGES):
+        error = await error_of(verb, 401)
+        assert type(error) is AuthenticationFailed
+        assert isinstance(error, RequestRejected)
+
+
+@pytest.mark.parametrize(
+    ("token", "error"),
+    [
+        ((401, JSON), AuthenticationFailed),
+        ((403, JSON), AuthenticationFailed),
+        ((400, JSON), AuthenticationFailed),
+        ((403, PAGES["html"]), RequestRejected),
+        ((404, PAGES["ingress"]), RequestRejected),
+        ((404, JSON), RequestRejected),
+        ((302, EMPTY), RequestRejected),
+        ((511, PAGES["html"]), Unreachable),
+        ((407, PAGES["html"]), Unreachable),
+        ((200, PAGES["html"]), Unavailable),
+        ((200, ("application/json", "{}")), Unavailable),
+        ((200, ("application/json", " " * 100_000)), Unavailable),
+        ((204, EMPTY), Unavailable),
+        ((502, PAGES["html"]), Unavailable),
+    ],
+)
+@virtual_time
+async def test_start_without_a_token_was_not_sent(token, error):
+    """No class that means that the task may be claimed, so that no Cancel is sent for another exporter's claim."""
+    assert type(await error_of("start", 202, token=token)) is error
+
+
+@virtual_time
+async def test_error_names_the_page_but_does_not_quote_it():
+    error = await error_of("complete", 403, PAGES["html"])
+    assert str(error) == "complete task t: Aluma answered 403 (a web page)"
+    assert "proxy" in error.hint
+    assert FILE.filename not in str(await error_of("file", 404, PAGES["ingress"]))
