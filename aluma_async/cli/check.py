@@ -23,6 +23,7 @@ from aluma_async.exceptions import AlumaAsyncError, JournalError
 from aluma_async.journal import reader
 from aluma_async.policy.routing import Routing
 from aluma_async.ports import Destination
+from aluma_async.service.formatting import without_subject
 
 
 @click.command()
@@ -81,7 +82,7 @@ async def _check_environment(config: Config, codes: list[int]) -> None:
     with _step(f"environment: state folder {state}", codes):
         await anyio.to_thread.run_sync(_check_state_folder, state)
     credentials = None
-    with _step("environment: credentials found", codes):
+    with _step("environment: credentials", codes):
         credentials = config.credentials()
     if credentials is not None:
         with _step(f"environment: Aluma at {config.aluma.base_url}", codes):
@@ -137,6 +138,7 @@ def _step(label: str, codes: list[int]) -> Iterator[None]:
         yield
     except AlumaAsyncError as error:
         codes.append(exit_code(error))
-        click.echo(f"FAIL  {label}: " + "\n      ".join(error_lines(error)))
+        message, *hint = error_lines(error, "check")
+        click.echo("\n      ".join([f"FAIL  {label}: {without_subject(message, label)}", *hint]))
     else:
         click.echo(f"ok    {label}")

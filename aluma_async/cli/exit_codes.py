@@ -33,7 +33,7 @@ _CODES: tuple[tuple[type[AlumaAsyncError], int], ...] = (
 """The first matching class decides."""
 
 _HINTS: tuple[tuple[type[AlumaAsyncError], str], ...] = (
-    (ConfigError, "Run 'aluma-async config show' to see each value in effect and its origin."),
+    (ConfigError, "Correct it; 'aluma-async help configuration' lists the settings."),
     (RateLimited, "Set a lower --max-per-second or fewer --workers."),
     (SourceError, "Try again later, or run 'aluma-async check' to find the cause."),
     (DestinationError, "Run 'aluma-async check' to check each destination."),
@@ -47,8 +47,9 @@ def exit_code(error: AlumaAsyncError) -> int:
     return next((code for kind, code in _CODES if isinstance(error, kind)), INCOMPLETE)
 
 
-def error_lines(error: AlumaAsyncError) -> Iterator[str]:
-    """Yield the message of an error, then its hint, if any."""
+def error_lines(error: AlumaAsyncError, command: str = "") -> Iterator[str]:
+    """Yield the message of an error, then its hint, if any; a hint to run ``command``, the present one, is omitted."""
     yield sanitize(str(error))
-    if hint := error.hint or next((hint for kind, hint in _HINTS if isinstance(error, kind)), ""):
+    hint = error.hint or next((hint for kind, hint in _HINTS if isinstance(error, kind)), "")
+    if hint and not (command and f"'aluma-async {command}'" in hint):
         yield sanitize(hint)

@@ -41,7 +41,7 @@ class Reload:
             config = self._load()
             config.routing()
         except AlumaAsyncError as error:
-            reason = " ".join(error_lines(error))
+            reason = ". ".join(error_lines(error))
             log.write("error", "ReloadFailed", f"configuration not reloaded: {reason}")
         else:
             restart_keys = self._exporter.reload(config)

@@ -67,7 +67,7 @@ class Config(Struct, frozen=True, kw_only=True):
             destinations=_read_destinations(replacement or raw.get("destinations", {}), file),
             routes=() if replacement else _read_routes(raw.get("routes", []), file),
             **{
-                name: read_section(kind, raw.get(name, {}), name=name, file=file, overrides=overrides.get(name))
+                name: read_section(kind, raw.get(name, {}), name=f"[{name}]", file=file, overrides=overrides.get(name))
                 for name, kind in sections.items()
                 if name not in ("destinations", "routes")
             },
@@ -162,7 +162,7 @@ def _read_destinations(raw: object, file: str) -> dict[str, DestinationConfig]:
         raise ConfigError(f"{file}: destinations must be a table", hint="Write [destinations.NAME].")
     destinations: dict[str, DestinationConfig] = {}
     for name, table in raw.items():
-        where = f"destinations.{name}"
+        where = f"[destinations.{name}]"
         kind = str(table.get("type", "")) if isinstance(table, Mapping) else ""
         keys = {key: value for key, value in table.items() if key != "type"} if isinstance(table, Mapping) else {}
         if kind in DESTINATION_TYPES:
@@ -171,7 +171,7 @@ def _read_destinations(raw: object, file: str) -> dict[str, DestinationConfig]:
             destinations[name] = PluginConfig(kind, keys)
         else:
             known = [*DESTINATION_TYPES, *installed]
-            raise ConfigError(f"{file}: [{where}] type = {kind!r}: unknown type", hint=suggest(kind, known))
+            raise ConfigError(f"{file}: {where} type = {kind!r}: unknown type", hint=suggest(kind, known))
     return destinations
 
 
@@ -179,5 +179,5 @@ def _read_routes(raw: object, file: str) -> tuple[RouteConfig, ...]:
     if not isinstance(raw, list):
         raise ConfigError(f"{file}: routes must be a list of tables", hint="Write [[routes]].")
     return tuple(
-        read_section(RouteConfig, table, name=f"routes {number}", file=file) for number, table in enumerate(raw, 1)
+        read_section(RouteConfig, table, name=f"[[routes]] {number}", file=file) for number, table in enumerate(raw, 1)
     )

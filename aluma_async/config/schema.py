@@ -5,7 +5,8 @@ An error names the file, section, key and value, and suggests the most similar k
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
@@ -52,16 +53,38 @@ class Section(Struct, frozen=True, kw_only=True):
 
 AnySection = TypeVar("AnySection", bound=Section)
 
+_TYPE_NAMES = {
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a string",
+    "array": "an array",
+    "object": "a table",
+    "null": "",
+    "date": "a date",
+    "time": "a time",
+    "datetime": "a date-time",
+}
+"""Type in a message of msgspec -> its name in a TOML file."""
+
 
 def read_section(
     kind: type[AnySection], raw: object, *, name: str, file: str, overrides: Mapping[str, object] | None = None
 ) -> AnySection:
-    """Read the section ``[name]`` of ``file``; ``overrides`` take precedence. Raises ``ConfigError``."""
+    """Read one section of ``file``; ``overrides`` take precedence. Raises ``ConfigError``.
+
+    Args:
+        kind: The class of the section.
+        raw: Its keys and values.
+        name: Its name in messages, with brackets.
+        file: The name of the file in messages.
+        overrides: Keys and values from other sources.
+    """
     if not isinstance(raw, dict):
-        raise ConfigError(f"{file}: {name} must be a table", hint=f"Write [{name}] on a separate line.")
+        raise ConfigError(f"{file}: {name} must be a table", hint=f"Write {name} on a separate line.")
     for key in raw:
         if key not in kind.__struct_fields__:
-            raise ConfigError(f"{file}: [{name}] unknown key {key!r}", hint=suggest(key, kind.__struct_fields__))
+            raise ConfigError(f"{file}: {name} unknown key {key!r}", hint=suggest(key, kind.__struct_fields__))
     overrides = overrides or {}
     values: dict[str, Any] = {**raw, **overrides}
     try:
@@ -71,12 +94,13 @@ def read_section(
     except ValidationError as error:
         key = re.search(r"at `\$\.(\w+)", str(error))
         if not key:  # a missing key is the only error without a location
-            raise ConfigError(f"{file}: [{name}]: {_reason(error)}", hint="Add that key.") from None
+            missing = str(error).replace("`", "").removeprefix("Object missing required field ")
+            raise ConfigError(f"{file}: {name}: the key {missing!r} is missing", hint="Add that key.") from None
         types = {field.name: field.type for field in structs.fields(kind)}
         shown = "…" if key[1] in kind.SECRET else values[key[1]]
         bad = InvalidValue(key[1], shown, _reason(error, types[key[1]]))
     origin = "command line or environment" if bad.key in overrides else file
-    raise ConfigError(f"{origin}: [{name}] {bad}", hint=bad.hint)
+    raise ConfigError(f"{origin}: {name} {bad}", hint=bad.hint or _hint(name, bad.key, values.get(bad.key), kind))
 
 
 def suggest(key: str, known: Iterable[str]) -> str:
@@ -86,11 +110,40 @@ def suggest(key: str, known: Iterable[str]) -> str:
     return f"Did you mean {match[0]!r}?" if match else f"Use one of: {', '.join(known)}."
 
 
-def _reason(error: ValidationError, kind: object = None) -> str:
-    if get_origin(kind) is Literal:
-        return f"should be one of {', '.join(get_args(kind))}"
+def _hint(name: str, key: str, value: object, kind: type[Section]) -> str:
+    """Return the remedy for a value of a wrong type or out of range."""
+    if isinstance(value, str) and key not in kind.SECRET:
+        unquoted = value.strip().lower()
+        with suppress(ValueError, ValidationError, ConfigError):
+            number = {"true": True, "false": False}[unquoted] if unquoted in ("true", "false") else float(unquoted)
+            types = {field.name: field.type for field in structs.fields(kind)}
+            convert(int(number) if unquoted.isdecimal() else number, types[key])
+            return f"Write {key} = {unquoted}, without quotes."
+    page = "destinations" if name.startswith(("[destinations", "[[routes")) else "configuration"
+    return f"Correct it; 'aluma-async help {page}' lists the keys of {name.partition(']] ')[0] or name}."
+
+
+def _reason(error: ValidationError, kind: object) -> str:
     message = str(error).partition(" - at ")[0]
+    if get_origin(kind) is Literal or message.startswith("Invalid enum value"):
+        return f"should be one of {', '.join(_choices(kind))}"
+    message = re.sub(r"`([^`]+)`", lambda match: _type_names(match[1]), message)
     return message[:1].lower() + message[1:]
+
+
+def _choices(kind: object) -> Iterator[str]:
+    """Yield the values of all enumerations in a type."""
+    for argument in get_args(kind):
+        if get_origin(kind) is Literal:
+            yield argument or '""'
+        else:
+            yield from _choices(argument)
+
+
+def _type_names(types: str) -> str:
+    """Return the names of types that msgspec separates by ``|``."""
+    names = [_TYPE_NAMES.get(name, name) for name in types.split(" | ")]
+    return " or ".join(name for name in names if name)
 
 
 def _decode_path(kind: type, value: object) -> Path:

@@ -69,7 +69,7 @@ class Console:
         if self._plain_text:
             _to_stderr(f"{text}\n")
         else:
-            for line in text.splitlines() if self._text else [text]:
+            for line in text.splitlines() if self._text else [text.replace("\n", ". ")]:
                 self.log.write(level, kind, line)
 
     def finish(self, summary: Summary, into: str) -> None:

@@ -14,6 +14,22 @@ def error_with_hint(error: AlumaAsyncError) -> str:
     return f"{error}. {error.hint}" if error.hint else str(error)
 
 
+def without_subject(message: str, prefix: str) -> str:
+    """Return a message without the subject that ``prefix``, the text in front of it, already ends with."""
+    subject, colon, rest = message.partition(": ")
+    repeated = colon and (prefix == subject or prefix.endswith((f" {subject}", f": {subject}")))
+    return without_subject(rest, prefix) if repeated else message
+
+
+def without_task(message: str, task_id: str) -> str:
+    """Return a message about a task without the id at its beginning, for a line that already contains the id."""
+    subject, separator, rest = message.partition(f"task {task_id}")
+    if not separator or rest[:2] not in (": ", ", ") or not all(c.isalpha() or c == " " for c in subject):
+        return message
+    operation = subject.strip()
+    return f"{operation}: {rest[2:]}" if operation else rest[2:]
+
+
 def format_bytes(count: float) -> str:
     """Format a number of bytes with a decimal unit: ``81.2 MB``."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -17,7 +17,7 @@ from aluma_async import events, exceptions
 from aluma_async.events import Event
 from aluma_async.exceptions import AlumaAsyncError
 from aluma_async.models import ExportFile, ExportTask, HoldRecord, Summary
-from aluma_async.service.formatting import sanitize
+from aluma_async.service.formatting import sanitize, without_task
 from aluma_async.service.journald import PRIORITIES
 from aluma_async.service.log_suppression import RepeatFilter
 
@@ -26,7 +26,7 @@ LEVELS: tuple[Level, ...] = ("debug", "info", "warning", "error")
 
 MESSAGES: Mapping[type[Event], tuple[Level, str]] = {
     events.TasksListed: ("debug", "{listed} pending tasks: {admitted} new, {held_back} on hold"),
-    events.ListingFailed: ("warning", "listing failed, next attempt in {retry_in_seconds:.1f} s: {error}"),
+    events.ListingFailed: ("warning", "a request to Aluma failed, next listing in {retry_in_seconds:.1f} s: {error}"),
     events.RowSkipped: ("warning", "skipped a row of the listing: {reason}"),
     events.TaskStarted: ("debug", "task {task} claimed, {files} files"),
     events.ClaimRefused: ("info", "task {task} could not be claimed: {error}"),
@@ -115,7 +115,7 @@ class Log:
         if level not in self._levels:
             return
         fields = dict(_fields(event, names="debug" in self._levels))
-        line = _Line(level, type(event).__name__, message.format(**fields), fields)
+        line = _Line(level, type(event).__name__, message.format(**_text_fields(fields)), fields)
         self.flush_suppressed()
         if "debug" in self._levels or self._repeat_filter.allow((line.kind, fields.get("error_type")), line):
             self.write(line.level, line.kind, line.message, **fields)
@@ -161,6 +161,13 @@ def _fields(event: Event, *, names: bool) -> Iterator[tuple[str, object]]:
                 yield from (("error", hold.message), ("error_type", error_type))
             case value:
                 yield _FIELDS.get(field, field), value
+
+
+def _text_fields(fields: dict[str, object]) -> dict[str, object]:
+    """Return the fields for a line that begins with the task's id, so that the error does not repeat it."""
+    if "task" not in fields or "error" not in fields:
+        return fields
+    return {**fields, "error": without_task(str(fields["error"]), str(fields["task"]))}
 
 
 def _error_type(kind: type[AlumaAsyncError]) -> str:

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from aluma_async import events
 from aluma_async.events import Event
-from aluma_async.service.formatting import error_with_hint, format_duration, pluralize, sanitize
+from aluma_async.service.formatting import error_with_hint, format_duration, pluralize, sanitize, without_task
 
 Kind: TypeAlias = Literal["parked", "quarantined", "paused", "resumed", "oldest-task-too-old"]
 KINDS: tuple[Kind, ...] = ("parked", "quarantined", "paused", "resumed", "oldest-task-too-old")
@@ -110,7 +110,8 @@ class Notifier:
     def _notifications_for(self, event: Event) -> Iterator[Notification]:
         match event:
             case events.TaskParked(task=task, hold=hold):
-                text = f"parked for {format_duration(hold.seconds)} after {hold.failures} failures: {hold.message}"
+                failures = pluralize(hold.failures, "failure")
+                text = f"parked for {format_duration(hold.seconds)} after {failures}: {hold.message}"
                 yield self._build("parked", text, task.id, hold.message, hold.error)
             case events.TaskFailed(task=task, error=error):
                 text = f"failed at Aluma, its content is in the quarantine: {error}"
@@ -137,5 +138,7 @@ class Notifier:
 
     def _build(self, kind: Kind, message: str, task: str = "", error: str = "", error_type: str = "") -> Notification:
         time_text = datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        text = sanitize(f"task {task}: {message}" if task else message, _MAX_TEXT_CHARS)
+        if task:
+            message = f"task {task}: {message.removesuffix(error)}{without_task(error, task)}"
+        text = sanitize(message, _MAX_TEXT_CHARS)
         return Notification(kind, time_text, text, task, sanitize(error, _MAX_TEXT_CHARS), error_type)

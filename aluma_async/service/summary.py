@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from aluma_async.models import Summary
-from aluma_async.service.formatting import format_bytes, format_duration, pluralize, sanitize
+from aluma_async.service.formatting import format_bytes, format_duration, pluralize, sanitize, without_task
 from aluma_async.service.stats import Rates, RunStats, UnexportedTask
 
 _EXAMPLES = 2
@@ -107,7 +107,7 @@ def unexported_reasons(unexported: Mapping[str, UnexportedTask]) -> list[Unexpor
     messages: dict[tuple[str, str], str] = {}
     for task_id, task in unexported.items():
         groups[task.outcome, task.error].append(task_id)
-        messages[task.outcome, task.error] = task.message
+        messages[task.outcome, task.error] = without_task(task.message, task_id)
     reasons = [
         UnexportedReason(len(ids), *kind, messages[kind], tuple(ids[:_EXAMPLES])) for kind, ids in groups.items()
     ]

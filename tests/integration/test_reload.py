@@ -201,7 +201,7 @@ def test_reload_reports_changes_and_keeps_the_old_config_when_invalid(tmp_path, 
     lines = capsys.readouterr().err.splitlines()
     assert "restart required for: exporter.drain_timeout_seconds" in lines[0]
     assert "reloaded: 3 workers, 6 requests at once, log level debug" in lines[1]
-    assert "configuration not reloaded: c.toml: broken Correct it." in lines[2]
+    assert "configuration not reloaded: c.toml: broken. Correct it." in lines[2]
     assert "unknown destination" in lines[3]
     assert "claimed" in lines[4], "which is logged at level debug"
 

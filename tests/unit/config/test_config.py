@@ -1,7 +1,10 @@
 """``Config``: mistakes are reported with file, key and value; overrides and computed values."""
 
 import json
+import re
+from datetime import UTC, date, datetime, time
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -10,6 +13,8 @@ from msgspec import structs
 
 from aluma_async.config import AlumaConfig, Config, ExporterConfig, FolderConfig, RetryConfig
 from aluma_async.config.destinations import DESTINATION_TYPES
+from aluma_async.config.schema import read_section
+from aluma_async.config.sections import RouteConfig
 from aluma_async.exceptions import ConfigError
 
 SECTIONS = {field.name: field.type for field in structs.fields(Config) if field.name not in ("destinations", "routes")}
@@ -37,8 +42,8 @@ def read_config_or_message(text):
         ("[limits]\nzzz = 3", ["[limits]", "'zzz'"], "max_at_once, max_bytes_per_second"),
         ("[service]\nlisten = 'x'", ["[service] listen = 'x'", "HOST:PORT"], "9464"),
         ("[exporter]\nworkers = 0", ["[exporter] workers = 0", ">= 1"], ""),
-        ("[exporter]\nworkers = 2.5", ["[exporter] workers = 2.5", "int"], ""),
-        ("[exporter]\nworkers = true", ["[exporter] workers = True", "int"], ""),
+        ("[exporter]\nworkers = 2.5", ["[exporter] workers = 2.5", "expected an integer, got a number"], ""),
+        ("[exporter]\nworkers = true", ["[exporter] workers = True", "expected an integer, got true or false"], ""),
         ("[exporter]\nstate = 3", ["[exporter] state = 3", "path"], ""),
         ("[exporter]\npoll_wait_initial_seconds = 99", ["poll_wait_initial_seconds = 99", "poll_wait_max_seconds"], ""),
         ("[retry]\nattempts = 0", ["[retry] attempts = 0"], ""),
@@ -48,12 +53,12 @@ def read_config_or_message(text):
         ("[aluma]\nclaim_timeout_seconds = 0", ["[aluma] claim_timeout_seconds = 0"], ""),
         ("[aluma]\nprojects = ['a', 3]", ["[aluma] projects"], ""),
         ("[service]\nlog_format = 'xml'", ["[service] log_format = 'xml'", "text, json"], ""),
-        ("aluma = 3", ["aluma must be a table"], "[aluma]"),
+        ("aluma = 3", ["[aluma] must be a table"], "[aluma]"),
         ("destinations = 3", ["destinations must be a table"], "[destinations.NAME]"),
         ("[destinations.a]\npath = 'x'", ["[destinations.a] type"], "folder"),
         ("[destinations.a]\ntype = 'foldr'", ["[destinations.a] type = 'foldr'"], "'folder'"),
         ("[destinations.a]\ntype = ['folder']", ["[destinations.a] type"], "'folder'"),
-        ("[destinations.a]\ntype = 'folder'", ["[destinations.a]", "`path`"], "Add"),
+        ("[destinations.a]\ntype = 'folder'", ["[destinations.a]", "'path'"], "Add"),
         ("[destinations.a]\ntype = 'folder'\npath = ''", ["[destinations.a] path = ''"], ""),
         ("[destinations.a]\ntype = 'folder'\npath = 'x'\npaht = 'y'", ["[destinations.a]", "'paht'"], "'path'"),
         (
@@ -62,6 +67,16 @@ def read_config_or_message(text):
             "",
         ),
         ("[aluma]\n\nbase_url = https", ["invalid TOML", "line 3"], ""),
+        ("[exporter]\nworkers = '8'", ["expected an integer, got a string"], "Write workers = 8, without quotes."),
+        ("[limits]\nadaptive = 'False'", ["expected true or false"], "Write adaptive = false, without quotes."),
+        ("[exporter]\nworkers = 'x'", ["expected an integer"], "help configuration' lists the keys of [exporter]"),
+        ("[[routes]]\nto = []", ["[[routes]] 1 to = []", "an array of length >= 1"], "help destinations"),
+        ("[[routes]]\nfilename = '*'", ["[[routes]] 1", "'to' is missing"], "Add"),
+        (
+            "[destinations.a]\ntype = 'sql'\ntable = 't'\ncolumn_types = { x = 'decimal' }",
+            ["[destinations.a] column_types", "should be one of text, integer, number"],
+            "help destinations",
+        ),
     ],
 )
 def test_mistake_is_reported_with_file_key_and_value(text, parts, hint):
@@ -69,6 +84,46 @@ def test_mistake_is_reported_with_file_key_and_value(text, parts, hint):
     assert message.startswith("my.toml: ")
     assert all(part in message for part in parts), message
     assert hint in actual_hint
+
+
+VALUES = (3, 2.5, True, "x", [], {}, date(2026, 1, 1), time(1), datetime(2026, 1, 1, tzinfo=UTC))
+FIELDS = [
+    (kind, field)
+    for kind in {*SECTIONS.values(), RouteConfig, *DESTINATION_TYPES.values()}
+    for field in structs.fields(kind)
+]
+
+
+def test_message_about_a_type_uses_the_words_of_toml():
+    """No key of any section is reported with the name of a Python type, and each mistake has a remedy."""
+    for kind, field in FIELDS:
+        for value in VALUES:
+            raw = {one.name: "x" for one in structs.fields(kind) if one.required} | {field.name: value}
+            try:
+                read_section(kind, raw, name="[x]", file="my.toml")
+            except ConfigError as error:
+                reason = str(error).rpartition(": ")[2]
+                assert not re.search(r"`|\b(int|str|float|bool|object|null|enum)\b", reason), error
+                assert error.hint
+                assert "config show" not in error.hint  # it would fail with the same error
+
+
+def nested_arguments(kind):
+    """Yield the arguments of a type, of its arguments, and so on."""
+    for argument in get_args(kind):
+        yield argument
+        yield from nested_arguments(argument)
+
+
+def test_message_about_a_choice_lists_the_choices():
+    for kind, field in FIELDS:
+        choices = [value for value in nested_arguments(field.type) if isinstance(value, str)]
+        raw = {one.name: ["x"] if one.name == "to" else "x" for one in structs.fields(kind) if one.required}
+        if choices:
+            raw[field.name] = {"x": "?"} if "dict" in str(field.type) else "?"
+            listed = ", ".join(value or '""' for value in choices)
+            with pytest.raises(ConfigError, match=f"should be one of {listed}$"):
+                read_section(kind, raw, name="[x]", file="my.toml")
 
 
 def test_mistake_on_the_command_line_is_not_attributed_to_the_file():

@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aluma_async.exceptions import DestinationUnavailable
-from aluma_async.service.formatting import error_with_hint, format_bytes, format_duration, sanitize
+from aluma_async.service.formatting import (
+    error_with_hint,
+    format_bytes,
+    format_duration,
+    sanitize,
+    without_subject,
+    without_task,
+)
 
 
 @given(st.text(), st.integers(1, 50))
@@ -41,3 +48,32 @@ def test_bytes_are_formatted_with_a_decimal_unit(count, text):
 def test_error_is_formatted_with_its_hint():
     assert error_with_hint(DestinationUnavailable("disk full")) == "disk full"
     assert error_with_hint(DestinationUnavailable("disk full", hint="Make room.")) == "disk full. Make room."
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("task a1, file 0: no column", "file 0: no column"),
+        ("task a1: lease expired", "lease expired"),
+        ("start task a1: conflict", "start: conflict"),
+        ("task a12: lease expired", "task a12: lease expired"),
+        ("disk full", "disk full"),
+        ("no space for task a1", "no space for task a1"),
+    ],
+)
+def test_without_task_removes_the_id_at_the_beginning(message, expected):
+    assert without_task(message, "a1") == expected
+
+
+@pytest.mark.parametrize(
+    ("prefix", "message", "expected"),
+    [
+        ("config: bad.toml", "bad.toml: [aluma] x = 3: wrong", "[aluma] x = 3: wrong"),
+        ("environment: a: table t of sqlite:///b", "sqlite:///b: connecting: no table", "connecting: no table"),
+        ("environment: state folder /x", "state folder /x: not writable", "not writable"),
+        ("config: a.toml", "a: wrong", "a: wrong"),
+        ("wiring: routes", "no destination", "no destination"),
+    ],
+)
+def test_without_subject_removes_what_the_text_before_ends_with(prefix, message, expected):
+    assert without_subject(message, prefix) == expected

@@ -108,3 +108,12 @@ def test_log_text_cannot_forge_a_line_or_control_the_terminal(text):
 
 def test_log_messages_use_every_level():
     assert {level for level, _ in MESSAGES.values()} == set(LEVELS)
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_log_message_contains_the_id_of_a_task_once(log_format):
+    error = Unavailable(f"task {TASK.id}, file 0: no connection")
+    line = log_text(events.TaskCancelled(TASK, error=error, failures=1, retry_in=60), log_format=log_format)
+    message = json.loads(line)["message"] if log_format == "json" else line
+    assert message.count(TASK.id) == 1
+    assert "file 0: no connection" in message
