@@ -1,12 +1,12 @@
 """``help``: show the reference pages that are installed with the program."""
 
 import os
-import re
+import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from importlib.resources import files
-from typing import ClassVar
+from pathlib import Path
 
 import click
 
@@ -27,8 +27,6 @@ TOPICS: Mapping[str, str] = {
 
 _MAX_WIDTH = 100
 """Columns; longer lines are hard to read."""
-_PAGE_LINK = re.compile(r"\[([^\]]+)\]\((\w+)\.md(?:#[\w-]+)?\)")
-_LOCAL_LINK = re.compile(r"\[([^\]]+)\]\((?!https?:)[^)]+\)")
 
 
 def _complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
@@ -64,32 +62,23 @@ def _show(text: str) -> None:
             click.echo(text, nl=False)
             sys.stdout.flush()
         return
+    from aluma_async.cli.markdown import render  # imports rich, which costs memory and time
+
     columns = shutil.get_terminal_size().columns
-    click.echo_via_pager(render(text, min(columns, _MAX_WIDTH)), color=True)
+    styled = allow_styles(os.environ)
+    click.echo_via_pager(render(text, min(columns, _MAX_WIDTH)), color=styled)
 
 
-def render(text: str, width: int) -> str:
-    """Return Markdown as text for a terminal; links between pages become the command that shows the page."""
-    from rich.console import Console, ConsoleOptions, RenderResult  # imported here because rich costs memory and time
-    from rich.markdown import Markdown, TableElement
-    from rich.table import Table
+def allow_styles(environ: MutableMapping[str, str]) -> bool:
+    """Return whether the pager shows styles; ``less``, the usual one, shows them with -R, which is set if possible."""
+    pager = shlex.split(environ.get("PAGER", "")) or ["less"]
+    if Path(pager[0]).name != "less" or _shows_styles(pager[1:]):
+        return True
+    return _shows_styles(environ.setdefault("LESS", "-R").split())
 
-    class Folded(TableElement):
-        """A table that wraps long words; rich cuts them off."""
 
-        def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-            for table in super().__rich_console__(console, options):
-                if isinstance(table, Table):
-                    for column in table.columns:
-                        column.overflow = "fold"
-                yield table
-
-    class Page(Markdown):
-        elements: ClassVar = {**Markdown.elements, "table_open": Folded}
-
-    text = _PAGE_LINK.sub(r"\1 (`aluma-async help \2`)", text)
-    text = _LOCAL_LINK.sub(r"\1", text)
-    console = Console(width=width, force_terminal=True)
-    with console.capture() as capture:
-        console.print(Page(text, hyperlinks=False))
-    return capture.get()
+def _shows_styles(less_options: Iterable[str]) -> bool:
+    return any(
+        option.upper() == "--RAW-CONTROL-CHARS" if option.startswith("--") else "r" in option.lower()
+        for option in less_options
+    )

@@ -28,7 +28,7 @@ _MIN_MEMORY_SECONDS = 3600.0  # after a cool-down, the failures and crashes of i
 
 
 class CooldownEntry(Struct, frozen=True, gc=False):
-    """What is known about the failures of one task."""
+    """The failures of one task, and whether it is on hold."""
 
     is_active: bool = False
     """Whether the task is on hold now."""
@@ -86,7 +86,7 @@ class Cooldown:
                 await self._store(hold, remaining(hold.since, hold.seconds, now))
 
     async def get(self, task_id: str) -> CooldownEntry:
-        """Return what is known about a task now."""
+        """Return the entry of a task as of now."""
         if task_id not in self._ids:
             return _NO_ENTRY
         hold, until = await self._entry(task_id)

@@ -50,7 +50,10 @@ class Recovery:
         self._wakeup = anyio.Event()
 
     async def load(self) -> None:
-        """Take over the records of an earlier process. Raises ``JournalError``."""
+        """Take over the records of an earlier process. Raises ``JournalError``.
+
+        Tasks that were in progress when it ended count one more crash each.
+        """
         records = await self._journal.load()
         await self._cooldown.load(record for record in records if isinstance(record, HoldRecord))
         interrupted = self._claims.load([record for record in records if isinstance(record, ClaimRecord)])
@@ -67,12 +70,12 @@ class Recovery:
                     group.start_soon(self._settle_and_reschedule, claim, 0, RELEASED_TASK_DELAY_SECONDS)
             while True:
                 now = loop_time() + _CLOCK_STEP
-                for task_id, (at, tries) in list(self._due.items()):
-                    if at <= now:
+                for task_id, (due, tries) in list(self._due.items()):
+                    if due <= now:
                         del self._due[task_id]
                         self._start_if_idle(task_id, tries, group)
                 self._wakeup = anyio.Event()
-                with anyio.move_on_at(min((at for at, _ in self._due.values()), default=float("inf"))):
+                with anyio.move_on_at(min((due for due, _ in self._due.values()), default=float("inf"))):
                     await self._wakeup.wait()
 
     def schedule(self, task_id: str, tries: int = 0) -> None:

@@ -4,6 +4,7 @@ import random
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from typing import TypeAlias
 
 
 class Fault(StrEnum):
@@ -33,6 +34,49 @@ class Fault(StrEnum):
     """The request is executed; the response is delayed."""
 
 
+class WrongReply(StrEnum):
+    """A reply that does not come from Aluma, or that is not the one to this request.
+
+    Unless stated otherwise, the request is not executed.
+    """
+
+    NOT_FOUND = "not-found"
+    """Status 404 with a text, as from an ingress controller without a backend."""
+    NOT_FOUND_PAGE = "not-found-page"
+    """Status 404 with a web page."""
+    LOG_IN = "log-in"
+    """Status 401, although the token is valid."""
+    FORBIDDEN = "forbidden"
+    """Status 403."""
+    NOT_ALLOWED = "not-allowed"
+    """Status 405 with a web page."""
+    OTHER_SUCCESS = "other-success"
+    """Status 201; the request is executed."""
+    JSON_ERROR = "json-error"
+    """Status 200 with an error message as JSON."""
+    LOG_IN_PAGE = "log-in-page"
+    """Status 200 with a web page, and the content type of the requested file."""
+    EMPTY = "empty"
+    """Status 200 with an empty body."""
+    OTHER_VERSION = "other-version"
+    """A download is interrupted; its resumption continues with another version of the file."""
+    SURPLUS = "surplus"
+    """The request is executed; a second response follows on the same connection."""
+
+
+PROXY_REPLIES = (
+    WrongReply.NOT_FOUND,
+    WrongReply.NOT_FOUND_PAGE,
+    WrongReply.LOG_IN,
+    WrongReply.FORBIDDEN,
+    WrongReply.NOT_ALLOWED,
+)
+"""Replies of a proxy to a request of any verb."""
+WRONG_FILES = (WrongReply.JSON_ERROR, WrongReply.LOG_IN_PAGE, WrongReply.EMPTY)
+"""Replies to a download with wrong bytes."""
+AnyFault: TypeAlias = Fault | WrongReply
+
+
 class FaultPlan:
     """Decides which fault each request meets.
 
@@ -48,9 +92,9 @@ class FaultPlan:
         self._chance = random.Random(seed)
         self._burst = burst
         self._last: Fault | None = None
-        self._planned: dict[str, deque[Fault | None]] = defaultdict(deque)
+        self._planned: dict[str, deque[AnyFault | None]] = defaultdict(deque)
 
-    def plan(self, verb: str, faults: Iterable[Fault | None]) -> None:
+    def plan(self, verb: str, faults: Iterable[AnyFault | None]) -> None:
         """Plan the faults of the next requests of a verb (None: no fault). Later requests meet random faults again."""
         self._planned[verb].extend(faults)
 
@@ -68,7 +112,7 @@ class FaultPlan:
         """Return the number of planned faults of a verb that have not occurred yet."""
         return len(self._planned[verb])
 
-    def next(self, verb: str) -> Fault | None:
+    def next(self, verb: str) -> AnyFault | None:
         """Return the fault of the next request. ``verb``: list, start, complete, cancel, fail, get, file or token."""
         if self._planned[verb]:
             return self._planned[verb].popleft()

@@ -9,13 +9,15 @@ from typing import TypeVar
 import msgspec
 from aiohttp import web
 
-from aluma_async.testing.faults import Fault, FaultPlan
+from aluma_async.testing.faults import AnyFault, Fault, FaultPlan, WrongReply
 from aluma_async.testing.simulator import NotFound, SimulatedAluma, StateConflict
 
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+FaultyHandler = Callable[[web.Request, AnyFault | None], Awaitable[web.StreamResponse]]
 
 _CHUNK = 256 * 1024
+_SURPLUS_RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: application/pdf\r\nContent-Length: 19\r\n\r\n%PDF-1.4 of no task"
 _END = web.RequestKey("end", str)  # how to end the connection after the request: "abort" or "close"
 
 
@@ -65,7 +67,7 @@ class _Handlers:
         self._aluma = aluma
         self._faults = faults
 
-    def wrap(self, verb: str, handler: Callable[[web.Request, Fault | None], Awaitable[web.StreamResponse]]) -> Handler:
+    def wrap(self, verb: str, handler: FaultyHandler) -> Handler:
         """Return a handler that counts, delays and authorizes a request, and applies its fault."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -85,6 +87,8 @@ class _Handlers:
                         return _throttled(1)
                     case Fault.HTML:
                         return web.Response(text="<html>please log in</html>", content_type="text/html")
+                    case WrongReply() if reply := _wrong_reply(fault):
+                        return reply
                     case Fault.HANG:
                         await asyncio.sleep(3600)
                     case Fault.LATE:
@@ -108,10 +112,14 @@ class _Handlers:
                     return _drop(request)
                 if fault is Fault.ERROR_AFTER:
                     return web.Response(status=502, text="Bad gateway")
+                if fault is WrongReply.OTHER_SUCCESS and not response.prepared:
+                    response.set_status(201)
                 if not response.prepared and _END not in request:
                     # Sent here, because the request is in flight until its response has left.
                     await response.prepare(request)
                     await response.write_eof()
+                if fault is WrongReply.SURPLUS and request.transport and _END not in request:
+                    request.transport.write(_SURPLUS_RESPONSE)
                 return response
             finally:
                 aluma.request_finished()  # before the client sees the connection end and sends its next request
@@ -130,7 +138,7 @@ class _Handlers:
         if change:
             asyncio.get_running_loop().call_later(self._faults.seconds(Fault.LATE), execute)
 
-    async def token(self, request: web.Request, _: Fault | None) -> web.StreamResponse:
+    async def token(self, request: web.Request, _: AnyFault | None) -> web.StreamResponse:
         try:
             sent = msgspec.json.decode(await request.read(), type=dict[str, str])
         except msgspec.DecodeError:
@@ -140,7 +148,7 @@ class _Handlers:
             return _error_response(401, "invalid client")
         return web.json_response({"access_token": token, "expires_in": int(self._aluma.behaviour.token_seconds)})
 
-    async def list_pending(self, request: web.Request, fault: Fault | None) -> web.StreamResponse:
+    async def list_pending(self, request: web.Request, fault: AnyFault | None) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
         chunk = bytearray(b'{"tasks":[')
@@ -156,11 +164,11 @@ class _Handlers:
         await response.write_eof()
         return response
 
-    async def get(self, request: web.Request, _: Fault | None) -> web.StreamResponse:
+    async def get(self, request: web.Request, _: AnyFault | None) -> web.StreamResponse:
         return web.Response(body=self._aluma.get(request.match_info["id"]), content_type="application/json")
 
-    def state_change(self, verb: str) -> Callable[[web.Request, Fault | None], Awaitable[web.StreamResponse]]:
-        async def handle(request: web.Request, fault: Fault | None) -> web.StreamResponse:
+    def state_change(self, verb: str) -> FaultyHandler:
+        async def handle(request: web.Request, fault: AnyFault | None) -> web.StreamResponse:
             task_id, status = request.match_info["id"], self._aluma.behaviour.success_status
             if request.query.get("action") != "export":
                 return _error_response(400, "unknown action")
@@ -178,8 +186,10 @@ class _Handlers:
 
         return handle
 
-    async def file(self, request: web.Request, fault: Fault | None) -> web.StreamResponse:
+    async def file(self, request: web.Request, fault: AnyFault | None) -> web.StreamResponse:
         body = self._aluma.file(request.match_info["collection"], request.match_info["file"])
+        if fault is WrongReply.OTHER_VERSION:
+            return await _other_version(request, body)
         response = web.StreamResponse(headers={"Content-Type": "application/pdf"})
         offset = 0
         if self._aluma.behaviour.resumable:
@@ -222,6 +232,50 @@ def _error_response(status: int, message: str) -> web.Response:
 def _throttled(seconds: float) -> web.Response:
     headers = {"Retry-After": f"{seconds:.0f}"} if seconds else {}
     return web.json_response({"message": "too many requests"}, status=429, headers=headers)
+
+
+def _wrong_reply(reply: WrongReply) -> web.Response | None:
+    """Return the reply if it does not depend on the request."""
+    page = "<!DOCTYPE html><html><body>please log in</body></html>"
+    match reply:
+        case WrongReply.NOT_FOUND:
+            return web.Response(status=404, text="default backend - 404")
+        case WrongReply.NOT_FOUND_PAGE:
+            return web.Response(status=404, text=page, content_type="text/html")
+        case WrongReply.LOG_IN:
+            return web.Response(status=401, text=page, content_type="text/html")
+        case WrongReply.FORBIDDEN:
+            return _error_response(403, "access denied")
+        case WrongReply.NOT_ALLOWED:
+            return web.Response(status=405, text=page, content_type="text/html")
+        case WrongReply.JSON_ERROR:
+            return _error_response(200, "internal error")
+        case WrongReply.LOG_IN_PAGE:
+            return web.Response(text=page, content_type="application/pdf")
+        case WrongReply.EMPTY:
+            return web.Response(content_type="application/pdf")
+    return None
+
+
+async def _other_version(request: web.Request, body: bytes) -> web.StreamResponse:
+    """Send the first half of a file; if the client resumes, send the rest of another version of the file."""
+    start = request.http_range.start or 0
+    response = web.StreamResponse(headers={"Content-Type": "application/pdf", "ETag": f'"{zlib.crc32(body):x}"'})
+    view = memoryview(body)
+    if start:
+        view = memoryview(body.swapcase()[::-1])[start:]
+        response.set_status(206)
+        response.headers["ETag"] = f'"{zlib.crc32(view):x}"'
+        response.headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
+    response.content_length = len(view)
+    await response.prepare(request)
+    if start:
+        await response.write(view)
+        await response.write_eof()
+        return response
+    await response.write(view[: len(view) // 2])
+    await asyncio.sleep(0.01)  # because aiohttp discards unread data when a connection ends
+    return _close_early(request, response)
 
 
 def _drop(request: web.Request) -> web.Response:

@@ -6,14 +6,30 @@ argument (``now``). ``SimulatedSource`` makes it accessible in memory, ``simulat
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from enum import StrEnum
 
 import msgspec
 from msgspec import Struct
 
 from aluma_async.models import TaskState
 from aluma_async.testing.sample_data import Profile, SampleData, SampleFile
+
+
+class SpecQuirk(StrEnum):
+    """A peculiarity of a specification; that of the last three is removed by ``SimulatedAluma.repair_specs``."""
+
+    ABSOLUTE_URL = "absolute-url"
+    """The URLs are absolute, on the API's own origin."""
+    RELATIVE_URL = "relative-url"
+    """The URLs have no leading slash."""
+    FOREIGN_URL = "foreign-url"
+    """The URLs are on another host."""
+    UNKNOWN_SOURCE = "unknown-source"
+    """The last file has an unknown source."""
+    NO_DOCUMENTS = "no-documents"
+    """The list of documents is empty."""
 
 
 class Behaviour(Struct, frozen=True, kw_only=True):
@@ -45,8 +61,15 @@ class Behaviour(Struct, frozen=True, kw_only=True):
     """Time from the arrival of a request to its response."""
     impossible_tasks: tuple[int, ...] = ()
     """Numbers of the tasks whose specification ends with a file of an unknown source."""
+    quirks: Mapping[int, SpecQuirk] = {}
+    """Peculiarities of the specifications of tasks, by number."""
+    base_url: str = "http://aluma.test/v1"
+    """Base URL of absolute URLs."""
     malformed_row: bool = True
     """Whether listings end with an unreadable row; it has the same invalid date as the guide's example."""
+
+
+_HARMLESS_QUIRKS = (SpecQuirk.ABSOLUTE_URL, SpecQuirk.RELATIVE_URL)
 
 
 class StateConflict(Exception):
@@ -102,6 +125,7 @@ class SimulatedAluma:
         self._tasks = {self.sample_data.task_id(number): _Task(number) for number in range(tasks)}
         self._claimed: dict[str, None] = {}  # ids, oldest claim first
         self._tokens: dict[str, float] = {}
+        self._specs_repaired = False
 
     # -- tokens
 
@@ -193,8 +217,21 @@ class SimulatedAluma:
 
     # -- inspection
 
+    def repair_specs(self) -> None:
+        """Correct the specifications that cannot be exported as they are."""
+        self._specs_repaired = True
+
+    def quirk(self, task_id: str) -> SpecQuirk | None:
+        """Return the peculiarity that the specification of a task has now."""
+        quirk = self.behaviour.quirks.get(self._task(task_id).number)
+        return None if self._specs_repaired and quirk not in _HARMLESS_QUIRKS else quirk
+
     def specification(self, task_id: str) -> bytes:
         """Return the Export Specification (JSON) of a task."""
+        quirk = self.quirk(task_id)
+        if quirk is SpecQuirk.NO_DOCUMENTS:
+            return b'{"documents":[]}'
+        collection = f"{self._root_of_urls(quirk)}file_collections/{task_id}/files"
         documents = [
             {
                 "files": [
@@ -203,17 +240,29 @@ class SimulatedAluma:
                         "filename": file.filename,
                         "source": "url" if file.text is None else "content",
                         "content": file.text,
-                        "url": f"/file_collections/{task_id}/files/{_file_id(file)}" if file.text is None else None,
+                        "url": f"{collection}/{_file_id(file)}" if file.text is None else None,
                     }
                     for file in document
                 ]
             }
             for document in self.sample_data.documents(self._task(task_id).number)
         ]
+        if quirk is SpecQuirk.UNKNOWN_SOURCE:
+            documents[-1]["files"][-1]["source"] = "archive"
         if self._task(task_id).number in self.behaviour.impossible_tasks:
             fax = {"folder": "", "filename": "fax", "source": "fax", "content": None, "url": None}
             documents.append({"files": [fax]})
         return msgspec.json.encode({"documents": documents})
+
+    def _root_of_urls(self, quirk: SpecQuirk | None) -> str:
+        match quirk:
+            case SpecQuirk.ABSOLUTE_URL:
+                return f"{self.behaviour.base_url}/"
+            case SpecQuirk.RELATIVE_URL:
+                return ""
+            case SpecQuirk.FOREIGN_URL:
+                return "https://files.example.com/"
+        return "/"
 
     def expected(self, task_id: str) -> list[tuple[str, str, bytes]]:
         """Return folder, filename and content of all files of a task in any state."""

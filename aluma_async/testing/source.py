@@ -20,11 +20,12 @@ from aluma_async.exceptions import (
     FileMissing,
     InvalidResponse,
     RateLimited,
+    SourceError,
     Unavailable,
     Unreachable,
 )
 from aluma_async.models import Claim, ExportFile, ExportTask
-from aluma_async.testing.faults import Fault, FaultPlan
+from aluma_async.testing.faults import PROXY_REPLIES, WRONG_FILES, AnyFault, Fault, FaultPlan, WrongReply
 from aluma_async.testing.simulator import NotFound, SimulatedAluma, StateConflict
 from aluma_async.testing.virtual_loop import UNOWNED_CONTEXT
 
@@ -65,11 +66,16 @@ class SimulatedSource:
     @asynccontextmanager
     async def open_file(self, claim: Claim, file: ExportFile) -> AsyncIterator[AsyncIterator[bytes]]:
         """Open the download of a file."""
-        _, _, collection, _, name = file.url.split("/")
+        operation = f"download file {file.number} of task {claim.task.id}"
+        if file.url.startswith("https:"):
+            raise SourceError(f"{operation}: url is on another host")
+        *_, collection, _, name = file.url.split("/")
         try:
             fault, body = await self._request("file", lambda: self._aluma.file(collection, name), changes=False)
         except NotFound:
-            raise FileMissing(f"download file {file.number} of task {claim.task.id}: not found") from None
+            raise FileMissing(f"{operation}: not found") from None
+        if fault in WRONG_FILES:
+            raise InvalidResponse(f"{operation}: not the requested file ({fault})")
         yield _chunks(body, truncated=fault is Fault.TRUNCATE)
 
     async def complete(self, task: ExportTask) -> None:
@@ -95,18 +101,21 @@ class SimulatedSource:
             return None
         return wire.decode_state(row)
 
-    async def _change(self, verb: str, task: ExportTask, call: Callable[[], T]) -> tuple[Fault | None, T]:
+    async def _change(self, verb: str, task: ExportTask, call: Callable[[], T]) -> tuple[AnyFault | None, T]:
         try:
             return await self._request(verb, call, changes=True)
         except (StateConflict, NotFound):
             raise ClaimConflict(f"{verb} task {task.id}: conflict with the task's state") from None
 
-    async def _request(self, verb: str, call: Callable[[], T], *, changes: bool) -> tuple[Fault | None, T]:
+    async def _request(self, verb: str, call: Callable[[], T], *, changes: bool) -> tuple[AnyFault | None, T]:
         """Send a request; return its fault and its result. Raises the same errors as ``AlumaClient``."""
         self._aluma.request_started()
         try:
             fault = self._faults.next(verb)
             latency = self._aluma.behaviour.latency_seconds
+            if fault in PROXY_REPLIES:
+                await anyio.sleep(latency)
+                raise _proxy_error(fault, verb, changes=changes)
             if fault is Fault.LATE and changes:
                 asyncio.get_running_loop().call_later(
                     self._faults.seconds(fault), _ignore_conflict, call, context=UNOWNED_CONTEXT
@@ -115,6 +124,8 @@ class SimulatedSource:
                 await anyio.sleep(REQUEST_TIMEOUT_SECONDS if fault in (Fault.HANG, Fault.LATE) else latency)
                 raise _error(fault, changes=changes)
             result = await self._execute(call, latency)
+            if fault is WrongReply.OTHER_SUCCESS:
+                raise Ambiguous(f"{verb}: unexpected status 201")
             if fault is Fault.SLOW:
                 await anyio.sleep(self._faults.seconds(fault))
             if fault in _NO_RESPONSE:
@@ -147,7 +158,17 @@ class SimulatedSource:
         return result
 
 
-def _error(fault: Fault | None, *, changes: bool) -> Exception:
+def _proxy_error(fault: AnyFault | None, verb: str, *, changes: bool) -> Exception:
+    """Return what the client raises for a reply of a proxy."""
+    if fault is WrongReply.LOG_IN:
+        return AuthenticationFailed("no token is valid")
+    is_missing = fault is WrongReply.NOT_FOUND or (fault is WrongReply.NOT_FOUND_PAGE and not changes)
+    if is_missing and (changes or verb in ("file", "get")):
+        return NotFound()
+    return SourceError(f"{verb}: refused ({fault})")
+
+
+def _error(fault: AnyFault | None, *, changes: bool) -> Exception:
     match fault:
         case Fault.THROTTLE:
             return RateLimited("too many requests", retry_after=1.0)

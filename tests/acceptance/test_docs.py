@@ -64,7 +64,7 @@ DESTINATION_HEADINGS = {"folder": "Folder", "sql": "Database", "object-store": "
 
 def shell_lines() -> Iterator[Block]:
     for block in blocks("sh"):
-        for number, line in enumerate(block.text.splitlines()):
+        for number, line in enumerate(block.text.replace("\\\n", "  ").splitlines()):
             yield Block(block.page, block.line + number, line)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aluma_async.cli.help import render
+from aluma_async.cli.markdown import render
 from tests.support.markdown import PAGES, page
 
 BIN = str(Path(sys.executable).parent)

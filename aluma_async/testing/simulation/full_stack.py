@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import islice
 from pathlib import Path
 
 import aiohttp
@@ -29,6 +30,7 @@ from aluma_async.ports import Delivery
 from aluma_async.testing.http_app import simulated_app
 from aluma_async.testing.memory_connector import MemoryConnector
 from aluma_async.testing.simulation.invariants import Instance
+from aluma_async.testing.simulation.misbehaviour import Loss
 from aluma_async.testing.simulation.schedule import Schedule
 from aluma_async.testing.simulation.watched import (
     DestinationFaults,
@@ -45,12 +47,14 @@ _MAX_AT_ONCE = 5
 class FullSchedule(Schedule):
     """Runs a plan with the real components."""
 
+    is_full_stack = True
+
     def _prepare(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="aluma-async-", dir=_SHM if _SHM.is_dir() else None))
         self._aluma = WatchedAluma(
             self._plan.tasks, seed=self._plan.seed, profile=self.profile, behaviour=self._plan.behaviour, now=self._now
         )
-        self._aluma.checker = self._checker
+        self._aluma.watch(self._checker, self._plan)
         self._aluma.saved = lambda _: self._visible_files(self._folder / "out")
         self._aluma.quarantined = lambda _: (
             data for root in self._folder.glob("quarantine-*") for data in self._visible_files(root)
@@ -81,9 +85,12 @@ class FullSchedule(Schedule):
                 client = AlumaClient(
                     session, _BASE_URL, credentials, request_limiter=request_limiter, on_event=instance.on_event
                 )
-                out, quarantine = (_WatchedFolder(folder, instance, self._destination_faults) for folder in folders)
+                out, quarantine = (
+                    _WatchedFolder(folder, instance, self._destination_faults, may_refuse=number == 0)
+                    for number, folder in enumerate(folders)
+                )
                 yield Exporter(
-                    WatchedSource(client, instance),
+                    WatchedSource(client, instance, self._aluma),
                     out,
                     quarantine=quarantine,
                     quarantine_folder=copies,
@@ -111,6 +118,22 @@ class FullSchedule(Schedule):
             connector.cut()
         self._check_visible_files()
 
+    def _lose(self, loss: Loss) -> None:
+        out = self._folder / "out"
+        if loss is Loss.FILE:
+            wanted = {
+                data
+                for task_id in self._aluma.ids()
+                if self._aluma.is_unsettled(task_id)
+                for _, _, data in self._aluma.expected(task_id)
+            }
+            lost = (path for path in sorted(self._visible_paths(out)) if path.read_bytes() in wanted)
+            for path in islice(lost, 1):
+                path.unlink()
+        else:
+            for root in self._folder.glob("quarantine*" if loss is Loss.QUARANTINE else "out"):
+                shutil.rmtree(root)
+
     def _check_final_state(self) -> None:
         super()._check_final_state()
         self._check_visible_files()
@@ -126,9 +149,12 @@ class FullSchedule(Schedule):
             )
 
     def _visible_files(self, root: Path) -> Iterator[bytes]:
+        return (path.read_bytes() for path in self._visible_paths(root))
+
+    def _visible_paths(self, root: Path) -> Iterator[Path]:
         for path in root.rglob("*"):
             if path.is_file() and INTERNAL_FOLDER not in path.relative_to(root).parts:
-                yield path.read_bytes()
+                yield path
 
     async def _clean_up(self) -> None:
         if self._runner:
@@ -139,8 +165,11 @@ class FullSchedule(Schedule):
 class _WatchedFolder:
     """The real folder destination, with faults and crash points."""
 
-    def __init__(self, folder: FolderDestination, instance: Instance, destination_faults: DestinationFaults) -> None:
+    def __init__(
+        self, folder: FolderDestination, instance: Instance, destination_faults: DestinationFaults, *, may_refuse: bool
+    ) -> None:
         self._folder = folder
+        self._may_refuse = may_refuse
         self._instance = instance
         self._destination_faults = destination_faults
 
@@ -154,6 +183,8 @@ class _WatchedFolder:
         async with self._folder.open(claim) as delivery:
             yield delivery
             await self._instance.crash_point()
+            if self._may_refuse:
+                self._destination_faults.raise_if_refused(claim.task.id)
             await self._destination_faults.inject()
         await self._instance.crash_point()
 

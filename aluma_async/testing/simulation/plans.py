@@ -5,8 +5,16 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from aluma_async.testing.faults import Fault
+from aluma_async.testing.simulation.misbehaviour import (
+    Misbehaviour,
+    add_quirks,
+    is_project_unexportable,
+    misbehave,
+    unexportable_project,
+)
 from aluma_async.testing.simulator import Behaviour
 
 CLAIM_TIMEOUT = 1800.0
@@ -44,6 +52,8 @@ class Plan(Struct, frozen=True):
     """Time and duration of each sleep of the machine. During a sleep, Aluma's clock runs and the loop's does not."""
     journal_broken: tuple[tuple[int, float, float], ...] = ()
     """Number of the exporter, start and end of the times at which its journal cannot be written."""
+    misbehaviour: Misbehaviour = Misbehaviour()
+    """What goes wrong besides the network."""
     attempts: int = 5
     """Maximum number of attempts of a request."""
     cooldown: float = 60.0
@@ -52,6 +62,22 @@ class Plan(Struct, frozen=True):
 
 def plan(seed: int) -> Plan:
     """Return a random plan; the same seed gives the same plan."""
+    chosen = _network_plan(seed)
+    chosen = replace(
+        chosen,
+        behaviour=add_quirks(seed, chosen.tasks, chosen.behaviour),
+        misbehaviour=misbehave(seed, chosen.tasks, chosen.instances, chosen.faulty_seconds),
+    )
+    if is_project_unexportable(seed):
+        tasks, impossible = 2 * chosen.tasks + 14, unexportable_project(2 * chosen.tasks + 14)
+        chosen = replace(
+            chosen, tasks=tasks, workers=4, behaviour=replace(chosen.behaviour, impossible_tasks=impossible, quirks={})
+        )
+    return chosen
+
+
+def _network_plan(seed: int) -> Plan:
+    """Return a random plan without misbehaviour."""
     rng = random.Random(f"schedule/{seed}")
     instances = rng.choice((1, 1, 1, 2, 3))
     tasks = rng.choice((1, 2, 3, 5, 8))

@@ -12,15 +12,16 @@ from typing import Any
 
 import anyio
 from msgspec import Struct
+from msgspec.structs import replace
 
 from aluma_async.clock import loop_time
 from aluma_async.models import Timestamp
 from aluma_async.pipeline.exporter import Exporter
 from aluma_async.policy.backoff import Backoff, RetryPolicy
 from aluma_async.testing.destination import MemoryDestination
-from aluma_async.testing.faults import FaultPlan
 from aluma_async.testing.sample_data import Profile
 from aluma_async.testing.simulation.invariants import DEFECT, RECOVERY_SECONDS, Instance, InvariantChecker
+from aluma_async.testing.simulation.misbehaviour import Loss, MisbehavingFaults
 from aluma_async.testing.simulation.plans import CLAIM_TIMEOUT, Plan, plan
 from aluma_async.testing.simulation.watched import (
     DestinationFaults,
@@ -65,6 +66,7 @@ class Schedule:
     """A run of a plan. Subclasses override ``_prepare`` and ``_exporter`` to use other components."""
 
     profile: Profile = "tiny"
+    is_full_stack = False
 
     def __init__(self, chosen: Plan, *, trace: bool = False) -> None:
         self._plan = chosen
@@ -81,9 +83,16 @@ class Schedule:
         assert isinstance(loop, VirtualTimeLoop)
         self._loop = loop
         self._prepare()
-        self._faults = FaultPlan(chosen.rates, seed=chosen.seed, burst=chosen.burst)
+        self._faults = MisbehavingFaults(
+            chosen.misbehaviour, chosen.rates, seed=chosen.seed, burst=chosen.burst, full=self.is_full_stack
+        )
+        self._losing = random.Random(f"losses/{chosen.seed}")
         self._destination_faults = DestinationFaults(
-            random.Random(f"troubles/{chosen.seed}"), chosen.broken, chosen.slow, chosen.away
+            random.Random(f"troubles/{chosen.seed}"),
+            chosen.broken,
+            chosen.slow,
+            chosen.away,
+            {self._aluma.ids()[number] for number in chosen.misbehaviour.refused},
         )
         instances = [Instance(n, checker, self.clock, CLAIM_TIMEOUT) for n in range(chosen.instances)]
         for instance in instances:
@@ -125,6 +134,7 @@ class Schedule:
         """Remove all faults after some time, then wait until every task has ended or the time limit is reached."""
         await anyio.sleep(faulty_seconds)
         self._faults.end()
+        self._aluma.repair_specs()
         self._destination_faults.end()
         deadline = loop_time() + LIVENESS_SECONDS
         while not self._all_ended() and loop_time() < deadline:  # noqa: ASYNC110 - SimulatedAluma has no event to wait for
@@ -133,7 +143,9 @@ class Schedule:
         self._finished.set()
 
     def _all_ended(self) -> bool:
-        return set(self._aluma.count_by_state()) <= {"completed", "failed"}
+        """Return whether each task is completed or failed, but for those that must not be failed automatically."""
+        remaining = set(self._aluma.ids()) - set(self._aluma.ids("completed")) - set(self._aluma.ids("failed"))
+        return not remaining or all(self._aluma.is_limited(task_id) for task_id in remaining)
 
     async def _run_instance(self, instance: Instance) -> None:
         """Run an exporter until the end of the schedule; restart it with the same state each time it is killed."""
@@ -158,6 +170,7 @@ class Schedule:
                 instance.on_kill()
                 self._on_kill(instance)
                 self._checker.counts["kills"] += 1
+                self._lose_files()
                 await anyio.sleep(
                     random.Random(f"{self._plan.seed}/{instance.points_passed}").choice((0.0, 3.0, 100.0))
                 )
@@ -189,14 +202,14 @@ class Schedule:
         self._aluma = WatchedAluma(
             self._plan.tasks, seed=self._plan.seed, profile=self.profile, behaviour=self._plan.behaviour, now=self._now
         )
-        self._aluma.checker = self._checker
+        self._aluma.watch(self._checker, self._plan)
         self._aluma.saved, self._aluma.quarantined = self._store.contents, self._quarantine.contents
 
     @asynccontextmanager
     async def _exporter(self, instance: Instance) -> AsyncIterator[Exporter]:
         yield Exporter(
-            WatchedSource(SimulatedSource(self._aluma, self._faults), instance),
-            WatchedDestination(self._store, instance, self._destination_faults),
+            WatchedSource(SimulatedSource(self._aluma, self._faults), instance, self._aluma),
+            WatchedDestination(self._store, instance, self._destination_faults, may_refuse=True),
             quarantine=WatchedDestination(self._quarantine, instance, self._destination_faults),
             journal=instance.journal,
             **self._settings(instance),
@@ -205,6 +218,11 @@ class Schedule:
     def _settings(self, instance: Instance) -> dict[str, Any]:
         chosen = self._plan
         rng = random.Random(f"{chosen.seed}/{instance.number}/{loop_time()}")
+        if chosen.misbehaviour.configured_anew:
+            change = random.Random(f"configuration/{chosen.seed}/{loop_time()}").choice
+            chosen = replace(
+                chosen, workers=change((1, 2, 4)), attempts=change((1, 3, 5)), cooldown=change((60.0, 200.0))
+            )
         return {
             "workers": chosen.workers,
             "retry": RetryPolicy(chosen.attempts),
@@ -217,6 +235,23 @@ class Schedule:
             "uniform": rng.uniform,
         }
 
+    def _lose_files(self) -> None:
+        """Lose files between a crash and the next run."""
+        for loss in self._plan.misbehaviour.losses:
+            if not self._finished.is_set() and self._losing.random() < 0.5:
+                self._aluma.losses += 1
+                self._checker.counts["losses"] += 1
+                self._checker.record(f"lost: {loss}")
+                self._lose(loss)
+
+    def _lose(self, loss: Loss) -> None:
+        if loss is Loss.FILE:
+            unsettled = [task_id for task_id in self._store.tasks if self._aluma.is_unsettled(task_id)]
+            for task_id in unsettled[:1]:
+                self._store.tasks[task_id].popitem()
+        else:
+            (self._quarantine if loss is Loss.QUARANTINE else self._store).tasks.clear()
+
     def _on_kill(self, instance: Instance) -> None:
         """Release what the system releases when a process ends."""
 
@@ -226,8 +261,11 @@ class Schedule:
     def _check_final_state(self) -> None:
         aluma, require = self._aluma, self._checker.require
         unexportable = [aluma.ids()[number] for number in self._plan.behaviour.impossible_tasks]
-        failed = aluma.ids("failed")
-        require(set(failed) == set(unexportable), f"failed tasks are {failed}, expected {unexportable}")
+        failed = {*aluma.ids("failed"), *filter(aluma.is_limited, unexportable)}
+        require(failed == set(unexportable), f"failed tasks are {failed}, expected {unexportable}")
+        aluma.check_deleted_tasks()
+        if self._plan.misbehaviour.may_lose_claims:
+            return  # because the claims that the exporter gave up expire
         if self._plan.instances == 1 and not self._plan.sleeps:
             require(not aluma.counts["requeued"], f"{aluma.counts['requeued']} claims expired at Aluma")
             if not self._plan.kills and not self._plan.kill_step:

@@ -2,14 +2,14 @@
 
 import random
 from collections import Counter
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import anyio
 
 from aluma_async.clock import loop_time
-from aluma_async.exceptions import DestinationError, DestinationUnavailable, JournalError, SourceError
+from aluma_async.exceptions import DestinationError, DestinationUnavailable, JournalError, SchemaMismatch, SourceError
 from aluma_async.journal.memory import MemoryJournal
 from aluma_async.journal.records import Record
 from aluma_async.models import Claim, ExportFile, ExportTask
@@ -17,9 +17,13 @@ from aluma_async.pipeline.source_wrapper import SourceWrapper
 from aluma_async.ports import RequestLimiter, TaskSource
 from aluma_async.testing.destination import MemoryDelivery, MemoryDestination
 from aluma_async.testing.simulation.invariants import Instance, InvariantChecker
+from aluma_async.testing.simulation.plans import Plan
 from aluma_async.testing.simulator import SimulatedAluma
 
 T = TypeVar("T")
+
+MAX_FAILED_TASKS = 3
+"""Number of tasks of a project that may be failed for one reason before one is exported."""
 
 
 class WatchedAluma(SimulatedAluma):
@@ -31,35 +35,87 @@ class WatchedAluma(SimulatedAluma):
     quarantined: Callable[[str], Iterable[bytes]]
     """Returns the files of a task (by id) that are durable in the quarantine."""
 
+    def watch(self, checker: InvariantChecker, chosen: Plan) -> None:
+        """Report violations to ``checker``."""
+        self.checker = checker
+        self.losses = 0
+        """Number of times that files were lost at a destination."""
+        self._deleted: dict[str, tuple[str, int]] = {}  # state, and number of losses at that moment
+        self._sent: dict[tuple[str, str], int] = {}  # number of losses when a request was last sent
+        self._limited: set[str] = set()  # projects in which only three tasks may be failed
+        if chosen.instances == 1 and not chosen.journal_broken:
+            exportable = set(range(chosen.tasks)) - set(self.behaviour.impossible_tasks)
+            projects = {self.sample_data.project(number)[0] for number in self.behaviour.impossible_tasks}
+            self._limited = projects - {self.sample_data.project(number)[0] for number in exportable}
+        self._failures: Counter[str] = Counter()
+
+    def is_unsettled(self, task_id: str) -> bool:
+        """Return whether a task is neither completed nor failed."""
+        return task_id not in self._deleted
+
+    def is_limited(self, task_id: str) -> bool:
+        """Return whether the task must not be failed without the administrator."""
+        number = self.ids().index(task_id)
+        return (
+            number in self.behaviour.impossible_tasks
+            and self._failures[self.sample_data.project(number)[0]] >= MAX_FAILED_TASKS
+        )
+
+    def note_sent(self, verb: str, task_id: str) -> None:
+        """Note that an exporter sends a request now."""
+        self._sent[verb, task_id] = self.losses
+
     def complete(self, task_id: str) -> None:
         """Complete a task; all its files must be at the destination."""
         completed = self.counts["complete"]
         super().complete(task_id)
-        if self.counts["complete"] > completed:
-            self.checker.require(
-                self._contains_all(self.saved, task_id), f"{task_id} completed before all its files were durable"
-            )
+        if self.counts["complete"] > completed and not self._is_late("complete", task_id):
+            self._deleted[task_id] = "completed", self.losses
+            self._require_copy(task_id, "completed before all its files were durable")
 
     def fail(self, task_id: str, message: str) -> None:
         """Fail a task; it must be unexportable, and all its files must be in the quarantine."""
         super().fail(task_id, message)
-        unexportable = self.ids().index(task_id) in self.behaviour.impossible_tasks
-        self.checker.require(unexportable, f"{task_id} failed although it can be exported")
+        number = self.ids().index(task_id)
+        project, _ = self.sample_data.project(number)
+        self._failures[project] += 1
+        self.checker.require(number in self.behaviour.impossible_tasks, f"{task_id} failed although it can be exported")
         self.checker.require(
-            self._contains_all(self.quarantined, task_id),
-            f"{task_id} failed before all its files were in the quarantine",
+            project not in self._limited or self._failures[project] <= MAX_FAILED_TASKS,
+            f"{task_id} failed although {MAX_FAILED_TASKS} tasks of its project were failed before",
         )
+        if not self._is_late("fail", task_id):
+            self._deleted[task_id] = "failed", self.losses
+            self._require_copy(task_id, "failed before all its files were in the quarantine")
 
-    def _contains_all(self, durable_files: Callable[[str], Iterable[bytes]], task_id: str) -> bool:
-        return not Counter(data for _, _, data in self.expected(task_id)) - Counter(durable_files(task_id))
+    def check_deleted_tasks(self) -> None:
+        """Require that the files of all deleted tasks are still there."""
+        for task_id, (state, losses) in self._deleted.items():
+            if losses == self.losses:
+                self._require_copy(task_id, f"{state}, and its files are not there in the end")
+
+    def _is_late(self, verb: str, task_id: str) -> bool:
+        """Return whether files were lost after the request was sent."""
+        return self._sent.get((verb, task_id), self.losses) < self.losses
+
+    def _require_copy(self, task_id: str, rule: str) -> None:
+        """Require that every byte of a deleted task is at the destination, or if it was failed, in the quarantine."""
+        expected = Counter(data for _, _, data in self.expected(task_id))
+        if self._deleted[task_id][0] == "failed":
+            expected[self.specification(task_id)] += 1
+            missing = expected - Counter(self.quarantined(task_id))
+        else:
+            missing = expected - Counter(self.saved(task_id))
+        self.checker.require(not missing, f"{task_id} {rule}")
 
 
 class WatchedSource(SourceWrapper):
     """Checks each request of a source, with crash points before and after the requests that change a task."""
 
-    def __init__(self, source: TaskSource, instance: Instance) -> None:
+    def __init__(self, source: TaskSource, instance: Instance, aluma: WatchedAluma) -> None:
         super().__init__(source)
         self._instance = instance
+        self._aluma = aluma
 
     async def list_pending(self) -> AsyncIterator[Sequence[ExportTask]]:
         await self._instance.crash_point()
@@ -90,6 +146,7 @@ class WatchedSource(SourceWrapper):
 
     async def _change(self, verb: str, send: Callable[..., Awaitable[T]], task: ExportTask, *args: str) -> T:
         await self._instance.crash_point()
+        self._aluma.note_sent(verb, task.id)
         with self._instance.request(verb, task.id):
             result = await send(task, *args)
         await self._instance.crash_point()
@@ -156,9 +213,18 @@ class DestinationFaults:
         broken: Probability that a step fails.
         slow: Probability that a step takes longer.
         away: Start and end of the times at which the destination is unavailable.
+        refused: Ids of the tasks whose content the destination refuses.
     """
 
-    def __init__(self, rng: random.Random, broken: float, slow: float, away: Sequence[tuple[float, float]]) -> None:
+    def __init__(
+        self,
+        rng: random.Random,
+        broken: float,
+        slow: float,
+        away: Sequence[tuple[float, float]],
+        refused: Collection[str] = (),
+    ) -> None:
+        self._refused = refused
         self._rng = rng
         self._broken = broken
         self._slow = slow
@@ -168,6 +234,12 @@ class DestinationFaults:
         """Remove all faults."""
         self._broken = self._slow = 0.0
         self._away = ()
+        self._refused = ()
+
+    def raise_if_refused(self, task_id: str) -> None:
+        """Raise ``SchemaMismatch`` if the content of a task does not fit the table at present."""
+        if task_id in self._refused:
+            raise SchemaMismatch("a value is too long for its column")
 
     def raise_if_away(self) -> None:
         """Raise ``DestinationUnavailable`` if the destination is unavailable now."""
@@ -186,7 +258,10 @@ class DestinationFaults:
 class WatchedDestination:
     """A destination in memory with faults, and with crash points between its steps."""
 
-    def __init__(self, store: MemoryDestination, instance: Instance, faults: DestinationFaults) -> None:
+    def __init__(
+        self, store: MemoryDestination, instance: Instance, faults: DestinationFaults, *, may_refuse: bool = False
+    ) -> None:
+        self._may_refuse = may_refuse
         self._store = store
         self._instance = instance
         self._faults = faults
@@ -200,6 +275,8 @@ class WatchedDestination:
         delivery = MemoryDelivery(self._store)
         yield WatchedDelivery(delivery, self._instance, self._faults)
         await self._instance.crash_point()
+        if self._may_refuse:
+            self._faults.raise_if_refused(claim.task.id)
         await self._faults.inject()
         self._store.tasks[claim.task.id] = delivery.files
         await self._instance.crash_point()

@@ -1,4 +1,4 @@
-"""What was listed comes out of the backlog as it was put in, and takes little memory until then."""
+"""``Backlog``: tasks come out as they were put in, and take little memory until then."""
 
 import sys
 
@@ -20,7 +20,7 @@ tasks = st.builds(
 
 
 @given(st.lists(st.lists(tasks)))
-def test_what_was_put_in_comes_out_in_order_and_once(pages):
+def test_backlog_returns_tasks_once_and_in_order(pages):
     backlog = Backlog()
     for page in pages:
         backlog.add(page)
@@ -28,7 +28,7 @@ def test_what_was_put_in_comes_out_in_order_and_once(pages):
     assert not list(backlog.drain())
 
 
-def test_a_task_takes_little_more_than_its_id_and_its_name():
+def test_backlog_takes_little_more_memory_than_ids_and_names():
     backlog, count = Backlog(), 10_000
     for begin in range(0, count, 500):
         backlog.add(

@@ -1,4 +1,4 @@
-"""The shared throttle, in virtual time: one limit, one rate, one pause for all."""
+"""``Throttle``: one limit, one rate and one pause for all requests."""
 
 import random
 
@@ -8,30 +8,30 @@ import pytest
 from aluma_async import events
 from aluma_async.exceptions import RateLimited, SourceError, Unavailable
 from aluma_async.pipeline.throttle import MAX_PAUSE_SECONDS, Throttle
-from aluma_async.testing import run_virtual
+from tests.support.clock import virtual_time
 
 
-def throttle(limit=4, told=None, **limits):
+def make_throttle(limit=4, emitted=None, **limits):
     return Throttle(
-        limit, uniform=random.Random(0).uniform, on_event=(told if told is not None else []).append, **limits
+        limit, uniform=random.Random(0).uniform, on_event=(emitted if emitted is not None else []).append, **limits
     )
 
 
-async def requests(gate, count, *, seconds=1.0, error=None):
-    """Make requests at once; return when each left, and how many were under way at most."""
-    left, now, peak = [], 0, 0
+async def requests(throttle, count, *, seconds=1.0, error=None):
+    """Make requests at the same time; return when each was sent, and the peak of requests in flight."""
+    sent_at, in_flight, peak = [], 0, 0
 
-    async def one():
-        nonlocal now, peak
+    async def send():
+        nonlocal in_flight, peak
         try:
-            async with gate.permit():
-                left.append(anyio.current_time())
-                now += 1
-                peak = max(peak, now)
+            async with throttle.permit():
+                sent_at.append(anyio.current_time())
+                in_flight += 1
+                peak = max(peak, in_flight)
                 try:
                     await anyio.sleep(seconds)
                 finally:
-                    now -= 1
+                    in_flight -= 1
                 if error:
                     raise error
         except SourceError:
@@ -39,91 +39,77 @@ async def requests(gate, count, *, seconds=1.0, error=None):
 
     async with anyio.create_task_group() as group:
         for _ in range(count):
-            group.start_soon(one)
-    return left, peak
+            group.start_soon(send)
+    return sent_at, peak
 
 
-def test_requests_in_flight_never_exceed_the_limit_and_reach_it():
-    async def main():
-        gate = throttle(4)
-        _, peak = await requests(gate, 50)
-        assert peak == 4
-        assert gate.in_flight == 0
-
-    run_virtual(main)
+@virtual_time
+async def test_throttle_lets_exactly_the_limit_of_requests_be_in_flight():
+    throttle = make_throttle(4)
+    _, peak = await requests(throttle, 50)
+    assert peak == 4
+    assert throttle.in_flight == 0
 
 
-def test_requests_leave_no_faster_than_the_rate_also_after_a_pause():
-    async def main():
-        gate = throttle(50, max_per_second=10)
-        await requests(gate, 1, error=RateLimited("", retry_after=5))
-        left, _ = await requests(gate, 40)
-        for i, start in enumerate(left):
-            assert sum(start <= at < start + 0.999 for at in left[i:]) <= 10
-        assert left[-1] - left[0] == pytest.approx(3.9, abs=0.1)
-
-    run_virtual(main)
+@virtual_time
+async def test_throttle_keeps_the_rate_also_after_a_pause():
+    throttle = make_throttle(50, max_per_second=10)
+    await requests(throttle, 1, error=RateLimited("", retry_after=5))
+    sent_at, _ = await requests(throttle, 40)
+    for i, start in enumerate(sent_at):
+        assert sum(start <= time < start + 0.999 for time in sent_at[i:]) <= 10
+    assert sent_at[-1] - sent_at[0] == pytest.approx(3.9, abs=0.1)
 
 
 @pytest.mark.parametrize("error", [RateLimited("", retry_after=30), Unavailable("", retry_after=30)])
-def test_retry_after_holds_back_every_worker(error):
-    """No request leaves between the answer and the end of its pause, not even one that was already waiting."""
-
-    async def main():
-        told = []
-        gate = throttle(4, told)
-        left, _ = await requests(gate, 12, error=error)
-        assert min(left[4:]) >= 31
-        assert isinstance(told[0], events.RequestsPaused)
-        assert told[0].seconds == 30
-
-    run_virtual(main)
+@virtual_time
+async def test_throttle_pauses_all_requests_for_retry_after(error):
+    """No request is sent before the end of the pause, not even one that was already waiting."""
+    emitted = []
+    throttle = make_throttle(4, emitted)
+    sent_at, _ = await requests(throttle, 12, error=error)
+    assert min(sent_at[4:]) >= 31
+    assert isinstance(emitted[0], events.RequestsPaused)
+    assert emitted[0].seconds == 30
 
 
-def test_a_pause_that_is_not_sensible_is_capped():
-    async def main():
-        gate = throttle(1)
-        await requests(gate, 1, error=RateLimited("", retry_after=1e9))
-        left, _ = await requests(gate, 1)
-        assert left[0] <= MAX_PAUSE_SECONDS + 10
-
-    run_virtual(main)
+@virtual_time
+async def test_throttle_limits_the_length_of_a_pause():
+    throttle = make_throttle(1)
+    await requests(throttle, 1, error=RateLimited("", retry_after=1e9))
+    sent_at, _ = await requests(throttle, 1)
+    assert sent_at[0] <= MAX_PAUSE_SECONDS + 10
 
 
-def test_a_429_that_does_not_say_how_long_pauses_longer_each_time_but_once_for_those_refused_together():
-    async def main():
-        told = []
-        gate = throttle(16, told)
-        for n in range(6):
-            before = len(told)
-            await requests(gate, 16, error=RateLimited(""), seconds=0.01)
-            assert len(told) - before == 1
-            assert 1 <= told[-1].seconds <= 5 * 2**n
-
-    run_virtual(main)
-
-
-def test_bytes_are_slowed_down_to_their_rate():
-    async def main():
-        gate = throttle(4, max_bytes_per_second=1000)
-        for _ in range(50):
-            await gate.consume_bytes(200)
-        assert anyio.current_time() == pytest.approx(9, abs=1)
-
-    run_virtual(main)
+@virtual_time
+async def test_throttle_doubles_the_pause_after_each_429_without_retry_after():
+    """Requests that are refused at the same time cause one pause."""
+    emitted = []
+    throttle = make_throttle(16, emitted)
+    for n in range(6):
+        before = len(emitted)
+        await requests(throttle, 16, error=RateLimited(""), seconds=0.01)
+        assert len(emitted) - before == 1
+        assert 1 <= emitted[-1].seconds <= 5 * 2**n
 
 
-def test_a_worker_that_is_cancelled_while_it_waits_leaves_no_permit_behind():
-    async def main():
-        gate = throttle(1)
-        async with gate.permit():
-            with anyio.move_on_after(1):
-                async with gate.permit():
-                    raise AssertionError
-        await requests(gate, 1, error=RateLimited("", retry_after=60))
+@virtual_time
+async def test_throttle_limits_bytes_per_second():
+    throttle = make_throttle(4, max_bytes_per_second=1000)
+    for _ in range(50):
+        await throttle.consume_bytes(200)
+    assert anyio.current_time() == pytest.approx(9, abs=1)
+
+
+@virtual_time
+async def test_throttle_keeps_no_permit_of_a_cancelled_waiter():
+    throttle = make_throttle(1)
+    async with throttle.permit():
         with anyio.move_on_after(1):
-            await requests(gate, 3)
-        assert gate.in_flight == 0
-        await requests(gate, 3)
-
-    run_virtual(main)
+            async with throttle.permit():
+                raise AssertionError
+    await requests(throttle, 1, error=RateLimited("", retry_after=60))
+    with anyio.move_on_after(1):
+        await requests(throttle, 3)
+    assert throttle.in_flight == 0
+    await requests(throttle, 3)

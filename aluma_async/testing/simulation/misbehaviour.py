@@ -1,0 +1,176 @@
+"""What goes wrong around the exporters of a schedule besides the network: proxies, disks, administrators.
+
+``misbehave`` adds it to a plan. Each kind has a random stream of its own, so that a new one does not change the others.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from aluma_async.clock import loop_time
+from aluma_async.testing.faults import (
+    PROXY_REPLIES,
+    WRONG_FILES,
+    AnyFault,
+    Fault,
+    FaultPlan,
+    WrongReply,
+)
+from aluma_async.testing.simulator import Behaviour, SpecQuirk
+
+NOT_YET = frozenset(
+    {
+        *(reply for reply in WrongReply),
+        "outage",
+        "refused",
+        "loss",
+        "quirks",
+        "unexportable",
+        "configuration",
+    }
+)
+"""Kinds of misbehaviour that random plans do not have, because the exporter does not withstand them yet."""
+ALL_VERBS = ("list", "start", "complete", "cancel", "fail", "get", "file", "token")
+_VERBS: Mapping[WrongReply, Sequence[str]] = {
+    # Not "get", because a wrong 404 to it looks as if Aluma had deleted the task.
+    WrongReply.NOT_FOUND: ("list", "start", "complete", "cancel", "fail", "file"),
+    WrongReply.NOT_FOUND_PAGE: ("list", "start", "complete", "cancel", "fail", "file"),
+    WrongReply.LOG_IN: ALL_VERBS,
+    WrongReply.FORBIDDEN: ALL_VERBS,
+    WrongReply.NOT_ALLOWED: ALL_VERBS,
+    WrongReply.OTHER_SUCCESS: ("start",),
+    **dict.fromkeys((*WRONG_FILES, WrongReply.OTHER_VERSION), ("file",)),
+    WrongReply.SURPLUS: ("start", "complete", "get", "file"),
+}
+"""The requests that a wrong reply is for."""
+_FULL_STACK_ONLY = (WrongReply.OTHER_VERSION, WrongReply.SURPLUS)
+_PROJECTS = 4
+
+
+class Loss(StrEnum):
+    """What is lost between a crash and the next run."""
+
+    DISK = "disk"
+    """The destination is empty."""
+    FILE = "file"
+    """Some files of the destination are removed."""
+    QUARANTINE = "quarantine"
+    """The quarantine is empty."""
+
+
+class Outage(Struct, frozen=True):
+    """A time during which a proxy answers all requests of some verbs. Times are seconds from the start."""
+
+    start: float
+    end: float
+    reply: WrongReply
+    verbs: Sequence[str] = ALL_VERBS
+
+
+class Misbehaviour(Struct, frozen=True):
+    """The parameters of what goes wrong in a schedule."""
+
+    replies: Mapping[WrongReply, float] = {}
+    """Probability of each wrong reply; it applies to the requests that the reply is for."""
+    outages: Sequence[Outage] = ()
+    refused: Sequence[int] = ()
+    """Numbers of the tasks whose content the destination refuses until the end of the faulty time."""
+    losses: Sequence[Loss] = ()
+    """What may be lost after each crash."""
+    configured_anew: bool = False
+    """Whether each run has other settings, and perhaps another destination."""
+
+    @property
+    def may_lose_claims(self) -> bool:
+        """Whether a wrong reply can end a claim that Aluma still holds."""
+        return bool(self.replies or self.outages)
+
+    @property
+    def hides_states(self) -> bool:
+        """Whether a wrong reply can look as if Aluma had deleted a task."""
+        return any("get" in outage.verbs and outage.reply in _MISSING for outage in self.outages)
+
+
+_MISSING = (WrongReply.NOT_FOUND, WrongReply.NOT_FOUND_PAGE)
+
+
+class MisbehavingFaults(FaultPlan):
+    """The faults of the network, and before them those of a ``Misbehaviour``."""
+
+    def __init__(
+        self, misbehaviour: Misbehaviour, rates: Mapping[Fault, float], *, seed: int, burst: float, full: bool
+    ) -> None:
+        super().__init__(rates, seed=seed, burst=burst)
+        self._outages = misbehaviour.outages
+        self._replies = [
+            (reply, rate, random.Random(f"{reply}/{seed}"))
+            for reply, rate in misbehaviour.replies.items()
+            if full or reply not in _FULL_STACK_ONLY
+        ]
+
+    def end(self) -> None:
+        """Remove all faults."""
+        super().end()
+        self._outages = ()
+        self._replies.clear()
+
+    def next(self, verb: str) -> AnyFault | None:
+        """Return the fault of the next request."""
+        if self._outages:
+            now = loop_time()
+            for outage in self._outages:
+                if outage.start <= now < outage.end and verb in outage.verbs:
+                    return outage.reply
+        for reply, rate, rng in self._replies:
+            if verb in _VERBS[reply] and rng.random() < rate:
+                return reply
+        return super().next(verb)
+
+
+def misbehave(seed: int, tasks: int, instances: int, faulty_seconds: float) -> Misbehaviour:
+    """Return the random misbehaviour of a schedule."""
+    replies = {reply: rng.choice((0.02, 0.1, 0.3)) for reply in WrongReply if (rng := _stream(seed, reply, 0.08))}
+    outages = []
+    if rng := _stream(seed, "outage", 0.15):
+        for _ in range(rng.choice((1, 2))):
+            start = rng.uniform(0, faulty_seconds)
+            verbs = rng.choice((ALL_VERBS, ALL_VERBS[:5], ("file",), ("complete", "fail"), ("start",), ("cancel",)))
+            outages.append(Outage(start, start + rng.choice((20.0, 200.0)), rng.choice(PROXY_REPLIES), verbs))
+    refused: tuple[int, ...] = ()
+    if rng := _stream(seed, "refused", 0.1):
+        refused = tuple(number for number in range(tasks) if rng.random() < 0.4)
+    losses: tuple[Loss, ...] = ()
+    # With several exporters, another one may be about to complete a task whose files are lost.
+    if instances == 1 and (rng := _stream(seed, "loss", 0.3)):
+        losses = (rng.choice(tuple(Loss)),)
+    return Misbehaviour(replies, tuple(outages), refused, losses, _stream(seed, "configuration", 0.1) is not None)
+
+
+def add_quirks(seed: int, tasks: int, behaviour: Behaviour) -> Behaviour:
+    """Return a behaviour with peculiar specifications."""
+    rng = _stream(seed, "quirks", 0.15)
+    if rng is None:
+        return behaviour
+    numbers = [number for number in range(tasks) if number not in behaviour.impossible_tasks and rng.random() < 0.4]
+    return replace(behaviour, quirks={number: rng.choice(tuple(SpecQuirk)) for number in numbers})
+
+
+def is_project_unexportable(seed: int) -> bool:
+    """Return whether all tasks of a project are unexportable in a schedule."""
+    return _stream(seed, "unexportable", 0.03) is not None
+
+
+def unexportable_project(tasks: int) -> tuple[int, ...]:
+    """Return the numbers of the tasks of the first project."""
+    return tuple(range(0, tasks, _PROJECTS))
+
+
+def _stream(seed: int, kind: str, probability: float) -> random.Random | None:
+    """Return the random stream of a kind of misbehaviour, or None if a schedule does not have it."""
+    if kind in NOT_YET:
+        return None
+    rng = random.Random(f"{kind}/{seed}")
+    return rng if rng.random() < probability else None

@@ -1,0 +1,39 @@
+"""``Cooldown``: holds survive the process, and parked tasks wait for the administrator."""
+
+import anyio
+
+from aluma_async import events
+from aluma_async.testing import Fault, FaultPlan
+from tests.support.clock import virtual_time
+from tests.support.world import World
+
+
+@virtual_time
+async def test_cooldown_and_failures_survive_a_restart():
+    faults = FaultPlan()
+    faults.plan("file", [Fault.DROP_BEFORE] * 5)
+    world = World(1, profile="small", faults=faults)
+    first = await world.exporter.run_until_drained()
+    assert first.held_back == 1
+    second = await world.restart().run_until_drained()
+    assert (second.held_back, second.exported) == (1, 0), "still cooling down"
+    await anyio.sleep(100)
+    third = await world.restart().run_until_drained()
+    assert third.exported == 1
+    assert not await world.journal.load()
+
+
+@virtual_time
+async def test_parked_task_waits_until_the_administrator_releases_it():
+    faults = FaultPlan()
+    faults.plan("file", [Fault.DROP_BEFORE] * 10)
+    world = World(1, profile="small", faults=faults, exporter={"park_after": 2, "park_seconds": 99_999})
+    async with anyio.create_task_group() as group:
+        group.start_soon(world.exporter.run)
+        await anyio.sleep(5000)
+        (parked,) = world.events(events.TaskParked)
+        assert (parked.hold.failures, parked.hold.seconds) == (2, 99_999)
+        world.journal.release(parked.task.id)
+        await anyio.sleep(100)
+        assert world.aluma.count_by_state() == {"completed": 1}
+        world.exporter.stop()

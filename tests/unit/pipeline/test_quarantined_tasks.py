@@ -1,0 +1,55 @@
+"""``Quarantine``: a task is failed only after a copy of everything that it contains is stored."""
+
+import json
+from collections import Counter
+
+from aluma_async import Exporter, FolderDestination, events
+from aluma_async.testing import MemoryDestination
+from tests.support.clock import virtual_time
+from tests.support.stack import simulated
+from tests.support.world import ImpossibleSource, World
+
+
+@virtual_time
+async def test_task_is_failed_only_after_its_content_is_in_quarantine():
+    world = World(3, source=ImpossibleSource)
+    summary = await world.exporter.run_until_drained()
+    assert (summary.exported, summary.failed) == (2, 1)
+    bad = world.aluma.ids("failed")[0]
+    assert "fax" in world.aluma.messages[bad]
+    saved = world.quarantine.tasks[bad]
+    names = [name for _, name, _ in saved]
+    assert {"specification.json", "quarantine.json"} < set(names)
+    expected = [data for _, _, data in world.aluma.expected(bad)]
+    assert Counter(expected) <= Counter(saved.values())
+    world.check()
+
+
+@virtual_time
+async def test_quarantine_is_a_readable_folder_of_each_task(tmp_path):
+    """It is created on demand and contains the files with their names, the specification, and the error."""
+    folder = FolderDestination(tmp_path / "state" / "quarantine")
+    aluma = simulated(1)
+    exporter = Exporter(ImpossibleSource(aluma), MemoryDestination(), quarantine=folder)
+    assert (await exporter.run_until_drained()).failed == 1
+    folder.close()
+    (task_id,) = aluma.ids("failed")
+    saved = tmp_path / "state" / "quarantine" / task_id
+    for _, name, data in aluma.expected(task_id):
+        assert (saved / "files" / name).read_bytes() == data
+    record = json.loads((saved / "quarantine.json").read_text())
+    assert record["task"]["id"] == task_id
+    assert "fax" in record["message"]
+    assert [file["missing"] for file in record["files"]] == ["", "", "unknown source 'fax'"]
+    assert json.loads((saved / "specification.json").read_text())["documents"]
+
+
+@virtual_time
+async def test_task_is_parked_when_quarantine_is_unavailable():
+    world = World(3, source=ImpossibleSource, exporter={"park_seconds": 9999})
+    world.quarantine.unavailable = True
+    summary = await world.exporter.run_until_drained()
+    assert (summary.exported, summary.failed, summary.held_back) == (2, 0, 1)
+    assert world.count(events.QuarantineFailed) == 1
+    assert [event.hold.seconds for event in world.events(events.TaskParked)] == [9999]
+    world.check()
