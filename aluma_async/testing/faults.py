@@ -41,9 +41,9 @@ class WrongReply(StrEnum):
     """
 
     NOT_FOUND = "not-found"
-    """Status 404 with a text, as from an ingress controller without a backend."""
+    """Status 404 with an error message as JSON, as from an API gateway without the route."""
     NOT_FOUND_PAGE = "not-found-page"
-    """Status 404 with a web page."""
+    """Status 404 with a text, as from an ingress controller without a backend."""
     LOG_IN = "log-in"
     """Status 401, although the token is valid."""
     FORBIDDEN = "forbidden"

@@ -119,7 +119,8 @@ class _Handlers:
                     await response.prepare(request)
                     await response.write_eof()
                 if fault is WrongReply.SURPLUS and request.transport and _END not in request:
-                    request.transport.write(_SURPLUS_RESPONSE)
+                    transport = request.transport
+                    getattr(transport, "write_when_idle", transport.write)(_SURPLUS_RESPONSE)
                 return response
             finally:
                 aluma.request_finished()  # before the client sees the connection end and sends its next request
@@ -239,9 +240,9 @@ def _wrong_reply(reply: WrongReply) -> web.Response | None:
     page = "<!DOCTYPE html><html><body>please log in</body></html>"
     match reply:
         case WrongReply.NOT_FOUND:
-            return web.Response(status=404, text="default backend - 404")
+            return _error_response(404, "no route matched")
         case WrongReply.NOT_FOUND_PAGE:
-            return web.Response(status=404, text=page, content_type="text/html")
+            return web.Response(status=404, text="default backend - 404")
         case WrongReply.LOG_IN:
             return web.Response(status=401, text=page, content_type="text/html")
         case WrongReply.FORBIDDEN:

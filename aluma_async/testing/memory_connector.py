@@ -34,6 +34,13 @@ class MemoryConnector(aiohttp.BaseConnector):
         client.connection_made(client_end)
         return client
 
+    def _release(self, key: Any, protocol: ResponseHandler, *, should_close: bool = False) -> None:
+        transport = protocol.transport
+        super()._release(key, protocol, should_close=should_close)
+        if isinstance(transport, _Transport) and transport.surplus and not transport.is_closing():
+            surplus, transport.surplus = transport.surplus, b""
+            protocol.data_received(surplus)
+
     def cut(self) -> None:
         """Close all connections as the system does when the client's process is killed: only the server notices."""
         self._closed = True
@@ -46,6 +53,8 @@ class _Transport(asyncio.Transport):
     """One end of a connection; ``write`` calls ``data_received`` at the other end one loop step later."""
 
     peer: "_Transport"
+    surplus = b""
+    """Data that arrives when the client has put this connection back into its pool."""
 
     def __init__(self, protocol: asyncio.Protocol, context: contextvars.Context) -> None:
         super().__init__({"peername": ("memory", 0), "sockname": ("memory", 0)})
@@ -67,6 +76,10 @@ class _Transport(asyncio.Transport):
         if peer._size > _HIGH_WATER and not self._writing_paused:  # noqa: SLF001
             self._writing_paused = True
             self._protocol.pause_writing()
+
+    def write_when_idle(self, data: bytes) -> None:
+        """Write data that arrives at the other end once it has read everything else."""
+        self.peer.surplus = data
 
     def close(self) -> None:
         if not self._closing:

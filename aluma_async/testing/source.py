@@ -162,8 +162,7 @@ def _proxy_error(fault: AnyFault | None, verb: str, *, changes: bool) -> Excepti
     """Return what the client raises for a reply of a proxy."""
     if fault is WrongReply.LOG_IN:
         return AuthenticationFailed("no token is valid")
-    is_missing = fault is WrongReply.NOT_FOUND or (fault is WrongReply.NOT_FOUND_PAGE and not changes)
-    if is_missing and (changes or verb in ("file", "get")):
+    if fault is WrongReply.NOT_FOUND and (changes or verb in ("file", "get")):
         return NotFound()
     return SourceError(f"{verb}: refused ({fault})")
 

@@ -55,7 +55,8 @@ class FullSchedule(Schedule):
             self._plan.tasks, seed=self._plan.seed, profile=self.profile, behaviour=self._plan.behaviour, now=self._now
         )
         self._aluma.watch(self._checker, self._plan)
-        self._aluma.saved = lambda _: self._visible_files(self._folder / "out")
+        self._out = [self._folder / "out"]
+        self._aluma.saved = lambda _: (data for root in self._out for data in self._visible_files(root))
         self._aluma.quarantined = lambda _: (
             data for root in self._folder.glob("quarantine-*") for data in self._visible_files(root)
         )
@@ -77,7 +78,7 @@ class FullSchedule(Schedule):
             on_event=instance.on_event,
         )
         copies = self._folder / f"quarantine-{instance.number}"
-        folders = [FolderDestination(self._folder / "out"), FolderDestination(copies, on_conflict="overwrite")]
+        folders = [FolderDestination(self._out[-1]), FolderDestination(copies, on_conflict="overwrite")]
         try:
             async with aiohttp.ClientSession(connector=connector) as session:
                 credentials = Credentials(self._aluma.client_id, self._aluma.client_secret)
@@ -119,7 +120,7 @@ class FullSchedule(Schedule):
         self._check_visible_files()
 
     def _lose(self, loss: Loss) -> None:
-        out = self._folder / "out"
+        out = self._out[-1]
         if loss is Loss.FILE:
             wanted = {
                 data
@@ -131,8 +132,11 @@ class FullSchedule(Schedule):
             for path in islice(lost, 1):
                 path.unlink()
         else:
-            for root in self._folder.glob("quarantine*" if loss is Loss.QUARANTINE else "out"):
+            for root in self._folder.glob("quarantine*" if loss is Loss.QUARANTINE else out.name):
                 shutil.rmtree(root)
+
+    def _change_destination(self) -> None:
+        self._out.append(self._folder / f"out-{len(self._out)}")
 
     def _check_final_state(self) -> None:
         super()._check_final_state()
@@ -143,7 +147,7 @@ class FullSchedule(Schedule):
 
     def _check_visible_files(self) -> None:
         """Require that all visible files are complete."""
-        for data in self._visible_files(self._folder / "out"):
+        for data in (data for root in self._out for data in self._visible_files(root)):
             self._checker.require(
                 data in self._expected, f"a visible file of {len(data)} bytes equals no expected file"
             )

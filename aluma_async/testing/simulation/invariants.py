@@ -6,7 +6,7 @@ the exporter's processes, as a machine with a state folder does. The wrappers in
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -75,6 +75,8 @@ class Instance:
         self.points_passed = 0
         self.kill_at_point = 0
         self.journal_broken_until = 0.0
+        self.is_deleted: Callable[[str], bool] = lambda _: True
+        """Returns whether a task (by id) is completed or failed at Aluma."""
         self._clock = clock
         self._claim_timeout = claim_timeout
         self._in_flight: dict[str, str] = {}
@@ -140,6 +142,10 @@ class Instance:
                 self._not_before[task.id] = now + hold.seconds
             case TaskCompleted(task) | TaskFailed(task):
                 self._not_before.pop(task.id, None)
+                self.checker.require(
+                    self.is_deleted(task.id),
+                    f"exporter {self.number} reported {type(event).__name__} of {task.id}, which is not so",
+                )
 
     @contextmanager
     def request(self, verb: str, task_id: str) -> Iterator[None]:

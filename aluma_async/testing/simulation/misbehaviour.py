@@ -30,6 +30,7 @@ NOT_YET = frozenset(
         "quirks",
         "unexportable",
         "configuration",
+        "reported",
     }
 )
 """Kinds of misbehaviour that random plans do not have, because the exporter does not withstand them yet."""
@@ -37,7 +38,7 @@ ALL_VERBS = ("list", "start", "complete", "cancel", "fail", "get", "file", "toke
 _VERBS: Mapping[WrongReply, Sequence[str]] = {
     # Not "get", because a wrong 404 to it looks as if Aluma had deleted the task.
     WrongReply.NOT_FOUND: ("list", "start", "complete", "cancel", "fail", "file"),
-    WrongReply.NOT_FOUND_PAGE: ("list", "start", "complete", "cancel", "fail", "file"),
+    WrongReply.NOT_FOUND_PAGE: ALL_VERBS,
     WrongReply.LOG_IN: ALL_VERBS,
     WrongReply.FORBIDDEN: ALL_VERBS,
     WrongReply.NOT_ALLOWED: ALL_VERBS,
@@ -86,15 +87,12 @@ class Misbehaviour(Struct, frozen=True):
     @property
     def may_lose_claims(self) -> bool:
         """Whether a wrong reply can end a claim that Aluma still holds."""
-        return bool(self.replies or self.outages)
+        return WrongReply.NOT_FOUND in self.replies or any(o.reply is WrongReply.NOT_FOUND for o in self.outages)
 
     @property
     def hides_states(self) -> bool:
         """Whether a wrong reply can look as if Aluma had deleted a task."""
-        return any("get" in outage.verbs and outage.reply in _MISSING for outage in self.outages)
-
-
-_MISSING = (WrongReply.NOT_FOUND, WrongReply.NOT_FOUND_PAGE)
+        return any("get" in outage.verbs and outage.reply is WrongReply.NOT_FOUND for outage in self.outages)
 
 
 class MisbehavingFaults(FaultPlan):

@@ -21,7 +21,7 @@ from aluma_async.policy.backoff import Backoff, RetryPolicy
 from aluma_async.testing.destination import MemoryDestination
 from aluma_async.testing.sample_data import Profile
 from aluma_async.testing.simulation.invariants import DEFECT, RECOVERY_SECONDS, Instance, InvariantChecker
-from aluma_async.testing.simulation.misbehaviour import Loss, MisbehavingFaults
+from aluma_async.testing.simulation.misbehaviour import NOT_YET, Loss, MisbehavingFaults
 from aluma_async.testing.simulation.plans import CLAIM_TIMEOUT, Plan, plan
 from aluma_async.testing.simulation.watched import (
     DestinationFaults,
@@ -97,6 +97,8 @@ class Schedule:
         instances = [Instance(n, checker, self.clock, CLAIM_TIMEOUT) for n in range(chosen.instances)]
         for instance in instances:
             instance.journal = WatchedJournal(instance)
+            if "reported" not in NOT_YET and not chosen.misbehaviour.hides_states:
+                instance.is_deleted = self._aluma.is_deleted
         for number, start, end in chosen.journal_broken:
             loop.call_at(start, setattr, instances[number], "journal_broken_until", end)
         for at, seconds in chosen.sleeps:
@@ -171,6 +173,8 @@ class Schedule:
                 self._on_kill(instance)
                 self._checker.counts["kills"] += 1
                 self._lose_files()
+                if self._plan.misbehaviour.configured_anew and self._losing.random() < 0.5:
+                    self._change_destination()
                 await anyio.sleep(
                     random.Random(f"{self._plan.seed}/{instance.points_passed}").choice((0.0, 3.0, 100.0))
                 )
@@ -198,18 +202,19 @@ class Schedule:
     # -- components; FullSchedule has others
 
     def _prepare(self) -> None:
-        self._store, self._quarantine = MemoryDestination(), MemoryDestination()
+        self._stores, self._quarantine = [MemoryDestination()], MemoryDestination()
         self._aluma = WatchedAluma(
             self._plan.tasks, seed=self._plan.seed, profile=self.profile, behaviour=self._plan.behaviour, now=self._now
         )
         self._aluma.watch(self._checker, self._plan)
-        self._aluma.saved, self._aluma.quarantined = self._store.contents, self._quarantine.contents
+        self._aluma.saved = lambda task_id: [data for store in self._stores for data in store.contents(task_id)]
+        self._aluma.quarantined = self._quarantine.contents
 
     @asynccontextmanager
     async def _exporter(self, instance: Instance) -> AsyncIterator[Exporter]:
         yield Exporter(
             WatchedSource(SimulatedSource(self._aluma, self._faults), instance, self._aluma),
-            WatchedDestination(self._store, instance, self._destination_faults, may_refuse=True),
+            WatchedDestination(self._stores[-1], instance, self._destination_faults, may_refuse=True),
             quarantine=WatchedDestination(self._quarantine, instance, self._destination_faults),
             journal=instance.journal,
             **self._settings(instance),
@@ -246,11 +251,15 @@ class Schedule:
 
     def _lose(self, loss: Loss) -> None:
         if loss is Loss.FILE:
-            unsettled = [task_id for task_id in self._store.tasks if self._aluma.is_unsettled(task_id)]
-            for task_id in unsettled[:1]:
-                self._store.tasks[task_id].popitem()
+            tasks = self._stores[-1].tasks
+            for task_id in [task_id for task_id in tasks if self._aluma.is_unsettled(task_id)][:1]:
+                tasks[task_id].popitem()
         else:
-            (self._quarantine if loss is Loss.QUARANTINE else self._store).tasks.clear()
+            (self._quarantine if loss is Loss.QUARANTINE else self._stores[-1]).tasks.clear()
+
+    def _change_destination(self) -> None:
+        """Let the next runs use another destination. The old one stays."""
+        self._stores.append(MemoryDestination())
 
     def _on_kill(self, instance: Instance) -> None:
         """Release what the system releases when a process ends."""

@@ -1,8 +1,9 @@
 """Wrappers that watch the edges of the pipeline: they report to the invariants, inject faults and have crash points."""
 
+import hashlib
 import random
 from collections import Counter
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -51,7 +52,11 @@ class WatchedAluma(SimulatedAluma):
 
     def is_unsettled(self, task_id: str) -> bool:
         """Return whether a task is neither completed nor failed."""
-        return task_id not in self._deleted
+        return self._tasks[task_id].state not in ("completed", "failed")
+
+    def is_deleted(self, task_id: str) -> bool:
+        """Return whether a task is completed or failed."""
+        return not self.is_unsettled(task_id)
 
     def is_limited(self, task_id: str) -> bool:
         """Return whether the task must not be failed without the administrator."""
@@ -270,20 +275,34 @@ class WatchedDestination:
         await self._instance.crash_point()
         self._faults.raise_if_away()
 
+    async def verify(self, receipt: str) -> bool:
+        await self._instance.crash_point()
+        self._faults.raise_if_away()
+        return any(receipt == _receipt(task_id, files) for task_id, files in self._store.tasks.items())
+
     @asynccontextmanager
     async def open(self, claim: Claim) -> AsyncIterator["WatchedDelivery"]:
         delivery = MemoryDelivery(self._store)
-        yield WatchedDelivery(delivery, self._instance, self._faults)
+        watched = WatchedDelivery(delivery, self._instance, self._faults)
+        yield watched
         await self._instance.crash_point()
         if self._may_refuse:
             self._faults.raise_if_refused(claim.task.id)
         await self._faults.inject()
         self._store.tasks[claim.task.id] = delivery.files
+        watched.receipt = _receipt(claim.task.id, delivery.files)
         await self._instance.crash_point()
+
+
+def _receipt(task_id: str, files: Mapping[tuple[str, str, int], bytes]) -> str:
+    """Return a text that is different for each content of a task."""
+    return hashlib.sha256(repr((task_id, sorted(files.items()))).encode()).hexdigest()
 
 
 class WatchedDelivery:
     """The files of one claim."""
+
+    receipt = ""
 
     def __init__(self, delivery: MemoryDelivery, instance: Instance, faults: DestinationFaults) -> None:
         self._delivery = delivery
