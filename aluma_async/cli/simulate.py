@@ -146,15 +146,19 @@ def _fault_plan(given: tuple[str, ...], seed: int) -> "FaultPlan":
 
 def _banner(aluma: "SimulatedAluma", base_url: str) -> str:
     assign = '$env:{}="{}"' if os.name == "nt" else "export {}={}"
-    variables = (("ALUMA_CLIENT_ID", aluma.client_id), ("ALUMA_CLIENT_SECRET", aluma.client_secret))
+    variables = (
+        ("ALUMA_CLIENT_ID", aluma.client_id),
+        ("ALUMA_CLIENT_SECRET", aluma.client_secret),
+        ("ALUMA_ASYNC_BASE_URL", base_url),
+    )
     return "\n".join(
         [
             f"Simulated Aluma at {base_url} (its state: {base_url}/simulated)",
             f"client id      {aluma.client_id}",
             f"client secret  {aluma.client_secret}",
             "In another shell:",
-            f"  {'; '.join(assign.format(*variable) for variable in variables)}",
-            f"  aluma-async --once -o out --base-url {base_url}",
+            *(f"  {assign.format(*variable)}" for variable in variables),
+            "  aluma-async --once -o out",
             "Ctrl-C stops it.",
         ]
     )
@@ -163,4 +167,4 @@ def _banner(aluma: "SimulatedAluma", base_url: str) -> str:
 def _state_summary(aluma: "SimulatedAluma") -> str:
     parts = (("Tasks", aluma.count_by_state()), ("Requests", aluma.counts))
     lines = [f"{title}: {', '.join(f'{count:,} {name}' for name, count in counts.items())}" for title, counts in parts]
-    return "\n".join([*lines, f"Requests in flight: {aluma.in_flight_peak} at most"])
+    return "\n".join([*lines, f"Requests handled at the same moment: {aluma.in_flight_peak} at most"])

@@ -1,9 +1,11 @@
 """``systemd``: prints a unit file for this installation."""
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import click
 from aluma_async.cli.exit_codes import OK
 from aluma_async.cli.options import load_config, merge_options
 from aluma_async.config import Config, FolderConfig
+from aluma_async.config.destinations import SqlConfig
 from aluma_async.deploy.systemd_unit import Host, render_unit
 
 
@@ -28,20 +31,36 @@ from aluma_async.deploy.systemd_unit import Host, render_unit
 def print_unit(outer: dict[str, Any], /, *, template: bool, **inner: Any) -> int:
     """Print a hardened systemd unit.
 
-    The first lines of the unit explain how to install it. With a configuration file, the unit may write to the
-    destination folders of that file.
+    The first lines of the unit explain how to install it. With a configuration file, the unit may write to the folders
+    and the SQLite databases of its destinations and to its state folder.
     """
     options = merge_options(outer, inner)
     config = load_config(options) if options.get("config") else Config()
+    folders = list(_written_folders(config))
     text = render_unit(
         Host(_program(), shutil.which("kill") or "/bin/kill", _systemd_version()),
         template=template,
         config=Path(options["config"]).absolute() if options.get("config") else None,
-        folders=[target.path for target in config.destinations.values() if isinstance(target, FolderConfig)],
+        folders=folders,
         drain_seconds=config.exporter.drain_timeout_seconds,
     )
     click.echo(text, nl=False)
+    for folder in folders:
+        if not folder.is_absolute():
+            click.echo(f"{folder}: relative path; the service resolves it below its state folder in /var/lib", err=True)
     return OK
+
+
+def _written_folders(config: Config) -> Iterator[Path]:
+    """Yield the folders to which an exporter with this configuration writes."""
+    if config.exporter.state:
+        yield config.exporter.state
+    for destination in config.destinations.values():
+        match destination:
+            case FolderConfig(path=path):
+                yield path
+            case SqlConfig() if file := destination.sqlite_file(os.environ):
+                yield file.parent  # SQLite writes its journal beside the database
 
 
 def _program() -> list[str]:

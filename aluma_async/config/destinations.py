@@ -74,6 +74,15 @@ class SqlConfig(Section, frozen=True, kw_only=True, tag_field="type", tag="sql")
         where = self.url and redact_url(self.url)
         return f"table {self.table} of {where or self.url_file or '$' + self.url_env}"
 
+    def sqlite_file(self, environ: Mapping[str, str]) -> Path | None:
+        """Return the file of a SQLite database; None for another database, and if its URL cannot be read."""
+        try:
+            url = self.database_url(environ)
+        except ConfigError:
+            return None
+        backend, _, path = url.partition("?")[0].partition(":///")
+        return Path(path) if backend.partition("+")[0] == "sqlite" and path not in ("", ":memory:") else None
+
     def database_url(self, environ: Mapping[str, str]) -> str:
         """Return the URL of the database. Raises ``ConfigError``."""
         if sum(map(bool, (self.url, self.url_file, self.url_env))) != 1:

@@ -15,6 +15,9 @@ _TEMPLATE = "aluma-async.service.in"
 _RESTART_DELAYS = "RestartSteps=8\nRestartMaxDelaySec=10min"
 _RESTART_DELAYS_VERSION = 254
 """First version of systemd that supports growing restart delays."""
+_WRITABLE_STEPS = """\
+#   useradd --system --user-group --shell /usr/sbin/nologin aluma-async
+#   create these folders and give this user write access to them: {}"""
 _SETTLE_SECONDS = 90
 """Seconds to settle all claims after the drain timeout."""
 
@@ -39,15 +42,16 @@ def render_unit(
         host: The machine on which the unit will run.
         template: Render a template unit, so that several instances can run side by side.
         config: The config file; None: ``config.toml`` in the unit's configuration folder.
-        folders: Folders of the destinations; the unit may write to the absolute ones.
+        folders: Folders to which the exporter writes; the unit permits the absolute ones.
         drain_seconds: The drain timeout.
     """
     name = "aluma-async/%i" if template else "aluma-async"
     instance_name = name.replace("%i", "NAME")
-    writable = [_quote(folder) for folder in folders if folder.is_absolute()]
+    writable = [_quote(folder) for folder in dict.fromkeys(folders) if folder.is_absolute()]
     paths = [str(path) for path in (*map(Path, host.program), *folders, *([config] if config else []))]
     values = {
-        "option": " --template" if template else "",
+        "option": (" --template" if template else "") + (f" --config {_quote(config)}" if config else ""),
+        "writable_steps": _WRITABLE_STEPS.format(" ".join(writable)) if writable else "",
         "file": "aluma-async@.service" if template else "aluma-async.service",
         "example_unit": "aluma-async@NAME" if template else "aluma-async",
         "instance": " (%i)" if template else "",

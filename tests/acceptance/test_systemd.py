@@ -94,6 +94,38 @@ def test_unit_can_write_to_absolute_destination_folders():
     assert "--config /srv/100%%/c.toml" in settings["ExecStart"]
 
 
+def test_unit_can_write_to_everything_that_the_config_names(run_cli, tmp_path):
+    """Folder destinations, SQLite databases with their journals, and the state folder; relative ones are reported."""
+    config = """
+        exporter.state = "/srv/statex"
+        [destinations.a]
+        type = "folder"
+        path = "/srv/export"
+        [destinations.b]
+        type = "sql"
+        table = "t"
+        url = "sqlite:////srv/db/ledger.db"
+        [destinations.c]
+        type = "folder"
+        path = "relative"
+        [[routes]]
+        to = ["a", "b", "c"]
+    """
+    (tmp_path / "c.toml").write_text(config)
+    done = run_cli("systemd", "-c", "c.toml")
+    assert parse_settings(done.stdout)["ReadWritePaths"] == "/srv/statex /srv/export /srv/db"
+    assert "relative: relative path; the service resolves it below its state folder" in done.stderr
+    assert "/srv" not in done.stderr
+
+
+def test_unit_explains_the_steps_in_their_order():
+    given = {"template": False, "config": Path("/srv/c.toml"), "folders": [Path("/srv/a")], "drain_seconds": 60}
+    header = render_unit(HOST, **given).partition("[Unit]")[0]
+    steps = ["mkdir -p", "useradd", "access to them: /srv/a", "systemd --config /srv/c.toml >", "enable --now"]
+    assert sorted(steps, key=header.index) == steps
+    assert "useradd" not in render_unit(HOST, **{**given, "folders": []})
+
+
 def test_unit_sees_home_folders_only_when_it_uses_one():
     assert unit_settings(folders=[Path("/srv/a")], config=Path("/srv/c.toml"))["ProtectHome"] == "yes"
     assert unit_settings(folders=[Path("/home/ann/export")])["ProtectHome"] == "read-only"
