@@ -20,6 +20,7 @@ from aluma_async.exceptions import (
     FileMissing,
     InvalidResponse,
     RateLimited,
+    RequestRejected,
     SourceError,
     Unavailable,
     Unreachable,
@@ -164,7 +165,7 @@ def _proxy_error(fault: AnyFault | None, verb: str, *, changes: bool) -> Excepti
         return AuthenticationFailed("no token is valid")
     if fault is WrongReply.NOT_FOUND and (changes or verb in ("file", "get")):
         return NotFound()
-    return SourceError(f"{verb}: refused ({fault})")
+    return (RequestRejected if changes else SourceError)(f"{verb}: refused ({fault})")
 
 
 def _error(fault: AnyFault | None, *, changes: bool) -> Exception:

@@ -2,11 +2,14 @@
 
 import gc
 import sys
+from contextlib import suppress
 
 import msgspec
 import pytest
 
-from aluma_async.exceptions import Ambiguous
+from aluma_async.aluma import responses
+from aluma_async.aluma.download import Download
+from aluma_async.exceptions import Ambiguous, RequestRejected, SourceError
 from aluma_async.journal.memory import MemoryJournal
 from aluma_async.models import ClaimRecord, ClaimState, ExportSpec
 from aluma_async.pipeline import failure
@@ -23,10 +26,11 @@ from aluma_async.pipeline.transfer import FileTransfer
 from aluma_async.pipeline.worker import Worker
 from aluma_async.policy.error_policy import Action, decide
 from aluma_async.testing import run_virtual
-from aluma_async.testing.faults import Fault
+from aluma_async.testing.faults import WRONG_FILES, Fault, WrongReply
 from aluma_async.testing.simulation import plan
 from aluma_async.testing.simulation.full_stack import FullSchedule
 from aluma_async.testing.simulation.invariants import DEFECT
+from aluma_async.testing.simulation.misbehaviour import Misbehaviour
 from aluma_async.testing.simulation.schedule import Schedule
 from aluma_async.testing.virtual_loop import DeadlockError, LivelockError
 
@@ -191,6 +195,40 @@ def omit_a_file(patch):
     patch.setattr(FileTransfer, "deliver", deliver_less)
 
 
+def accept_any_content(patch):
+    patch.setattr(Download, "_verify", lambda self, chunk: None)
+
+
+def join_two_versions_of_a_file(patch):
+    validate = responses.validate_range
+
+    def validate_without_etag(operation, response, start, size, etag):
+        return validate(operation, response, start, size, response.headers.get("ETag"))
+
+    patch.setattr(responses, "validate_range", validate_without_etag)
+
+
+def take_another_success_of_start_for_not_executed(patch):
+    raise_for_status = responses.raise_for_status
+
+    async def raise_wrongly(operation, response, kind):
+        if response.status == 201:
+            raise SourceError(f"{operation}: unexpected status")
+        await raise_for_status(operation, response, kind)
+
+    patch.setattr(responses, "raise_for_status", raise_wrongly)
+
+
+def take_a_rejected_settlement_for_a_confirmed_one(patch):
+    complete = RetryingSource.complete
+
+    async def complete_anyway(self, task):
+        with suppress(RequestRejected):
+            await complete(self, task)
+
+    patch.setattr(RetryingSource, "complete", complete_anyway)
+
+
 BUGS = {
     Schedule: (
         repeat_an_ambiguous_start,
@@ -214,11 +252,27 @@ BUGS = {
         settle_expired_claims,
         omit_a_file,
     ),
-    FullSchedule: (ignore_retry_after, ignore_the_request_limit),
+    FullSchedule: (
+        ignore_retry_after,
+        ignore_the_request_limit,
+        accept_any_content,
+        join_two_versions_of_a_file,
+        take_another_success_of_start_for_not_executed,
+    ),
 }
+
+
+def with_replies(*replies):
+    return {"misbehaviour": Misbehaviour(dict.fromkeys(replies, 0.2))}
+
+
 SEEDS = 1000
 """Number of schedules within which each bug must be detected."""
 HARSHER = {
+    accept_any_content: with_replies(*WRONG_FILES),
+    join_two_versions_of_a_file: with_replies(WrongReply.OTHER_VERSION),
+    take_another_success_of_start_for_not_executed: with_replies(WrongReply.OTHER_SUCCESS),
+    take_a_rejected_settlement_for_a_confirmed_one: with_replies(WrongReply.FORBIDDEN),
     continue_after_the_lease: {"slow": 0.7, "faulty_seconds": 4000.0},
     never_list_a_done_task_again: {
         "rates": {Fault.LATE: 0.3, Fault.DROP_AFTER: 0.2},
