@@ -9,7 +9,7 @@ import msgspec
 
 from aluma_async.cli.exit_codes import OK
 from aluma_async.cli.options import add_options, load_config, merge_options
-from aluma_async.cli.output import ignore_closed_pipe
+from aluma_async.cli.output import ignore_closed_pipe, output_columns, wrap_parts
 from aluma_async.cli.parameters import moment
 from aluma_async.journal import reader
 from aluma_async.models import ExportRecord
@@ -35,9 +35,9 @@ def history(outer: dict[str, Any], /, *, as_json: bool, since: float | None, tas
     """
     folder = load_config(merge_options(outer, inner)).state_folder()
     with ignore_closed_pipe():
-        count = 0
+        count, columns = 0, output_columns()
         for record in _for_task(reader.read_history(folder, since or 0.0), task_id):
-            click.echo(_json_row(record) if as_json else _text_row(record))
+            click.echo(_json_row(record) if as_json else "\n".join(_text_lines(record, columns)))
             count += 1
         click.echo(f"{pluralize(count, 'task')} exported", err=True)
     return OK
@@ -51,11 +51,11 @@ def _iso_time(record: ExportRecord) -> str:
     return datetime.fromtimestamp(record.at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _text_row(record: ExportRecord) -> str:
-    return (
-        f"{_iso_time(record)}  {sanitize(record.task_id, 40):<22}  {pluralize(record.files, 'file'):>9}"
-        f"  {format_bytes(record.bytes):>9}  {record.seconds:6.1f} s  {', '.join(record.destinations) or '?'}"
-    )
+def _text_lines(record: ExportRecord, columns: int | None) -> Iterator[str]:
+    """Return one line of at most 80 columns, or two if the names of the destinations are long."""
+    numbers = f"{pluralize(record.files, 'file'):>8} {format_bytes(record.bytes):>8} {record.seconds:5.1f} s"
+    start = f"{_iso_time(record)}  {sanitize(record.task_id, 40):<22} {numbers}"
+    return wrap_parts("", (start, ", ".join(record.destinations) or "?"), columns)
 
 
 def _json_row(record: ExportRecord) -> str:

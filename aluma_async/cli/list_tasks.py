@@ -1,12 +1,9 @@
 """``list``: prints the pending tasks, page by page as they arrive, or sorted at the end. Claims nothing."""
 
-import os
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
-from functools import cache
 from typing import Any
 
 import anyio
@@ -15,7 +12,7 @@ import msgspec
 
 from aluma_async.cli.exit_codes import OK
 from aluma_async.cli.options import API, add_options, load_config, merge_options
-from aluma_async.cli.output import ignore_closed_pipe
+from aluma_async.cli.output import ignore_closed_pipe, output_columns, wrap_parts
 from aluma_async.cli.parameters import duration
 from aluma_async.config import Config, Credentials
 from aluma_async.models import ExportTask
@@ -109,23 +106,24 @@ def _created_before(task: ExportTask, moment: float) -> bool:
 
 
 def _text_row(task: ExportTask, now: float, destinations: Iterable[str] | None) -> str:
-    project, name = _widths()
+    columns = output_columns()
+    project, name = _widths(columns)
     age = "?" if task.created_at is None else format_duration(now - task.created_at)
-    return (
+    row = (
         f"{sanitize(task.id, 40):<22}  {sanitize(task.project_name or task.project_id, project):<{project}}"
         f"  {sanitize(task.name, name):<{name}}  {age}"
-    ) + ("" if destinations is None else f"  -> {', '.join(destinations) or 'nowhere'}")
+    )
+    target = "" if destinations is None else f"-> {', '.join(destinations) or 'nowhere'}"
+    return "\n".join(wrap_parts("", (row, target), columns))
 
 
-@cache
-def _widths() -> tuple[int, int]:
-    """Return the widths of project and name: limited by the terminal, if stdout is one."""
-    try:
-        columns = max(_MIN_COLUMNS, os.get_terminal_size(sys.stdout.fileno()).columns - _OTHER_COLUMNS)
-    except (OSError, ValueError):  # no terminal
+def _widths(columns: int | None) -> tuple[int, int]:
+    """Return the widths of project and name on a terminal of this width."""
+    if columns is None:
         return _PROJECT_COLUMNS, _NAME_COLUMNS
-    project = columns * 2 // 5
-    return min(_PROJECT_COLUMNS, project), min(_NAME_COLUMNS, columns - project)
+    free = max(_MIN_COLUMNS, columns - _OTHER_COLUMNS)
+    project = free * 2 // 5
+    return min(_PROJECT_COLUMNS, project), min(_NAME_COLUMNS, free - project)
 
 
 def _json_row(task: ExportTask, now: float, destinations: Sequence[str] | None) -> str:

@@ -5,10 +5,11 @@ from typing import Any
 
 import click
 
-from aluma_async.cli.copies import Row, completeness, copy_row, iso_time, read_copies
+from aluma_async.cli.copies import Row, copy_row, iso_time, read_copies
 from aluma_async.cli.exit_codes import OK
 from aluma_async.cli.options import add_options, load_config, merge_options
-from aluma_async.cli.output import print_json
+from aluma_async.cli.output import ignore_closed_pipe, output_columns, print_json
+from aluma_async.cli.status_text import status_lines
 from aluma_async.clock import system_clock
 from aluma_async.config import Config
 from aluma_async.journal import reader
@@ -16,22 +17,10 @@ from aluma_async.models import ClaimRecord, ClaimState, HoldRecord, Timestamp
 from aluma_async.policy.deadline import seconds_left
 from aluma_async.policy.lease import elapsed, remaining
 from aluma_async.quarantine.folder import Copy
-from aluma_async.service.formatting import describe_deadline, format_duration, pluralize, sanitize
+from aluma_async.service.formatting import format_duration
 
-_TITLES = {
-    "in_hand": "in progress",
-    "cooling_down": "cooling down",
-    "parked": "parked",
-    "quarantined": "in the quarantine",
-}
-"""JSON key -> title in the text output."""
-_STATES = {
-    ClaimState.STARTING: "being exported",
-    ClaimState.CLAIMED: "being exported",
-    ClaimState.COMMITTED: "all files saved, to be completed",
-    ClaimState.FAILING: "in the quarantine, to be failed",
-    ClaimState.ORPHANED: "to be released",
-}
+_KEYS = ("in_hand", "cooling_down", "parked", "quarantined")
+"""Keys of the JSON output."""
 _DAY_SECONDS = 86400
 
 
@@ -55,17 +44,16 @@ def status(outer: dict[str, Any], /, *, as_json: bool, **inner: Any) -> int:
     click.echo(f"state folder: {folder}")
     last_export = "" if last is None else f", the last one {format_duration(last)} ago"
     click.echo(f"exported in the last 24 h: {exported:,}{last_export}")
-    for key, title in _TITLES.items():
-        click.echo(f"{title}: {len(rows[key])}")
-        for row in rows[key]:
-            click.echo("  " + sanitize(_line(row)))
+    with ignore_closed_pipe():
+        for line in status_lines(rows, output_columns()):
+            click.echo(line)
     return OK
 
 
 def _rows(config: Config, now: Timestamp) -> dict[str, list[Row]]:
     records = reader.read_records(config.state_folder())
     copies = read_copies(config)
-    rows: dict[str, list[Row]] = {key: [] for key in _TITLES}
+    rows: dict[str, list[Row]] = {key: [] for key in _KEYS}
     for record in records:
         if isinstance(record, ClaimRecord):
             rows["in_hand"].append(_claim_row(record, now))
@@ -103,25 +91,3 @@ def _recent_exports(folder: Path, now: Timestamp) -> tuple[int, int | None]:
     for record in reader.read_history(folder, now.wall - _DAY_SECONDS):
         count, last = count + 1, record.at
     return count, max(0, round(now.wall - last)) if count else None
-
-
-def _line(row: Row) -> str:
-    parts = [str(row["task"])]
-    if "step" in row:
-        age = format_duration(float(str(row["seconds"])))
-        parts.append(f"{_STATES[ClaimState(str(row['step']))]}, started {age} ago")
-    if "retry_in_seconds" in row:
-        delay = format_duration(float(str(row["retry_in_seconds"])))
-        parts.append(f"retry in {delay}, {pluralize(int(str(row['failures'])), 'failure')}")
-    if "message" in row:
-        parts.append(f"{row['error']}: {row['message']}")
-    if "folder" in row:
-        parts += [str(row["folder"]), f"{row['state']}, {completeness(row)}"]
-    if "copy" in row:
-        parts.append(describe_deadline(_seconds(row["age_seconds"]), _seconds(row["seconds_left"])))
-        parts.append(completeness(row["copy"]) if isinstance(row["copy"], dict) else "no copy")
-    return "  ".join(filter(None, parts))
-
-
-def _seconds(value: object) -> float | None:
-    return None if value is None else float(str(value))
