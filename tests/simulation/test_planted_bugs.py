@@ -9,13 +9,14 @@ import pytest
 
 from aluma_async.aluma import responses
 from aluma_async.aluma.download import Download
-from aluma_async.exceptions import Ambiguous, RequestRejected, SourceError
+from aluma_async.exceptions import Ambiguous, FileMissing, RequestRejected, SchemaMismatch, SourceError
 from aluma_async.journal.memory import MemoryJournal
 from aluma_async.models import ClaimRecord, ClaimState, ExportSpec
 from aluma_async.pipeline import failure
 from aluma_async.pipeline.claim_source import ClaimTrackingSource
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
+from aluma_async.pipeline.failure import FailureHandler
 from aluma_async.pipeline.lease_deadline import LeaseDeadline
 from aluma_async.pipeline.quarantine import Quarantine
 from aluma_async.pipeline.recovery import Recovery
@@ -229,6 +230,43 @@ def take_a_rejected_settlement_for_a_confirmed_one(patch):
     patch.setattr(RetryingSource, "complete", complete_anyway)
 
 
+def fail_with_an_incomplete_copy(patch):
+    store = Quarantine.store
+
+    async def store_anything(self, *args):
+        await store(self, *args)
+        return {}
+
+    patch.setattr(Quarantine, "store", store_anything)
+
+
+def fail_on_a_missing_file(patch):
+    handle = FailureHandler.handle
+
+    async def handle_wrongly(self, task, claim, error):
+        if claim and isinstance(error, FileMissing):
+            return await self._fail(task, claim, error)
+        return await handle(self, task, claim, error)
+
+    patch.setattr(FailureHandler, "handle", handle_wrongly)
+
+
+def count_attempts_over_all_kinds_of_errors(patch):
+    handle = FailureHandler.handle
+
+    async def handle_counting(self, task, claim, error):
+        failures = (await self._cooldown.get(task.id)).failures
+        if claim and failures >= 2 and isinstance(error, FileMissing | SchemaMismatch):
+            return await self._fail(task, claim, error)
+        return await handle(self, task, claim, error)
+
+    patch.setattr(FailureHandler, "handle", handle_counting)
+
+
+def with_replies(*replies):
+    return {"misbehaviour": Misbehaviour(dict.fromkeys(replies, 0.2))}
+
+
 BUGS = {
     Schedule: (
         repeat_an_ambiguous_start,
@@ -251,6 +289,9 @@ BUGS = {
         fail_tasks_after_transient_errors,
         settle_expired_claims,
         omit_a_file,
+        fail_with_an_incomplete_copy,
+        fail_on_a_missing_file,
+        count_attempts_over_all_kinds_of_errors,
     ),
     FullSchedule: (
         ignore_retry_after,
@@ -262,13 +303,12 @@ BUGS = {
 }
 
 
-def with_replies(*replies):
-    return {"misbehaviour": Misbehaviour(dict.fromkeys(replies, 0.2))}
-
-
 SEEDS = 1000
 """Number of schedules within which each bug must be detected."""
 HARSHER = {
+    fail_with_an_incomplete_copy: with_replies(WrongReply.NOT_FOUND),
+    fail_on_a_missing_file: with_replies(WrongReply.NOT_FOUND),
+    count_attempts_over_all_kinds_of_errors: {"misbehaviour": Misbehaviour(refused=(0, 1))},
     accept_any_content: with_replies(*WRONG_FILES),
     join_two_versions_of_a_file: with_replies(WrongReply.OTHER_VERSION),
     take_another_success_of_start_for_not_executed: with_replies(WrongReply.OTHER_SUCCESS),
