@@ -122,7 +122,7 @@ def _run() -> int:
             message = " ".join(
                 error.format_message().split()
             )  # click lists the choices of an argument on several lines
-            _print_error(f"{message}\nTry '{command} --help'.")
+            _print_error(f"{message}\n{_dash_hint(error)}Try '{command} --help'.")
         return error.exit_code
     except click.ClickException as error:
         error.show()
@@ -137,6 +137,15 @@ def _run() -> int:
             traceback.print_exc()
         _print_error(f"unexpected {type(error).__name__}; use -v to see the traceback")
         return INCOMPLETE
+
+
+def _dash_hint(error: click.UsageError) -> str:
+    """Return how to give an id that begins with a dash, if it was taken for an option."""
+    parameters = error.ctx.command.params if error.ctx else []
+    takes_ids = any(isinstance(one, click.Argument) and (one.name or "").startswith("task_id") for one in parameters)
+    if takes_ids and isinstance(error, click.NoSuchOption):
+        return 'Put "--" before an id that begins with a dash. '
+    return ""
 
 
 def _print_error(text: str) -> None:

@@ -46,7 +46,7 @@ def retry(context: click.Context, /, *, task_ids: tuple[str, ...], all_tasks: bo
     released = [task_id for task_id in requested if task_id in on_hold]
     if released:
         reader.release_holds(folder, released)
-    click.echo(f"released {pluralize(len(released), 'task')} from hold")
+    click.echo(f"ended the hold of {pluralize(len(released), 'task')}")
     for task_id in requested:
         copy = copies.get(task_id)
         if copy and task_id not in on_hold:

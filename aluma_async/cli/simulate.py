@@ -153,7 +153,8 @@ def _banner(aluma: "SimulatedAluma", base_url: str) -> str:
     )
     return "\n".join(
         [
-            f"Simulated Aluma at {base_url} (its state: {base_url}/simulated)",
+            f"Simulated Aluma at {base_url}",
+            f"its state      {base_url}/simulated",
             f"client id      {aluma.client_id}",
             f"client secret  {aluma.client_secret}",
             "In another shell:",

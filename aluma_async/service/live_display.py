@@ -25,8 +25,10 @@ MAX_ROWS = 8
 """Maximum number of active tasks in the panel."""
 _OTHER_LINES = 11
 """Lines of the panel and its frame, besides these rows."""
-_WIDE, _NARROW, _TIGHT = 100, 76, 60
+_WIDE, _NARROW, _TIGHT = 97, 76, 57
 """Minimum columns for all figures in one line, for figures in two lines (otherwise three), and for task sizes."""
+_ECHO_COLUMNS = 3
+"""Free columns behind the panel, where the terminal echoes Ctrl-C; in the next line, the echo would shift the panel."""
 _MAX_WIDTH = 120
 """Columns of the panel on a wider terminal, where long lines would be hard to read."""
 _MAX_ERROR_KINDS = 4
@@ -75,7 +77,7 @@ class PanelRenderer:
 
     def render(self, width: int, height: int) -> RenderableType:
         """Return the panel for a terminal of this size."""
-        width = min(width, _MAX_WIDTH)
+        width = min(width - _ECHO_COLUMNS, _MAX_WIDTH)
         body: list[RenderableType] = [_bar(self._stats)]
         body += (Text(line, no_wrap=True, overflow="ellipsis") for line in self._figures(width))
         if rows := max(0, min(MAX_ROWS, height - _OTHER_LINES)):
@@ -110,6 +112,8 @@ class PanelRenderer:
     def _tasks(self, max_rows: int, width: int) -> RenderableType:
         """Return a table of active tasks; rows of ended tasks stay until reused, so that the panel keeps its height."""
         stats = self._stats
+        if not stats.active and not stats.queued:  # nothing to do for now, so no rows to keep
+            self._rows = []
         free = iter([task_id for task_id in stats.active if task_id not in self._rows])
         rows = [task_id if task_id in stats.active else next(free, "") for task_id in self._rows[:max_rows]]
         self._rows = rows + [task_id for task_id, _ in zip(free, range(max_rows - len(rows)), strict=False)]

@@ -116,6 +116,7 @@ class RunStats:
         """Like ``paused``, but only until a probe of the destination or an export has succeeded."""
         self.last_event_at = self.last_listing_at = self.last_work_at = self._started_at
         """Clock readings at the last event, the last successful listing, and the last start or end of an export."""
+        self._queue_discarded = False
         self.last_retry_at = self.requests_paused_until = float("-inf")
 
     def __call__(self, event: Event) -> None:
@@ -131,7 +132,7 @@ class RunStats:
             case events.FileStaged(task=task):
                 if task.id in self.active:
                     active = self.active[task.id]
-                    active.staged += 1
+                    active.staged += active.staged < active.files  # a quarantined file is staged once more
                     active.file, active.last_activity_at = event.file, now
             case events.TaskStarted(task=task):
                 self.active[task.id] = ActiveTask(task, event.files, now, now)
@@ -232,7 +233,10 @@ class RunStats:
         self.parked, self.cooling = event.parked, event.held_back - event.parked
         if isinstance(self.save_error, DestinationError):  # the destination is probed before each listing
             self.save_error = None
-        if event.admitted or self.active:
+        if self._queue_discarded:  # its tasks are listed again
+            self._queue_discarded = False
+            self.queued, self.pending = event.admitted, event.admitted + len(self.active)
+        elif event.admitted or self.active:
             self.queued += event.admitted
             self.pending += event.admitted
         else:  # correct the numbers, because a listing may contain a task twice
@@ -254,7 +258,7 @@ class RunStats:
                 self.limit = limit
             case events.ClaimingPaused(error=error) | events.ClaimingStillPaused(error=error):
                 self.paused = self.save_error = error
-                self.queued = 0  # the queue is discarded, and listed again later
+                self.queued, self._queue_discarded = 0, True
             case events.ClaimingResumed():
                 self.paused = self.save_error = None
             case events.DrainStarted():

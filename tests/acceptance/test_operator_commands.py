@@ -118,6 +118,12 @@ def test_status_and_retry_name_the_copy_of_a_quarantined_task(run_cli, tmp_path)
     row = lines.index("  UnexportableTask: no name") + 1
     assert lines[row] == f"    t1  failed, incomplete copy: 1 file missing  {copy}"
     done = run_cli("retry", *state, "t1", "t3")
-    assert (done.returncode, done.stdout) == (1, "released 0 tasks from hold\n")
+    assert (done.returncode, done.stdout) == (1, "ended the hold of 0 tasks\n")
     assert f"t1: deleted at Aluma; a copy of its files is in {copy}" in done.stderr
     assert "t3: not on hold" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["retry", "cancel"])
+def test_id_that_begins_with_a_dash_is_explained(run_cli, command):
+    expect_error(run_cli(command, "-SpM0"), 2, "No such option", 'Put "--" before an id')
+    assert '"--"' not in run_cli("status", "-SpM0").stderr

@@ -27,10 +27,10 @@ def test_status_and_retry_work_next_to_a_running_exporter(run_cli, tmp_path):
         assert "cut short" in run_cli("status", "--state", "state").stdout
         assert run_cli("retry", "--state", "state").returncode == 2
         done = run_cli("retry", "--state", "state", "--", "-parked")
-        assert (done.returncode, done.stdout) == (0, "released 1 task from hold\n"), done.stderr
+        assert (done.returncode, done.stdout) == (0, "ended the hold of 1 task\n"), done.stderr
         assert run_cli("retry", "--state", "state", "unknown").returncode == 1
         assert anyio.run(journal.pop_released) == ["-parked"]
-        assert run_cli("retry", "--all", "--state", "state").stdout == "released 1 task from hold\n"
+        assert run_cli("retry", "--all", "--state", "state").stdout == "ended the hold of 1 task\n"
     finally:
         journal.close()
     shown = show()

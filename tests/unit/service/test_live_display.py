@@ -119,3 +119,21 @@ def test_live_display_writes_only_changes():
         stats(sample_event(events.TaskCompleted))
         display.draw()
         assert len(console.file.getvalue()) > written
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_panel_leaves_room_for_the_echo_of_ctrl_c(width):
+    """Otherwise the echo goes into the next line, and the top of the panel remains above the next one."""
+    text = render(busy_stats(), width, color_system=None)
+    assert max(map(len, text.splitlines())) <= width - len("^C")
+
+
+def test_panel_has_no_empty_rows_when_nothing_is_left_to_do():
+    stats = busy_stats()
+    renderer = PanelRenderer(stats, lambda: 0.0)
+    tall = render(stats, renderer=renderer, color_system=None).splitlines()
+    stats.active.clear()
+    stats.queued = 0
+    low = render(stats, renderer=renderer, color_system=None).splitlines()
+    assert len(low) < len(tall)
+    assert not [line for line in low if not line.strip(" │")]

@@ -90,3 +90,21 @@ def test_stats_remember_a_bounded_number_of_unexported_tasks():
     tasks = [ExportTask(str(number)) for number in range(MAX_UNEXPORTED_TASKS + 5)]
     stats = stats_after(*(sample_event(events.TaskCancelled, task=task) for task in tasks))
     assert len(stats.unexported) == MAX_UNEXPORTED_TASKS
+
+
+def test_pause_does_not_add_up_the_tasks_of_several_listings():
+    """A pause discards the queue, and each listing during the pause contains the same tasks again."""
+    stats = stats_after(LISTED, STARTED)
+    for _ in range(3):
+        stats(sample_event(events.ClaimingPaused))
+        stats(events.TasksListed(9, 7, 2, None))
+    assert (stats.total, stats.pending, stats.queued) == (8, 8, 7)
+
+
+def test_staged_files_do_not_exceed_the_files_of_the_task():
+    """Files are staged a second time when the task is quarantined."""
+    stats = stats_after(LISTED, STARTED)
+    active = stats.active[TASK.id]
+    for _ in range(active.files + 2):
+        stats(sample_event(events.FileStaged))
+    assert active.staged == active.files
