@@ -103,10 +103,15 @@ def read_section(
     raise ConfigError(f"{origin}: {name} {bad}", hint=bad.hint or _hint(name, bad.key, values.get(bad.key), kind))
 
 
+_RENAMED = {"types": "column_types", "columns": "column_names", "header": "header_names"}
+"""Former keys that are not similar enough to their new names, or more similar to another key."""
+
+
 def suggest(key: str, known: Iterable[str]) -> str:
-    """Return a hint with the most similar name, or with all known names."""
+    """Return a hint with the new or the most similar name, or with all known names."""
     known = sorted(known)
-    match = difflib.get_close_matches(key, known, n=1)
+    renamed = _RENAMED.get(key)
+    match = [renamed] if renamed in known else difflib.get_close_matches(key, known, n=1)
     return f"Did you mean {match[0]!r}?" if match else f"Use one of: {', '.join(known)}."
 
 

@@ -16,7 +16,7 @@ TEXT = README.read_text("utf-8")
 ALUMA_ASYNC = str(Path(sys.executable).parent / "aluma-async")
 
 
-def test_readme_set_up_commands_are_single_lines_at_the_start_of_their_sections():
+def test_readme_set_up_commands_are_single_lines_that_begin_sections():
     demo, tests = (code(section(TEXT, heading), "sh")[0] for heading in ("Quick start", "Development"))
     assert demo.count("\n") == tests.count("\n") == 1
     assert demo.strip().endswith("aluma-async demo")

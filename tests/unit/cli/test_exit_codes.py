@@ -11,7 +11,7 @@ def test_error_lines_omit_a_hint_to_run_the_present_command():
     assert list(error_lines(error, "check")) == ["disk full"]
 
 
-def test_error_lines_do_not_send_a_configuration_error_to_a_command_that_reads_it():
+def test_error_lines_suggest_no_command_that_has_the_same_error():
     _, hint = error_lines(ConfigError("x"))
     assert "config show" not in hint
     assert "check" not in hint

@@ -220,7 +220,7 @@ def test_folder_with_a_file_that_the_configuration_names_is_refused(path, key, s
     )
 
 
-def test_secret_in_the_quarantine_is_refused_and_one_in_the_state_folder_is_not(folder):
+def test_secret_is_refused_in_the_quarantine_but_not_in_the_state_folder(folder):
     """Nothing in the state folder itself has a name that a document chooses."""
     more = "[aluma]\nclient_secret_file = 'state/{}'"
     assert problem_of(folder_at("out"), more=more.format("secret")) == ""

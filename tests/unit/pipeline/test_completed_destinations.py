@@ -55,5 +55,5 @@ async def test_completed_task_names_its_destinations_when_recovery_completes_it(
 
 
 @virtual_time
-async def test_completed_task_names_no_destination_when_the_destination_has_no_name():
+async def test_completed_task_names_no_destination_when_it_has_no_name():
     assert completed_at(await export(MemoryDestination())) == [()] * 3

@@ -45,7 +45,7 @@ async def test_transfer_reports_progress_every_ten_seconds_of_a_slow_download():
 
 
 @virtual_time
-async def test_exporter_resumes_claiming_once_when_all_pending_tasks_are_exported():
+async def test_exporter_resumes_claiming_once_when_all_tasks_are_exported():
     """Even if fewer tasks are pending than are exported one at a time after a pause."""
     counts = Counter()
     destination = MemoryDestination()

@@ -155,7 +155,8 @@ async def test_copy_with_fewer_files_does_not_replace_an_earlier_one(store):
 
 
 @virtual_time
-async def test_copy_is_read_before_a_task_is_failed_and_damaged_files_are_fetched_again(store):
+async def test_copy_is_verified_before_a_task_is_failed(store):
+    """A damaged file is fetched again, so that the copy of a failed task is complete and intact."""
     await store.quarantine.store(claim_for(SPEC), ERROR, PARKED)
     (copy,) = store.copies
     (copy.folder / "files/in/a.pdf").write_bytes(b"%PDF 0ne")  # the same size
