@@ -60,3 +60,18 @@ async def expect_unavailable(url, message, *, secret):
     assert message in str(caught.value)
     assert secret not in str(caught.value) + caught.value.hint
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("sqlite://ledger.db", "contains a host, but SQLite has none"),
+        ("sqlite://me:canary@host/ledger.db", "contains a host, but SQLite has none"),
+        ("postgresql://me:canary@host:port/db", "is not a database URL"),
+    ],
+)
+def test_url_with_a_mistake_is_refused_with_a_remedy(url, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        SqlDestination(url, "t")
+    assert caught.value.hint
+    assert "canary" not in str(caught.value) + caught.value.hint

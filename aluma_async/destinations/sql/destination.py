@@ -75,11 +75,14 @@ class SqlDestination:
     ) -> None:
         try:
             database_url = sa.make_url(url)
-        except sa.exc.ArgumentError:
+        except (sa.exc.ArgumentError, ValueError):  # ValueError: the port is no number
             raise ConfigError("url: is not a database URL", hint='Use "postgresql://user@host/database".') from None
         backend = database_url.get_backend_name()
         if backend not in BACKENDS:
             raise ConfigError(f"url: {backend} is not supported", hint=f"Use one of {', '.join(BACKENDS)}.")
+        if backend == "sqlite" and (database_url.host or database_url.username):
+            hint = "Use three slashes for a relative path (sqlite:///a.db), four for an absolute one (sqlite:////srv/a.db)."
+            raise ConfigError("url: contains a host, but SQLite has none", hint=hint)
         self._backend: Backend = BACKENDS[backend]
         self._engine = create_async_engine(
             database_url.set(drivername=self._backend.driver),
