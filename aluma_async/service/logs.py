@@ -164,7 +164,9 @@ def _fields(event: Event, *, names: bool) -> Iterator[tuple[str, object]]:
 
 
 def _text_fields(fields: dict[str, object]) -> dict[str, object]:
-    """Return the fields for a line that begins with the task's id, so that the error does not repeat it."""
+    """Return the fields for a line that begins with the task's id or the request, so that the error repeats neither."""
+    if "request" in fields:
+        return {**fields, "error": str(fields["error"]).removeprefix(f"{fields['request']}: ")}
     if "task" not in fields or "error" not in fields:
         return fields
     return {**fields, "error": without_task(str(fields["error"]), str(fields["task"]))}

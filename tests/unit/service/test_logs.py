@@ -117,3 +117,9 @@ def test_log_message_contains_the_id_of_a_task_once(log_format):
     message = json.loads(line)["message"] if log_format == "json" else line
     assert message.count(TASK.id) == 1
     assert "file 0: no connection" in message
+
+
+def test_log_message_of_a_retried_request_names_the_request_once():
+    error = Unavailable("list tasks: Aluma answered 503")
+    line = log_text(events.RequestRetried("list tasks", error, 0.5), level="debug")
+    assert "list tasks: retry in 0.5 s: Aluma answered 503" in line
