@@ -37,7 +37,7 @@ class Budget:
         self.max_bytes = max_bytes
         self.used = 0
 
-    def take(self, count: int) -> None:
+    def reserve(self, count: int) -> None:
         """Reserve bytes. Raises ``QuarantineFull``."""
         if self.max_bytes and self.used + count > self.max_bytes:
             raise QuarantineFull(
@@ -61,7 +61,7 @@ class EarlierCopy(NamedTuple):
 
 
 class CopyWriter:
-    """One copy in progress, in the folder ``name``. ``claim`` is what its destination has to open."""
+    """One copy in progress, in the folder ``name``. ``claim`` describes the files that its destination stores."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class CopyWriter:
         self.missing: dict[int, str] = {}
         """Number of each file that could not be fetched, with the reason."""
         self._digests: dict[int, Digest] = {}
-        self._taken = 0
+        self._reserved = 0
 
     async def fetch(self, delivery: Delivery) -> None:
         """Save the specification and all files that can be fetched.
@@ -132,16 +132,16 @@ class CopyWriter:
         data = encode_record(record)
         await delivery.save(self._record_file, SingleChunk(data))
         self._budget.used += len(data)  # without a limit, because a copy without its record is worth nothing
-        self._taken += len(data)
+        self._reserved += len(data)
 
     @property
     def size(self) -> int:
         """Total size of the saved files in bytes."""
         return sum(digest.size for digest in self._digests.values())
 
-    def give_back(self) -> None:
-        """Give the reserved bytes back, because the copy is discarded."""
-        self._return(self._taken)
+    def free_bytes(self) -> None:
+        """Free the reserved bytes, because the copy is discarded."""
+        self._free(self._reserved)
 
     def _copied_file(self, file: ExportFile, path: str) -> CopiedFile:
         digest = self._digests.get(file.number)
@@ -163,7 +163,7 @@ class CopyWriter:
             placed = self._placed[file.number]
             try:
                 if (size := delivery.resumable_size(placed)) is not None:
-                    self._take(size)
+                    self._reserve(size)
                     self._digests[file.number] = Digest(size)
                 elif not await self._copy_earlier(file, delivery):
                     operation = f"copy file {file.number} of task {self._original.task.id}"
@@ -190,11 +190,11 @@ class CopyWriter:
         await self._save(placed, SingleChunk(data), delivery)
 
     async def _save(self, placed: ExportFile, chunks: AsyncIterable[bytes], delivery: Delivery) -> None:
-        digest = _Digesting(chunks, self._take)
+        digest = _Digesting(chunks, self._reserve)
         try:
             await delivery.save(placed, digest)
         except BaseException:
-            self._return(digest.size)
+            self._free(digest.size)
             raise
         self._digests[placed.number] = digest.result()
 
@@ -205,21 +205,21 @@ class CopyWriter:
         await omit(self._placed[file.number])
         self.missing[file.number] = reason
 
-    def _take(self, count: int) -> None:
-        self._budget.take(count)
-        self._taken += count
+    def _reserve(self, count: int) -> None:
+        self._budget.reserve(count)
+        self._reserved += count
 
-    def _return(self, count: int) -> None:
+    def _free(self, count: int) -> None:
         self._budget.used -= count
-        self._taken -= count
+        self._reserved -= count
 
 
 class _Digesting:
     """Passes chunks on, reserves their bytes and computes their digest."""
 
-    def __init__(self, chunks: AsyncIterable[bytes], take: Callable[[int], None]) -> None:
+    def __init__(self, chunks: AsyncIterable[bytes], reserve: Callable[[int], None]) -> None:
         self._chunks = aiter(chunks)
-        self._take = take
+        self._reserve = reserve
         self._hash = hashlib.sha256()
         self.size = 0
 
@@ -228,7 +228,7 @@ class _Digesting:
 
     async def __anext__(self) -> bytes:
         chunk = await anext(self._chunks)
-        self._take(len(chunk))
+        self._reserve(len(chunk))
         self.size += len(chunk)
         self._hash.update(chunk)
         return chunk

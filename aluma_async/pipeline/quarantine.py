@@ -107,10 +107,10 @@ class Quarantine:
         try:
             await self._write(writer, earlier, error, state)
         except NothingNew:
-            writer.give_back()
+            writer.free_bytes()
             return writer.missing
         except BaseException:
-            writer.give_back()
+            writer.free_bytes()
             raise
         finally:
             self._reserved.discard(name)
