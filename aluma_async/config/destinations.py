@@ -1,5 +1,6 @@
 """The sections ``[destinations.NAME]``: one class for each ``type``."""
 
+import re
 from base64 import b64encode
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
@@ -9,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from msgspec import Meta, Struct, field
 
 from aluma_async.config.credentials import read_secret
+from aluma_async.config.date_format import date_format_parts
 from aluma_async.config.redaction import redact_url
 from aluma_async.config.schema import InvalidValue, Section
 from aluma_async.config.sections import is_unencrypted, url_problem
@@ -49,11 +51,12 @@ class SqlConfig(Section, frozen=True, kw_only=True, tag_field="type", tag="sql")
     column_types: dict[str, ColumnType] = field(default_factory=dict)
     """Types of the columns of created tables; text if a column is missing."""
     column_names: dict[str, str] = field(default_factory=dict)
-    """Name in the file -> name in the table; empty: the column is omitted."""
+    """Name in the file -> name in the table; empty: the column is omitted. The name of a nameless column is empty."""
     header_names: tuple[str, ...] = ()
-    """Names of the columns, for files without a header line."""
+    """Names of the columns, for files without a header line; empty: the column is omitted."""
     delimiter: Annotated[str, Meta(min_length=1, max_length=1)] = ","
     encoding: str = "utf-8-sig"
+    """Encoding of downloaded CSV files without a byte order mark."""
     decimal: Literal[".", ","] = "."
     date_format: str = ""
     """Format of dates as for ``strptime``; empty: ISO 8601."""
@@ -63,10 +66,30 @@ class SqlConfig(Section, frozen=True, kw_only=True, tag_field="type", tag="sql")
         super().__post_init__()
         try:
             "".encode(self.encoding)
-        except LookupError:
+        except (LookupError, ValueError):
             raise InvalidValue(
                 "encoding", self.encoding, "unknown encoding", hint="Use for example utf-8 or cp1252."
             ) from None
+        if self.delimiter in '"\r\n\0':
+            raise InvalidValue("delimiter", self.delimiter, "not a separator of cells", hint='Use for example ";".')
+        try:
+            has_parts = not self.date_format or any(date_format_parts(self.date_format))
+        except (ValueError, re.error):
+            has_parts = False
+        if not has_parts:
+            raise InvalidValue(
+                "date_format",
+                self.date_format,
+                "neither a whole date nor a time",
+                hint='Use for example "%d.%m.%Y" or "%d.%m.%Y %H:%M".',
+            )
+        for key, names in (("key", self.key), ("header_names", tuple(filter(None, self.header_names)))):
+            if len(set(names)) < len(names):
+                raise InvalidValue(key, list(names), "contains a name twice", hint="Name each column once.")
+        if self.key and self.mode == "files":
+            raise InvalidValue(
+                "key", list(self.key), 'not used with mode = "files"', hint="Remove key: files are identified by task."
+            )
 
     @property
     def description(self) -> str:

@@ -5,9 +5,10 @@ import random
 import anyio
 import pytest
 
+from aluma_async.destinations.sql.convert import FileFormat
 from aluma_async.exceptions import DestinationError, SchemaMismatch
 from tests.support.clock import real_time
-from tests.support.databases import deliver_file, open_sql
+from tests.support.databases import SqliteDatabase, deliver_file, open_sql
 from tests.support.tasks import deliver, make_claim
 
 
@@ -27,12 +28,72 @@ def test_hostile_filename_is_not_a_table_name(database, name):
     assert not name or name not in str(caught.value)
 
 
+@pytest.mark.parametrize("table", ["Rechnungen Übersicht", "2024", "select", "a-b;c%s:d", '"a.b ""c"""', "UPPER"])
+@pytest.mark.parametrize("options", [{"key": ["k"]}, {}, {"mode": "files"}])
+def test_configured_table_name_is_quoted_as_it_is(database, table, options):
+    for content in ("k\n1\n", "k\n2\n"):
+        deliver_file(database, content, table=table, create=True, manifest=True, **options)
+    quoted = table if table.startswith('"') else f'"{table}"'
+    rows = 2 if "key" in options else 1
+    assert database.ask(f"SELECT count(*) FROM {quoted}") == [(rows,)]
+    assert database.ask("SELECT target FROM aluma_manifest") == [(table,)]
+
+
+def test_table_in_a_schema_is_found_and_created(postgres_database):
+    for schema in ("ledger", '"My.Schema ü"'):
+        postgres_database.ask(f"CREATE SCHEMA {schema}")
+        postgres_database.ask(f"CREATE TABLE {schema}.t (k TEXT PRIMARY KEY)")
+        deliver_file(postgres_database, "k\n1\n", table=f"{schema}.t", key=["k"], manifest=True, create=True)
+        deliver_file(postgres_database, "k\n1\n", table=f"{schema}.u", create=True)
+        counts = ", ".join(f"(SELECT count(*) FROM {schema}.{name})" for name in ("t", "u", "aluma_manifest"))
+        assert postgres_database.ask(f"SELECT {counts}") == [(1, 1, 1)]
+
+
+def test_schema_of_sqlite_is_used(tmp_path):
+    database = SqliteDatabase(tmp_path / "a.db")
+    for table, options in (("main.t", {"key": ["k"]}), ("main.f", {"mode": "files"})):
+        for content in ("k\n1\n", "k\n2\n"):
+            deliver_file(database, content, table=table, create=True, **options)
+    assert database.ask("SELECT (SELECT count(*) FROM t), data FROM f") == [(2, b"k\n2\n")]
+
+
+@real_time
+async def test_files_of_one_task_whose_names_differ_in_case_are_all_stored(database):
+    """In SQLite both go into one table; the second file must not delete the rows of the first."""
+    async with open_sql(database, "{stem}", create=True) as destination:
+        for _ in range(2):
+            await deliver(destination, make_claim("t1", "a.csv", "A.csv"), "x\n1\n", "x\n2\n")
+    both = 'SELECT x FROM "a"' if "sqlite" in database.url else 'SELECT x FROM "a" UNION ALL SELECT x FROM "A"'
+    assert database.ask(f"{both} ORDER BY x") == [("1",), ("2",)]
+
+
+@real_time
+async def test_rows_are_converted_again_when_the_table_is_altered_meanwhile(postgres_database):
+    """The table is altered after its columns were read and before the first row is sent."""
+    postgres_database.ask("CREATE TABLE t (k TEXT PRIMARY KEY, x TEXT)")
+    async with open_sql(postgres_database, key=["k"], file_format=FileFormat(decimal=",")) as destination:
+        await destination.probe()
+        get, altered = destination._tables.get, []
+
+        async def get_and_alter(*arguments):
+            layout = await get(*arguments)
+            if not altered:
+                altered.append(True)
+                postgres_database.ask("ALTER TABLE t ALTER x TYPE numeric USING x::numeric")
+            return layout
+
+        destination._tables.get = get_and_alter
+        await deliver(destination, make_claim("t1", "a.csv"), 'k,x\n1,"1.234"\n')
+    assert altered
+    assert [int(x) for (x,) in postgres_database.ask("SELECT x FROM t")] == [1234]
+
+
 def test_table_without_a_unique_key_is_refused(database):
     database.ask("CREATE TABLE t (a INTEGER, b INTEGER)")
     with pytest.raises(DestinationError, match=r"no constraint or index keeps \(a\) unique") as caught:
         deliver_file(database, "a,b\n1,2\n", key=["a"])
     assert "unique index" in caught.value.hint
-    assert caught.value.fatal_after is None
+    assert not isinstance(caught.value, SchemaMismatch)
     database.ask("CREATE UNIQUE INDEX i ON t (a)")
     deliver_file(database, "a,b\n1,2\n", key=["a"])
 
@@ -75,6 +136,19 @@ async def test_many_concurrent_tasks_write_the_same_keys_and_tables(database):
     for table in "abc":
         rows = database.ask(f"SELECT k FROM {table}")
         assert len(rows) == len(set(rows)) == 100
+
+
+@real_time
+async def test_concurrent_tasks_create_the_same_tables(database):
+    """A table that another transaction has created is used only after its commit."""
+    for table in "abc":
+        async with (
+            open_sql(database, table, key=["k"], create=True, manifest=True) as destination,
+            anyio.create_task_group() as group,
+        ):
+            for number in range(16):
+                group.start_soon(deliver, destination, make_claim(f"t{number}", "x.csv"), f"k\n{number}\n")
+        assert database.ask(f"SELECT count(*) FROM {table}") == [(16,)]
 
 
 @real_time

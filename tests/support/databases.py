@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, closing
 import anyio
 
 from aluma_async.destinations.sql.destination import SqlDestination
+from tests.support.postgres import PASSWORD
 from tests.support.tasks import deliver, make_claim
 
 _NUMBERS = itertools.count()
@@ -36,6 +37,21 @@ class PostgresDatabase:
     def ask(self, statement):
         """Return all rows of a statement's result."""
         return self._server.ask(self.name, statement)
+
+    def create_user(self, *grants):
+        """Return the database as a new user sees it, who has only these rights: ``INSERT ON t``."""
+        user = f"{self.name}_user_{next(_NUMBERS)}"
+        self.ask(f"CREATE USER {user} PASSWORD 'canary-user-password'")
+        for grant in grants:
+            self.ask(f"GRANT {grant} TO {user}")
+        return _DatabaseUser(user, self._server.url(self.name).replace("//postgres:", f"//{user}:", 1), self.ask)
+
+
+class _DatabaseUser:
+    """A database with the URL of a user."""
+
+    def __init__(self, name, url, ask):
+        self.name, self.url, self.ask = name, url.replace(f":{PASSWORD}@", ":canary-user-password@"), ask
 
 
 @asynccontextmanager

@@ -7,35 +7,66 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aluma_async.destinations.common.spool import SpooledFile
+from aluma_async.destinations.sql.layout import Layout
 from aluma_async.models import Claim, ExportFile
 
 
 class Backend(Protocol):
     """One kind of database. Every method runs inside a transaction and raises the errors of its driver."""
 
-    driver: str
-    """SQLAlchemy's name of dialect and driver."""
     max_transactions: int
     """Maximum number of concurrent transactions; 0 means no limit of the backend."""
-    connect_args: Mapping[str, Any]
+    max_name_bytes: int
+    """Maximum length of the name of a table or column; 0 means no limit."""
+    max_file_bytes: int
+    """Maximum size of a file that a table can store."""
+    fold_case: bool
+    """Whether names are equal that differ in upper and lower case only."""
+
+    has_strict_types: bool
+    """Whether a column refuses values of another type."""
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
         """Exceptions that the driver raises outside SQLAlchemy."""
         ...
 
+    def read_url(self, url: str) -> tuple[sa.URL, Mapping[str, Any]]:
+        """Return the URL as SQLAlchemy reads it, and the arguments of a connection. Raises ``ConfigError``."""
+        ...
+
+    def engine_url(self, address: sa.URL) -> str | sa.URL:
+        """Return the URL for an engine that gets the arguments of a connection, too."""
+        ...
+
     def set_up(self, connection: Any, record: object) -> None:
         """Prepare a new connection of the driver. Blocking."""
         ...
 
-    async def probe(self, connection: AsyncConnection) -> None:
-        """Raise unless a transaction may write."""
+    async def begin(self, connection: AsyncConnection) -> bool:
+        """Prepare a transaction; return whether it may write."""
+        ...
+
+    async def describe(self, connection: AsyncConnection, schema: str | None, name: str) -> Layout | None:
+        """Return a table as it is in the database; None if it does not exist."""
+        ...
+
+    async def find_similar(self, connection: AsyncConnection, schema: str | None, name: str) -> str:
+        """Return the name of a table that differs in upper and lower case only; empty if there is none."""
+        ...
+
+    async def creation_problem(self, connection: AsyncConnection, schema: str | None) -> str:
+        """Return why the user cannot create tables; empty if it can."""
+        ...
+
+    async def fingerprint(self, connection: AsyncConnection, layout: Layout) -> str:
+        """Return the fingerprint that the table has now."""
         ...
 
     async def put_rows(
         self,
         connection: AsyncConnection,
-        table: sa.Table,
+        layout: Layout,
         names: Sequence[str],
         key: Sequence[str],
         batches: AsyncIterable[Sequence[Sequence[Any]]],
@@ -44,36 +75,46 @@ class Backend(Protocol):
         ...
 
     async def put_file(
-        self, connection: AsyncConnection, table: sa.Table, claim: Claim, file: ExportFile, data: SpooledFile
+        self, connection: AsyncConnection, layout: Layout, claim: Claim, file: ExportFile, data: SpooledFile
     ) -> None:
         """Insert a whole file."""
         ...
 
 
-def quote_names(table: sa.Table, names: Sequence[str]) -> tuple[str, str]:
+def core_table(layout: Layout) -> sa.TableClause:
+    """Return a table for SQLAlchemy's statements, with its names quoted as they are."""
+    columns: list[sa.ColumnClause[Any]] = [sa.column(sa.quoted_name(name, quote=True)) for name in layout.columns]
+    schema = None if layout.schema is None else sa.quoted_name(layout.schema, quote=True)
+    return sa.table(sa.quoted_name(layout.name, quote=True), *columns, schema=schema)
+
+
+def quote_names(layout: Layout, names: Sequence[str]) -> tuple[str, str]:
     """Return the quoted names of a table and of columns.
 
     SQLAlchemy would double each percent sign, because its own parameters begin with one.
     """
-    return ".".join(_quote(part) for part in (table.schema, table.name) if part), ", ".join(map(_quote, names))
+    return ".".join(quote(part) for part in (layout.schema, layout.name) if part), ", ".join(map(quote, names))
+
+
+def quote(name: str) -> str:
+    """Return a name as it is, in quotes."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def on_conflict_clause(names: Sequence[str], key: Sequence[str]) -> str:
     """Return the end of an INSERT that replaces the row with the same key."""
-    others = ", ".join(f"{_quote(name)} = excluded.{_quote(name)}" for name in names if name not in key)
-    keys = ", ".join(map(_quote, key))
+    others = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in names if name not in key)
+    keys = ", ".join(map(quote, key))
     return f"ON CONFLICT ({keys}) DO " + (f"UPDATE SET {others}" if others else "NOTHING")
 
 
+def clean(text: str) -> str:
+    """Replace zero characters and lone surrogates, because PostgreSQL's text and UTF-8 cannot contain them."""
+    return text.replace("\0", "_").encode(errors="replace").decode()
+
+
 def file_columns(claim: Claim, file: ExportFile, data: SpooledFile) -> dict[str, str | int]:
-    """Return the columns that describe a whole file, without its content.
-
-    Zero characters and lone surrogates are replaced, because PostgreSQL's text and UTF-8 cannot contain them.
-    """
+    """Return the columns that describe a whole file, without its content."""
     texts = {"task": claim.task.id, "project": claim.task.project_id, "folder": file.folder, "filename": file.filename}
-    clean = {name: text.replace("\0", "_").encode(errors="replace").decode() for name, text in texts.items()}
-    return {**clean, "file": file.number, "document": file.document, "size": data.size, "sha256": data.sha256}
-
-
-def _quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+    cleaned = {name: clean(text) for name, text in texts.items()}
+    return {**cleaned, "file": file.number, "document": file.document, "size": data.size, "sha256": data.sha256}

@@ -1,19 +1,25 @@
 """Converters: turn the cells of a file into values for the columns of a table.
 
-A cell is text (from CSV) or any JSON value. A cell that does not fit raises ``ValueError`` with the reason, never with
-the value, because values are customer data.
+A cell is text (from CSV) or any JSON value, with numbers as int or Decimal. A value is stored as it is, or not at all:
+a cell that the column would change (a digit more than it keeps, a time zone that it lacks) does not fit. A cell that
+does not fit raises ``ValueError`` with the reason, never with the value, because values are customer data.
 """
 
 import json
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, TypeAlias
 
 import msgspec
-import sqlalchemy as sa
 from msgspec import Struct
+
+from aluma_async.config.date_format import date_format_parts
+from aluma_async.destinations.sql.json_text import load_json
+from aluma_async.destinations.sql.layout import Column, ColumnType, Kind
+from aluma_async.destinations.sql.numbers import count_digits, integer, parse_number, to_float
 
 Value: TypeAlias = Any
 """A value that a driver accepts: None, str, int, float, bool, Decimal, date, datetime, time."""
@@ -23,6 +29,13 @@ Convert: TypeAlias = Callable[[Any], Value]
 _TRUTH = {"true": True, "t": True, "yes": True, "y": True, "1": True, "on": True} | dict.fromkeys(
     ("false", "f", "no", "n", "0", "off"), False
 )
+_UUID = re.compile(r"\{?[0-9A-Fa-f]{8}(-?[0-9A-Fa-f]{4}){3}-?[0-9A-Fa-f]{12}\}?")
+_JSON = msgspec.json.Encoder(decimal_format="number")
+_SHORT_INTEGER = 18
+_DOUBLE_INTEGER_DIGITS = 18
+"""SQLite stores whole numbers of so many digits as integers, even in a column of floating-point numbers."""
+_PLAIN_EXPONENT = 40
+"""Numbers of this many digits are written without an exponent."""
 
 
 class FileFormat(Struct, frozen=True, kw_only=True):
@@ -31,21 +44,24 @@ class FileFormat(Struct, frozen=True, kw_only=True):
     column_names: Mapping[str, str] = {}
     """Table column by file column; an empty name skips the column. Columns that are not listed keep their name."""
     header_names: tuple[str, ...] = ()
-    """Column names of files without a header line. Empty: the first line is the header."""
+    """Column names of files without a header line; an empty name skips the column. Empty: the first line."""
     delimiter: str = ","
     encoding: str = "utf-8-sig"
+    """Encoding of downloaded CSV files. Texts of the Export Specification are Unicode already."""
     decimal: str = "."
-    """The decimal separator, ``.`` or ``,``; the other one is the thousands separator."""
+    """The decimal sign, ``.`` or ``,``; the other one may separate groups of three digits before it."""
     date_format: str = ""
     """Format of dates and times for ``strptime``. Empty: ISO 8601."""
 
 
-def converter(column: "sa.Column[Any]", file_format: FileFormat, *, required: bool) -> Convert:
+def converter(column: Column, file_format: FileFormat, *, required: bool, from_json: bool) -> Convert:
     """Return the converter for a column. An empty cell becomes NULL if the column is nullable and not ``required``."""
-    kind = column.type
-    convert_value = next((make(kind, file_format) for known, make in _CONVERTERS if isinstance(kind, known)), _plain)
-    is_text = isinstance(kind, sa.String)
-    nullable = bool(column.nullable) and not required
+    if from_json and column.type.kind == "json":
+        convert_value: Convert = _json_value(column.type)
+    else:
+        convert_value = _CONVERTERS[column.type.kind](column.type, file_format)
+    is_text = column.type.kind == "text"
+    nullable = column.nullable and not required
 
     def convert_cell(cell: Any) -> Value:
         if cell is None or (cell == "" and (nullable or not is_text)):
@@ -57,7 +73,7 @@ def converter(column: "sa.Column[Any]", file_format: FileFormat, *, required: bo
     return convert_cell
 
 
-def _plain(cell: Any) -> Value:
+def _plain(cell: Any) -> str:
     """Return a cell as text, for types that the database parses itself."""
     text = cell if isinstance(cell, str) else _json_text(cell)
     if "\0" in text:
@@ -68,14 +84,16 @@ def _plain(cell: Any) -> Value:
 
 
 def _json_text(cell: Any) -> str:
-    return msgspec.json.encode(cell, enc_hook=str).decode() if not isinstance(cell, Decimal) else str(cell)
+    if isinstance(cell, Decimal) and abs(cell.adjusted()) < _PLAIN_EXPONENT:
+        return f"{cell:f}"
+    return str(cell) if isinstance(cell, Decimal) else _JSON.encode(cell).decode()
 
 
-def _text(kind: sa.String, _: FileFormat) -> Convert:
-    max_chars = kind.length
+def _text(column: ColumnType, _: FileFormat) -> Convert:
+    max_chars = column.max_chars
 
     def convert(cell: Any) -> str:
-        text = str(_plain(cell))
+        text = _plain(cell)
         if max_chars is not None and len(text) > max_chars:
             raise ValueError(f"has {len(text)} characters, more than {max_chars}")
         return text
@@ -83,49 +101,57 @@ def _text(kind: sa.String, _: FileFormat) -> Convert:
     return convert
 
 
-def _integer(kind: sa.Integer, file_format: FileFormat) -> Convert:
-    bits = 15 if isinstance(kind, sa.SmallInteger) else 63 if isinstance(kind, sa.BigInteger) else 31
-    groups = "," if file_format.decimal == "." else "."
+def _number_of(cell: Any, file_format: FileFormat) -> Decimal:
+    if isinstance(cell, str):
+        return parse_number(cell, file_format.decimal)
+    if isinstance(cell, (int, Decimal)):  # a JSON number; true and false count as 1 and 0
+        return Decimal(cell)
+    raise ValueError("is not a number")
+
+
+def _integer(column: ColumnType, file_format: FileFormat) -> Convert:
+    limit = 2 ** (column.bits - 1)
 
     def convert(cell: Any) -> int:
-        if isinstance(cell, str):
-            cell = cell.replace(groups, "") if groups in cell else cell
-        try:
-            number = int(cell)
-        except (ValueError, TypeError):
-            raise ValueError("is not an integer") from None
-        if number != (cell if not isinstance(cell, str) else number):
-            raise ValueError("is not an integer")
-        if not -(2**bits) <= number < 2**bits:
+        if isinstance(cell, str) and len(cell) <= _SHORT_INTEGER and cell.isdigit() and cell.isascii():
+            number = int(cell)  # the usual form
+        else:
+            try:
+                number = integer(_number_of(cell, file_format))
+            except ValueError as error:
+                raise ValueError("is not an integer" if isinstance(cell, str) else str(error)) from None
+        if not -limit <= number < limit:
             raise ValueError("is too big for the column")
         return number
 
     return convert
 
 
-def _numeric(kind: "sa.Numeric[Any]", file_format: FileFormat) -> Convert:
-    max_integer_digits = None if kind.precision is None else kind.precision - (kind.scale or 0)
-    groups = "," if file_format.decimal == "." else "."
-    is_float = isinstance(kind, sa.Float)
+def _number(column: ColumnType, file_format: FileFormat) -> Convert:
+    max_before = None if column.precision is None else column.precision - column.scale
+    is_limited = column.is_double or max_before is not None
 
-    def convert(cell: Any) -> Decimal | float:
-        text = cell.replace(groups, "").replace(file_format.decimal, ".") if isinstance(cell, str) else str(cell)
-        try:
-            number = Decimal(text)
-        except InvalidOperation:
-            raise ValueError("is not a number") from None
-        if is_float:
-            return float(number)
-        if not number.is_finite():
-            raise ValueError("is not a finite number")
-        if max_integer_digits is not None and round(abs(number), kind.scale or 0) >= 10**max_integer_digits:
-            raise ValueError(f"has more than {max_integer_digits} digits before the decimal separator")
+    def convert(cell: Any) -> Decimal | float | int:
+        number = _number_of(cell, file_format)
+        if not is_limited:
+            return number
+        before, after = count_digits(number)
+        if max_before is not None and before > max_before:
+            raise ValueError(f"has more than {max_before} digits before the decimal separator")
+        if max_before is not None and after > column.scale:
+            raise ValueError(f"has more than {column.scale} digits after the decimal separator")
+        if column.is_double:
+            return int(number) if after <= 0 and before <= _DOUBLE_INTEGER_DIGITS else to_float(number, 64)
         return number
 
     return convert
 
 
-def _boolean(_: sa.Boolean, __: FileFormat) -> Convert:
+def _float(column: ColumnType, file_format: FileFormat) -> Convert:
+    return lambda cell: to_float(_number_of(cell, file_format), column.bits)
+
+
+def _boolean(_: ColumnType, __: FileFormat) -> Convert:
     def convert(cell: Any) -> bool:
         truth = _TRUTH.get(str(cell).strip().lower())
         if truth is None:
@@ -137,56 +163,113 @@ def _boolean(_: sa.Boolean, __: FileFormat) -> Convert:
 
 def _temporal(
     parse: Callable[[str], Value], pick: Callable[[datetime], Value], type_name: str
-) -> Callable[..., Convert]:
-    def make(_: object, file_format: FileFormat) -> Convert:
+) -> Callable[[ColumnType, FileFormat], Convert]:
+    def make(column: ColumnType, file_format: FileFormat) -> Convert:
+        date_format = file_format.date_format
+        if date_format:
+            has_date, has_time = date_format_parts(date_format)
+            if not (has_time if type_name == "time" else has_date):
+                date_format = ""  # such as a time in a file whose format is one of dates
+
         def convert(cell: Any) -> Value:
             text = str(cell).strip()
             try:
-                if not file_format.date_format:
-                    return parse(text)
+                if not text.isascii() and any(char.isdigit() and not char.isascii() for char in text):
+                    raise ValueError
                 # Without a time zone, unless the format contains one: the table's column defines its meaning.
-                return pick(datetime.strptime(text, file_format.date_format))  # noqa: DTZ007
+                value = pick(datetime.strptime(text, date_format)) if date_format else parse(text)  # noqa: DTZ007
             except ValueError:
-                raise ValueError(f"is not a {type_name} ({file_format.date_format or 'ISO 8601'})") from None
+                raise ValueError(f"is not a {type_name} ({date_format or 'ISO 8601'})") from None
+            if column.drops_zone and value.tzinfo is not None:
+                raise ValueError("has a time zone, which the column does not keep")
+            return value
 
         return convert
 
     return make
 
 
-def _json(_: object, __: FileFormat) -> Convert:
-    def convert(cell: Any) -> str:
-        if isinstance(cell, str):
-            try:
-                json.loads(cell)
-            except (ValueError, RecursionError):
-                return json.dumps(cell)
-            return cell
-        return _json_text(cell)
+def _json(column: ColumnType, _: FileFormat) -> Convert:
+    """Return the converter for cells of CSV files: JSON stays as it is, other text becomes a JSON string."""
 
-    return convert
-
-
-def _uuid(_: object, __: FileFormat) -> Convert:
     def convert(cell: Any) -> str:
         try:
-            return str(uuid.UUID(str(cell)))
+            value = load_json(cell)
         except ValueError:
-            raise ValueError("is not a UUID") from None
+            return json.dumps(_plain(cell), ensure_ascii=False)
+        except RecursionError:
+            raise ValueError("is nested too deeply") from None
+        _check_json_number(column, value)
+        return _plain(cell)
 
     return convert
 
 
-_CONVERTERS: tuple[tuple[type[Any], Callable[[Any, FileFormat], Convert]], ...] = (
-    (sa.Boolean, _boolean),
-    (sa.Integer, _integer),
-    (sa.Numeric, _numeric),
-    (sa.DateTime, _temporal(datetime.fromisoformat, lambda moment: moment, "date and time")),
-    (sa.Date, _temporal(date.fromisoformat, datetime.date, "date")),
-    (sa.Time, _temporal(time.fromisoformat, datetime.time, "time")),
-    (sa.JSON, _json),
-    (sa.Uuid, _uuid),
-    (sa.Enum, lambda _, __: _plain),
-    (sa.String, _text),
-)
-"""Converter by column type; the first match counts. Cells for other types are passed on as text."""
+def _json_value(column: ColumnType) -> Convert:
+    """Return the converter for cells of JSON files."""
+
+    def convert(cell: Any) -> str:
+        _check_json_number(column, cell)
+        return json.dumps(_plain(cell), ensure_ascii=False) if isinstance(cell, str) else _JSON.encode(cell).decode()
+
+    return convert
+
+
+def _check_json_number(column: ColumnType, value: Any) -> None:
+    """Raise ``ValueError`` if the column would store a bare number, and lose digits of it."""
+    if column.is_double and isinstance(value, (int, Decimal)) and not isinstance(value, bool):
+        _number(ColumnType(kind="number", is_double=True), FileFormat())(value)
+
+
+def _uuid(_: ColumnType, __: FileFormat) -> Convert:
+    def convert(cell: Any) -> str:
+        text = str(cell).strip()
+        if not _UUID.fullmatch(text):
+            raise ValueError("is not a UUID")
+        return str(uuid.UUID(text))
+
+    return convert
+
+
+def _array(column: ColumnType, file_format: FileFormat) -> Convert:
+    """Return the converter for arrays: a JSON list, or text in the database's own form, which begins with a brace."""
+    item = column.item or ColumnType()
+    convert_item = _json_value(item) if item.kind == "json" else _CONVERTERS[item.kind](item, file_format)
+
+    def literal(value: Any) -> str:
+        if isinstance(value, list):
+            return "{" + ",".join(map(literal, value)) + "}"
+        if value is None:
+            return "NULL"
+        text = str(convert_item(value))
+        return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+    def convert(cell: Any) -> str:
+        if isinstance(cell, str) and cell.lstrip().startswith("["):
+            try:
+                cell = load_json(cell)
+            except (ValueError, RecursionError):
+                raise ValueError("is not a JSON list") from None
+        if isinstance(cell, list):
+            return literal(cell)
+        if isinstance(cell, str) and cell.lstrip().startswith("{") and item.kind in ("text", "other"):
+            return _plain(cell)
+        raise ValueError("is not a list")
+
+    return convert
+
+
+_CONVERTERS: Mapping[Kind, Callable[[ColumnType, FileFormat], Convert]] = {
+    "text": _text,
+    "integer": _integer,
+    "number": _number,
+    "float": _float,
+    "boolean": _boolean,
+    "date": _temporal(date.fromisoformat, datetime.date, "date"),
+    "timestamp": _temporal(datetime.fromisoformat, lambda moment: moment, "date and time"),
+    "time": _temporal(time.fromisoformat, datetime.timetz, "time"),
+    "json": _json,
+    "uuid": _uuid,
+    "array": _array,
+    "other": lambda _, __: _plain,
+}

@@ -1,6 +1,12 @@
-"""Maps errors of the drivers to ``DestinationError``. No message repeats a value, because values are customer data."""
+"""Maps errors of the drivers to ``DestinationError``. No message repeats a value, because values are customer data.
+
+The text of a server's error is repeated only if no row can be in it: not for the classes that are about values, and not
+if the error was raised inside a trigger or function, whose author may have put anything into it.
+"""
 
 import re
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -8,8 +14,41 @@ from aluma_async.exceptions import DestinationError, DestinationUnavailable, Sch
 
 # SQLSTATE codes (a class, or a whole code) from appendix A of PostgreSQL's manual.
 _RETRYABLE = ("40001", "40P01", "42P07")  # 42P07: two transactions created the same table at once
+_QUERY_CANCELED = "57014"
+_INTERNAL = "XX"  # also used by extensions, for values that their types cannot have
 _UNAVAILABLE = ("08", "28", "3D", "53", "57", "58", "25006")
-_MISMATCH = ("21", "22", "23")
+# The task's rows are refused. A class that is not listed at all was made up by the author of a trigger.
+_SERVER_CLASSES = (
+    *("00", "01", "02", "03", "08", "0A", "0B", "0F", "0L", "0P", "0Z", "24", "25", "26", "28", "2B", "2D"),
+    *("34", "3B", "3D", "3F", "40", "42", "53", "55", "57", "58", "72", "F0", "HV", "XX"),
+)
+_MISMATCH: Mapping[str, tuple[str, str]] = {
+    "22001": ("a value is too long for its column", "Widen the column."),
+    "22003": ("a number is too big for its column", "Widen the column."),
+    "22021": ("a character does not exist in the encoding of the database", "Use a database with encoding UTF8."),
+    "22P05": ("a character does not exist in the encoding of the database", "Use a database with encoding UTF8."),
+    "21": ("two rows of the file have the same key", "Check key."),
+    "22": ("a value does not have the form that the type of its column needs", "Change the type of the column."),
+    "23502": ("a column that must not be empty has no value", "Give the column a default, or permit NULL."),
+    "23503": (
+        "a row refers to another row that does not exist",
+        "Add that row; the task is tried again. If it comes later in any case, make the constraint deferrable.",
+    ),
+    "23505": ("another row has the same value in unique columns", "Check the constraint, and key."),
+    "23514": ("a row violates a constraint of the table", "Change the constraint."),
+    "23": ("a row violates a constraint of the table", "Change the constraint."),
+    "44": ("a row violates the condition of a view", "Change the view."),
+    "54": ("a row exceeds a limit of the database", "Remove indexes on long columns, or use fewer columns."),
+}
+"""Descriptions and hints of rows that do not fit; the longest matching code counts."""
+_REFUSED = ("a trigger or function of the database refused a row", "Read the log of the database server.")
+_NO_PARTITION = ("no partition of the table takes a row", "Create the partition; the task is tried again.")
+_HINTS = {
+    "42501": "Grant the database user the missing rights; 'aluma-async check' names them.",
+    "42P01": "Create the table, or set create = true.",
+    "55P03": "Find the transaction that locks the table. If it takes long by design, set lock_timeout for the user.",
+    _QUERY_CANCELED: "Raise statement_timeout for the database user.",
+}
 # Names of SQLite's primary result codes.
 _SQLITE_RETRYABLE = ("SQLITE_BUSY", "SQLITE_LOCKED")
 _SQLITE_UNAVAILABLE = (
@@ -19,10 +58,16 @@ _SQLITE_UNAVAILABLE = (
     "SQLITE_CANTOPEN",
     "SQLITE_NOTADB",
     "SQLITE_CORRUPT",
+    "SQLITE_PERM",
+    "SQLITE_PROTOCOL",
+    "SQLITE_NOMEM",
 )
 _SQLITE_MISMATCH = ("SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG")
-_COPY_LOCATION = re.compile(r"COPY \S+, line (\d+)(?:, column ([^:]+))?")
+_COPY_LOCATION = re.compile(r"^COPY .*?, \D+?(\d+)(.*)", re.MULTILINE)
+_FUNCTION = re.compile(r"^PL/\w+ \S+ \"?(\w+)", re.MULTILINE)
+"""A line of an error's context inside functions, the outermost last: ``PL/pgSQL function name(…) line 3 at RAISE``."""
 _CHECK_DATABASE = "Check that the database is running and the url is right."
+_MAX_MESSAGE_CHARS = 300
 
 
 def is_transient(error: BaseException) -> bool:
@@ -34,23 +79,53 @@ def is_transient(error: BaseException) -> bool:
     return code in _RETRYABLE or name.startswith(_SQLITE_RETRYABLE)
 
 
-def map_error(error: Exception, subject: str) -> DestinationError:
-    """Return the ``DestinationError`` for a driver's error; ``subject`` names the database and the operation."""
+def map_error(error: Exception, subject: str, columns: Collection[str] = ()) -> DestinationError:
+    """Return the ``DestinationError`` for a driver's error.
+
+    Args:
+        error: the error of SQLAlchemy, of the driver or of the operating system.
+        subject: the database and the operation, or the file.
+        columns: names of columns that may be mentioned.
+    """
     driver_error = _driver_error(error)
     code, name = getattr(driver_error, "sqlstate", None), _sqlite_name(driver_error)
-    if code is None and not name:
-        if isinstance(error, sa.exc.NoSuchTableError):
-            return DestinationError(f"{subject}: table {error} does not exist", hint="Create it, or set create = true.")
-        return DestinationUnavailable(f"{subject}: {_first_line(driver_error)}", hint=_CHECK_DATABASE)
-    if code and code.startswith(_UNAVAILABLE):
-        return DestinationUnavailable(f"{subject}: {_first_line(driver_error)}", hint=_CHECK_DATABASE)
+    if code:
+        return _map_server_error(driver_error, code, subject, columns)
+    if name:
+        return _map_sqlite_error(driver_error, name, subject)
+    kinds = {kind.__name__ for kind in type(driver_error).__mro__}
+    if "DataError" in kinds:  # the driver refuses a value; its message may repeat it
+        return SchemaMismatch(f"{subject}: the database driver cannot send a value", hint="Check the file.")
+    if isinstance(error, sa.exc.TimeoutError | OSError) or kinds & {"OperationalError", "InterfaceError"}:
+        return DestinationUnavailable(f"{subject}: {_one_line(driver_error)}", hint=_CHECK_DATABASE)
+    return DestinationError(f"{subject}: {_one_line(driver_error)}")
+
+
+def _map_server_error(
+    driver_error: BaseException, code: str, subject: str, columns: Collection[str]
+) -> DestinationError:
+    diag: Any = getattr(driver_error, "diag", None)
+    message = f"{subject}: {_server_message(driver_error, code, diag)}"
+    if code.startswith(_UNAVAILABLE) and code != _QUERY_CANCELED:
+        return DestinationUnavailable(message, hint=_CHECK_DATABASE)
+    if code[:2] in _SERVER_CLASSES:
+        return DestinationError(message, hint=_HINTS.get(code, ""))
+    found = (_MISMATCH[known] for known in (code, code[:2]) if known in _MISMATCH)
+    reason, hint = next(found, _REFUSED)
+    if code == "23514" and not getattr(diag, "constraint_name", None):
+        reason, hint = _NO_PARTITION
+    return SchemaMismatch(f"{subject}: {reason}{_location(diag, columns)}", hint=hint)
+
+
+def _map_sqlite_error(driver_error: BaseException, name: str, subject: str) -> DestinationError:
+    message = f"{subject}: {_one_line(driver_error)}"
     if name.startswith(_SQLITE_UNAVAILABLE):
-        return DestinationUnavailable(
-            f"{subject}: {_first_line(driver_error)}", hint="Check that the file is intact and writable."
-        )
-    if (code and code.startswith(_MISMATCH)) or name.startswith(_SQLITE_MISMATCH):
-        return SchemaMismatch(f"{subject}: {type(driver_error).__name__}{_location(driver_error)}")
-    return DestinationError(f"{subject}: {_primary_message(driver_error)}")
+        return DestinationUnavailable(message, hint="Check that the file is intact and writable.")
+    if name == "SQLITE_CONSTRAINT_TRIGGER":  # its message is the trigger's
+        return SchemaMismatch(f"{subject}: a trigger of the table refused a row", hint="Read the trigger.")
+    if name.startswith(_SQLITE_MISMATCH):  # these messages contain only names of columns and constraints
+        return SchemaMismatch(message, hint="Change the constraint or the column of the table.")
+    return DestinationError(message)
 
 
 def _driver_error(error: BaseException) -> BaseException:
@@ -61,27 +136,39 @@ def _sqlite_name(driver_error: BaseException) -> str:
     return str(getattr(driver_error, "sqlite_errorname", ""))
 
 
-def _primary_message(driver_error: BaseException) -> str:
-    message = getattr(getattr(driver_error, "diag", None), "message_primary", None)
-    return message or _first_line(driver_error)
+def _server_message(driver_error: BaseException, code: str, diag: Any) -> str:
+    """Return the server's message, or only its kind if it may have been raised while a row was processed."""
+    if code.startswith(_INTERNAL) or getattr(diag, "context", None):
+        return f"{type(driver_error).__name__}{_function(diag)}"
+    return getattr(diag, "message_primary", None) or _one_line(driver_error)
 
 
-def _first_line(driver_error: BaseException) -> str:
-    return (str(driver_error).strip() or type(driver_error).__name__).splitlines()[0][:300]
+def _one_line(driver_error: BaseException) -> str:
+    lines = [line.strip() for line in str(driver_error).splitlines() if line.strip()]
+    return "; ".join(lines)[:_MAX_MESSAGE_CHARS] or type(driver_error).__name__
 
 
-def _location(driver_error: BaseException) -> str:
-    """Return row, column and constraint, as far as the server reports them.
-
-    For SQLite, return its message, which contains only names of columns and constraints.
-    """
-    diag = getattr(driver_error, "diag", None)
-    if diag is None:
-        return f": {_first_line(driver_error)}"
-    match = _COPY_LOCATION.search(diag.context or "")
+def _location(diag: Any, columns: Collection[str]) -> str:
+    """Return row, column and constraint, as far as the server reports them; within a function, only its name."""
+    if _function(diag):  # which may have set the other details to anything
+        return _function(diag)
+    copy = _COPY_LOCATION.search(getattr(diag, "context", None) or "")
     details = {
-        "row": match and match[1],
-        "column": diag.column_name or (match and match[2]),
-        "constraint": diag.constraint_name,
+        "row": copy and copy[1],
+        "column": getattr(diag, "column_name", None) or (copy and _find_column(copy[2], columns)),
+        "constraint": getattr(diag, "constraint_name", None),
     }
     return "".join(f", {label} {detail}" for label, detail in details.items() if detail)
+
+
+def _function(diag: Any) -> str:
+    context = getattr(diag, "context", None) or ""
+    if not context or context.startswith("COPY "):
+        return ""
+    names = _FUNCTION.findall(context)
+    return f", in function {names[-1]}" if names else ", in a function"
+
+
+def _find_column(text: str, columns: Collection[str]) -> str:
+    """Return the column that the rest of a COPY location names; the text after it may be a value."""
+    return next((name for name in columns if re.match(rf", \S+ {re.escape(name)}[:,]", text)), "")

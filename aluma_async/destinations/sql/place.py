@@ -8,16 +8,16 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from aluma_async.destinations.common.place import ANY, DatabaseFile, DatabaseServer, TablePlace, host_name
-from aluma_async.destinations.sql.tables import MANIFEST
+from aluma_async.destinations.sql.tables import MANIFEST, TableTemplate
 
 _SEARCH_PATH = re.compile(r"(?:-c\s*|--)search_path=(?:\"(\w+)\"|(\w+))(?:\s|$)")
 
 
 def table_place(
-    url: sa.URL, template: str, *, manifest: bool, environ: Mapping[str, str] = os.environ
+    url: sa.URL, template: TableTemplate, *, manifest: bool, environ: Mapping[str, str] = os.environ
 ) -> TablePlace | None:
     """Return the place of the tables that match ``template``; None for a database in memory."""
-    schema, _, table = template.rpartition(".")
+    schema, table = template.schema or "", template.name
     manifest_table = MANIFEST if manifest else ""
     if url.get_backend_name() == "sqlite":
         path = (url.database or "").removeprefix("file:").partition("?")[0]

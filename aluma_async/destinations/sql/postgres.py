@@ -1,7 +1,8 @@
 """``Postgres``: rows and files are sent with COPY."""
 
 import struct
-from collections.abc import AsyncIterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio.to_thread
@@ -10,23 +11,41 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aluma_async.destinations.common.chunks import BLOCK
 from aluma_async.destinations.common.spool import SpooledFile
+from aluma_async.destinations.sql import postgres_catalog
 from aluma_async.destinations.sql.backend import file_columns, on_conflict_clause, quote_names
+from aluma_async.destinations.sql.layout import Layout
+from aluma_async.destinations.sql.tables import label
+from aluma_async.exceptions import ConfigError
 from aluma_async.models import Claim, ExportFile
+
+_DEFAULTS: Mapping[str, Any] = {
+    "connect_timeout": 10,
+    "tcp_user_timeout": 30_000,  # milliseconds after which a server that does not respond counts as unreachable
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+}
+"""Parameters that the URL may override. PgBouncer knows none of the server's, so there are none here."""
+_PORT = "5432"
+_STAGE = "aluma_stage"
+# The settings of the user, of the database and of the URL stay, except that a commit must be durable.
+_BEGIN = """
+SELECT CASE current_setting('lock_timeout') WHEN '0' THEN set_config('lock_timeout', '60s', true) END,
+  CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END,
+  current_setting('transaction_read_only')
+"""
+_INTEGERS = {16: ">ih", 32: ">ii", 64: ">iq"}
+"""Binary form of an integer with its length, by its number of bits."""
 
 
 class Postgres:
     """With a key, rows are copied into a temporary table first. A file is sent in the binary format of COPY."""
 
-    driver = "postgresql+psycopg"
     max_transactions = 0
-    connect_args: Mapping[str, Any] = {
-        "connect_timeout": 10,
-        "tcp_user_timeout": 30_000,  # milliseconds after which a server that does not respond counts as unreachable
-        "keepalives_idle": 10,
-        "keepalives_interval": 5,
-        "keepalives_count": 4,
-        "options": "-c lock_timeout=60s",
-    }
+    max_name_bytes = 63
+    max_file_bytes = 1_000_000_000
+    fold_case = False
+    has_strict_types = True
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
@@ -34,63 +53,137 @@ class Postgres:
 
         return (psycopg.Error,)
 
-    def set_up(self, connection: Any, record: object) -> None:
-        """Do nothing: ``connect_args`` contains all settings."""
+    def read_url(self, url: str) -> tuple[sa.URL, Mapping[str, Any]]:
+        from psycopg import ProgrammingError
+        from psycopg.conninfo import make_conninfo
+        from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-    async def probe(self, connection: AsyncConnection) -> None:
-        await connection.exec_driver_sql("SET TRANSACTION READ WRITE")  # a read-only server refuses it
+        url = "postgresql://" + url.partition("://")[2]
+        try:
+            address = _read_hosts(url) or sa.make_url(url)
+            given: dict[str, Any] = PGDialect_psycopg().create_connect_args(address)[1]  # type: ignore[no-untyped-call]
+            if any(isinstance(value, tuple) for value in given.values()):
+                raise ValueError("a parameter is repeated")
+            make_conninfo(**given)
+        except (ProgrammingError, sa.exc.ArgumentError, ValueError, TypeError):
+            raise ConfigError(
+                "url: is not a database URL, or has an unknown parameter",
+                hint='Use "postgresql://user@host/database"; write special characters of the password as %XX.',
+            ) from None
+        if "," in str(given.get("host", "")):
+            given = {"target_session_attrs": "read-write", **given}  # skips standby servers
+        # Without named prepared statements, so that PgBouncer can move transactions between connections. All texts
+        # are sent as UTF-8, whatever the environment says.
+        forced = {"client_encoding": "UTF8", "prepare_threshold": None}
+        return address, {**_DEFAULTS, **given, **forced}
+
+    def engine_url(self, address: sa.URL) -> str | sa.URL:  # noqa: ARG002 - the arguments contain all of it
+        return "postgresql+psycopg://"
+
+    def set_up(self, connection: Any, record: object) -> None:
+        """Do nothing: the connection arguments contain all settings."""
+
+    async def begin(self, connection: AsyncConnection) -> bool:
+        ((_, _, read_only),) = await _fetch(connection, _BEGIN)
+        return bool(read_only == "off")
+
+    async def describe(self, connection: AsyncConnection, schema: str | None, name: str) -> Layout | None:
+        rows = await _fetch(connection, postgres_catalog.DESCRIBE, {"schema": schema, "name": name})
+        return postgres_catalog.read_layout(rows[0], name, label((schema, name))) if rows else None
+
+    async def find_similar(self, connection: AsyncConnection, schema: str | None, name: str) -> str:
+        rows = await _fetch(connection, postgres_catalog.SIMILAR, {"schema": schema, "name": name})
+        return rows[0][0] if rows else ""
+
+    async def creation_problem(self, connection: AsyncConnection, schema: str | None) -> str:
+        ((problem,),) = await _fetch(connection, postgres_catalog.CREATION_PROBLEM, {"schema": schema})
+        return str(problem)
+
+    async def fingerprint(self, connection: AsyncConnection, layout: Layout) -> str:
+        table = quote_names(layout, ())[0]
+        ((text,),) = await _fetch(connection, postgres_catalog.FINGERPRINT, {"table": table})
+        return text or ""
 
     async def put_rows(
         self,
         connection: AsyncConnection,
-        table: sa.Table,
+        layout: Layout,
         names: Sequence[str],
         key: Sequence[str],
         batches: AsyncIterable[Sequence[Sequence[Any]]],
     ) -> None:
-        cursor = await _cursor(connection)
-        target, columns = quote_names(table, names)
-        stage = target
-        if key:
-            stage = "pg_temp.aluma_stage"
-            await cursor.execute(
-                f"CREATE TEMP TABLE aluma_stage ON COMMIT DROP AS SELECT {columns} FROM {target} LIMIT 0"
-            )
-            await cursor.execute("ALTER TABLE aluma_stage ADD aluma_number bigserial")
-        async with cursor.copy(f"COPY {stage} ({columns}) FROM STDIN") as copy:
+        async with (
+            self._target(connection, layout, names, key) as (cursor, target, columns),
+            cursor.copy(f"COPY {target} ({columns}) FROM STDIN") as copy,
+        ):
             async for batch in batches:
                 for row in batch:
                     await copy.write_row(row)
-        if key:
-            keys = quote_names(table, key)[1]
-            await cursor.execute(
-                f"INSERT INTO {target} ({columns}) SELECT DISTINCT ON ({keys}) {columns} FROM {stage} "
-                f"ORDER BY {keys}, aluma_number DESC {on_conflict_clause(names, key)}"
-            )
-            await cursor.execute(f"DROP TABLE {stage}")
 
     async def put_file(
-        self, connection: AsyncConnection, table: sa.Table, claim: Claim, file: ExportFile, data: SpooledFile
+        self, connection: AsyncConnection, layout: Layout, claim: Claim, file: ExportFile, data: SpooledFile
     ) -> None:
-        cursor = await _cursor(connection)
         values = file_columns(claim, file, data)
-        target, columns = quote_names(table, [*values, "data"])
         fields = [
-            struct.pack(">iq", 8, value) if isinstance(value, int) else _field(value.encode())
-            for value in values.values()
+            struct.pack(_INTEGERS[layout.columns[name].type.bits], layout.columns[name].type.bits // 8, value)
+            if isinstance(value, int)
+            else _field(value.encode())
+            for name, value in values.items()
         ]
-        async with cursor.copy(f"COPY {target} ({columns}) FROM STDIN (FORMAT binary)") as copy:
-            # Signature, flags, length of the extension; then the number of fields, and each field as length and bytes.
-            await copy.write(b"PGCOPY\n\xff\r\n\0" + bytes(8) + struct.pack(">h", len(fields) + 1) + b"".join(fields))
-            await copy.write(struct.pack(">i", data.size))
+        # Signature, flags, length of the extension; then the number of fields, and each field as length and bytes.
+        header = b"PGCOPY\n\xff\r\n\0" + bytes(8) + struct.pack(">h", len(fields) + 1)
+        async with (
+            self._target(connection, layout, [*values, "data"], ()) as (cursor, target, columns),
+            cursor.copy(f"COPY {target} ({columns}) FROM STDIN (FORMAT binary)") as copy,
+        ):
+            await copy.write(header + b"".join(fields) + struct.pack(">i", data.size))
             data.data.seek(0)
             while chunk := await anyio.to_thread.run_sync(data.data.read, BLOCK):
                 await copy.write(chunk)
             await copy.write(struct.pack(">h", -1))
 
+    @asynccontextmanager
+    async def _target(
+        self, connection: AsyncConnection, layout: Layout, names: Sequence[str], key: Sequence[str]
+    ) -> AsyncIterator[tuple[Any, str, str]]:
+        """Yield a cursor, and the table and columns to copy to; at the end, move the rows to the real table."""
+        cursor = (await connection.get_raw_connection()).driver_connection.cursor()  # type: ignore[union-attr]
+        target, columns = quote_names(layout, names)
+        if not key and not layout.must_stage:
+            yield cursor, target, columns
+            return
+        stage, number = f"pg_temp.{_STAGE}", "aluma_number"
+        while number in names:
+            number += "_"
+        await cursor.execute(f"CREATE TEMP TABLE {_STAGE} ON COMMIT DROP AS SELECT {columns} FROM {target} LIMIT 0")
+        await cursor.execute(f"ALTER TABLE {stage} ADD {number} bigserial")
+        yield cursor, stage, columns
+        if key:
+            keys = quote_names(layout, key)[1]
+            select = f"SELECT DISTINCT ON ({keys}) {columns} FROM {stage} ORDER BY {keys}, {number} DESC"
+            await cursor.execute(f"INSERT INTO {target} ({columns}) {select} {on_conflict_clause(names, key)}")
+        else:
+            await cursor.execute(f"INSERT INTO {target} ({columns}) SELECT {columns} FROM {stage} ORDER BY {number}")
+        await cursor.execute(f"DROP TABLE {stage}")
 
-async def _cursor(connection: AsyncConnection) -> Any:
-    return (await connection.get_raw_connection()).driver_connection.cursor()  # type: ignore[union-attr]
+
+def _read_hosts(url: str) -> sa.URL | None:
+    """Return a URL with several hosts, which only libpq reads; None if it has one."""
+    from psycopg.conninfo import conninfo_to_dict
+
+    if "," not in url.partition("?")[0].rpartition("@")[2].partition("/")[0]:
+        return None
+    given = {name: str(value) for name, value in conninfo_to_dict(url).items() if value}
+    user, password, database = (given.pop(name, None) for name in ("user", "password", "dbname"))
+    if "port" in given:
+        given["port"] = ",".join(port or _PORT for port in given["port"].split(","))
+    return sa.URL.create("postgresql", user, password, database=database, query=given)
+
+
+async def _fetch(connection: AsyncConnection, statement: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
+    cursor = (await connection.get_raw_connection()).driver_connection.cursor()  # type: ignore[union-attr]
+    await cursor.execute(statement, parameters)
+    return await cursor.fetchall()  # type: ignore[no-any-return]
 
 
 def _field(data: bytes) -> bytes:

@@ -1,154 +1,281 @@
 """``Rows``: reads rows from CSV and JSON files.
 
 A row that does not fit its table raises ``SchemaMismatch`` with file, row and column, never with the value, because
-values are customer data.
+values are customer data. A column of a CSV file has a number, from 1, because its name may be missing or repeated.
 """
 
-import csv
-import io
-from collections.abc import Iterator, Sequence
-from decimal import Decimal
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import IO, Any, TypeAlias
 
-import msgspec
-import sqlalchemy as sa
+from msgspec import Struct
 
 from aluma_async.destinations.sql.convert import Convert, FileFormat, Value, converter
+from aluma_async.destinations.sql.csv_file import read_csv
+from aluma_async.destinations.sql.json_text import RepeatedName, load_json
+from aluma_async.destinations.sql.layout import Layout
 from aluma_async.exceptions import SchemaMismatch
+from aluma_async.models import ExportFile
 
 _MISMATCHES = (ValueError, ArithmeticError, TypeError)
-_MAX_CELL_CHARS = 64 * 1024 * 1024
 _MAP_COLUMNS = 'Map column names in column_names; "" skips a column.'
+_NO_ROWS_HINT = "Change the export in the Aluma project, or send such files to another destination with a route."
+_UNPRINTABLE = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_VALUE = re.compile(r"[-+]?[0-9][0-9.,:/ T-]*")
+"""A header cell that is a number, a date or a time, and so probably no header."""
+_DELIMITERS = ";,\t|"
 
-csv.field_size_limit(_MAX_CELL_CHARS)
+Cells: TypeAlias = Iterable[Sequence[Any]]
 
-NumberedCells: TypeAlias = Iterator[tuple[int, Sequence[Any]]]
-"""The number of each row, from 1, and its cells."""
+
+class FileColumn(Struct, frozen=True):
+    """A column of a file."""
+
+    number: int
+    label: str
+    """Its description in messages."""
+    name: str
+    """The table column that it fills; empty: none."""
+    may_have_values: bool = True
+    """False if the file gives it no name, so that nothing is known about its values."""
 
 
 class Rows:
     """The rows of one file; ``names`` are the table columns that they fill."""
 
-    def __init__(self, names: tuple[str, ...], cells: NumberedCells, subject: str) -> None:
-        self.names = names
+    def __init__(
+        self, columns: Sequence[FileColumn], cells: Cells, subject: str, *, from_json: bool, has_header: bool
+    ) -> None:
+        self._columns = columns
+        self.names = tuple(column.name for column in columns if column.name)
         self.subject = subject
         """The name of the file in messages."""
-        self._cells = cells
+        rows = iter(cells)
+        first = next(rows, None)
+        self._is_empty = first is None
+        self._cells = rows if first is None else chain([first], rows)
+        self._from_json = from_json
+        self._has_header = has_header
 
-    def check_columns(self, table: sa.Table, key: Sequence[str]) -> None:
-        """Raise ``SchemaMismatch`` unless the table has all columns of the file, and the file all key columns."""
-        for name in self.names:
-            if name not in table.columns:
+    def check_names(self, key: Sequence[str], reserved: Collection[str]) -> None:
+        """Raise ``SchemaMismatch`` unless the file has all key columns, and none of the ``reserved`` ones."""
+        if absent := [name for name in key if name not in self.names]:
+            raise SchemaMismatch(f"{self.subject}: has no key column {absent[0]!r}", hint=_MAP_COLUMNS)
+        for column in self._columns:
+            if column.name in reserved:
                 raise SchemaMismatch(
-                    f"{self.subject}: table {table.fullname} has no column {name!r}",
-                    hint='Add the column, or map its name in column_names; "" skips it.',
+                    f"{self.subject}: {column.label} has a name that the exporter needs for itself", hint=_MAP_COLUMNS
                 )
-        if missing := [name for name in key if name not in self.names]:
-            raise SchemaMismatch(f"{self.subject}: has no key column {missing[0]!r}", hint=_MAP_COLUMNS)
 
-    def convert(
-        self, table: sa.Table, key: Sequence[str], file_format: FileFormat
-    ) -> Iterator[tuple[int, list[Value]]]:
+    def check_columns(self, layout: Layout) -> None:
+        """Raise ``SchemaMismatch`` unless the table has all columns of the file."""
+        kept = [column for column in self._columns if column.name]
+        missing = [column for column in kept if column.name not in layout.columns]
+        if self._has_header and len(missing) == len(kept):  # not named, because they may be values
+            raise SchemaMismatch(
+                f"{self.subject}: table {layout.label} has none of the columns in the first line of the file",
+                hint="Check delimiter; set header_names if the file has no header line; map names in column_names.",
+            )
+        for column in missing:
+            raise SchemaMismatch(
+                f"{self.subject}: table {layout.label} has no column {column.name!r} ({column.label} of the file)",
+                hint='Add the column, or map its name in column_names; "" skips it.',
+            )
+
+    def check_new_table(self) -> None:
+        """Raise ``SchemaMismatch`` if the file may be misunderstood, so that no table should be created for it."""
+        if self._is_empty:
+            raise SchemaMismatch(
+                f"{self.subject}: has no rows, so no table is created for it", hint="Create the table yourself."
+            )
+        if not self._has_header:
+            return
+        for column in self._columns:
+            if _VALUE.fullmatch(column.name):
+                raise SchemaMismatch(
+                    f"{self.subject}: {column.label} has a number or date as its name",
+                    hint="Set header_names if the file has no header line, or create the table yourself.",
+                )
+        if len(self._columns) == 1 and any(char in self.names[0] for char in _DELIMITERS):
+            raise SchemaMismatch(
+                f"{self.subject}: the first line is a single name that contains a delimiter",
+                hint="Set delimiter, or create the table yourself.",
+            )
+
+    def convert(self, layout: Layout, key: Sequence[str], file_format: FileFormat) -> Iterator[tuple[int, list[Value]]]:
         """Yield the number of each row, from 1, and its values. Raises ``SchemaMismatch``."""
-        converters = [converter(table.columns[name], file_format, required=name in key) for name in self.names]
-        for number, cells in self._cells:
-            if len(cells) != len(converters):
+        converters = [
+            (
+                index,
+                converter(
+                    layout.columns[column.name],
+                    file_format,
+                    required=column.name in key,
+                    from_json=self._from_json,
+                ),
+            )
+            for index, column in enumerate(self._columns)
+            if column.name
+        ]
+        nameless = [(index, column) for index, column in enumerate(self._columns) if not column.may_have_values]
+        count = len(self._columns)
+        for number, cells in enumerate(self._cells, 1):
+            if len(cells) != count:
                 raise SchemaMismatch(
-                    f"{self.subject}, row {number}: has {len(cells)} values for {len(converters)} columns"
+                    f"{self.subject}, row {number}: has {len(cells)} values for {count} columns",
+                    hint="Check delimiter, and that cells which contain it are quoted.",
                 )
+            for index, column in nameless:
+                if cells[index] is not None and str(cells[index]).strip():
+                    raise SchemaMismatch(
+                        f"{self.subject}, row {number}: {column.label} has a value, but no name in the header",
+                        hint='Name it in the file, or in column_names as { "" = "name" }.',
+                    )
             try:
-                values = [convert(cell) for convert, cell in zip(converters, cells, strict=True)]
+                values = [convert(cells[index]) for index, convert in converters]
             except _MISMATCHES:
-                raise self._find_mismatch(table, converters, number, cells) from None
+                raise self._find_mismatch(layout, converters, number, cells) from None
             yield number, values
 
     def _find_mismatch(
-        self, table: sa.Table, converters: Sequence[Convert], number: int, cells: Sequence[Any]
+        self, layout: Layout, converters: Sequence[tuple[int, Convert]], number: int, cells: Sequence[Any]
     ) -> SchemaMismatch:
         """Return the error for a row that was not converted; only now is it worth finding the column."""
-        for name, convert, cell in zip(self.names, converters, cells, strict=True):
+        for index, convert in converters:
+            name = self._columns[index].name
             try:
-                convert(cell)
+                convert(cells[index])
+            except UnicodeError:  # its text contains the value
+                reason = "is not valid Unicode"
             except _MISMATCHES as error:
-                return SchemaMismatch(
-                    f"{self.subject}, row {number}, column {name!r}: {error}",
-                    hint=f"The column is {table.columns[name].type!r} in table {table.fullname}.",
-                )
+                reason = str(error)
+            else:
+                continue
+            return SchemaMismatch(
+                f"{self.subject}, row {number}, column {name!r}: {reason}",
+                hint=f"The column is of type {layout.columns[name].declared} in table {layout.label}. Change it there, "
+                "or check decimal and date_format.",
+            )
         raise AssertionError("conversion failed once and then succeeded")
 
 
-def read_rows(data: IO[bytes], filename: str, subject: str, file_format: FileFormat) -> Rows:
+def read_rows(
+    data: IO[bytes], file: ExportFile, subject: str, file_format: FileFormat, *, max_name_bytes: int, fold_case: bool
+) -> Rows:
     """Read a file: ``.json`` (an object or a list of objects), ``.jsonl`` or ``.ndjson`` (an object per line), or CSV.
 
     A JSON file is read into memory, CSV is not. Raises ``SchemaMismatch``.
+
+    Args:
+        data: the content of the file.
+        file: its name determines the format.
+        subject: its name in messages.
+        file_format: the format of CSV files, and the names of columns.
+        max_name_bytes: maximum length of the name of a column.
+        fold_case: whether the database regards names as equal that differ in upper and lower case only.
     """
-    data.seek(0)
-    extension = filename.lower().rpartition(".")[2]
-    if extension in ("json", "jsonl", "ndjson"):
-        names, cells = _json_cells(data, subject, lines=extension != "json")
+    extension = file.filename.lower().rpartition(".")[2]
+    from_json = extension in ("json", "jsonl", "ndjson")
+    if from_json:
+        names, cells = _read_json(data, subject, lines=extension != "json")
     else:
-        names, cells = _csv_cells(data, subject, file_format)
-    mapped = [file_format.column_names.get(name, name) for name in names]
-    kept = [index for index, name in enumerate(mapped) if name]
-    table_names = tuple(mapped[index] for index in kept)
-    if not table_names:
-        raise SchemaMismatch(f"{subject}: has no columns", hint=_MAP_COLUMNS)
-    if len(set(table_names)) < len(table_names):
-        raise SchemaMismatch(f"{subject}: has two columns with the same name", hint=_MAP_COLUMNS)
-    if len(kept) == len(names):
-        return Rows(table_names, cells, subject)
-    # A row with too few or too many cells stays as it is, so that `convert` reports its number.
-    picked = ((number, [row[i] for i in kept] if len(row) == len(names) else row) for number, row in cells)
-    return Rows(table_names, picked, subject)
+        encoding = "utf-8-sig" if file.source == "content" else file_format.encoding
+        names, cells = _read_header(read_csv(data, subject, file_format, encoding), subject, file_format)
+    has_header = not from_json and not file_format.header_names
+    columns = [
+        _file_column(number, name, file_format, from_json=from_json, has_header=has_header)
+        for number, name in enumerate(names, 1)
+    ]
+    _check_names(columns, subject, max_name_bytes=max_name_bytes, fold_case=fold_case)
+    return Rows(columns, cells, subject, from_json=from_json, has_header=has_header)
 
 
-def _csv_cells(data: IO[bytes], subject: str, file_format: FileFormat) -> tuple[Sequence[str], NumberedCells]:
-    text = io.TextIOWrapper(io.BufferedReader(_NonClosingReader(data)), file_format.encoding, newline="")
-    lines = csv.reader(text, delimiter=file_format.delimiter, strict=True)
+def _file_column(number: int, name: str, file_format: FileFormat, *, from_json: bool, has_header: bool) -> FileColumn:
+    label = f"column {name!r}" if from_json else f"column {number}"
+    may_have_values = bool(name) or name in file_format.column_names or not (from_json or has_header)
+    return FileColumn(number, label, file_format.column_names.get(name, name), may_have_values)
 
-    def read_lines() -> Iterator[list[str]]:
+
+def _check_names(columns: Sequence[FileColumn], subject: str, *, max_name_bytes: int, fold_case: bool) -> None:
+    """Raise ``SchemaMismatch`` unless each column that is kept has a usable name of its own."""
+    first: dict[str, FileColumn] = {}
+    for column in columns:
+        if not column.name:
+            continue
         try:
-            yield from (line for line in lines if line)
-        except UnicodeDecodeError:
+            size = len(column.name.encode())
+        except UnicodeError:
             raise SchemaMismatch(
-                f"{subject}: is not valid {file_format.encoding} text", hint="Set encoding to that of the file."
+                f"{subject}: column {column.number} has a name that is not valid Unicode", hint=_MAP_COLUMNS
             ) from None
-        except csv.Error as error:
-            raise SchemaMismatch(f"{subject}, line {lines.line_num}: {error}") from None
+        if _UNPRINTABLE.search(column.name):
+            raise SchemaMismatch(
+                f"{subject}: column {column.number} has control characters in its name, so this may be a binary file",
+                hint="Send such files to another destination with a route, or check encoding.",
+            )
+        if max_name_bytes and size > max_name_bytes:
+            raise SchemaMismatch(
+                f"{subject}: column {column.number} has a name of {size} bytes, more than {max_name_bytes}",
+                hint=_MAP_COLUMNS,
+            )
+        name = column.name.lower() if fold_case else column.name
+        if name in first:
+            raise SchemaMismatch(
+                f"{subject}: column {column.number} has the same name as column {first[name].number}",
+                hint=_MAP_COLUMNS,
+            )
+        first[name] = column
+    if not first:
+        raise SchemaMismatch(f"{subject}: has no columns", hint=_MAP_COLUMNS)
 
-    rows = read_lines()
-    names = file_format.header_names or [name.strip() for name in next(rows, [])]
+
+def _read_header(
+    lines: Iterator[list[str]], subject: str, file_format: FileFormat
+) -> tuple[Sequence[str], Iterator[list[str]]]:
+    names = file_format.header_names or [name.strip().removeprefix("\ufeff") for name in next(lines, [])]
     if not names:
-        raise SchemaMismatch(f"{subject}: is empty", hint="Begin the file with a line of column names.")
-    return names, enumerate(rows, 1)
+        raise SchemaMismatch(f"{subject}: is empty", hint=_NO_ROWS_HINT)
+    return names, lines
 
 
-def _json_cells(data: IO[bytes], subject: str, *, lines: bool) -> tuple[Sequence[str], NumberedCells]:
-    decoder = msgspec.json.Decoder(float_hook=Decimal)
+def _read_json(data: IO[bytes], subject: str, *, lines: bool) -> tuple[Sequence[str], Iterator[list[Any]]]:
+    data.seek(0)
+    content = data.read()
+    number = 0
     try:
-        text = data.read()
-        decoded = decoder.decode_lines(text) if lines else decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise SchemaMismatch(f"{subject}: is not valid JSON") from None
-    rows = [decoded] if isinstance(decoded, dict) else decoded
+        text = content.decode(json.detect_encoding(content))
+        if not text.strip():
+            raise SchemaMismatch(f"{subject}: is empty", hint=_NO_ROWS_HINT)
+        rows: Any = []
+        if lines:
+            for line in text.split("\n"):
+                number += 1
+                if line.strip():
+                    rows.append(load_json(line, unique_names=True))
+        else:
+            rows = load_json(text, unique_names=True)
+    except UnicodeError:
+        raise SchemaMismatch(f"{subject}: is not valid UTF-8 text", hint="Save JSON files as UTF-8.") from None
+    except RepeatedName:
+        raise SchemaMismatch(
+            f"{subject}: repeats a name within an object", hint="Give each value of an object a name of its own."
+        ) from None
+    except json.JSONDecodeError as error:
+        raise SchemaMismatch(
+            f"{subject}: is not valid JSON (line {number or error.lineno})",
+            hint="A file with one object per line needs the extension .jsonl.",
+        ) from None
+    except (ValueError, RecursionError):
+        raise SchemaMismatch(
+            f"{subject}: is not valid JSON", hint="Check for NaN, Infinity, and very deep nesting."
+        ) from None
+    if isinstance(rows, dict):
+        rows = [rows]
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise SchemaMismatch(f"{subject}: is neither a JSON object nor a list of JSON objects")
+        raise SchemaMismatch(f"{subject}: is neither a JSON object nor a list of JSON objects", hint=_NO_ROWS_HINT)
     names = list(dict.fromkeys(name for row in rows for name in row))
     if not names:
-        raise SchemaMismatch(f"{subject}: contains no values")
-    return names, ((number, [row.get(name) for name in names]) for number, row in enumerate(rows, 1))
-
-
-class _NonClosingReader(io.RawIOBase):
-    """Reads a file that its caller owns, so closing the reader does not close the file."""
-
-    def __init__(self, data: IO[bytes]) -> None:
-        self._data = data
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        chunk = self._data.read(len(buffer))
-        buffer[: len(chunk)] = chunk
-        return len(chunk)
+        raise SchemaMismatch(f"{subject}: contains no values", hint=_NO_ROWS_HINT)
+    return names, ([row.get(name) for name in names] for row in rows)

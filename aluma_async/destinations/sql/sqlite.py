@@ -1,47 +1,137 @@
 """``Sqlite``: rows are inserted in batches, and the content of a file chunk by chunk."""
 
+import re
+import sqlite3
 from collections.abc import AsyncIterable, Mapping, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aluma_async.destinations.common.chunks import BLOCK
 from aluma_async.destinations.common.spool import SpooledFile
-from aluma_async.destinations.sql.backend import file_columns, on_conflict_clause, quote_names
+from aluma_async.destinations.sql.backend import file_columns, on_conflict_clause, quote, quote_names
+from aluma_async.destinations.sql.layout import Column, ColumnType, Layout, UniqueIndex
+from aluma_async.destinations.sql.tables import label
+from aluma_async.exceptions import ConfigError
 from aluma_async.models import Claim, ExportFile
+
+_DECLARED = re.compile(r"\s*([^(]*?)\s*(?:\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\)\s*)?")
+_TYPES: Mapping[str, ColumnType] = {
+    "BOOL": ColumnType(kind="boolean"),
+    "BOOLEAN": ColumnType(kind="boolean"),
+    "DATE": ColumnType(kind="date"),
+    "DATETIME": ColumnType(kind="timestamp"),
+    "TIMESTAMP": ColumnType(kind="timestamp"),
+    "TIME": ColumnType(kind="time"),
+    "JSON": ColumnType(kind="json", is_double=True),
+    "JSONB": ColumnType(kind="json", is_double=True),
+    "UUID": ColumnType(kind="uuid"),
+    "ANY": ColumnType(),
+}
+"""Column types by their declaration; all others are found by SQLite's rules for the affinity of a column."""
+_COMPUTED = (2, 3)
+"""Values of ``hidden`` in ``table_xinfo`` for generated columns."""
+_SLASHES_HINT = (
+    "Use three slashes for a relative path (sqlite:///a.db), four for an absolute one (sqlite:////srv/a.db)."
+)
+_IN_MEMORY_HINT = 'Use a file: "sqlite:////absolute/path.db".'
 
 
 class Sqlite:
     """A database file on this machine, with one transaction at a time."""
 
-    driver = "sqlite+aiosqlite"
     max_transactions = 1
-    connect_args: Mapping[str, Any] = {"timeout": 30}
+    max_name_bytes = 0
+    max_file_bytes = 1_000_000_000
+    fold_case = True
+    has_strict_types = False
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
-        return ()
+        return (sqlite3.Error,)
+
+    def read_url(self, url: str) -> tuple[sa.URL, Mapping[str, Any]]:
+        try:
+            address = sa.make_url(url).set(drivername="sqlite+aiosqlite")
+            if address.host or address.username:
+                raise ConfigError("url: contains a host, but SQLite has none", hint=_SLASHES_HINT)
+            SQLiteDialect_aiosqlite().create_connect_args(address)
+        except (sa.exc.ArgumentError, ValueError, TypeError):
+            raise ConfigError("url: is not a database URL", hint=_IN_MEMORY_HINT) from None
+        database = address.database or ""
+        if database in ("", ":memory:", "file::memory:") or address.query.get("mode") == "memory":
+            raise ConfigError("url: the database would exist in memory only", hint=_IN_MEMORY_HINT)
+        return address, {} if "timeout" in address.query else {"timeout": 30}
+
+    def engine_url(self, address: sa.URL) -> str | sa.URL:
+        return address
 
     def set_up(self, connection: Any, record: object) -> None:  # noqa: ARG002 - SQLAlchemy passes it
         """Use a write-ahead log, and sync at each commit, because Aluma deletes its copy afterwards."""
         for pragma in ("journal_mode=WAL", "synchronous=FULL"):
             connection.execute(f"PRAGMA {pragma}").close()
 
-    async def probe(self, connection: AsyncConnection) -> None:
-        await connection.exec_driver_sql("BEGIN IMMEDIATE")
+    async def begin(self, connection: AsyncConnection) -> bool:
+        await connection.exec_driver_sql("BEGIN IMMEDIATE")  # created tables are part of the transaction, too
+        return True
+
+    async def describe(self, connection: AsyncConnection, schema: str | None, name: str) -> Layout | None:
+        pragma = f"PRAGMA {quote(schema)}." if schema else "PRAGMA "
+        columns = await _rows(connection, f"{pragma}table_xinfo({quote(name)})")
+        if not columns:
+            return None
+        table = Layout(schema=schema, name=name, label=label((schema, name)), columns={})
+        kind, sql = (await _rows(connection, *_definition(table)))[0]
+        is_strict = bool(re.search(r"\)[^)]*\bSTRICT\b[^)]*\Z", sql, re.IGNORECASE))
+        indexes = [
+            UniqueIndex("the primary key", frozenset(column[1] for column in columns if column[5])),
+            *[
+                UniqueIndex(index, *await self._index_columns(connection, pragma, index, is_partial=is_partial))
+                for _, index, is_unique, _, is_partial in await _rows(connection, f"{pragma}index_list({quote(name)})")
+                if is_unique
+            ],
+        ]
+        return Layout(
+            schema=schema,
+            name=name,
+            label=table.label,
+            columns={column[1]: _column(column, is_strict=is_strict) for column in columns},
+            indexes=indexes,
+            problem="is a view, which has no unique index" if kind == "view" else "",
+            fingerprint=sql,
+        )
+
+    async def _index_columns(
+        self, connection: AsyncConnection, pragma: str, index: str, *, is_partial: bool
+    ) -> tuple[frozenset[str], str]:
+        """Return the columns of a unique index, and its problem."""
+        names = [row[2] for row in await _rows(connection, f"{pragma}index_info({quote(index)})")]
+        problem = "has a condition (WHERE)" if is_partial else "contains an expression" if None in names else ""
+        return frozenset(name for name in names if name is not None), problem
+
+    async def find_similar(self, connection: AsyncConnection, schema: str | None, name: str) -> str:  # noqa: ARG002
+        return ""
+
+    async def creation_problem(self, connection: AsyncConnection, schema: str | None) -> str:  # noqa: ARG002
+        return ""
+
+    async def fingerprint(self, connection: AsyncConnection, layout: Layout) -> str:
+        rows = await _rows(connection, *_definition(layout))
+        return rows[0][1] if rows else ""
 
     async def put_rows(
         self,
         connection: AsyncConnection,
-        table: sa.Table,
+        layout: Layout,
         names: Sequence[str],
         key: Sequence[str],
         batches: AsyncIterable[Sequence[Sequence[Any]]],
     ) -> None:
-        target, columns = quote_names(table, names)
+        target, columns = quote_names(layout, names)
         placeholders = ", ".join("?" * len(names))
         insert = f"INSERT INTO {target} ({columns}) VALUES ({placeholders})"
         if key:
@@ -50,10 +140,10 @@ class Sqlite:
             await connection.exec_driver_sql(insert, [tuple(map(_plain, row)) for row in batch])
 
     async def put_file(
-        self, connection: AsyncConnection, table: sa.Table, claim: Claim, file: ExportFile, data: SpooledFile
+        self, connection: AsyncConnection, layout: Layout, claim: Claim, file: ExportFile, data: SpooledFile
     ) -> None:
         values = file_columns(claim, file, data)
-        target, columns = quote_names(table, [*values, "data"])
+        target, columns = quote_names(layout, [*values, "data"])
         placeholders = ", ".join("?" * len(values))
         insert = f"INSERT INTO {target} ({columns}) VALUES ({placeholders}, zeroblob(?))"
         result = await connection.exec_driver_sql(insert, (*values.values(), data.size))
@@ -62,11 +152,53 @@ class Sqlite:
 
         def write_blob() -> None:
             data.data.seek(0)
-            with raw._conn.blobopen(table.name, "data", row_id) as blob:  # noqa: SLF001
+            blob = raw._conn.blobopen(layout.name, "data", row_id, name=layout.schema or "main")  # noqa: SLF001
+            with blob:
                 while chunk := data.data.read(BLOCK):
                     blob.write(chunk)
 
         await raw._execute(write_blob)  # noqa: SLF001 - aiosqlite has no public way to run blob calls in its thread
+
+
+async def _rows(connection: AsyncConnection, statement: str, parameters: tuple[str, ...] = ()) -> Sequence[Any]:
+    return (await connection.exec_driver_sql(statement, parameters)).fetchall()
+
+
+def _definition(layout: Layout) -> tuple[str, tuple[str, ...]]:
+    """Return the query of a table's kind and definition."""
+    schema = f"{quote(layout.schema)}." if layout.schema else ""
+    statement = (
+        f"SELECT type, sql FROM {schema}sqlite_master WHERE lower(name) = lower(?) AND type IN ('table', 'view')"
+    )
+    return statement, (layout.name,)
+
+
+def _column(row: Sequence[Any], *, is_strict: bool) -> Column:
+    _, name, declared, not_null, _, _, hidden = row
+    return Column(
+        name=name,
+        declared=declared or "any type",
+        type=_column_type(declared, is_strict=is_strict),
+        nullable=not not_null,
+        written_by="is computed by the database (GENERATED)" if hidden in _COMPUTED else "",
+    )
+
+
+def _column_type(declared: str, *, is_strict: bool) -> ColumnType:
+    match = _DECLARED.fullmatch(declared)
+    name = match[1].upper() if match else declared.upper()
+    if name in _TYPES and (name != "ANY" or is_strict):
+        return _TYPES[name]
+    if "INT" in name:
+        return ColumnType(kind="integer")
+    if any(word in name for word in ("CHAR", "CLOB", "TEXT")):
+        return ColumnType(kind="text", max_chars=int(match[2]) if match and match[2] else None)
+    if not name or "BLOB" in name:
+        return ColumnType()
+    if any(word in name for word in ("REAL", "FLOA", "DOUB")):
+        return ColumnType(kind="float")
+    precision = int(match[2]) if match and match[2] else None
+    return ColumnType(kind="number", precision=precision, scale=int((match and match[3]) or 0), is_double=True)
 
 
 def _plain(value: Any) -> Any:

@@ -1,20 +1,33 @@
-"""The tables of the destination: their names, layout, reflection and creation."""
+"""The tables of the destination: their names, and the layout of those that it creates."""
 
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
+from msgspec import Struct
 
-from aluma_async.exceptions import DestinationError, SchemaMismatch
+from aluma_async.destinations.sql.layout import Kind
+from aluma_async.exceptions import ConfigError, SchemaMismatch
 from aluma_async.models import ExportFile
+
+TableId: TypeAlias = tuple[str | None, str]
+"""Schema and name of a table."""
 
 ROW_KEY = ("aluma_task", "aluma_document", "aluma_file", "aluma_row")
 """Columns that identify a row if the user configured no key."""
 
 MANIFEST, MANIFEST_KEY = "aluma_manifest", ("task", "target")
+
+ROW_KEY_KINDS: Mapping[str, Kind] = dict(zip(ROW_KEY, ("text", "integer", "integer", "integer"), strict=True))
+FILE_KEY = ("task", "file")
+FILE_KINDS: Mapping[str, Kind] = {
+    **dict.fromkeys(("task", "project", "folder", "filename", "sha256"), "text"),
+    **dict.fromkeys(("file", "document", "size"), "integer"),
+    "data": "other",
+}
+"""Columns of a table of whole files."""
 
 COLUMN_TYPES: Mapping[str, type[sa.types.TypeEngine[Any]]] = {
     "text": sa.Text,
@@ -29,22 +42,90 @@ COLUMN_TYPES: Mapping[str, type[sa.types.TypeEngine[Any]]] = {
 }
 """Column types of created tables, by the name in the configuration."""
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}\Z")
+_QUOTED_PART = r'"((?:[^"]|"")+)"|([^".]+)'
+_QUOTED = re.compile(rf"(?:(?:{_QUOTED_PART})\.)?(?:{_QUOTED_PART})")
+_PLACEHOLDER = re.compile(r"\{(folder|stem)\}")
+_INSERTED = re.compile(r"[A-Za-z0-9_]+")
+_MAX_INSERTED_BYTES = 63
+_RESERVED = re.compile(rf"{MANIFEST}|sqlite_.*", re.IGNORECASE)
 
 
-def table_name(template: str, file: ExportFile) -> tuple[str | None, str]:
-    """Return schema and name of a file's table.
+class TableTemplate(Struct, frozen=True):
+    """The configured name of the table, quoted as it is; ``{folder}`` and ``{stem}`` stand for parts of a file's path.
 
-    Raises ``SchemaMismatch`` unless the name is plain, because folder and filename come from untrusted documents.
+    Upper and lower case, spaces and other letters than ASCII are part of the name. A dot separates schema and name,
+    except within double quotes.
     """
-    schema, _, name = template.rpartition(".")
-    name = name.replace("{folder}", file.folder).replace("{stem}", PurePosixPath(file.filename).stem)
-    if not _NAME.match(name):
-        raise SchemaMismatch(
-            f"file {file.number}: its folder and name do not form a valid table name",
-            hint="Use at most 63 letters, digits and underscores, or configure a fixed table.",
-        )
-    return schema or None, name
+
+    text: str
+    schema: str | None
+    name: str
+
+    @classmethod
+    def parse(cls, text: str, max_name_bytes: int) -> "TableTemplate":
+        """Return the template. Raises ``ConfigError``."""
+        schema, name = _split(text)
+        for part in (schema, name):
+            if part is None:
+                continue
+            if not part.strip() or not part.isprintable():
+                raise ConfigError("table: is not a name", hint='Use "table" or "schema.table".')
+            size = len(_PLACEHOLDER.sub("", part).encode(errors="replace"))
+            if max_name_bytes and size > max_name_bytes:
+                raise ConfigError(f"table: is longer than {max_name_bytes} bytes", hint="Use a shorter name.")
+        return cls(text, schema, name)
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether all files go into the same table."""
+        return not _PLACEHOLDER.search(f"{self.schema}.{self.name}")
+
+    @property
+    def fixed_schema(self) -> str | None:
+        """The schema of the table of manifests."""
+        return None if self.schema and _PLACEHOLDER.search(self.schema) else self.schema
+
+    def table_for(self, file: ExportFile) -> TableId:
+        """Return schema and name of a file's table.
+
+        Raises ``SchemaMismatch`` unless folder and filename are plain names, because they come from untrusted
+        documents.
+        """
+        schema = None if self.schema is None else self._expand(self.schema, file)
+        return schema, self._expand(self.name, file)
+
+    def _expand(self, part: str, file: ExportFile) -> str:
+        values = {"folder": file.folder, "stem": PurePosixPath(file.filename).stem}
+        names = _PLACEHOLDER.findall(part)
+        expanded = _PLACEHOLDER.sub(lambda match: values[match[1]], part)
+        if names and not (
+            all(_INSERTED.fullmatch(values[name]) for name in names)
+            and not (expanded[0].isdigit() and part[0] == "{")
+            and not _RESERVED.fullmatch(expanded)
+            and len(expanded.encode(errors="replace")) <= _MAX_INSERTED_BYTES
+        ):
+            raise SchemaMismatch(
+                f"file {file.number}: its folder and name do not form a valid table name",
+                hint="Use letters, digits and underscores, or configure a fixed table.",
+            )
+        return expanded
+
+
+def _split(text: str) -> TableId:
+    if '"' not in text:
+        schema, _, name = text.rpartition(".")
+        return schema or None, name
+    match = _QUOTED.fullmatch(text)
+    if not match:
+        raise ConfigError("table: its quotes are not balanced", hint='Use "table", "schema.table" or \'"a.b"."c"\'.')
+    quoted_schema, plain_schema, quoted_name, plain_name = match.groups()
+    schema = quoted_schema.replace('""', '"') if quoted_schema else plain_schema
+    return schema, quoted_name.replace('""', '"') if quoted_name else plain_name
+
+
+def label(table_id: TableId) -> str:
+    """Return a table's name for messages and manifests."""
+    return ".".join(filter(None, table_id))
 
 
 def files_table(schema: str | None, name: str) -> sa.Table:
@@ -92,32 +173,3 @@ def rows_table(
     ]
     table_columns: list[sa.Column[Any]] = [*([] if key else row_key), *data]
     return sa.Table(name, sa.MetaData(), *table_columns, schema=schema)
-
-
-async def reflect(connection: AsyncConnection, schema: str | None, name: str, key: Sequence[str]) -> sa.Table:
-    """Read a table's layout from the database.
-
-    Raises ``NoSuchTableError``, and ``DestinationError`` if no constraint or index keeps the key unique.
-    """
-    table: sa.Table = await connection.run_sync(
-        lambda sync: sa.Table(name, sa.MetaData(), schema=schema, autoload_with=sync)
-    )
-    unique = [set(table.primary_key.columns.keys())]
-    unique += [{c.name for c in index.columns} for index in table.indexes if index.unique]
-    unique += [
-        {c.name for c in constraint.columns}
-        for constraint in table.constraints
-        if isinstance(constraint, sa.UniqueConstraint)
-    ]
-    if set(key) not in unique:
-        names = ", ".join(key)
-        raise DestinationError(
-            f"table {table.fullname}: no constraint or index keeps ({names}) unique",
-            hint=f"Create a unique index on ({names}), or let the exporter create the table: create = true.",
-        )
-    return table
-
-
-async def create(connection: AsyncConnection, table: sa.Table) -> None:
-    """Create a table unless it exists."""
-    await connection.run_sync(lambda sync: table.create(sync, checkfirst=True))

@@ -12,6 +12,7 @@ from aluma_async.destinations.common.place import templates_overlap
 from aluma_async.destinations.places import check_config_file, check_places
 from aluma_async.destinations.registry import open_destinations
 from aluma_async.destinations.sql.place import table_place
+from aluma_async.destinations.sql.tables import TableTemplate
 from aluma_async.exceptions import ConfigError
 from aluma_async.testing import MemoryDestination
 from aluma_async.wiring import open_exporter
@@ -94,6 +95,9 @@ SAME = [
     (sql(PG, "docs"), sql("postgresql:///?service=ledger", "docs")),
     (sql(PG + "?options=-csearch_path%3Da", "t"), sql(PG, "a.t")),
     (sql(PG, "aluma_manifest"), sql(PG, "docs", manifest="true")),
+    (sql(PG, "docs"), sql(PG, '"docs"')),
+    (sql(PG, 'a."b.c"'), sql(PG, '"a"."b.c"')),
+    (sql(PG, "docs"), sql("postgresql://me@db.example:5432,other.example:5433/ledger", "docs")),
     (sql("sqlite:///data.db", "docs"), sql("sqlite:///./data.db", "DOCS")),
     (sql("sqlite:///data.db", "docs"), sql("sqlite:///file:data.db?uri=true", "main.docs")),
     (sql("sqlite:///out/data.db", "docs"), sql("sqlite:///link/data.db", "docs")),
@@ -260,9 +264,10 @@ def test_environment_completes_the_url_of_a_database():
     import sqlalchemy as sa
 
     environ = {"PGHOST": "h", "PGPORT": "5433", "PGDATABASE": "x", "PGOPTIONS": "-c search_path=a"}
-    place = table_place(sa.make_url("postgresql://"), "t", manifest=False, environ=environ)
-    assert place == table_place(sa.make_url("postgresql://h:5433/x"), "a.t", manifest=False, environ={})
-    assert table_place(sa.make_url("sqlite://"), "t", manifest=False) is None
+    table, table_of_a = TableTemplate.parse("t", 63), TableTemplate.parse("a.t", 63)
+    place = table_place(sa.make_url("postgresql://"), table, manifest=False, environ=environ)
+    assert place == table_place(sa.make_url("postgresql://h:5433/x"), table_of_a, manifest=False, environ={})
+    assert table_place(sa.make_url("sqlite://"), table, manifest=False) is None
 
 
 def test_two_plugins_with_the_same_keys_are_refused():

@@ -1,0 +1,194 @@
+"""``TaskWriter``: writes the files of one task into their tables, in one transaction."""
+
+import json
+import struct
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
+from typing import Any, Literal
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import msgspec
+import sqlalchemy as sa
+from msgspec import Struct
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from aluma_async.destinations.common.manifest import StoredFile, render_manifest
+from aluma_async.destinations.common.spool import Spool
+from aluma_async.destinations.sql import tables
+from aluma_async.destinations.sql.backend import Backend, clean, core_table
+from aluma_async.destinations.sql.convert import FileFormat
+from aluma_async.destinations.sql.errors import map_error
+from aluma_async.destinations.sql.layout import Layout, check_defaults, check_rights, check_writable
+from aluma_async.destinations.sql.rows import Rows, read_rows
+from aluma_async.destinations.sql.table_access import TableAccess, TableUse
+from aluma_async.destinations.sql.tables import TableId, TableTemplate
+from aluma_async.exceptions import SchemaMismatch
+from aluma_async.models import Claim, ExportFile
+
+MANIFEST_USE = TableUse(tables.MANIFEST_KEY, "replace", dict.fromkeys(tables.MANIFEST_KEY, "text"))
+"""How the table of manifests is used."""
+SCOPE = "scope"
+"""Key of the cancel scope in the information of a connection."""
+_BATCH_ROWS = 1000
+"""Rows that are read and converted in one step in a thread."""
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """The settings of a destination."""
+
+    backend: Backend
+    errors: tuple[type[Exception], ...]
+    """Exceptions of the driver and of SQLAlchemy."""
+    template: TableTemplate
+    mode: Literal["rows", "files"]
+    key: tuple[str, ...]
+    column_types: Mapping[str, str]
+    file_format: FileFormat
+    manifest: bool
+    now: Callable[[], float]
+
+    @property
+    def use(self) -> TableUse:
+        """How the tables of the files are used."""
+        if self.mode == "files":
+            return TableUse(tables.FILE_KEY, "replace", tables.FILE_KINDS)
+        return TableUse(self.key, "upsert") if self.key else TableUse(tables.ROW_KEY, "replace", tables.ROW_KEY_KINDS)
+
+
+class TaskWriter:
+    """Writes one task; valid for one transaction."""
+
+    def __init__(
+        self, settings: Settings, access: TableAccess, connection: AsyncConnection, claim: Claim, spool: Spool
+    ) -> None:
+        self._settings, self._access, self._connection = settings, access, connection
+        self._backend, self._use = settings.backend, settings.use
+        self._claim, self._spool = claim, spool
+        self.layouts: dict[TableId, Layout] = {}
+        """The tables that were used so far."""
+
+    async def write(self, files_by_table: Mapping[TableId, Sequence[ExportFile]]) -> None:
+        """Write all files and the manifest. Raises ``DestinationError`` and the errors of the driver."""
+        # All transactions use the same order, so that they cannot deadlock between tables.
+        for table_id in sorted(files_by_table, key=str):
+            await self._write_files(table_id, files_by_table[table_id])
+        if self._settings.manifest:
+            await self._write_manifest(files_by_table)
+        await self._access.verify(self._connection, self.layouts.values())
+
+    async def _write_files(self, table_id: TableId, files: Sequence[ExportFile]) -> None:
+        """Write all files of the task that belong into one table."""
+        for file in files:
+            subject = f"task {self._claim.task.id}, file {file.number}"
+            if self._settings.mode == "files":
+                layout = await self._open_table(table_id, self._use, lambda: tables.files_table(*table_id))
+                with self._map_errors(subject, layout):
+                    await self._put_file(layout, file, subject)
+            else:
+                rows = await anyio.to_thread.run_sync(self._read_rows, file, subject)
+                layout = await self._open_table(table_id, self._use, partial(self._new_table, table_id, rows))
+                self._check_rows(rows, layout)
+                with self._map_errors(subject, layout):
+                    await self._put_rows(layout, file, rows)
+
+    async def _open_table(self, table_id: TableId, use: TableUse, new: Callable[[], sa.Table]) -> Layout:
+        """Return a table; before its first use, delete the rows that the task has stored there."""
+        if table_id not in self.layouts:
+            self.layouts[table_id] = layout = await self._access.get(self._connection, table_id, use, new)
+            if use.purpose == "replace":
+                table, values = core_table(layout), (clean(self._claim.task.id), self._settings.template.text)
+                # Rows and files are identified by their task, manifests by their table, too.
+                key = use.key if use is MANIFEST_USE else use.key[:1]
+                conditions = (table.columns[name] == value for name, value in zip(key, values, strict=False))
+                await self._connection.execute(sa.delete(table).where(*conditions))
+        return self.layouts[table_id]
+
+    def _read_rows(self, file: ExportFile, subject: str) -> Rows:
+        key = self._settings.key
+        rows = read_rows(
+            self._spool[file].data,
+            file,
+            subject,
+            self._settings.file_format,
+            max_name_bytes=self._backend.max_name_bytes,
+            fold_case=self._backend.fold_case,
+        )
+        rows.check_names(key, () if key else tables.ROW_KEY)
+        return rows
+
+    def _new_table(self, table_id: TableId, rows: Rows) -> sa.Table:
+        rows.check_new_table()
+        return tables.rows_table(*table_id, rows.names, self._settings.key, self._settings.column_types)
+
+    def _check_rows(self, rows: Rows, layout: Layout) -> None:
+        rows.check_columns(layout)
+        for name in rows.names:
+            check_writable(layout, name)
+            check_rights(layout, name, self._use.key, self._use.purpose)
+        check_defaults(layout, (*rows.names, *self._use.key))
+
+    async def _put_rows(self, layout: Layout, file: ExportFile, rows: Rows) -> None:
+        key = self._settings.key
+        row_key = () if key else (clean(self._claim.task.id), file.document, file.number)
+        names = (*rows.names, *(() if key else tables.ROW_KEY))
+        await self._backend.put_rows(self._connection, layout, names, key, self._convert_batches(rows, layout, row_key))
+
+    async def _put_file(self, layout: Layout, file: ExportFile, subject: str) -> None:
+        data = self._spool[file]
+        if data.size > self._backend.max_file_bytes:
+            raise SchemaMismatch(
+                f"{subject}: has {data.size} bytes, more than a table can store",
+                hint="Send such files to another destination with a route.",
+            )
+        await self._backend.put_file(self._connection, layout, self._claim, file, data)
+
+    async def _convert_batches(
+        self, rows: Rows, layout: Layout, row_key: tuple[Any, ...]
+    ) -> AsyncIterator[list[list[Any]]]:
+        """Yield the converted rows in batches; a cancellation takes effect after each batch."""
+        converted = rows.convert(layout, self._settings.key, self._settings.file_format)
+        if row_key:
+            table_rows = ([*values, *row_key, number] for number, values in converted)
+        else:
+            table_rows = (values for _, values in converted)
+        while batch := await anyio.to_thread.run_sync(lambda: list(islice(table_rows, _BATCH_ROWS))):
+            yield batch
+            scope: anyio.CancelScope = self._connection.info[SCOPE]
+            scope.shield = False
+            try:
+                await anyio.lowlevel.checkpoint()
+            finally:
+                scope.shield = True
+
+    async def _write_manifest(self, files_by_table: Mapping[TableId, Sequence[ExportFile]]) -> None:
+        paths = {file.number: tables.label(table_id) for table_id, files in files_by_table.items() for file in files}
+        stored = [
+            StoredFile(file, paths[file.number], self._spool[file].size, self._spool[file].sha256)
+            for file in self._claim.spec.files
+        ]
+        text = render_manifest(self._claim, stored, self._settings.now())
+        row = [clean(self._claim.task.id), self._settings.template.text, json.dumps(msgspec.json.decode(text))]
+        schema = self._settings.template.fixed_schema
+        layout = await self._open_table((schema, tables.MANIFEST), MANIFEST_USE, lambda: tables.manifest_table(schema))
+
+        async def one_row() -> AsyncIterator[list[list[Any]]]:
+            yield [row]
+
+        with self._map_errors(f"task {self._claim.task.id}, manifest", layout):
+            await self._backend.put_rows(self._connection, layout, (*tables.MANIFEST_KEY, "manifest"), (), one_row())
+
+    @contextmanager
+    def _map_errors(self, subject: str, layout: Layout) -> Iterator[None]:
+        """Map the errors of one file, so that they name it. A value that the driver cannot send does not fit."""
+        try:
+            yield
+        except self._settings.errors as error:
+            raise map_error(error, subject, layout.columns) from error
+        except (ValueError, TypeError, ArithmeticError, struct.error) as error:
+            raise SchemaMismatch(
+                f"{subject}: the database driver cannot send a value ({type(error).__name__})", hint="Check the file."
+            ) from error
