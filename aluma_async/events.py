@@ -159,6 +159,16 @@ class QuarantineFailed(TaskEvent, frozen=True):
     error: AlumaAsyncError
 
 
+class CommitUnverified(TaskEvent, frozen=True):
+    """The files that an earlier process committed are not there any more. The task is not settled, but exported again.
+
+    Emitted at the start, and only if the destination had issued a receipt for the files.
+    """
+
+    missing_from: str
+    """``"the destination"`` or ``"the quarantine"``."""
+
+
 class ClaimLost(AttemptEnded, frozen=True):
     """Complete, Cancel or Fail was refused, because the claim had already ended. Exported files stay in place."""
 

@@ -129,6 +129,8 @@ class ClaimRecord(Struct, frozen=True, gc=False, rename=_STORED_NAMES):
     """Number and total size of the committed files."""
     message: str = ""
     """Message to send with Fail."""
+    receipt: str = ""
+    """Lets a later process verify that the files, or the copy in the quarantine, are still there; empty: unknown."""
 
 
 class HoldRecord(Struct, frozen=True, gc=False):

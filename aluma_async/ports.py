@@ -5,7 +5,7 @@
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from aluma_async.events import Event
 from aluma_async.models import Claim, ClaimRecord, ExportFile, ExportTask, HoldRecord, Timestamp
@@ -75,8 +75,13 @@ class Delivery(Protocol):
     """A delivery of the files of one claim to a destination.
 
     MAY have an attribute ``destinations``, a tuple of names. The history then records it for the task.
+
     MAY have a coroutine method ``omit(file)`` that leaves a file out of the delivery. The quarantine needs it to keep a
     copy of a task some of whose files cannot be fetched.
+
+    MAY have an attribute ``receipt``, a text, which is read after the block of ``Destination.open`` was left without an
+    error. It is stored with the claim; a later process passes it to ``VerifyingDestination.verify``. MUST NOT contain
+    content or names of documents in clear. An empty text means no receipt.
     """
 
     def resumable_size(self, file: ExportFile) -> int | None:
@@ -113,6 +118,23 @@ class Destination(Protocol):
         Leaving the block MUST make all files visible, complete and durable, or raise ``DestinationError``. Leaving it
         with an exception (including cancellation) MUST leave no trace and no work in progress. A repeated delivery of
         the same task MUST replace the earlier one, and MUST NOT change files of other tasks.
+        """
+        ...
+
+
+@runtime_checkable
+class VerifyingDestination(Destination, Protocol):
+    """A destination whose deliveries have receipts.
+
+    After a crash, a claim whose files were committed is completed only if ``verify`` returns True. Without a receipt
+    the claim is cancelled, and the task is exported again, with the same result.
+    """
+
+    async def verify(self, receipt: str) -> bool:
+        """Return whether all files of an earlier delivery are still there, complete and durable.
+
+        Called after a successful ``probe``, also by another process. MUST return False if that is not certain, and for
+        a text that is not a receipt. MAY raise ``DestinationError``, which counts as False. MUST NOT change any file.
         """
         ...
 

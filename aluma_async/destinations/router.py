@@ -12,7 +12,10 @@ from msgspec.structs import replace
 from aluma_async.exceptions import primary_error
 from aluma_async.models import Claim, ExportFile, ExportSpec
 from aluma_async.policy.routing import Routing
-from aluma_async.ports import Delivery, Destination
+from aluma_async.ports import Delivery, Destination, VerifyingDestination
+
+_SEPARATOR = "\x1f"
+"""Between the names and receipts in the receipt of a router."""
 
 
 class DestinationRouter:
@@ -40,6 +43,15 @@ class DestinationRouter:
         for destination in self._destinations.values():
             await destination.probe()
 
+    async def verify(self, receipt: str) -> bool:
+        """Return whether all destinations of an earlier delivery, which are named in the receipt, still have it."""
+        parts = receipt.split(_SEPARATOR)
+        for name, part in zip(parts[::2], parts[1::2], strict=False):
+            destination = self._destinations.get(name)
+            if not (isinstance(destination, VerifyingDestination) and await destination.verify(part)):
+                return False
+        return len(parts) % 2 == 0
+
     def open(self, claim: Claim) -> AbstractAsyncContextManager[Delivery]:
         """Open a delivery at every destination of the claim's files, each with its own part of the files.
 
@@ -53,15 +65,17 @@ class DestinationRouter:
     @asynccontextmanager
     async def _open_all(self, claim: Claim) -> AsyncIterator["RoutedDelivery"]:
         names = {file.number: self._routing.destinations_for(claim.task, file) for file in claim.spec.files}
+        opened: dict[str, Delivery] = {}
         async with AsyncExitStack() as stack:
-            opened: dict[str, Delivery] = {}
             # In reverse order, because the delivery that is opened last commits first.
             for name in reversed(list(self._destinations)):
                 if files := tuple(file for file in claim.spec.files if name in names[file.number]):
                     part = replace(claim, spec=ExportSpec(files, claim.spec.received))
                     opened[name] = await stack.enter_async_context(self._destinations[name].open(part))
             deliveries = {number: [opened[name] for name in targets] for number, targets in names.items()}
-            yield RoutedDelivery(deliveries, tuple(name for name in self._destinations if name in opened))
+            delivery = RoutedDelivery(deliveries, tuple(name for name in self._destinations if name in opened))
+            yield delivery
+        delivery.receipt = _combine_receipts(opened)
 
 
 class RoutedDelivery:
@@ -70,6 +84,8 @@ class RoutedDelivery:
     def __init__(self, deliveries: Mapping[int, Sequence[Delivery]], destinations: tuple[str, ...]) -> None:
         self._deliveries = deliveries
         self.destinations = destinations
+        self.receipt = ""
+        """The receipts of all destinations; empty before the end, and if one of them issues none."""
 
     def resumable_size(self, file: ExportFile) -> int | None:
         """Return the size that an earlier attempt staged, if it is the same at all destinations of the file."""
@@ -108,7 +124,7 @@ class _SingleDelivery:
         self._delivery = delivery
 
     async def __aenter__(self) -> Self:
-        delivery = await self._delivery.__aenter__()
+        delivery = self._opened = await self._delivery.__aenter__()
         self.save = delivery.save
         self.resumable_size = delivery.resumable_size
         return self
@@ -117,6 +133,20 @@ class _SingleDelivery:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> Coroutine[Any, Any, bool | None]:
         return self._delivery.__aexit__(kind, error, trace)
+
+    @property
+    def receipt(self) -> str:
+        """The receipt with the name of the destination; empty before the end, and if there is none."""
+        receipt = getattr(self._opened, "receipt", "")
+        usable = receipt.__class__ is str and receipt and _SEPARATOR not in receipt
+        return f"{self.destinations[0]}{_SEPARATOR}{receipt}" if usable else ""
+
+
+def _combine_receipts(deliveries: Mapping[str, Delivery]) -> str:
+    receipts = {name: getattr(delivery, "receipt", "") for name, delivery in deliveries.items()}
+    if not all(isinstance(receipt, str) and receipt and _SEPARATOR not in receipt for receipt in receipts.values()):
+        return ""
+    return _SEPARATOR.join(part for pair in receipts.items() for part in pair)
 
 
 async def _feed_delivery(delivery: Delivery, file: ExportFile, chunks: MemoryObjectReceiveStream[bytes]) -> None:

@@ -87,15 +87,22 @@ class ClaimTracker:
         if claim := self._claims.get(task_id):
             self._store(replace(claim, settlement_unconfirmed=True))
 
-    async def record_committed(self, task_id: str, files: int, size: int, destinations: tuple[str, ...] = ()) -> None:
+    async def record_committed(
+        self, task_id: str, files: int, size: int, destinations: tuple[str, ...] = (), receipt: str = ""
+    ) -> None:
         """Record durably that all files are committed, so that the claim must be completed."""
         if task_id in self._claims:
             self._destinations[task_id] = destinations
-        await self._transition(task_id, ClaimState.COMMITTED, files=files, size=size)
+        await self._transition(task_id, ClaimState.COMMITTED, files=files, size=size, receipt=receipt)
 
-    async def record_failing(self, task_id: str, message: str) -> None:
+    async def record_failing(self, task_id: str, message: str, receipt: str = "") -> None:
         """Record durably that the task is in the quarantine, so that the claim must be failed."""
-        await self._transition(task_id, ClaimState.FAILING, message=message)
+        await self._transition(task_id, ClaimState.FAILING, message=message, receipt=receipt)
+
+    def mark_unverified(self, task_id: str) -> None:
+        """Record that the files which an earlier process committed are not certain, so that the claim is cancelled."""
+        if claim := self._claims.get(task_id):
+            self._store(replace(claim, state=ClaimState.ORPHANED, settlement_unconfirmed=False, receipt=""))
 
     def mark_orphaned(self, task_id: str) -> ClaimRecord | None:
         """Record that no worker owns the claim any more, although Aluma may still hold it; return the claim, if any."""
@@ -142,12 +149,12 @@ class ClaimTracker:
         return LATE_START_SECONDS - elapsed(since, self._clock()) if since else float("-inf")
 
     async def _transition(
-        self, task_id: str, state: ClaimState, *, files: int = 0, size: int = 0, message: str = ""
+        self, task_id: str, state: ClaimState, *, files: int = 0, size: int = 0, message: str = "", receipt: str = ""
     ) -> None:
         claim = self._claims.get(task_id)
         if claim is None:
             return
-        self._claims[task_id] = replace(claim, state=state, files=files, bytes=size, message=message)
+        self._claims[task_id] = replace(claim, state=state, files=files, bytes=size, message=message, receipt=receipt)
         # If this cannot be written, a crash makes recovery cancel the claim instead, and the task is exported again,
         # with the same result.
         with suppress(JournalError):

@@ -215,9 +215,11 @@ class Exporter:
         try:
             await self.destination.probe()
         except AlumaAsyncError:
+            await self._recovery.verify(None, self._quarantine)
             # Settling needs no destination, and the next run may come after the leases have expired.
             await self._recovery.settle_remaining(SETTLE_TIMEOUT_SECONDS)
             raise
+        await self._recovery.verify(self.destination, self._quarantine)
 
     async def _export(self, *, until_drained: bool) -> tuple[int, AlumaAsyncError | None]:
         """Run producer, workers and recovery; return the number of tasks on hold and the error that ended listing."""

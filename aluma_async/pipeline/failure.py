@@ -113,7 +113,7 @@ class FailureHandler:
             if any(file.number in missing and not file.problem for file in claim.spec.files):
                 raise DestinationError(f"the copy of task {task.id} in the quarantine is incomplete")
             with anyio.CancelScope(shield=True):  # because from here on, Fail is the only correct request
-                await self._claims.record_failing(task.id, message)
+                await self._claims.record_failing(task.id, message, self._quarantine.receipt(claim))
             await self._source.fail(task, message)
         except ClaimConflict as conflict:
             self._on_event(ClaimLost(task, conflict))

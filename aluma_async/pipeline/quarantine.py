@@ -6,6 +6,7 @@ error. A file that was not fetched, for whatever reason, is missing; the record 
 failed. A new copy replaces an earlier one only after it is stored, and only if it lacks no more files.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -20,7 +21,8 @@ from aluma_async.exceptions import AlumaAsyncError, DestinationError, SourceErro
 from aluma_async.models import Claim, ExportTask
 from aluma_async.pipeline.copying import Budget, CopyWriter, EarlierCopy, NothingNew
 from aluma_async.pipeline.retrying_source import RetryingSource
-from aluma_async.ports import Destination, OnEvent
+from aluma_async.pipeline.transfer import receipt_of
+from aluma_async.ports import Destination, OnEvent, VerifyingDestination
 from aluma_async.quarantine.folder import Copy, QuarantineFolder
 from aluma_async.quarantine.reading import read_file
 from aluma_async.quarantine.records import CopyState, folder_names
@@ -62,6 +64,7 @@ class Quarantine:
         self._budget = Budget(max_bytes)
         self._now = now
         self._on_event = on_event
+        self._receipts: dict[str, str] = {}  # of the copies that were stored last, without a folder
         self._reserved: set[str] = set()
         self._reserving = anyio.Lock()
         self._exported: list[ExportTask] = []
@@ -121,6 +124,26 @@ class Quarantine:
         self._report_use()
         return writer.missing
 
+    def receipt(self, claim: Claim) -> str:
+        """Return the text with which a later process finds the copy that ``store`` has just stored."""
+        if self._folder:
+            return hashlib.sha256(claim.spec.received).hexdigest()
+        return self._receipts.pop(claim.task.id, "")
+
+    async def holds(self, task_id: str, receipt: str) -> bool:
+        """Return whether the copy with a receipt is there and complete. Raises ``AlumaAsyncError``.
+
+        In a folder, all its files are read, so that it does not matter whether the folder is still the same.
+        """
+        await self._destination.probe()
+        if self._folder is None:
+            return isinstance(self._destination, VerifyingDestination) and await self._destination.verify(receipt)
+        for copy in await self._find(task_id):
+            specification = copy.record.specification
+            if specification and specification.sha256 == receipt:
+                return not await run_in_thread(self._folder.verify, copy)
+        return False
+
     def discard_later(self, task: ExportTask) -> None:
         """Let ``run`` remove the copies of an exported task."""
         self.task_ids.discard(task.id)
@@ -156,6 +179,8 @@ class Quarantine:
                 await writer.finish(delivery, error, state, self._now())
         except BaseExceptionGroup as group:
             raise primary_error(group) from None
+        if state is CopyState.FAILED and not self._folder:
+            self._receipts[writer.claim.task.id] = receipt_of(delivery)
         if self._folder:
             copy = await self._in_folder(self._folder.read, writer.name)
             if copy.missing.keys() != writer.missing.keys():

@@ -1,22 +1,27 @@
 """``Recovery``: settles the claims that no worker owns.
 
 These are claims left by a crashed process, claims whose settlement was not confirmed, and claims that a late Start
-may still create. It runs next to the workers and blocks only the tasks that it is settling.
+may still create. It runs next to the workers and blocks only the tasks that it is settling. A claim of an earlier
+process is completed or failed only if its files are proven to be there; otherwise it is cancelled, which costs an
+identical export.
 """
+
+from contextlib import suppress
 
 import anyio
 from anyio.abc import TaskGroup
 
 from aluma_async.clock import loop_time
-from aluma_async.events import SettlementDeferred, TaskParked
+from aluma_async.events import CommitUnverified, SettlementDeferred, TaskParked
 from aluma_async.exceptions import SourceError
 from aluma_async.models import ClaimRecord, ClaimState, ExportTask, HoldRecord
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
+from aluma_async.pipeline.quarantine import Quarantine
 from aluma_async.pipeline.settlement import settle_claim
 from aluma_async.pipeline.task_tracker import TaskTracker
 from aluma_async.policy.backoff import exponential
-from aluma_async.ports import Journal, OnEvent, TaskSource
+from aluma_async.ports import Destination, Journal, OnEvent, TaskSource, VerifyingDestination
 
 RELEASED_TASK_DELAY_SECONDS = 2.0
 """Seconds before a task that was released after a crash is exported again; the crash is not counted as its failure."""
@@ -61,6 +66,35 @@ class Recovery:
             self._on_event(TaskParked(ExportTask(hold.task_id), hold))
         for claim in self._claims:
             self._tracker.add(claim.task_id)  # so that no worker claims it before the first attempt to settle it
+
+    async def verify(self, destination: Destination | None, quarantine: Quarantine | None) -> None:
+        """Decide about the claims whose files an earlier process committed: without proof, they are cancelled.
+
+        Args:
+            destination: The destination, if its probe has succeeded.
+            quarantine: The copies of failed tasks, if they are kept.
+        """
+        async with anyio.create_task_group() as group:
+            for claim in self._claims:
+                if claim.state is ClaimState.COMMITTED:
+                    group.start_soon(self._verify_claim, claim, destination)
+                elif claim.state is ClaimState.FAILING:
+                    group.start_soon(self._verify_claim, claim, quarantine)
+
+    async def _verify_claim(self, claim: ClaimRecord, place: Destination | Quarantine | None) -> None:
+        proven: object = False
+        if claim.receipt:
+            with suppress(Exception):  # also for a defect of a plug-in, files without proof count as lost
+                if isinstance(place, Quarantine):
+                    proven = await place.holds(claim.task_id, claim.receipt)
+                elif isinstance(place, VerifyingDestination):
+                    proven = await place.verify(claim.receipt)
+        if proven is True:
+            return
+        if claim.receipt and place:
+            name = "quarantine" if claim.state is ClaimState.FAILING else "destination"
+            self._on_event(CommitUnverified(ExportTask(claim.task_id), f"the {name}"))
+        self._claims.mark_unverified(claim.task_id)
 
     async def run(self) -> None:
         """Try to settle each claim at once, then the remaining ones with exponential backoff, until cancelled."""

@@ -23,6 +23,8 @@ class Delivered(NamedTuple):
     """Total size of the files."""
     destinations: tuple[str, ...]
     """Names of the destinations that have the files; empty if the delivery does not name them."""
+    receipt: str
+    """Lets a later process verify that the files are still there; empty if the destination issues no receipts."""
 
 
 class FileTransfer:
@@ -52,7 +54,7 @@ class FileTransfer:
                             group.start_soon(self._save_next, claim, queue, delivery, sizes)
         except BaseExceptionGroup as group:
             raise primary_error(group) from None
-        return Delivered(sum(sizes), getattr(delivery, "destinations", ()))
+        return Delivered(sum(sizes), getattr(delivery, "destinations", ()), receipt_of(delivery))
 
     async def _save_next(self, claim: Claim, queue: Iterator[ExportFile], delivery: Delivery, sizes: list[int]) -> None:
         for file in queue:  # shared with the other downloads, so that each takes the next file
@@ -78,6 +80,12 @@ class FileTransfer:
             size = meter.total
         self._on_event(FileStaged(claim.task, file, size))
         return size
+
+
+def receipt_of(delivery: Delivery) -> str:
+    """Return the receipt of a delivery that has been committed; empty if it has none."""
+    receipt = getattr(delivery, "receipt", "")
+    return receipt if receipt.__class__ is str else ""  # anything else would make the journal unreadable
 
 
 class ProgressMeter:

@@ -47,6 +47,10 @@ MESSAGES: Mapping[type[Event], tuple[Level, str]] = {
         "the quarantine has {used_bytes} of {max_bytes} bytes; when it is full, parked tasks get no safety copy",
     ),
     events.QuarantineFailed: ("error", "task {task} parked, because it could not be quarantined: {error}"),
+    events.CommitUnverified: (
+        "error",
+        "task {task} is exported again: its files, saved before the restart, are missing from {missing_from}",
+    ),
     events.ClaimLost: ("warning", "task {task}: the claim had already ended: {error}"),
     events.SettlementUnconfirmed: ("warning", "task {task} is saved, but Aluma has not confirmed it yet: {error}"),
     events.SettlementDeferred: ("warning", "task {task} could not be settled yet: {error}"),

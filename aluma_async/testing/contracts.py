@@ -13,9 +13,9 @@ from typing import Any
 
 import anyio
 
-from aluma_async.exceptions import AlumaAsyncError, ClaimConflict
+from aluma_async.exceptions import AlumaAsyncError, ClaimConflict, DestinationError
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
-from aluma_async.ports import Delivery, Destination, TaskSource
+from aluma_async.ports import Delivery, Destination, TaskSource, VerifyingDestination
 
 HOSTILE = (
     ("..", "../up.txt"),
@@ -64,9 +64,10 @@ async def check_destination(make: Callable[[], Destination], visible: Callable[[
         await delivery.save(second.spec.files[0], _chunks(b"of another task"))
     assert_visible("files of two tasks with the same name are both kept", b"one", two, b"of another task")
 
-    async with make().open(first) as delivery:
-        for file, data in zip(first.spec.files, (b"changed", b""), strict=True):
-            await delivery.save(file, _chunks(data))
+    receipt = await _deliver(destination, second, b"of another task")
+    await _check_receipt(make, receipt)
+
+    await _deliver(make(), first, b"changed", b"")
     before: tuple[bytes, ...] = (b"changed", b"", b"of another task")
     assert_visible("delivering a task again replaces its own files and no others", *before)
     await _deliver(make(), first, b"changed", b"")
@@ -86,6 +87,7 @@ async def check_destination(make: Callable[[], Destination], visible: Callable[[
             await delivery.save(second.spec.files[0], _failing())
     except ClaimConflict:
         assert_visible("a delivery whose download breaks changes no visible file", *before)
+        assert not getattr(delivery, "receipt", ""), "a delivery that did not commit has no receipt"
     else:
         raise AssertionError("an exception raised by the chunks is passed on unchanged")
 
@@ -102,6 +104,11 @@ async def check_destination(make: Callable[[], Destination], visible: Callable[[
         if not scope.cancel_called:
             break
     assert delivered == new, "a delivery that is not cancelled commits its files"
+
+    if receipt:
+        await _deliver(destination, second, b"of another task, changed")
+        assert not await _is_verified(destination, receipt), "a receipt is not valid when the files have changed"
+        await _deliver(destination, second, b"of another task")
 
     before += delivered
     hostile = _claim_of("hostile/../x", *HOSTILE)
@@ -147,7 +154,7 @@ def _peak_memory(*, reset: bool = False) -> int:
 class _CancelAtAwait:
     """Awaits a coroutine and cancels the surrounding ``scope`` at its await number ``at``."""
 
-    def __init__(self, coroutine: Coroutine[Any, Any, None], scope: anyio.CancelScope, at: int) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, object], scope: anyio.CancelScope, at: int) -> None:
         self._coroutine, self._scope, self._at = coroutine, scope, at
 
     def __await__(self) -> Generator[Any, Any, None]:
@@ -165,10 +172,36 @@ class _CancelAtAwait:
                 resume = partial(self._coroutine.throw, error)
 
 
-async def _deliver(destination: Destination, claim: Claim, *data: bytes) -> None:
+async def _deliver(destination: Destination, claim: Claim, *data: bytes) -> str:
+    """Deliver files and return the receipt; empty if there is none."""
     async with destination.open(claim) as delivery:
         for file, content in zip(claim.spec.files, data, strict=True):
             await delivery.save(file, _chunks(content))
+        assert not getattr(delivery, "receipt", ""), "a receipt is issued when the files are committed, and not before"
+    receipt = getattr(delivery, "receipt", "")
+    assert isinstance(receipt, str), "a receipt is a text"
+    return receipt
+
+
+async def _check_receipt(make: Callable[[], Destination], receipt: str) -> None:
+    """Check that another process can verify the receipt of files that are there, and no other text."""
+    if not receipt:
+        return
+    destination = make()
+    await destination.probe()
+    assert isinstance(destination, VerifyingDestination), "a destination that issues receipts can verify them"
+    assert "a.txt" not in receipt, "a receipt contains no names of documents in clear"
+    assert await _is_verified(destination, receipt), "a receipt is valid while the files are there"
+    for text in ("", "{}", receipt[:-2], receipt + "x", "[" * 10_000):
+        assert not await _is_verified(destination, text), "a text that is not a receipt is never valid"
+
+
+async def _is_verified(destination: Destination, receipt: str) -> bool:
+    assert isinstance(destination, VerifyingDestination)
+    try:
+        return await destination.verify(receipt)
+    except DestinationError:
+        return False
 
 
 async def _deliver_concurrently(destination: Destination, claim: Claim, *data: bytes) -> None:

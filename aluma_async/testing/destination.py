@@ -1,6 +1,7 @@
 """``MemoryDestination``: a ``Destination`` that keeps all files in memory, for tests."""
 
-from collections.abc import AsyncIterable, AsyncIterator
+import hashlib
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from aluma_async.exceptions import DestinationUnavailable
@@ -25,6 +26,15 @@ class MemoryDestination:
         if self.unavailable:
             raise DestinationUnavailable("the memory destination is set to unavailable")
 
+    async def verify(self, receipt: str) -> bool:
+        """Return whether the files of a delivery are still there."""
+        return any(receipt == _receipt(task_id, files) for task_id, files in self.tasks.items())
+
+    def commit(self, claim: Claim, delivery: "MemoryDelivery") -> None:
+        """Make the files of a delivery visible and issue their receipt."""
+        self.tasks[claim.task.id] = delivery.files
+        delivery.receipt = _receipt(claim.task.id, delivery.files)
+
     @asynccontextmanager
     async def open(self, claim: Claim) -> AsyncIterator["MemoryDelivery"]:
         """Open a delivery; leaving the block commits its files."""
@@ -33,7 +43,7 @@ class MemoryDestination:
         try:
             yield delivery
             await self.probe()
-            self.tasks[claim.task.id] = delivery.files
+            self.commit(claim, delivery)
         finally:
             self.open_deliveries -= 1
 
@@ -43,6 +53,8 @@ class MemoryDelivery:
 
     def __init__(self, destination: MemoryDestination) -> None:
         self._destination = destination
+        self.receipt = ""
+        """Set at the commit."""
         self.files: dict[tuple[str, str, int], bytes] = {}
 
     def resumable_size(self, file: ExportFile) -> int | None:  # noqa: ARG002 - the port has it
@@ -56,3 +68,9 @@ class MemoryDelivery:
         """Stage a file."""
         await self._destination.probe()
         self.files[file.folder, file.filename, file.number] = b"".join([chunk async for chunk in chunks])
+
+
+def _receipt(task_id: str, files: Mapping[tuple[str, str, int], bytes]) -> str:
+    """Return a text without names that is different for each content."""
+    digest = hashlib.sha256(repr((task_id, sorted(files.items()))).encode())
+    return digest.hexdigest()

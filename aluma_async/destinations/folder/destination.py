@@ -17,13 +17,14 @@ from typing import Literal, Self
 
 from aiofiles.threadpool.binary import AsyncFileIO
 
-from aluma_async.clock import wall_time
+from aluma_async.clock import system_clock, wall_time
 from aluma_async.concurrency.batcher import Batch, Batcher
 from aluma_async.destinations.common.chunks import BLOCK, iter_blocks, to_crlf
 from aluma_async.destinations.common.place import FolderPlace
 from aluma_async.destinations.folder import fs
 from aluma_async.destinations.folder.owners import Owners
 from aluma_async.destinations.folder.publish import publish
+from aluma_async.destinations.folder.receipt import Receipt
 from aluma_async.destinations.folder.root import RootFolder
 from aluma_async.destinations.folder.staging import FolderSettings, StagedTask
 from aluma_async.destinations.folder.threads import FileThreads
@@ -50,6 +51,7 @@ class FolderDestination:
         mounts: A folder elsewhere that records where this one was mounted. With it, a share that is not mounted is
             distinguished from a new folder even by the first ``probe`` of a process.
         now: Returns the time in seconds since 1970.
+        boot: Identifier of the machine's current boot. None: ask the system.
     """
 
     def __init__(
@@ -63,12 +65,15 @@ class FolderDestination:
         executor: Executor | None = None,
         mounts: Path | None = None,
         now: Callable[[], float] = wall_time,
+        boot: str | None = None,
     ) -> None:
         self.root = Path(path)
         self.place = FolderPlace(self.root)
         folder = RootFolder(self.root, mounts)
         owners = Owners(folder.internal / "owners.sqlite3")
-        self._settings = FolderSettings(folder, owners, on_conflict, durability == "full", manifest, now)
+        self._settings = FolderSettings(
+            folder, owners, on_conflict, durability == "full", manifest, now, boot or system_clock().boot
+        )
         self._threads = FileThreads(folder, executor)
         self._crlf = newline == "crlf"
         self._memory = _Memory()
@@ -87,6 +92,13 @@ class FolderDestination:
         """Start a delivery of a claim's files."""
         task = StagedTask(self._settings, claim, f"{self._prefix}-{next(self._numbers)}")
         return FolderDelivery(task, self._threads, self._batcher, self._memory, crlf=self._crlf)
+
+    async def verify(self, receipt: str) -> bool:
+        """Return whether the files of an earlier delivery are still there: same folder, names and sizes.
+
+        Files that were not synced count as lost after a reboot, because the machine may have lost its power.
+        """
+        return await self._threads.run(self._verify, receipt)
 
     def close(self) -> None:
         """Close the index of owners."""
@@ -117,6 +129,14 @@ class FolderDestination:
                 os.close(fd)
             fs.unlink(folders.staging, trial)
 
+    def _verify(self, text: str) -> bool:
+        receipt = Receipt.parse(text)
+        if receipt is None or receipt.boot not in ("", self._settings.boot):
+            return False
+        with self._settings.root.open(sync=False) as folders:
+            files = receipt.stored(folders.identifier)
+            return files is not None and all(folders.size_of(path) == size for path, size in files)
+
     def _is_orphan(self, name: str) -> bool:
         pid = name.removeprefix(self._host).partition("-")[0]
         return name.startswith(self._host) and pid.isdigit() and not _process_exists(int(pid))
@@ -124,6 +144,9 @@ class FolderDestination:
 
 class FolderDelivery:
     """A delivery of one claim's files: leaving the block publishes them, an error removes them."""
+
+    receipt = ""
+    """The receipt for ``FolderDestination.verify``; empty until the files are published."""
 
     def __init__(
         self, task: StagedTask, threads: FileThreads, batcher: Batcher[StagedTask], memory: "_Memory", *, crlf: bool
@@ -147,6 +170,7 @@ class FolderDelivery:
         try:
             if not failed:
                 await self._batcher.submit(self._task)
+                self.receipt = self._task.receipt
         except OSError as error:
             failed = type(error)
             raise self._threads.map_error(error) from error

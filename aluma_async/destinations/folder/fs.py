@@ -23,6 +23,7 @@ UNAVAILABLE = {getattr(errno, name) for name in _UNAVAILABLE.split() if hasattr(
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
 _MAX_CHUNKS = 1024  # the limit of Linux for one call
 _READ_SIZE = 256 * 1024
+_MAX_TEXT_BYTES = 100
 
 
 def create(folder: int, name: str) -> int:
@@ -77,6 +78,15 @@ def lstat(folder: int, name: str) -> os.stat_result | None:
         return os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
         return None
+
+
+def read_text(folder: int, name: str) -> str:
+    """Return the beginning of a small file."""
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    try:
+        return os.read(fd, _MAX_TEXT_BYTES).decode(errors="replace")
+    finally:
+        os.close(fd)
 
 
 def replace(source: int, name: str, folder: int, final: str, *, inode: int) -> None:

@@ -14,8 +14,10 @@ MAX_OPEN_FOLDERS = 64
 class OpenFolders:
     """Open folders below a root. With ``sync``, folders whose entries changed are made durable when they are closed."""
 
-    def __init__(self, root: int, staging: int, *, sync: bool) -> None:
+    def __init__(self, root: int, staging: int, identifier: str, *, sync: bool) -> None:
         self.staging = staging
+        self.identifier = identifier
+        """Identifier of the root folder; empty if its marker has none."""
         self.reserved: set[PathParts] = set()
         """Paths of files that will exist soon."""
         self._root = root
@@ -46,6 +48,14 @@ class OpenFolders:
             raise FileExistsError(errno.EEXIST, f"{'/'.join(folder)} is a file") from error
         self._open[folder] = fd
         return fd
+
+    def size_of(self, path: str) -> int | None:
+        """Return the size of a regular file below the root; None if there is none."""
+        try:
+            status = fs.lstat(self._root, path)
+        except OSError:
+            return None
+        return status.st_size if status and stat.S_ISREG(status.st_mode) else None
 
     def mark_changed(self, folder: PathParts) -> None:
         """Record that an entry of a folder has changed."""

@@ -23,6 +23,7 @@ from aluma_async.destinations.common.manifest import StoredFile, manifest_file, 
 from aluma_async.destinations.folder import fs
 from aluma_async.destinations.folder.open_folders import OpenFolders
 from aluma_async.destinations.folder.placement import PathAllocator, Placement
+from aluma_async.destinations.folder.receipt import Receipt
 from aluma_async.destinations.folder.staging import FolderSettings, StagedTask
 from aluma_async.exceptions import DestinationError
 from aluma_async.models import ExportFile
@@ -62,6 +63,7 @@ def publish(settings: FolderSettings, tasks: Sequence[StagedTask], errors: dict[
         if task.error:
             errors[task.staged] = task.error
         else:
+            task.issue_receipt(folders.identifier)
             del errors[task.staged]
 
 
@@ -155,9 +157,17 @@ class _Publication:
             finally:
                 os.close(fd)
             _rename(folders, last, inode)
+            staged.sizes[last.number] = len(content)
         except OSError:
             _roll_back(folders, placements)
             raise
+
+    def issue_receipt(self, folder_id: str) -> None:
+        """Issue the receipt of the published files, if the folder has an identifier."""
+        staged, settings = self.staged, self.staged.settings
+        if folder_id:
+            files = [("/".join(placement.parts), staged.sizes[placement.number]) for placement in self._placements]
+            staged.receipt = Receipt.issue(folder_id, files, "" if settings.sync else settings.boot)
 
 
 def _rename(folders: OpenFolders, placement: Placement, inode: int) -> None:

@@ -1,11 +1,12 @@
 """``RootFolder``: the folder that files are exported into, and the files in it that an earlier attempt has finished.
 
 A marker file, ``.aluma-async/root``, distinguishes the folder from the empty one that takes its place while a share is
-not mounted. All of it blocks.
+not mounted, and its content from any other folder that has a marker. All of it blocks.
 """
 
 import hashlib
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -42,10 +43,11 @@ class RootFolder:
             self._check_mount()
             missing = [folder for folder in (self.internal, *self.internal.parents) if not folder.exists()]
             self.internal.mkdir(parents=True, exist_ok=True)
-            (self.internal / _MARKER).touch(fs.FILE_MODE)
+            (self.internal / _MARKER).touch(fs.FILE_MODE)  # the identifier follows
             for folder in missing:
                 with _opened(folder.parent) as parent:
                     fs.sync_folder(parent)  # durable files are lost if the folder that contains them is not durable
+        self._identify()
         self._staging.mkdir(exist_ok=True, mode=0o700)  # other users must not read incomplete files
         if not self._mounted_on:
             self._mounted_on = str(_mount_point(self.path))
@@ -64,9 +66,11 @@ class RootFolder:
         Raises ``DestinationUnavailable`` if another folder has taken its place, and ``OSError``.
         """
         with self._open_path() as (root, internal, staging):
-            if fs.lstat(internal, _MARKER) is None:
-                raise self._replaced_error()
-            folders = OpenFolders(root, staging, sync=sync)
+            try:
+                identifier = fs.read_text(internal, _MARKER)
+            except FileNotFoundError:
+                raise self._replaced_error() from None
+            folders = OpenFolders(root, staging, identifier, sync=sync)
             try:
                 yield folders
             finally:
@@ -115,6 +119,16 @@ class RootFolder:
             _opened(_STAGING, internal) as staging,
         ):
             yield root, internal, staging
+
+    def _identify(self) -> None:
+        """Write an identifier into a marker that has none; earlier versions left it empty."""
+        fd = os.open(self.internal / _MARKER, os.O_RDWR | os.O_NOFOLLOW)
+        try:
+            if not os.fstat(fd).st_size:
+                os.pwrite(fd, secrets.token_hex(16).encode(), 0)
+                os.fsync(fd)
+        finally:
+            os.close(fd)
 
     def _check_mount(self) -> None:
         """Distinguish a share that is not mounted from a folder that was deleted on purpose."""

@@ -25,6 +25,8 @@ class FolderSettings(NamedTuple):
     """Whether files and folders are made durable with fsync."""
     manifest: bool
     now: Callable[[], float]
+    boot: str
+    """Identifier of the machine's current boot."""
 
 
 class StagedTask:
@@ -46,6 +48,8 @@ class StagedTask:
         self.sizes: dict[int, int] = {}
         self.hashes: dict[int, hashlib._Hash] = {}
         """SHA-256 of the files on disk, if a manifest will be written."""
+        self.receipt = ""
+        """The receipt of the published files; empty before."""
         self._prefix = prefix
         kept = settings.root.resumable
         self.may_resume = bool(kept) and any(self._resume_name(file.number) in kept for file in claim.spec.files)

@@ -61,3 +61,59 @@ async def test_router_raises_the_error_of_a_download_as_it_is():
             await delivery.save(make_file(), chunks(b"half", ClaimConflict("interrupted")))
         await delivery.save(make_file(), chunks(b"complete"))
     assert destinations["a"].contents("t1") == destinations["b"].contents("t1") == [b"complete"]
+
+
+TWO = Routing((Route(("one",), filename="a.csv"), Route(("two",), filename="b.csv")), "one")
+
+
+async def receipt_of(destinations, routing, *names):
+    """Deliver a file of each name and return the receipt."""
+    files = [make_file(number, filename=name) for number, name in enumerate(names)]
+    async with DestinationRouter(destinations, routing).open(Claim(TASK, ExportSpec(tuple(files)), 0.0)) as delivery:
+        for file in files:
+            await delivery.save(file, chunks(b"data"))
+        assert delivery.receipt == ""
+    return delivery.receipt
+
+
+@virtual_time
+async def test_router_verifies_the_receipts_of_all_destinations_of_a_task():
+    destinations = {"one": MemoryDestination(), "two": MemoryDestination(), "unused": MemoryDestination()}
+    router = DestinationRouter(destinations, TWO)
+    both = await receipt_of(destinations, TWO, "a.csv", "b.csv")
+    assert await router.verify(both)
+    destinations["two"].tasks.clear()
+    assert not await router.verify(both)
+    assert await router.verify(await receipt_of(destinations, TWO, "a.csv"))
+
+
+@virtual_time
+async def test_router_does_not_verify_the_receipt_of_a_destination_that_was_renamed_or_removed():
+    destinations = {"one": MemoryDestination(), "two": MemoryDestination()}
+    receipt = await receipt_of(destinations, TWO, "a.csv", "b.csv")
+    renamed = {"one": destinations["one"], "other": destinations["two"]}
+    assert await DestinationRouter(destinations, TWO).verify(receipt)
+    assert not await DestinationRouter(renamed, TWO).verify(receipt)
+    assert not await DestinationRouter({"one": destinations["one"]}, Routing((), "one")).verify(receipt)
+
+
+@pytest.mark.parametrize("routing", [Routing((), "one"), Routing((Route(("one", "two")),))])
+@pytest.mark.parametrize("receipt", ["", None, 3, b"bytes", "with \x1f in it"])
+@virtual_time
+async def test_router_issues_no_receipt_without_a_usable_one_of_each_destination(routing, receipt):
+    class OtherReceipts(MemoryDestination):
+        @asynccontextmanager
+        async def open(self, claim):
+            async with super().open(claim) as delivery:
+                yield delivery
+            delivery.receipt = receipt
+
+    destinations = {"one": OtherReceipts()} | ({} if routing.default else {"two": MemoryDestination()})
+    assert await receipt_of(destinations, routing, "a.csv") == ""
+
+
+@pytest.mark.parametrize("receipt", ["", "one", "one\x1f", "\x1f", "one\x1fx\x1ftwo"])
+@virtual_time
+async def test_router_does_not_verify_a_text_that_is_no_receipt(receipt):
+    router = DestinationRouter({"one": MemoryDestination()}, Routing((), "one"))
+    assert not await router.verify(receipt)

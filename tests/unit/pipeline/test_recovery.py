@@ -7,6 +7,7 @@ from aluma_async.models import ClaimState
 from aluma_async.policy.lease import LATE_START_SECONDS
 from aluma_async.testing import Fault, FaultPlan
 from tests.support.clock import virtual_time
+from tests.support.tasks import make_claim
 from tests.support.world import World, claim_record
 
 
@@ -28,11 +29,14 @@ async def test_recovery_completes_a_committed_task_without_exporting_it_again():
     world = World(1, profile="small")
     (task_id,) = world.aluma.ids()
     world.aluma.start(task_id)
-    await world.journal.write(claim_record(task_id, ClaimState.COMMITTED, files=2, bytes=20))
+    async with world.destination.open(make_claim(task_id)) as delivery:
+        pass
+    receipt = delivery.receipt
+    await world.journal.write(claim_record(task_id, ClaimState.COMMITTED, files=2, bytes=20, receipt=receipt))
     summary = await world.exporter.run_until_drained()
     assert (summary.exported, summary.files, summary.bytes) == (1, 2, 20)
     assert world.aluma.counts["start"] == world.aluma.counts["complete"] == 1
-    assert not world.destination.tasks
+    assert world.destination.tasks == {task_id: {}}
 
 
 @virtual_time
