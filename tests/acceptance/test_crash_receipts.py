@@ -187,18 +187,33 @@ def test_task_in_the_quarantine_is_failed_after_a_restart(aluma, tmp_path):
     assert (machine.requests("start"), machine.requests("cancel")) == (1, 0)
 
 
-@pytest.mark.parametrize("change", ["removed", "replaced", "file removed"])
+def test_complete_copy_on_another_disk_is_enough(aluma, tmp_path):
+    """All of its files are read and compared with the hashes in its record."""
+    machine = Machine(tmp_path, aluma)
+    machine.run_until_killed(fail=True)
+    quarantine = tmp_path / "state" / "quarantine"
+    quarantine.rename(tmp_path / "old")
+    shutil.copytree(tmp_path / "old", quarantine, ignore=shutil.ignore_patterns(".aluma-async"))
+    machine.run()
+    assert aluma.state()["tasks"] == {"failed": 1}
+
+
+@pytest.mark.parametrize("change", ["removed", "replaced", "file removed", "file changed"])
 def test_task_whose_quarantine_was_replaced_is_not_failed(change, aluma, tmp_path):
     machine = Machine(tmp_path, aluma)
     machine.run_until_killed(fail=True)
     quarantine = tmp_path / "state" / "quarantine"
-    if change == "file removed":
-        next(path for path in quarantine.rglob("files/**/*") if path.is_file()).unlink()
-    else:
-        quarantine.rename(tmp_path / "old")
-    if change == "replaced":
-        shutil.copytree(tmp_path / "old", quarantine)
-        (quarantine / ".aluma-async" / "root").write_text("0" * 32)
+    file = next(path for path in quarantine.rglob("files/**/*") if path.is_file())
+    match change:
+        case "file removed":
+            file.unlink()
+        case "file changed":
+            file.write_bytes(bytes(file.stat().st_size))
+        case "removed":
+            quarantine.rename(tmp_path / "old")
+        case "replaced":
+            quarantine.rename(tmp_path / "old")
+            shutil.copytree(tmp_path / "old" / ".aluma-async", quarantine / ".aluma-async")
     done = machine.run()
     assert done.returncode == 0, done.stderr
     assert machine.exported_again()

@@ -192,6 +192,11 @@ class _WatchedFolder:
             await self._destination_faults.inject()
         await self._instance.crash_point()
 
+    async def verify(self, receipt: str) -> bool:
+        await self._instance.crash_point()
+        self._destination_faults.raise_if_away()
+        return await self._folder.verify(receipt)
+
 
 class _WatchedSqlite(SqliteJournal):
     """The real journal, which can fail to write, with crash points before and after each write."""
