@@ -233,6 +233,15 @@ class RequestsPaused(Event, frozen=True):
     seconds: float
 
 
+class UnrequestedResponse(Event, frozen=True):
+    """A server or proxy sent a response without a request; it was not used.
+
+    Requests on connections that had been used before were aborted. No connection is used twice for ``seconds``.
+    """
+
+    seconds: float
+
+
 class ConcurrencyLimitChanged(Event, frozen=True):
     """The adaptive limit changed: at most ``limit`` requests may be in flight from now on."""
 

@@ -17,6 +17,7 @@ from aluma_async.aluma.redirects import PublicResolver
 from aluma_async.config import Config, Credentials, FolderConfig
 from aluma_async.config.reload import restart_required
 from aluma_async.config.tls import ssl_context
+from aluma_async.connections import GuardedConnector
 from aluma_async.destinations.places import check_places
 from aluma_async.destinations.registry import open_destinations, open_folder
 from aluma_async.destinations.router import DestinationRouter
@@ -54,7 +55,7 @@ async def _open_client(
         max_bytes=config.limits.max_file_bytes,
         min_bytes_per_second=config.limits.min_bytes_per_second,
     )
-    connector = aiohttp.TCPConnector(
+    connector = GuardedConnector(
         limit=0,  # the throttle limits requests, and its limit may change
         keepalive_timeout=_KEEP_ALIVE_SECONDS,
         ssl=ssl_context(config.aluma.ca_file, "[aluma] "),

@@ -22,7 +22,8 @@ from aluma_async.aluma.transport import CALL_TIMEOUT, ApiTransport
 from aluma_async.aluma.urls import DownloadUrls, RefusedUrl, Target
 from aluma_async.clock import loop_time
 from aluma_async.config import Credentials
-from aluma_async.events import Event, RowSkipped
+from aluma_async.connections import DISTRUST_SECONDS, guard_connections
+from aluma_async.events import Event, RowSkipped, UnrequestedResponse
 from aluma_async.exceptions import FileMissing, SourceError
 from aluma_async.models import Claim, ExportFile, ExportTask, TaskState
 from aluma_async.ports import OnEvent, RequestLimiter
@@ -46,13 +47,14 @@ class AlumaClient:
 
     Args:
         session: The HTTP session. The caller owns it and closes it. It needs no settings, but if its connection limit
-            is lower than the limit of ``request_limiter``, requests wait for a connection.
+            is lower than the limit of ``request_limiter``, requests wait for a connection. Its connector should be a
+            ``connections.GuardedConnector``; otherwise its connections are guarded, but do not rest between requests.
         base_url: Root URL of the API; may contain a path.
         credentials: Client id and secret; exchanged for a token before the first request.
         projects: Ids or names of projects; listings contain only their tasks. Empty: all projects.
         downloads: Limits for downloads, and the hosts other than the API's that they may use.
         request_limiter: Limits all requests, including those for tokens and downloads. None: no limit.
-        on_event: Receives ``RowSkipped``.
+        on_event: Receives ``RowSkipped`` and ``UnrequestedResponse``.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class AlumaClient:
         self._projects = frozenset(projects)
         self._downloads = downloads
         self._on_event: Callable[[Event], None] = on_event or (lambda _: None)
+        guard_connections(session.connector, lambda: self._on_event(UnrequestedResponse(DISTRUST_SECONDS)))
 
     async def list_pending(self) -> AsyncIterator[Sequence[ExportTask]]:
         """Yield the pending tasks, oldest first, while the response arrives."""

@@ -97,7 +97,10 @@ class Download:
                 self._verify(b"")
             raise StopAsyncIteration
         if self._verifying:
-            self._verify(chunk)
+            if not self._check and chunk[:5] == b"%PDF-" and self._file.filename[-4:] == ".pdf":
+                self._verifying = False  # most files, which therefore need no further check
+            else:
+                self._verify(chunk)
         self._count += len(chunk)
         if 0 < self._limits.max_bytes < max(self._count, self._size or 0):
             raise SourceError(
@@ -127,11 +130,8 @@ class Download:
 
     def _verify(self, chunk: bytes) -> None:
         """Check the first bytes; an empty chunk is the end. Raises ``WrongContent``."""
-        name = self._file.filename
-        if chunk[:5] == b"%PDF-" and name[-4:] == ".pdf" and not self._check:
-            self._verifying = False  # most files, which therefore need no further check
-            return
-        self._check = self._check or ContentCheck(name, self._response.headers.get("Content-Type", ""))
+        content_type = self._response.headers.get("Content-Type", "")
+        self._check = self._check or ContentCheck(self._file.filename, content_type)
         problem = self._check.feed(chunk) if chunk else self._check.close()
         if problem:
             raise responses.wrong_content(self._operation, problem)

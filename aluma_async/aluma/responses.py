@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from aluma_async.aluma import wire
 from aluma_async.aluma.content import is_html, may_be_html
+from aluma_async.connections import close_connection
 from aluma_async.exceptions import (
     Ambiguous,
     AuthenticationFailed,
@@ -42,6 +43,8 @@ _REACH_HINT = "Check base_url, the network and the proxy."
 _TRUST_HINT = "If a proxy inspects TLS or the API uses a private CA, set ca_file under [aluma]."
 _PROXY_HINT = "Check proxy under [aluma], including its user name and password, and the network's log-in."
 _REJECTED_HINT = "Check the permissions of the API client, and whether a proxy answers in place of Aluma."
+_GATEWAY_STATUSES = frozenset({408, 500, 502, 504})
+"""Statuses by which a proxy gives up its wait for the server."""
 _CONTENT_HINT = (
     "Check whether a proxy or a log-in page answers in place of Aluma. If the file is right, set"
     " verify_content = false under [aluma]."
@@ -113,10 +116,11 @@ async def raise_for_status(operation: str, response: aiohttp.ClientResponse, kin
     """Raise the error for an unsuccessful status. Except for 401, no other function interprets status codes."""
     status = response.status
     if status in (200, 202, 204):
-        if kind.changes:
-            content_type = response.headers.get("Content-Type")
-            if content_type not in _JSON_TYPES and is_html(content_type):
-                raise Ambiguous(f"{operation}: received a web page", hint=_URL_HINT)
+        headers = response.headers
+        # Only operators, because method calls for each request would be a noticeable part of its cost.
+        content_type = headers["Content-Type"] if "Content-Type" in headers else None  # noqa: SIM401
+        if kind.changes and content_type not in _JSON_TYPES and is_html(content_type):
+            raise Ambiguous(f"{operation}: received a web page", hint=_URL_HINT)
         return
     if status == 206 and "Range" in response.request_info.headers:
         return
@@ -128,6 +132,8 @@ async def raise_for_status(operation: str, response: aiohttp.ClientResponse, kin
 
 def _status_error(operation: str, response: aiohttp.ClientResponse, body: bytes, kind: RequestKind) -> SourceError:
     status = response.status
+    if status in _GATEWAY_STATUSES:
+        close_connection(response)
     is_page = _is_page(status, response.headers.get("Content-Type"), body)
     reason = "a web page" if is_page else wire.error_message(body)
     message = f"{operation}: Aluma answered {status}" + (f" ({reason})" if reason else "")
@@ -212,8 +218,10 @@ def validate_download(operation: str, file: ExportFile, response: aiohttp.Client
     """Raise ``InvalidResponse`` if a truncated body could go unnoticed, or if the response is not the file."""
     if response.status != 200:
         raise InvalidResponse(f"{operation}: unexpected status {response.status}")
-    _validate_framing(operation, response)
-    content_type = response.headers.get("Content-Type")
+    headers = response.headers
+    if "Content-Length" not in headers or "Content-Encoding" in headers:
+        _validate_framing(operation, response)
+    content_type = headers["Content-Type"] if "Content-Type" in headers else None  # noqa: SIM401
     if content_type not in _FILE_TYPES and is_html(content_type) and not may_be_html(file.filename):
         raise wrong_content(operation, "received a web page in place of the file")
 
@@ -225,8 +233,8 @@ def wrong_content(operation: str, problem: str) -> WrongContent:
 
 def strong_etag(response: aiohttp.ClientResponse) -> str:
     """Return the ETag of a response, or "" if it does not identify the exact bytes: missing, invalid or weak."""
-    etag = response.headers.get("ETag", "")
-    return etag if _STRONG_ETAG(etag) else ""
+    headers = response.headers
+    return headers["ETag"] if "ETag" in headers and _STRONG_ETAG(headers["ETag"]) else ""
 
 
 def validate_range(operation: str, response: aiohttp.ClientResponse, start: int, size: int | None, etag: str) -> int:

@@ -64,6 +64,10 @@ MESSAGES: Mapping[type[Event], tuple[Level, str]] = {
     events.JournalDamaged: ("error", "the journal was damaged and moved to {path}; a new one was created"),
     events.RequestRetried: ("debug", "{request}: retry in {retry_in_seconds:.1f} s: {error}"),
     events.RequestsPaused: ("warning", "Aluma asked for a pause: no requests for {seconds:.1f} s"),
+    events.UnrequestedResponse: (
+        "warning",
+        "a server or proxy sent a response without a request: no connection is used twice for {seconds:.0f} s",
+    ),
     events.ConcurrencyLimitChanged: ("debug", "concurrency limit is now {limit} requests"),
     events.DrainStarted: ("debug", "draining, {tasks_in_progress} tasks queued or in progress"),
     events.RunEnded: ("debug", "run ended: {exported} tasks exported"),

@@ -9,6 +9,7 @@ import aiohttp
 import anyio
 import msgspec
 
+from aluma_async.connections import GuardedConnector
 from aluma_async.service.notifications import Channel, Notification, NotificationError
 
 _SECRET_VARIABLES = ("ALUMA_CLIENT_SECRET", "CREDENTIALS_DIRECTORY")
@@ -63,5 +64,6 @@ async def open_webhook_channel(url: str) -> AsyncIterator[Channel]:
         if status >= _FIRST_ERROR_STATUS:
             raise NotificationError(f"webhook: HTTP status {status}")
 
-    async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
+    connector = GuardedConnector()
+    async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:
         yield send

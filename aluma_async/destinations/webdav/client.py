@@ -14,6 +14,7 @@ import anyio.to_thread
 from yarl import URL
 
 from aluma_async.config.tls import ssl_context
+from aluma_async.connections import GuardedConnector, close_connection
 from aluma_async.destinations.common.chunks import BLOCK
 from aluma_async.destinations.common.spool import SpooledFile
 from aluma_async.exceptions import DestinationError, DestinationUnavailable
@@ -41,7 +42,7 @@ def open_session(headers: Mapping[str, str], ca_file: FilePath | None = None) ->
     ``ca_file`` contains additional certificate authorities (PEM). Raises ``ConfigError``.
     """
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(ssl=ssl_context(ca_file), keepalive_timeout=_KEEP_ALIVE_SECONDS),
+        connector=GuardedConnector(ssl=ssl_context(ca_file), keepalive_timeout=_KEEP_ALIVE_SECONDS),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=headers,
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=_RESPONSE_SECONDS),
@@ -148,6 +149,8 @@ class WebDavClient:
                 ) from error
             if status in accepted_statuses:
                 return status, body
+            if status >= 500:
+                close_connection(response)
             if status != _LOCKED or delay is None:
                 self.clear_cache()
                 internal = method != "MOVE" and (*path, "")[0] in ("", INTERNAL_FOLDER)
