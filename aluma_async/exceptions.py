@@ -1,7 +1,8 @@
 """The errors of this package, as one tree.
 
-The class is the cause. ``retryable`` and ``fatal_after`` determine the reaction: whether the request may be repeated,
-and from which attempt on the error counts as the task's own. ``hint`` is the remedy for the operator::
+The class is the cause. Its attributes determine the reaction: ``retryable`` whether the request may be repeated,
+``persistent`` whether the task is parked soon, ``fatal`` whether it may be failed. ``hint`` is the remedy for the
+operator::
 
     AlumaAsyncError
     ├── ConfigError                the configuration cannot be used
@@ -15,12 +16,12 @@ and from which attempt on the error counts as the task's own. ``hint`` is the re
     │   │   └── WrongContent       complete, but not the file that was requested               retryable
     │   ├── Ambiguous              sent, outcome unknown
     │   ├── ClaimConflict          the task's state does not allow it: no (valid) claim
-    │   └── FileMissing            Aluma does not have the file                                fatal after 3
-    ├── BadSpecification           the Export Specification cannot be read                     fatal after 3
-    │   └── UnexportableTask       the Export Specification can never be exported              fatal after 1
+    │   └── FileMissing            no such file at Aluma, or a proxy says so                   persistent
+    ├── BadSpecification           the Export Specification cannot be exported as it is        persistent
+    │   └── UnexportableTask       its text can never be exported, anywhere                    fatal
     ├── DestinationError           the files of one task could not be stored
     │   ├── DestinationUnavailable no task's files can be stored at present
-    │   └── SchemaMismatch         the data does not fit the destination's schema              fatal after 1
+    │   └── SchemaMismatch         the data does not fit the destination's schema              persistent
     └── JournalError               the journal cannot be written
         └── JournalLocked          another process uses the state folder
 
@@ -35,8 +36,10 @@ class AlumaAsyncError(Exception):
 
     retryable: ClassVar[bool] = False
     """Whether the same request may be repeated, also one that changes a task."""
-    fatal_after: ClassVar[int | None] = None
-    """The attempt (from 1) from which this error is permanent for the task; None: it is always temporary."""
+    persistent: ClassVar[bool] = False
+    """Whether further attempts are expected to fail in the same way until somebody changes something."""
+    fatal: ClassVar[bool] = False
+    """Whether the task's own content can never be exported, anywhere. Only then may the exporter fail the task."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -109,15 +112,18 @@ class ClaimConflict(SourceError):
 
 
 class FileMissing(SourceError):
-    """Aluma does not have the file (404, 410). Fatal only after several attempts, because files may appear late."""
+    """The file was not found (404, 410). Never fatal, because it may appear late, and a proxy may be the cause."""
 
-    fatal_after = 3
+    persistent = True
 
 
 class BadSpecification(AlumaAsyncError):
-    """The Export Specification cannot be read. Fatal only after several attempts, because a proxy may be the cause."""
+    """The Export Specification is unreadable, empty, or has a file that cannot be exported.
 
-    fatal_after = 3
+    Never fatal, because a proxy, a setting or an outdated exporter may be the cause.
+    """
+
+    persistent = True
 
     def __init__(self, message: str, *, hint: str = "", received: bytes = b"") -> None:
         super().__init__(message, hint=hint)
@@ -126,9 +132,9 @@ class BadSpecification(AlumaAsyncError):
 
 
 class UnexportableTask(BadSpecification):
-    """The Export Specification was read, but can never be exported."""
+    """The Export Specification contains text that is not valid Unicode, so that no destination can ever store it."""
 
-    fatal_after = 1
+    fatal = True
 
 
 class DestinationError(AlumaAsyncError):
@@ -140,9 +146,9 @@ class DestinationUnavailable(DestinationError):
 
 
 class SchemaMismatch(DestinationError):
-    """The data does not fit the destination's schema, for example a row that has no matching column."""
+    """The data does not fit the destination's schema. Never fatal, because the schema can be changed."""
 
-    fatal_after = 1
+    persistent = True
 
 
 class JournalError(AlumaAsyncError):
@@ -154,7 +160,7 @@ class JournalLocked(JournalError):
 
 
 def primary_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the error of a group that determines the reaction: permanent errors first, then those of this package."""
+    """Return the error of a group that determines the reaction: persistent ones first, then those of this package."""
     flat: list[BaseException] = []
     pending: list[BaseException] = [group]
     while pending:
@@ -163,4 +169,4 @@ def primary_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
             pending += error.exceptions
         else:
             flat.append(error)
-    return max(flat, key=lambda e: (getattr(e, "fatal_after", None) is not None, isinstance(e, AlumaAsyncError)))
+    return max(flat, key=lambda e: (getattr(e, "persistent", False), isinstance(e, AlumaAsyncError)))

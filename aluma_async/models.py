@@ -51,6 +51,8 @@ class ExportFile(Struct, frozen=True, gc=False):
     """Reason why this file cannot be exported (unknown ``source``, URL of another host, …); empty if it can."""
     hint: str = ""
     """What the operator can do about ``problem``, as one imperative sentence; may be empty."""
+    invalid_text: bool = False
+    """Whether the content is not valid Unicode; ``content`` then has replacement characters, ``received`` has all."""
 
     def __repr__(self) -> str:
         """Leave out the content, which is customer data."""
@@ -151,6 +153,8 @@ class HoldRecord(Struct, frozen=True, gc=False):
     """Message of the last error."""
     created_at: float | None = None
     """Creation time of the task in seconds since 1970, from which its deadline at Aluma counts; None: not known."""
+    same_failures: int = 0
+    """Number of the last failures in a row that had the same class of error."""
 
 
 class ExportRecord(Struct, frozen=True, array_like=True, gc=False):

@@ -3,6 +3,7 @@
 Source of the formats: Aluma's public guide "Export data". Unused fields are not decoded.
 """
 
+import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from aluma_async.aluma.urls import DownloadUrls, RefusedUrl, is_plain_path
 from aluma_async.exceptions import BadSpecification, InvalidResponse
@@ -75,6 +77,7 @@ _spec = msgspec.json.Decoder(_Spec)
 
 # An id becomes part of a URL path, so it must not contain path separators or be a dot segment.
 _ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9._~-]{1,200}")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class ListingDecoder:
@@ -179,15 +182,53 @@ def export_spec(body: bytes, urls: DownloadUrls | None = None) -> ExportSpec:
     """Decode an Export Specification.
 
     A file that cannot be exported has a ``problem``; the other files stay readable, for the quarantine. With ``urls``,
-    a URL that must not be requested is a problem. Raises ``BadSpecification`` if the specification is unreadable, or
-    if it or one of its documents contains nothing.
+    a URL that must not be requested is a problem. Unpaired surrogates, which no encoding can represent, become
+    replacement characters. Raises ``BadSpecification`` if the specification is unreadable, or if it or one of its
+    documents contains nothing.
     """
     try:
         spec = _spec.decode(body)
     except _UNREADABLE as error:
+        if files := _files_with_surrogates(body, urls):
+            return ExportSpec(files, body)
         # A ValidationError contains only field paths and types; other messages could quote content.
         reason = str(error) if isinstance(error, msgspec.ValidationError) else "not JSON"
         raise BadSpecification(f"unreadable Export Specification: {reason}", received=body) from None
+    return ExportSpec(_files(spec, body, urls), body)
+
+
+def _files_with_surrogates(body: bytes, urls: DownloadUrls | None) -> tuple[ExportFile, ...]:
+    """Decode a specification with unpaired surrogates, which msgspec refuses; they become replacement characters.
+
+    Returns nothing if the specification is unreadable for another reason.
+    """
+    try:
+        decoded = json.loads(body.decode(), parse_constant=_refuse)
+        text = json.dumps(decoded, ensure_ascii=False)
+        if not _SURROGATE.search(text):
+            return ()
+        original = msgspec.convert(decoded, _Spec)
+        cleaned = _spec.decode(_SURROGATE.sub("\ufffd", text).encode())
+    except _UNREADABLE:
+        return ()
+    files = _files(cleaned, body, urls)
+    changed = (file for document in original.documents for file in document.files)
+    return tuple(_mark_changes(file, before) for file, before in zip(files, changed, strict=True))
+
+
+def _mark_changes(file: ExportFile, before: _File) -> ExportFile:
+    """Mark a file whose content or URL was changed. A changed name prevents nothing: it is made safe in any case."""
+    if file.source == "content":
+        return replace(file, invalid_text=file.content != (before.content or ""))
+    return file if file.url == (before.url or "") else replace(file, problem="the url is not valid Unicode", hint="")
+
+
+def _refuse(constant: str) -> object:
+    """Refuse NaN and Infinity, which JSON does not have."""
+    raise ValueError(constant)
+
+
+def _files(spec: _Spec, body: bytes, urls: DownloadUrls | None) -> tuple[ExportFile, ...]:
     if not spec.documents:
         raise BadSpecification("the Export Specification contains no document", received=body)
     files: list[ExportFile] = []
@@ -196,7 +237,7 @@ def export_spec(body: bytes, urls: DownloadUrls | None = None) -> ExportSpec:
             raise BadSpecification(f"document {number} of the Export Specification contains no file", received=body)
         for file in document.files:
             files.append(_file(len(files), number, file, urls))
-    return ExportSpec(tuple(files), body)
+    return tuple(files)
 
 
 def _file(number: int, document: int, file: _File, urls: DownloadUrls | None) -> ExportFile:

@@ -23,6 +23,9 @@ SUSPECT_AFTER = 3
 """Number of crashes during the export of a task after which it is a crash suspect: suspects run one at a time."""
 PARK_AFTER_CRASHES = 6
 """Number of crashes after which a task is parked: in the last half of them it was the only suspect in progress."""
+PARK_AFTER_PERSISTENT = 5
+"""Number of failures in a row with the same persistent error after which a task is parked: with the default cool-downs,
+a quarter of an hour after the first one, so that the error page of a proxy that restarts does not park it."""
 
 _MIN_MEMORY_SECONDS = 3600.0  # after a cool-down, the failures and crashes of its task count for at least this long
 
@@ -51,7 +54,8 @@ _NO_ENTRY = CooldownEntry()
 class Cooldown:
     """Holds with a delay that grows with each failure of a task, according to ``backoff``.
 
-    A task is parked for ``park_seconds`` at its ``park_after``-th failure in a row (0: never).
+    A task is parked for ``park_seconds`` at its ``park_after``-th failure in a row (0: never), and earlier if its last
+    ``PARK_AFTER_PERSISTENT`` failures had the same persistent error.
     """
 
     def __init__(
@@ -102,13 +106,17 @@ class Cooldown:
         hold, _ = await self._entry(task_id)
         destination_down = isinstance(error, DestinationUnavailable)
         failures = max(1, hold.failures + (not destination_down))
-        park = park or bool(not destination_down and self._park_after and failures >= self._park_after)
+        same_failures = hold.same_failures + 1 if hold.error == type(error).__name__ else 1
+        if self._park_after and not destination_down:
+            is_persistent = error.persistent and same_failures >= PARK_AFTER_PERSISTENT
+            park = park or is_persistent or failures >= self._park_after
         delay = self._backoff.delay(failures, self._uniform)
         hold = replace(
             hold,
             since=self._clock(),
             seconds=max(delay, self._park_seconds) if park else delay,
             failures=failures,
+            same_failures=same_failures,
             parked=park,
             error=type(error).__name__,
             message=str(error),

@@ -73,10 +73,9 @@ class FailureHandler:
 
         ``claim`` is None if Start failed. Raises ``error`` if it concerns all tasks.
         """
-        attempt = (await self._cooldown.get(task.id)).failures + 1
         record = self._claims.get(task.id)
         state = record.state if record and claim else ClaimState.CLAIMED if claim else None
-        match decide(error, state=state, attempt=attempt):
+        match decide(error, state=state):
             case Action.SKIP:
                 self._on_event(ClaimRefused(task, error))
                 return True

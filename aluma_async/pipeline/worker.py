@@ -5,14 +5,14 @@ Errors are handled by ``FailureHandler``.
 
 from aluma_async.clock import loop_time
 from aluma_async.events import TaskCompleted, TaskStarted
-from aluma_async.exceptions import AlumaAsyncError, UnexportableTask
+from aluma_async.exceptions import AlumaAsyncError
 from aluma_async.models import Claim, ExportTask
 from aluma_async.pipeline.admission import Admission
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.failure import FailureHandler
 from aluma_async.pipeline.lease_deadline import LeaseDeadline
 from aluma_async.pipeline.transfer import Delivered, FileTransfer
-from aluma_async.policy.error_policy import spec_problem
+from aluma_async.policy.error_policy import spec_error
 from aluma_async.ports import Destination, OnEvent, TaskSource
 
 
@@ -72,6 +72,6 @@ class Worker:
 
     async def _transfer_files(self, claim: Claim) -> Delivered:
         """Transfer all files of a claim while its lease is certainly valid."""
-        if problem := spec_problem(claim.spec):
-            raise UnexportableTask(problem)
+        if error := spec_error(claim.spec):
+            raise error
         return await self._lease.run(self._transfer.deliver, claim, self._destination)

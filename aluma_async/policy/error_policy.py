@@ -11,6 +11,7 @@ from aluma_async.exceptions import (
     InvalidResponse,
     JournalError,
     Unavailable,
+    UnexportableTask,
 )
 from aluma_async.models import ClaimState, ExportSpec
 
@@ -29,7 +30,7 @@ class Action(Enum):
     CANCEL = auto()
     """The task is or may be claimed: start its cool-down and cancel the claim."""
     FAIL = auto()
-    """The task can never be exported: store it in the quarantine and fail it."""
+    """The task can never be exported: fail it, once a complete copy is in the quarantine."""
     SETTLE_LATER = auto()
     """Files are safe, but Complete (or Fail) is not confirmed: retry that request later, and send nothing else."""
 
@@ -38,8 +39,8 @@ _PAUSES_ALL = (Unavailable, AuthenticationFailed, JournalError)
 _POSSIBLY_CLAIMED = (Ambiguous, InvalidResponse, BadSpecification)
 
 
-def decide(error: AlumaAsyncError, *, state: ClaimState | None, attempt: int) -> Action:
-    """Return the reaction to the error that ended attempt number ``attempt`` (from 1) at a task.
+def decide(error: AlumaAsyncError, *, state: ClaimState | None) -> Action:
+    """Return the reaction to the error that ended an attempt at a task.
 
     ``state`` is that of its claim; with None or ``STARTING``, Start did not return a specification.
     """
@@ -50,13 +51,18 @@ def decide(error: AlumaAsyncError, *, state: ClaimState | None, attempt: int) ->
         return Action.SETTLE_LATER
     if not claimed and not isinstance(error, _POSSIBLY_CLAIMED):
         return Action.PAUSE_ALL if isinstance(error, _PAUSES_ALL) else Action.COOL_DOWN
-    if error.fatal_after is not None and attempt >= error.fatal_after:
-        return Action.FAIL
-    return Action.CANCEL
+    return Action.FAIL if error.fatal and claimed else Action.CANCEL
 
 
-def spec_problem(spec: ExportSpec) -> str:
-    """Return the reason why a specification can never be exported; empty if it can."""
+def spec_error(spec: ExportSpec) -> BadSpecification | None:
+    """Return the error of a specification that cannot be exported; None if it can."""
     if not spec.files:
-        return "the Export Specification contains no file"
-    return next((f"file {file.number}: {file.problem}" for file in spec.files if file.problem), "")
+        return BadSpecification("the Export Specification contains no file")
+    error: BadSpecification | None = None
+    for file in spec.files:
+        if file.problem:
+            # First, because a setting may correct it.
+            return BadSpecification(f"file {file.number}: {file.problem}", hint=file.hint)
+        if file.invalid_text and error is None:
+            error = UnexportableTask(f"file {file.number}: the text is not valid Unicode (unpaired surrogates)")
+    return error

@@ -60,7 +60,7 @@ class Behaviour(Struct, frozen=True, kw_only=True):
     latency_seconds: float = 0.0
     """Time from the arrival of a request to its response."""
     impossible_tasks: tuple[int, ...] = ()
-    """Numbers of the tasks whose specification ends with a file of an unknown source."""
+    """Numbers of the tasks whose specification ends with a text that is not valid Unicode."""
     quirks: Mapping[int, SpecQuirk] = {}
     """Peculiarities of the specifications of tasks, by number."""
     base_url: str = "http://aluma.test/v1"
@@ -70,6 +70,8 @@ class Behaviour(Struct, frozen=True, kw_only=True):
 
 
 _HARMLESS_QUIRKS = (SpecQuirk.ABSOLUTE_URL, SpecQuirk.RELATIVE_URL)
+_INVALID_TEXT = b'{"folder":"","filename":"note.txt","source":"content","content":"an unpaired \\ud800","url":null}'
+"""A file with half of a surrogate pair: a valid JSON string, but no valid Unicode."""
 
 
 class StateConflict(Exception):
@@ -249,10 +251,10 @@ class SimulatedAluma:
         ]
         if quirk is SpecQuirk.UNKNOWN_SOURCE:
             documents[-1]["files"][-1]["source"] = "archive"
+        body = msgspec.json.encode({"documents": documents})
         if self._task(task_id).number in self.behaviour.impossible_tasks:
-            fax = {"folder": "", "filename": "fax", "source": "fax", "content": None, "url": None}
-            documents.append({"files": [fax]})
-        return msgspec.json.encode({"documents": documents})
+            return body.removesuffix(b"]}") + b',{"files":[' + _INVALID_TEXT + b"]}]}"
+        return body
 
     def _root_of_urls(self, quirk: SpecQuirk | None) -> str:
         match quirk:

@@ -156,8 +156,8 @@ def complete_before_the_files_are_durable(patch):
 
 
 def cancel_an_unconfirmed_complete(patch):
-    def decide_wrongly(error, *, state, attempt):
-        return decide(error, state=ClaimState.CLAIMED if state is ClaimState.COMMITTED else state, attempt=attempt)
+    def decide_wrongly(error, *, state):
+        return decide(error, state=ClaimState.CLAIMED if state is ClaimState.COMMITTED else state)
 
     patch.setattr(failure, "decide", decide_wrongly)
     patch.setattr(ClaimTracker, "record_committed", do_nothing)
@@ -171,8 +171,8 @@ def fail_without_a_copy_in_the_quarantine(patch):
 
 
 def fail_tasks_after_transient_errors(patch):
-    def decide_wrongly(error, *, state, attempt):
-        action = decide(error, state=state, attempt=attempt)
+    def decide_wrongly(error, *, state):
+        action = decide(error, state=state)
         return Action.FAIL if action is Action.CANCEL and state is ClaimState.CLAIMED else action
 
     patch.setattr(failure, "decide", decide_wrongly)

@@ -92,11 +92,11 @@ class World:
 
 
 class ImpossibleSource(SimulatedSource):
-    """A source whose first task has a file that can never be exported."""
+    """A source whose first task has a text that can never be exported, because it is not valid Unicode."""
 
     async def start(self, task):
         claim = await super().start(task)
         if task.id != self._aluma.ids()[0]:
             return claim
-        bad = ExportFile(len(claim.spec.files), 0, "f", "x", "url", problem="unknown source 'fax'")
+        bad = ExportFile(len(claim.spec.files), 0, "f", "x.txt", "content", "\ufffd", invalid_text=True)
         return type(claim)(task, ExportSpec((*claim.spec.files, bad), claim.spec.received), claim.sent_at)

@@ -8,6 +8,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import chain
 from typing import Any
 
 import anyio
@@ -202,20 +203,23 @@ class Schedule:
     # -- components; FullSchedule has others
 
     def _prepare(self) -> None:
-        self._stores, self._quarantine = [MemoryDestination()], MemoryDestination()
+        self._stores = [MemoryDestination()]
+        self._quarantines = [MemoryDestination() for _ in range(self._plan.instances)]  # as each has a state folder
         self._aluma = WatchedAluma(
             self._plan.tasks, seed=self._plan.seed, profile=self.profile, behaviour=self._plan.behaviour, now=self._now
         )
         self._aluma.watch(self._checker, self._plan)
         self._aluma.saved = lambda task_id: [data for store in self._stores for data in store.contents(task_id)]
-        self._aluma.quarantined = self._quarantine.contents
+        self._aluma.quarantined = lambda task_id: chain.from_iterable(
+            quarantine.contents(task_id) for quarantine in self._quarantines
+        )
 
     @asynccontextmanager
     async def _exporter(self, instance: Instance) -> AsyncIterator[Exporter]:
         yield Exporter(
             WatchedSource(SimulatedSource(self._aluma, self._faults), instance, self._aluma),
             WatchedDestination(self._stores[-1], instance, self._destination_faults, may_refuse=True),
-            quarantine=WatchedDestination(self._quarantine, instance, self._destination_faults),
+            quarantine=WatchedDestination(self._quarantines[instance.number], instance, self._destination_faults),
             journal=instance.journal,
             **self._settings(instance),
         )
@@ -255,7 +259,8 @@ class Schedule:
             for task_id in [task_id for task_id in tasks if self._aluma.is_unsettled(task_id)][:1]:
                 tasks[task_id].popitem()
         else:
-            (self._quarantine if loss is Loss.QUARANTINE else self._stores[-1]).tasks.clear()
+            for store in self._quarantines if loss is Loss.QUARANTINE else self._stores[-1:]:
+                store.tasks.clear()
 
     def _change_destination(self) -> None:
         """Let the next runs use another destination. The old one stays."""

@@ -155,6 +155,38 @@ def test_specification_error_keeps_the_received_bytes(body):
     assert caught.value.received == body
 
 
+def test_specification_with_unpaired_surrogates_is_readable():
+    """Content that is no valid Unicode is marked, and a URL is a problem; a name is made safe in any case."""
+    files = [
+        {"filename": "a\ud800.txt", "folder": "\udfff", "source": "content", "content": "fine \U0001f600"},
+        {"filename": "b.txt", "source": "content", "content": "half: \ud83d"},
+        {"filename": "c.pdf", "source": "url", "url": "/f/\ud800", "unused": "\ud800"},
+        {"filename": "d.pdf", "source": "url", "url": "/f/1"},
+    ]
+    body = json.dumps({"documents": [{"files": files[:2]}, {"files": files[2:]}]}).encode()
+    spec = wire.export_spec(body)
+    assert spec.received == body
+    assert [(f.number, f.document, f.folder, f.filename) for f in spec.files] == [
+        (0, 0, "\ufffd", "a\ufffd.txt"),
+        (1, 0, "", "b.txt"),
+        (2, 1, "", "c.pdf"),
+        (3, 1, "", "d.pdf"),
+    ]
+    assert [f.content for f in spec.files] == ["fine \U0001f600", "half: \ufffd", "", ""]
+    assert [f.invalid_text for f in spec.files] == [False, True, False, False]
+    assert [f.problem for f in spec.files] == ["", "", "the url is not valid Unicode", ""]
+
+
+@pytest.mark.parametrize("fault", [b"NaN", b"1,]", b'"\xff"', b'"\xed\xa0\x80"', b'{"files":[{}]}', b"[" * 100_000])
+def test_specification_with_surrogates_and_another_fault_is_unreadable(fault):
+    text = rb'{"files":[{"filename":"a","source":"content","content":"\ud800"}]}'
+    body = b'{"documents":[' + text + b"," + fault + b'],"x":' + fault + b"}"
+    with pytest.raises(BadSpecification) as caught:
+        wire.export_spec(body)
+    assert caught.value.received == body
+    assert not caught.value.fatal
+
+
 def test_specification_error_does_not_quote_content():
     with pytest.raises(BadSpecification) as caught:
         wire.export_spec(b'{"documents": "John C Franklin"}')

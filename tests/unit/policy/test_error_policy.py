@@ -1,5 +1,8 @@
 """``decide``: the reaction to an error of a task."""
 
+from msgspec.structs import replace
+
+from aluma_async import exceptions
 from aluma_async.exceptions import (
     AlumaAsyncError,
     Ambiguous,
@@ -11,37 +14,59 @@ from aluma_async.exceptions import (
     InvalidResponse,
     JournalError,
     RateLimited,
+    SchemaMismatch,
     SourceError,
     Unavailable,
     UnexportableTask,
     Unreachable,
 )
-from aluma_async.models import ClaimState
-from aluma_async.policy.error_policy import Action, decide
+from aluma_async.models import ClaimState, ExportFile, ExportSpec
+from aluma_async.policy.error_policy import Action, decide, spec_error
 
 
-def test_decide_depends_on_error_claim_state_and_attempt():
-    """The complete table: error, state of the claim, attempt -> action."""
-    table: list[tuple[AlumaAsyncError, ClaimState | None, int, Action]] = [
-        (ClaimConflict(""), None, 1, Action.SKIP),
-        (ClaimConflict(""), ClaimState.CLAIMED, 1, Action.CLAIM_LOST),
-        (Unreachable(""), None, 1, Action.PAUSE_ALL),
-        (RateLimited(""), None, 1, Action.PAUSE_ALL),
-        (AuthenticationFailed(""), None, 1, Action.PAUSE_ALL),
-        (SourceError(""), None, 1, Action.COOL_DOWN),
-        (Ambiguous(""), None, 1, Action.CANCEL),
-        (InvalidResponse(""), None, 1, Action.CANCEL),
-        (BadSpecification(""), None, 2, Action.CANCEL),
-        (BadSpecification(""), None, 3, Action.FAIL),
-        (UnexportableTask(""), ClaimState.CLAIMED, 1, Action.FAIL),
-        (FileMissing(""), ClaimState.CLAIMED, 2, Action.CANCEL),
-        (FileMissing(""), ClaimState.CLAIMED, 3, Action.FAIL),
-        (Unavailable(""), ClaimState.CLAIMED, 99, Action.CANCEL),
-        (DestinationError(""), ClaimState.CLAIMED, 99, Action.CANCEL),
-        (JournalError(""), None, 1, Action.PAUSE_ALL),
-        (Ambiguous(""), ClaimState.COMMITTED, 1, Action.SETTLE_LATER),
-        (Unreachable(""), ClaimState.COMMITTED, 1, Action.SETTLE_LATER),
-        (ClaimConflict(""), ClaimState.COMMITTED, 1, Action.CLAIM_LOST),
+def test_decide_depends_on_error_and_claim_state():
+    """The complete table: error, state of the claim -> action. However often an error repeats, it is not fatal."""
+    table: list[tuple[AlumaAsyncError, ClaimState | None, Action]] = [
+        (ClaimConflict(""), None, Action.SKIP),
+        (ClaimConflict(""), ClaimState.CLAIMED, Action.CLAIM_LOST),
+        (Unreachable(""), None, Action.PAUSE_ALL),
+        (RateLimited(""), None, Action.PAUSE_ALL),
+        (AuthenticationFailed(""), None, Action.PAUSE_ALL),
+        (SourceError(""), None, Action.COOL_DOWN),
+        (Ambiguous(""), None, Action.CANCEL),
+        (InvalidResponse(""), None, Action.CANCEL),
+        (BadSpecification(""), None, Action.CANCEL),
+        (BadSpecification(""), ClaimState.CLAIMED, Action.CANCEL),
+        (UnexportableTask(""), ClaimState.CLAIMED, Action.FAIL),
+        (UnexportableTask(""), None, Action.CANCEL),
+        (FileMissing(""), ClaimState.CLAIMED, Action.CANCEL),
+        (SchemaMismatch(""), ClaimState.CLAIMED, Action.CANCEL),
+        (Unavailable(""), ClaimState.CLAIMED, Action.CANCEL),
+        (DestinationError(""), ClaimState.CLAIMED, Action.CANCEL),
+        (JournalError(""), None, Action.PAUSE_ALL),
+        (Ambiguous(""), ClaimState.COMMITTED, Action.SETTLE_LATER),
+        (Unreachable(""), ClaimState.COMMITTED, Action.SETTLE_LATER),
+        (ClaimConflict(""), ClaimState.COMMITTED, Action.CLAIM_LOST),
     ]
-    for error, state, attempt, expected in table:
-        assert decide(error, state=state, attempt=attempt) is expected, (error, state, attempt)
+    for error, state, expected in table:
+        assert decide(error, state=state) is expected, (error, state)
+
+
+def test_only_one_kind_of_error_is_fatal():
+    """Fail deletes the only copy, so each further class needs a reason, and an entry in the documentation."""
+    kinds = [kind for kind in vars(exceptions).values() if isinstance(kind, type)]
+    assert [kind for kind in kinds if getattr(kind, "fatal", False)] == [UnexportableTask]
+
+
+def test_spec_error_is_fatal_only_for_invalid_text():
+    text = ExportFile(0, 0, "", "a.txt", "content")
+    url = ExportFile(1, 0, "", "a.pdf", "url", url="/f")
+    refused = replace(url, problem="the url is on another host")
+    invalid = replace(text, invalid_text=True)
+    table = [((), "no file"), ((text, refused), "file 1: the url"), ((invalid, refused), "file 1: the url")]
+    assert spec_error(ExportSpec((text, url))) is None
+    for files, reason in table:
+        error = spec_error(ExportSpec(files))
+        assert reason in str(error)
+        assert type(error) is BadSpecification
+    assert type(spec_error(ExportSpec((invalid, url)))) is UnexportableTask

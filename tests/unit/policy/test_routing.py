@@ -39,7 +39,7 @@ def test_routing_uses_the_first_matching_route_then_the_default():
 def test_routing_error_of_a_file_without_route_is_not_fatal():
     with pytest.raises(DestinationError) as caught:
         Routing((Route(("a",), filename="*.csv"),)).destinations_for(TASK, make_file(filename="x.pdf"))
-    assert caught.value.fatal_after is None
+    assert not caught.value.fatal
     assert "no route matches file 0" in str(caught.value)
 
 

@@ -1,0 +1,96 @@
+"""When a task is failed, and when it is parked instead. Fail deletes the only copy at Aluma."""
+
+from contextlib import asynccontextmanager
+
+import pytest
+
+from aluma_async import Backoff, events
+from aluma_async.exceptions import BadSpecification, DestinationError, FileMissing, SchemaMismatch
+from aluma_async.models import ExportFile, ExportSpec
+from aluma_async.testing import MemoryDestination, SimulatedSource
+from tests.support.clock import virtual_time
+from tests.support.world import World
+
+FILE = ExportFile(0, 0, "", "a.pdf", "url", url="/f")
+INVALID_TEXT = ExportFile(0, 0, "", "a.txt", "content", "\ufffd", invalid_text=True)
+
+
+class Source(SimulatedSource):
+    """A source whose claims all have ``spec``, and whose downloads raise ``errors``, the last of them for ever."""
+
+    def __init__(self, aluma, spec, *errors):
+        super().__init__(aluma)
+        self._spec = spec
+        self._errors = list(errors)
+
+    async def start(self, task):
+        claim = await super().start(task)
+        if isinstance(self._spec, Exception):
+            raise self._spec
+        return type(claim)(task, self._spec, claim.sent_at)
+
+    @asynccontextmanager
+    async def open_file(self, claim, file):
+        raise self._errors.pop(0) if len(self._errors) > 1 else self._errors[0]
+        yield
+
+
+class Refusing(MemoryDestination):
+    """A destination that refuses every task."""
+
+    def open(self, claim):
+        raise SchemaMismatch("column x is too narrow")
+
+
+def world_of(spec, *errors, **options):
+    """Return a world of one task with this specification; cool-downs have no jitter."""
+    exporter = {"cooldown": Backoff(60, 3600, jitter=0), **options.pop("exporter", {})}
+    return World(1, source=lambda aluma, _: Source(aluma, spec, *errors), exporter=exporter, **options)
+
+
+@pytest.mark.parametrize(
+    ("spec", "destination"),
+    [
+        (ExportSpec((FILE,)), None),
+        (ExportSpec((ExportFile(0, 0, "", "a.txt", "content", "x"),)), Refusing()),
+        (ExportSpec(()), None),
+        (ExportSpec((ExportFile(0, 0, "", "x", "url", problem="unknown source 'fax'"),)), None),
+        (ExportSpec((INVALID_TEXT, ExportFile(1, 0, "", "x", "url", problem="another host"))), None),
+        (BadSpecification("not JSON", received=b"<html>"), None),
+    ],
+    ids=["404", "schema", "no-file", "unknown-source", "invalid-text-and-problem", "unreadable"],
+)
+@virtual_time
+async def test_persistent_error_parks_the_task_and_never_fails_it(spec, destination):
+    """Five failures in a row of the same kind, over a quarter of an hour, are enough; ten of any kind are."""
+    world = world_of(spec, FileMissing("404"), destination=destination)
+    await world.run_for(72 * 3600)
+    assert [event.failures for event in world.events(events.TaskCancelled)] == [1, 2, 3, 4]
+    assert [event.hold.failures for event in world.events(events.TaskParked)][:2] == [5, 6]
+    assert not world.aluma.counts["fail"]
+    assert world.aluma.count_by_state() == {"pending:start_client_action": 1}
+
+
+@virtual_time
+async def test_failures_are_counted_for_each_kind_of_error():
+    errors = [FileMissing("404"), DestinationError("x")] * 20
+    world = world_of(ExportSpec((FILE,)), *errors)
+    await world.run_for(8 * 3600)
+    assert [event.hold.failures for event in world.events(events.TaskParked)] == [10]
+
+
+@virtual_time
+async def test_park_after_0_parks_no_task():
+    world = world_of(ExportSpec((FILE,)), FileMissing("404"), exporter={"park_after": 0})
+    await world.run_for(24 * 3600)
+    assert world.count(events.TaskCancelled) > 20
+    assert not world.count(events.TaskParked)
+
+
+@virtual_time
+async def test_text_that_is_not_valid_unicode_is_failed_at_once_with_a_copy():
+    world = world_of(ExportSpec((INVALID_TEXT,), b'{"the":"original"}'))
+    await world.run_for(60)
+    assert world.aluma.counts["fail"] == 1
+    (copy,) = world.quarantine.tasks.values()
+    assert b'{"the":"original"}' in copy.values()
