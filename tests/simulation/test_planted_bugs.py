@@ -31,7 +31,7 @@ from aluma_async.testing.faults import WRONG_FILES, Fault, WrongReply
 from aluma_async.testing.simulation import plan
 from aluma_async.testing.simulation.full_stack import FullSchedule
 from aluma_async.testing.simulation.invariants import DEFECT
-from aluma_async.testing.simulation.misbehaviour import Misbehaviour
+from aluma_async.testing.simulation.misbehaviour import Loss, Misbehaviour
 from aluma_async.testing.simulation.schedule import Schedule
 from aluma_async.testing.virtual_loop import DeadlockError, LivelockError
 
@@ -230,6 +230,10 @@ def take_a_rejected_settlement_for_a_confirmed_one(patch):
     patch.setattr(RetryingSource, "complete", complete_anyway)
 
 
+def complete_after_a_restart_without_verifying(patch):
+    patch.setattr(Recovery, "verify", do_nothing)
+
+
 def fail_with_an_incomplete_copy(patch):
     store = Quarantine.store
 
@@ -289,6 +293,7 @@ BUGS = {
         fail_tasks_after_transient_errors,
         settle_expired_claims,
         omit_a_file,
+        complete_after_a_restart_without_verifying,
         fail_with_an_incomplete_copy,
         fail_on_a_missing_file,
         count_attempts_over_all_kinds_of_errors,
@@ -306,6 +311,12 @@ BUGS = {
 SEEDS = 1000
 """Number of schedules within which each bug must be detected."""
 HARSHER = {
+    complete_after_a_restart_without_verifying: {
+        "instances": 1,
+        "journal_broken": (),
+        "kills": tuple((0, point, 0.0) for point in range(8, 24, 3)),
+        "misbehaviour": Misbehaviour(losses=(Loss.DISK,)),
+    },
     fail_with_an_incomplete_copy: with_replies(WrongReply.NOT_FOUND),
     fail_on_a_missing_file: with_replies(WrongReply.NOT_FOUND),
     count_attempts_over_all_kinds_of_errors: {"misbehaviour": Misbehaviour(refused=(0, 1))},
