@@ -308,6 +308,8 @@ BUGS = {
 }
 
 
+OUTDATED = ("TypeError", "AttributeError", "NameError")
+"""Exceptions of a planted bug whose signature or names are outdated. A ``KeyError`` can be the effect of a bug."""
 SEEDS = 1000
 """Number of schedules within which each bug must be detected."""
 HARSHER = {
@@ -339,7 +341,7 @@ HARSHER = {
     ids=[plant.__name__ for bugs in BUGS.values() for plant in bugs],
 )
 def test_simulation_detects_a_planted_bug(schedule, plant, monkeypatch):
-    """A planted bug changes decisions. One that raises an unexpected exception is outdated and proves nothing."""
+    """A planted bug changes decisions. One that does not fit the code any more raises an error and proves nothing."""
     plant(monkeypatch)
     gc.disable()  # because collections after each schedule would scan the large heap of the test process
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
@@ -350,7 +352,7 @@ def test_simulation_detects_a_planted_bug(schedule, plant, monkeypatch):
                 violations = run_virtual(schedule(chosen).run).violations
             except (DeadlockError, LivelockError):
                 return
-            assert not [violation for violation in violations if DEFECT in violation]
+            assert not [v for v in violations if DEFECT in v and v.endswith(OUTDATED)]
             if violations:
                 return
     finally:
