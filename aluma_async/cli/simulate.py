@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 PROFILES = ("mixed", "small", "bulk", "tiny")
 FRAMINGS = ("length", "chunked", "unframed")
+FAULTS = (
+    *("drop-before", "drop-after", "error-before", "error-after", "throttle", "unauthorised", "truncate", "html"),
+    *("hang", "late", "slow", "not-found", "not-found-page", "log-in", "forbidden", "not-allowed", "other-success"),
+    *("json-error", "log-in-page", "empty", "other-version", "surplus"),
+)
+"""The names of all faults, because their module takes long to import."""
 
 
 @click.command()
@@ -45,7 +51,8 @@ FRAMINGS = ("length", "chunked", "unframed")
     "--fault",
     multiple=True,
     metavar="KIND=RATE",
-    help="Fault and its share of the requests, for example drop-after=0.01; repeatable.  [default: none]",
+    help="Fault and its share of the requests, for example drop-after=0.01; repeatable. Kinds: "
+    f"{', '.join(FAULTS)}.  [default: none]",
 )
 @click.option(
     "--latency",
@@ -129,10 +136,10 @@ async def _serve(aluma: "SimulatedAluma", faults: "FaultPlan", host: str, port: 
 
 
 def _fault_plan(given: tuple[str, ...], seed: int) -> "FaultPlan":
-    from aluma_async.testing import Fault, FaultPlan
+    from aluma_async.testing.faults import AnyFault, Fault, FaultPlan, WrongReply
 
-    rates: dict[Fault, float] = {}
-    kinds = {fault.value: fault for fault in Fault}
+    rates: dict[AnyFault, float] = {}
+    kinds: dict[str, AnyFault] = {fault.value: fault for fault in (*Fault, *WrongReply)}
     for text in given:
         kind, _, rate = text.partition("=")
         if kind not in kinds:

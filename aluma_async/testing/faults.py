@@ -2,7 +2,7 @@
 
 import random
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -74,6 +74,19 @@ PROXY_REPLIES = (
 """Replies of a proxy to a request of any verb."""
 WRONG_FILES = (WrongReply.JSON_ERROR, WrongReply.LOG_IN_PAGE, WrongReply.EMPTY)
 """Replies to a download with wrong bytes."""
+VERBS = ("list", "start", "complete", "cancel", "fail", "get", "file", "token")
+"""The kinds of requests."""
+REPLY_VERBS: Mapping[WrongReply, Collection[str]] = {
+    # Not "get", because a wrong 404 to it looks as if Aluma had deleted the task.
+    WrongReply.NOT_FOUND: ("list", "start", "complete", "cancel", "fail", "file"),
+    **dict.fromkeys(
+        (WrongReply.NOT_FOUND_PAGE, WrongReply.LOG_IN, WrongReply.FORBIDDEN, WrongReply.NOT_ALLOWED), VERBS
+    ),
+    WrongReply.OTHER_SUCCESS: ("start",),
+    **dict.fromkeys((*WRONG_FILES, WrongReply.OTHER_VERSION), ("file",)),
+    WrongReply.SURPLUS: ("start", "complete", "get", "file"),
+}
+"""The requests that a random wrong reply is for."""
 AnyFault: TypeAlias = Fault | WrongReply
 
 
@@ -81,17 +94,24 @@ class FaultPlan:
     """Decides which fault each request meets.
 
     Args:
-        rates: Probability of each fault; it applies to requests of every verb.
+        rates: Probability of each fault; it applies to requests of every verb, that of a wrong reply to
+            ``REPLY_VERBS``.
         seed: Seed of the random decisions.
         burst: Probability that a fault is followed by the same fault.
     """
 
-    def __init__(self, rates: Mapping[Fault, float] | None = None, *, seed: int = 0, burst: float = 0.2) -> None:
-        self._rates = dict(rates or {})
+    def __init__(
+        self,
+        rates: Mapping[Fault, float] | Mapping[AnyFault, float] | None = None,
+        *,
+        seed: int = 0,
+        burst: float = 0.2,
+    ) -> None:
+        self._rates = dict[AnyFault, float]((rates or {}).items())
         self._seconds = random.Random(f"{seed}/seconds")
         self._chance = random.Random(seed)
         self._burst = burst
-        self._last: Fault | None = None
+        self._last: AnyFault | None = None
         self._planned: dict[str, deque[AnyFault | None]] = defaultdict(deque)
 
     def plan(self, verb: str, faults: Iterable[AnyFault | None]) -> None:
@@ -113,10 +133,16 @@ class FaultPlan:
         return len(self._planned[verb])
 
     def next(self, verb: str) -> AnyFault | None:
-        """Return the fault of the next request. ``verb``: list, start, complete, cancel, fail, get, file or token."""
+        """Return the fault of the next request. ``verb`` is one of ``VERBS``."""
         if self._planned[verb]:
             return self._planned[verb].popleft()
-        if self._last and self._chance.random() < self._burst:
+        if self._last and self._chance.random() < self._burst and verb in _verbs(self._last):
             return self._last
-        self._last = next((kind for kind, rate in self._rates.items() if self._chance.random() < rate), None)
+        self._last = next(
+            (kind for kind, rate in self._rates.items() if self._chance.random() < rate and verb in _verbs(kind)), None
+        )
         return self._last
+
+
+def _verbs(kind: AnyFault) -> Collection[str]:
+    return REPLY_VERBS[kind] if isinstance(kind, WrongReply) else VERBS

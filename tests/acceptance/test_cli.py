@@ -16,8 +16,9 @@ import click
 import pytest
 
 from aluma_async.cli.main import cli as program
-from aluma_async.cli.simulate import FRAMINGS, PROFILES
+from aluma_async.cli.simulate import FAULTS, FRAMINGS, PROFILES
 from aluma_async.testing import SimulatedAluma
+from aluma_async.testing.faults import Fault, WrongReply
 from aluma_async.testing.sample_data import Profile
 from tests.support.processes import PROGRAM, environment, expect_error, simulator, start_program
 
@@ -77,6 +78,7 @@ def test_group_without_a_command_shows_its_help(run_cli):
 
 def test_simulate_offers_the_profiles_of_the_simulator(aluma_with_50_tasks):
     assert get_args(Profile) == PROFILES
+    assert list(FAULTS) == [*Fault, *WrongReply]
     assert "length" in FRAMINGS
 
 

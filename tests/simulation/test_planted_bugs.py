@@ -6,7 +6,9 @@ from contextlib import suppress
 
 import msgspec
 import pytest
+from aiohttp.client_proto import ResponseHandler
 
+from aluma_async import connections
 from aluma_async.aluma import responses
 from aluma_async.aluma.download import Download
 from aluma_async.exceptions import Ambiguous, FileMissing, RequestRejected, SchemaMismatch, SourceError
@@ -209,6 +211,10 @@ def join_two_versions_of_a_file(patch):
     patch.setattr(responses, "validate_range", validate_without_etag)
 
 
+def use_a_response_without_a_request(patch):
+    patch.setattr(connections._GuardedProtocol, "is_connected", ResponseHandler.is_connected)
+
+
 def take_another_success_of_start_for_not_executed(patch):
     raise_for_status = responses.raise_for_status
 
@@ -303,6 +309,7 @@ BUGS = {
         ignore_the_request_limit,
         accept_any_content,
         join_two_versions_of_a_file,
+        use_a_response_without_a_request,
         take_another_success_of_start_for_not_executed,
     ),
 }
@@ -324,6 +331,7 @@ HARSHER = {
     count_attempts_over_all_kinds_of_errors: {"misbehaviour": Misbehaviour(refused=(0, 1))},
     accept_any_content: with_replies(*WRONG_FILES),
     join_two_versions_of_a_file: with_replies(WrongReply.OTHER_VERSION),
+    use_a_response_without_a_request: with_replies(WrongReply.SURPLUS),
     take_another_success_of_start_for_not_executed: with_replies(WrongReply.OTHER_SUCCESS),
     take_a_rejected_settlement_for_a_confirmed_one: with_replies(WrongReply.FORBIDDEN),
     continue_after_the_lease: {"slow": 0.7, "faulty_seconds": 4000.0},

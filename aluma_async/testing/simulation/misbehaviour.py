@@ -13,7 +13,8 @@ from msgspec.structs import replace
 from aluma_async.clock import loop_time
 from aluma_async.testing.faults import (
     PROXY_REPLIES,
-    WRONG_FILES,
+    REPLY_VERBS,
+    VERBS,
     AnyFault,
     Fault,
     FaultPlan,
@@ -23,19 +24,6 @@ from aluma_async.testing.simulator import Behaviour, SpecQuirk
 
 NOT_YET: frozenset[str] = frozenset({"unexportable", "reported"})
 """Kinds of misbehaviour that random plans do not have, because the exporter does not withstand them yet."""
-ALL_VERBS = ("list", "start", "complete", "cancel", "fail", "get", "file", "token")
-_VERBS: Mapping[WrongReply, Sequence[str]] = {
-    # Not "get", because a wrong 404 to it looks as if Aluma had deleted the task.
-    WrongReply.NOT_FOUND: ("list", "start", "complete", "cancel", "fail", "file"),
-    WrongReply.NOT_FOUND_PAGE: ALL_VERBS,
-    WrongReply.LOG_IN: ALL_VERBS,
-    WrongReply.FORBIDDEN: ALL_VERBS,
-    WrongReply.NOT_ALLOWED: ALL_VERBS,
-    WrongReply.OTHER_SUCCESS: ("start",),
-    **dict.fromkeys((*WRONG_FILES, WrongReply.OTHER_VERSION), ("file",)),
-    WrongReply.SURPLUS: ("start", "complete", "get", "file"),
-}
-"""The requests that a wrong reply is for."""
 _FULL_STACK_ONLY = (WrongReply.OTHER_VERSION, WrongReply.SURPLUS)
 _PROJECTS = 4
 
@@ -57,7 +45,7 @@ class Outage(Struct, frozen=True):
     start: float
     end: float
     reply: WrongReply
-    verbs: Sequence[str] = ALL_VERBS
+    verbs: Sequence[str] = VERBS
 
 
 class Misbehaviour(Struct, frozen=True):
@@ -112,7 +100,7 @@ class MisbehavingFaults(FaultPlan):
                 if outage.start <= now < outage.end and verb in outage.verbs:
                     return outage.reply
         for reply, rate, rng in self._replies:
-            if verb in _VERBS[reply] and rng.random() < rate:
+            if verb in REPLY_VERBS[reply] and rng.random() < rate:
                 return reply
         return super().next(verb)
 
@@ -124,7 +112,7 @@ def misbehave(seed: int, tasks: int, instances: int, faulty_seconds: float) -> M
     if rng := _stream(seed, "outage", 0.15):
         for _ in range(rng.choice((1, 2))):
             start = rng.uniform(0, faulty_seconds)
-            verbs = rng.choice((ALL_VERBS, ALL_VERBS[:5], ("file",), ("complete", "fail"), ("start",), ("cancel",)))
+            verbs = rng.choice((VERBS, VERBS[:5], ("file",), ("complete", "fail"), ("start",), ("cancel",)))
             outages.append(Outage(start, start + rng.choice((20.0, 200.0)), rng.choice(PROXY_REPLIES), verbs))
     refused: tuple[int, ...] = ()
     if rng := _stream(seed, "refused", 0.1):
