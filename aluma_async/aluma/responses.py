@@ -124,19 +124,23 @@ async def raise_for_status(operation: str, response: aiohttp.ClientResponse, kin
         return
     if status == 206 and "Range" in response.request_info.headers:
         return
-    body = b""  # The status decides the error, so a missing or unreadable body does not matter.
+    body: bytes | None = None  # unreadable
     with suppress(*TRANSPORT_ERRORS, InvalidResponse), anyio.fail_after(_ERROR_BODY_SECONDS):
         body = await read_body(response, MAX_ERROR_BODY_BYTES)
     raise _status_error(operation, response, body, kind)
 
 
-def _status_error(operation: str, response: aiohttp.ClientResponse, body: bytes, kind: RequestKind) -> SourceError:
+def _status_error(
+    operation: str, response: aiohttp.ClientResponse, body: bytes | None, kind: RequestKind
+) -> SourceError:
     status = response.status
     if status in _GATEWAY_STATUSES:
         close_connection(response)
     is_page = _is_page(status, response.headers.get("Content-Type"), body)
-    reason = "a web page" if is_page else wire.error_message(body)
+    reason = wire.error_message(body or b"")
     message = f"{operation}: Aluma answered {status}" + (f" ({reason})" if reason else "")
+    if is_page:
+        message = f"{operation}: a proxy or a web page answered {status}"
     pause = wire.retry_after(response.headers.get("Retry-After"), response.headers.get("Date"))
     if status == 429:
         return RateLimited(message, retry_after=pause)
@@ -165,17 +169,16 @@ def _status_error(operation: str, response: aiohttp.ClientResponse, body: bytes,
     return SourceError(message, hint=_URL_HINT)
 
 
-def _is_page(status: int, content_type: str | None, body: bytes) -> bool:
+def _is_page(status: int, content_type: str | None, body: bytes | None) -> bool:
     """Return whether an error was sent by a proxy or a web server, and not by the API, whose errors are JSON or empty.
 
-    Proxies without a backend answer 400, 404 and 410 also with plain text, such as "default backend - 404".
+    Proxies without a backend answer 400, 404 and 410 also with plain text, such as "default backend - 404". With these
+    statuses, an unreadable body counts as theirs.
     """
-    text = body.lstrip(_BLANK)
-    return (
-        is_html(content_type)
-        or text.startswith(b"<")
-        or (status in (400, 404, 410) and bool(text) and not text.startswith((b"{", b"[", b'"')))
-    )
+    text = (body or b"").lstrip(_BLANK)
+    if is_html(content_type) or text.startswith(b"<"):
+        return True
+    return status in (400, 404, 410) and (body is None or (bool(text) and not text.startswith((b"{", b"[", b'"'))))
 
 
 async def read_body(response: aiohttp.ClientResponse, limit: int) -> bytes:

@@ -11,7 +11,18 @@ import trustme
 
 from aluma_async import AlumaClient, Config, Credentials
 from aluma_async.config import AlumaConfig
-from aluma_async.exceptions import AlumaAsyncError, Ambiguous, RateLimited, Unreachable
+from aluma_async.exceptions import (
+    AlumaAsyncError,
+    Ambiguous,
+    ClaimConflict,
+    InvalidResponse,
+    RateLimited,
+    RequestRejected,
+    SourceError,
+    Unavailable,
+    Unreachable,
+    WrongContent,
+)
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
 from aluma_async.pipeline.throttle import Throttle
 from aluma_async.wiring import open_client
@@ -31,31 +42,53 @@ def chunked(*chunks, end=b"0\r\n\r\n"):
 
 
 LENGTH = f"Content-Length: {len(BODY)}"
+PAGE = b"<!DOCTYPE html><html><body>please log in</body></html>"
+BACKEND = b"default backend - 404"
 VALID = {
     "length": head(LENGTH) + BODY,
     "chunks": chunked(BODY[:100], BODY[100:]),
     "chunks with a trailer": chunked(BODY, end=b"0\r\nX-Sum: 1\r\n\r\n"),
     "identity": head(LENGTH, "Content-Encoding: identity") + BODY,
+    "HTTP/1.0 with a length": head(LENGTH).replace(b"HTTP/1.1", b"HTTP/1.0") + BODY,
+    "interim response": b"HTTP/1.1 103 Early Hints\r\n\r\n" + head(LENGTH) + BODY,
 }
 INVALID = {
-    "shorter than its length": head(LENGTH) + BODY[:-1],
-    "headers only": head(LENGTH),
-    "chunks without an end": chunked(BODY[:100], BODY[100:], end=b""),
-    "truncated chunk": chunked(BODY[:100], end=b"ff\r\nabc"),
-    "invalid chunk size": chunked(BODY[:100], end=b"zz\r\n\r\n"),
-    "no framing": head() + BODY,
-    "no framing, announced": head("Connection: close") + BODY,
-    "compressed": head("Content-Encoding: gzip", f"Content-Length: {len(gzip.compress(BODY))}") + gzip.compress(BODY),
-    "compressed and truncated": head("Content-Encoding: gzip", "Content-Length: 50") + gzip.compress(BODY)[:50],
-    "two lengths": head(LENGTH, "Content-Length: 5") + BODY,
-    "length and chunks": head(LENGTH, "Transfer-Encoding: chunked") + BODY,
-    "invalid length": head("Content-Length: many") + BODY,
-    "web page": b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 4\r\n\r\n<hi>",
-    "no content": head(status="204 No Content"),
-    "partial content": head(LENGTH, f"Content-Range: bytes 0-{len(BODY) - 1}/{len(BODY)}", status="206 Partial Content")
-    + BODY,
-    "no HTTP": b"SSH-2.0-OpenSSH\r\n\r\n",
-    "empty": b"",
+    "shorter than its length": (head(LENGTH) + BODY[:-1], InvalidResponse),
+    "headers only": (head(LENGTH), InvalidResponse),
+    "chunks without an end": (chunked(BODY[:100], BODY[100:], end=b""), InvalidResponse),
+    "truncated chunk": (chunked(BODY[:100], end=b"ff\r\nabc"), InvalidResponse),
+    "invalid chunk size": (chunked(BODY[:100], end=b"zz\r\n\r\n"), Unavailable),
+    "no framing": (head() + BODY, InvalidResponse),
+    "no framing, announced": (head("Connection: close") + BODY, InvalidResponse),
+    "HTTP/1.0 without a length": (head().replace(b"HTTP/1.1", b"HTTP/1.0") + BODY, InvalidResponse),
+    "compressed": (
+        head("Content-Encoding: gzip", f"Content-Length: {len(gzip.compress(BODY))}") + gzip.compress(BODY),
+        InvalidResponse,
+    ),
+    "compressed and truncated": (
+        head("Content-Encoding: gzip", "Content-Length: 50") + gzip.compress(BODY)[:50],
+        InvalidResponse,
+    ),
+    "compressed in transfer": (head("Transfer-Encoding: gzip, chunked") + BODY, Unavailable),
+    "two lengths": (head(LENGTH, "Content-Length: 5") + BODY, Unavailable),
+    "length and chunks": (head(LENGTH, "Transfer-Encoding: chunked") + BODY, Unavailable),
+    "invalid length": (head("Content-Length: many") + BODY, Unavailable),
+    "more than its length": (head("Content-Length: 9") + BODY, Unavailable),
+    "web page": (b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 4\r\n\r\n<hi>", WrongContent),
+    "web page as a file": (head(f"Content-Length: {len(PAGE)}") + PAGE, WrongContent),
+    "nothing": (head("Content-Length: 0"), WrongContent),
+    "nothing in chunks": (chunked(), WrongContent),
+    "no content": (head(status="204 No Content"), InvalidResponse),
+    "partial content": (
+        head(LENGTH, f"Content-Range: bytes 0-{len(BODY) - 1}/{len(BODY)}", status="206 Partial Content") + BODY,
+        SourceError,
+    ),
+    "proxy without a backend": (head("Content-Length: 21", status="404 Not Found") + BACKEND, SourceError),
+    "captive portal": (head("Content-Length: 0", status="511 Network Authentication Required"), Unreachable),
+    "proxy that wants a password": (head("Content-Length: 0", status="407 Proxy Auth"), Unreachable),
+    "another protocol": (head("Upgrade: h2c", "Connection: Upgrade", status="101 Switching Protocols"), SourceError),
+    "no HTTP": (b"SSH-2.0-OpenSSH\r\n\r\n", Unavailable),
+    "empty": (b"", Unavailable),
 }
 
 
@@ -75,12 +108,13 @@ def test_download_is_accepted_when_it_is_provably_complete(response):
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("response", INVALID.values(), ids=INVALID)
-def test_download_raises_an_error_of_the_package_otherwise(response):
+@pytest.mark.parametrize(("response", "error"), INVALID.values(), ids=INVALID)
+def test_download_raises_an_error_of_the_package_otherwise(response, error):
     async def main():
         async with raw_server(lambda _: response) as (port, _):
             with pytest.raises(AlumaAsyncError) as caught:
                 await download(port)
+            assert type(caught.value) is error
             assert "Bearer" not in repr(caught.value)
 
     asyncio.run(main())
@@ -107,6 +141,11 @@ def test_put_is_sent_once_and_ambiguous_when_its_response_is_lost(response):
         ("complete", head("Content-Length: 9", status="429 Too Many Requests"), RateLimited),
         ("complete", head("Content-Length: 9", status="202 Accepted"), None),
         ("start", head("Content-Length: 9", status="202 Accepted"), Ambiguous),
+        ("start", chunked(b'{"documents":[', end=b""), Ambiguous),
+        ("complete", chunked(b"accepted", end=b""), None),
+        ("complete", head("Content-Length: 99", status="404 Not Found") + BACKEND, RequestRejected),
+        ("complete", head("Content-Length: 99", status="403 Forbidden") + PAGE, RequestRejected),
+        ("complete", head("Content-Length: 99", status="511 Network Authentication Required"), Unreachable),
     ],
 )
 def test_put_ends_when_its_response_never_ends(verb, response, error, monkeypatch):
@@ -122,6 +161,34 @@ def test_put_ends_when_its_response_never_ends(verb, response, error, monkeypatc
                 await getattr(client, verb)(ExportTask("t"))
             assert len([line for line in received if line.startswith("PUT")]) == 1
             assert throttle.in_flight == 0
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("response", "error"),
+    [
+        (head("Content-Length: 21", status="404 Not Found") + BACKEND, RequestRejected),
+        (head("Connection: close", status="404 Not Found") + BACKEND, RequestRejected),
+        (head("Connection: close", status="409 Conflict") + PAGE, RequestRejected),
+        (head("Content-Length: 54", status="202 Accepted") + PAGE, Ambiguous),
+        (head(status="202 Accepted") + PAGE, Ambiguous),
+        (head("Content-Length: 0", status="302 Found"), Ambiguous),
+        (head("Content-Length: 0", status="511 Network Authentication Required"), Unreachable),
+        (head("Upgrade: h2c", "Connection: Upgrade", status="101 Switching Protocols"), Ambiguous),
+        (head("Content-Encoding: gzip", "Content-Length: 21", status="404 Not Found") + BACKEND, RequestRejected),
+        (head("Content-Encoding: gzip", "Content-Length: 21", status="409 Conflict") + BACKEND, ClaimConflict),
+        (head("Content-Encoding: gzip", "Content-Length: 5", status="202 Accepted") + b"12345", None),
+        (head("Content-Length: many", status="404 Not Found"), Ambiguous),
+        (b"SSH-2.0-OpenSSH\r\n\r\n", Ambiguous),
+    ],
+)
+def test_put_is_settled_only_by_a_response_of_aluma(response, error):
+    async def main():
+        async with raw_server(lambda _: response) as (port, _), aiohttp.ClientSession() as session:
+            client = AlumaClient(session, f"http://127.0.0.1:{port}", Credentials("i", "s"))
+            with pytest.raises(error) if error else nullcontext():
+                await client.complete(ExportTask("t"))
 
     asyncio.run(main())
 

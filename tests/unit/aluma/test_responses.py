@@ -202,6 +202,6 @@ async def test_start_without_a_token_was_not_sent(token, error):
 @virtual_time
 async def test_error_names_the_page_but_does_not_quote_it():
     error = await error_of("complete", 403, PAGES["html"])
-    assert str(error) == "complete task t: Aluma answered 403 (a web page)"
+    assert str(error) == "complete task t: a proxy or a web page answered 403"
     assert "proxy" in error.hint
     assert FILE.filename not in str(await error_of("file", 404, PAGES["ingress"]))
