@@ -2,7 +2,7 @@
 
 import os
 import random
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
@@ -29,9 +29,12 @@ from aluma_async.pipeline.exporter import Exporter
 from aluma_async.pipeline.throttle import Throttle
 from aluma_async.policy.backoff import Backoff, RetryPolicy
 from aluma_async.ports import Destination, OnEvent
+from aluma_async.quarantine.folder import Copy, QuarantineFolder
+from aluma_async.quarantine.source import QuarantineSource
 
 _USER_AGENT = f"aluma-async/{version('aluma-async')}"
 _READ_BUFFER_BYTES = 1024 * 1024  # a connection buffers twice as much before it stops reading
+_NO_LEASE_SECONDS = 366 * 86400.0  # copies in the quarantine are claimed by nobody else
 _KEEP_ALIVE_SECONDS = 15.0  # shorter than that of load balancers, so that no PUT is sent on a closing connection
 
 
@@ -142,10 +145,7 @@ async def open_reloadable_exporter(
 ) -> AsyncIterator[ReloadableExporter]:
     """Open an exporter whose configuration can be changed while it runs. Arguments as for ``open_exporter``."""
     extra_destinations = destinations or {}
-    if os.environ.get("AIOCACHE_DISABLE") == "1":
-        raise ConfigError(
-            "AIOCACHE_DISABLE=1 disables cool-downs, so that failing tasks are retried without delay", hint="Unset it."
-        )
+    _check_environment()
     routing, retry, state = config.routing(extra_destinations), config.retry, config.state_folder()
     throttle = _make_throttle(config, on_event)
     async with (
@@ -180,6 +180,46 @@ async def open_reloadable_exporter(
             on_event=_with_history(history, on_event),
         )
         yield ReloadableExporter(config, exporter, throttle, router, extra_destinations)
+
+
+@asynccontextmanager
+async def open_redelivery(
+    config: Config, copies: Sequence[Copy], *, incomplete: bool = False, on_event: OnEvent | None = None
+) -> AsyncIterator[tuple[Exporter, QuarantineSource]]:
+    """Open an exporter that delivers copies in the quarantine, without Aluma. Raises ``ConfigError``.
+
+    It keeps no journal and no history, never fails a task, and tries each task once. The caller has locked the state
+    folder.
+
+    Args:
+        config: The configuration, with the destinations and routes of today.
+        copies: The copies to deliver, one for each task.
+        incomplete: Whether a task is delivered although its copy lacks files.
+        on_event: A listener for all events.
+    """
+    _check_environment()
+    routing, state = config.routing(), config.state_folder()
+    source = QuarantineSource(QuarantineFolder(config.quarantine_folder()), copies, incomplete=incomplete)
+    async with open_destinations(config.destinations, state) as opened:
+        await anyio.to_thread.run_sync(check_places, config, opened)
+        exporter = Exporter(
+            source,
+            DestinationRouter(opened, routing),
+            workers=config.exporter.workers,
+            queue_size=config.queue_size,
+            park_after=0,
+            claim_timeout=_NO_LEASE_SECONDS,
+            drain_timeout=config.exporter.drain_timeout_seconds,
+            on_event=on_event,
+        )
+        yield exporter, source
+
+
+def _check_environment() -> None:
+    if os.environ.get("AIOCACHE_DISABLE") == "1":
+        raise ConfigError(
+            "AIOCACHE_DISABLE=1 disables cool-downs, so that failing tasks are retried without delay", hint="Unset it."
+        )
 
 
 def _with_history(history: History, on_event: OnEvent | None) -> OnEvent:

@@ -22,6 +22,8 @@ from aluma_async.cli.history import history
 from aluma_async.cli.list_tasks import list_tasks
 from aluma_async.cli.monitoring import monitoring
 from aluma_async.cli.options import RUN, add_options, config_file, load_config
+from aluma_async.cli.quarantine import quarantine_group
+from aluma_async.cli.redeliver import redeliver
 from aluma_async.cli.retry import retry
 from aluma_async.cli.simulate import simulate
 from aluma_async.cli.status import status
@@ -91,6 +93,8 @@ _COMMANDS = (
     retry,
     cancel,
     history,
+    quarantine_group,
+    redeliver,
     simulate,
     completion,
     show_help,

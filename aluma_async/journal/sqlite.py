@@ -8,9 +8,9 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import TypeVar
@@ -145,6 +145,17 @@ class SqliteJournal(ChangeCollector):
             with suppress(sqlite3.Error):
                 self._connection.close()
             self._connection = None
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Lock a state folder as a running exporter does. Raises ``JournalLocked``, ``JournalError``."""
+    with map_errors(folder):
+        lock = _acquire_lock(folder / LOCK_NAME)
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def _acquire_lock(path: Path) -> int:

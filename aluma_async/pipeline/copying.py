@@ -1,7 +1,8 @@
 """``CopyWriter``: fetches what a claim contains into a delivery of the quarantine, and writes the copy's record."""
 
 import hashlib
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator, Sequence
+from contextlib import aclosing
 from typing import NamedTuple, Self
 
 import anyio
@@ -56,7 +57,7 @@ class EarlierCopy(NamedTuple):
 
     missing: frozenset[int]
     """Numbers of the files that it lacks."""
-    read: Callable[[int], AsyncIterator[bytes]]
+    read: Callable[[int], AsyncGenerator[bytes, None]]
     """Returns the content of another file; raises ``SourceError`` unless it is as it was stored."""
 
 
@@ -176,7 +177,8 @@ class CopyWriter:
         if self._earlier is None or not self._in_earlier(file):
             return False
         try:
-            await self._save(self._placed[file.number], self._earlier.read(file.number), delivery)
+            async with aclosing(self._earlier.read(file.number)) as blocks:
+                await self._save(self._placed[file.number], blocks, delivery)
         except SourceError:
             return False
         return True

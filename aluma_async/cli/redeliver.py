@@ -1,0 +1,128 @@
+"""``redeliver``: delivers copies in the quarantine to today's destinations, without Aluma.
+
+The state folder is locked meanwhile, because an exporter writes to the same destinations and to the same copies.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+import click
+
+from aluma_async.cli.copies import complete_task_ids, completeness, copy_row, read_copies, selected_copies
+from aluma_async.cli.exit_codes import INCOMPLETE, OK, error_lines
+from aluma_async.cli.options import add_options, load_config, merge_options
+from aluma_async.cli.signals import handle_stop_signals
+from aluma_async.config import Config
+from aluma_async.events import Event, TaskCancelled, TaskCompleted, TaskParked
+from aluma_async.exceptions import AlumaAsyncError, JournalLocked
+from aluma_async.journal.sqlite import lock_folder
+from aluma_async.quarantine.folder import Copy
+from aluma_async.service.console import Console, choose_mode
+from aluma_async.service.formatting import format_bytes, pluralize, sanitize
+from aluma_async.service.stats import RunStats
+
+
+@click.command()
+@click.argument("task_ids", metavar="TASK_ID...", nargs=-1, shell_complete=complete_task_ids)
+@click.option("--all", "all_tasks", is_flag=True, help="All tasks in the quarantine.")
+@click.option("--incomplete", is_flag=True, help="Also tasks whose copy lacks files; these files are left out.")
+@add_options("config", "output", "workers", "state", "progress", "log_format", "verbose", "quiet")
+@click.pass_context
+def redeliver(
+    context: click.Context, /, *, task_ids: tuple[str, ...], all_tasks: bool, incomplete: bool, **inner: Any
+) -> int:
+    """Deliver quarantined tasks to their destinations.
+
+    Uses the copies of failed and parked tasks, the present configuration, and nothing from Aluma. The copies stay, so
+    that it can be repeated; 'aluma-async quarantine delete' removes them. Stop the exporter first. Put "--" before an
+    id that starts with a dash.
+    """
+    if bool(task_ids) == all_tasks:
+        raise click.UsageError("name the tasks to deliver, or use --all", context)
+    options = merge_options(context.obj, inner)
+    config = load_config(options)
+    config.routing()
+    if not config.quarantine_folder().is_dir():
+        return _deliver(config, {}, task_ids, incomplete=incomplete, progress=None)
+    try:
+        with lock_folder(config.state_folder()):
+            copies = read_copies(config)
+            wanted = [*copies] if all_tasks else task_ids
+            return _deliver(config, copies, wanted, incomplete=incomplete, progress=options.get("progress"))
+    except JournalLocked as error:
+        raise JournalLocked(str(error), hint="Stop the exporter, redeliver, then start it again.") from None
+
+
+def _deliver(
+    config: Config, copies: dict[str, Copy], task_ids: Sequence[str], *, incomplete: bool, progress: bool | None
+) -> int:
+    """Deliver the copies of tasks, print the result, and return the exit code."""
+    chosen = selected_copies(copies, task_ids)
+    refused = [] if incomplete else [copy for copy in chosen if not copy.is_complete]
+    for copy in refused:
+        reason = f"{completeness(copy_row(copy))}; --incomplete delivers the others"
+        click.echo(f"{sanitize(copy.task_id)}: not redelivered: {reason}", err=True)
+    accepted = [copy for copy in chosen if copy not in refused]
+    delivered = anyio.run(_run, config, accepted, incomplete, progress) if accepted else _Result()
+    for copy in accepted:
+        if copy.task_id not in delivered.completed:
+            reason = delivered.errors.get(copy.task_id, "not tried")
+            click.echo(f"{sanitize(copy.task_id)}: not redelivered: {sanitize(reason)}", err=True)
+    size = f"{pluralize(delivered.files, 'file')}, {format_bytes(delivered.bytes)}"
+    click.echo(f"redelivered {pluralize(len(delivered.completed), 'task')}: {size}")
+    return OK if len(delivered.completed) == len(dict.fromkeys(task_ids)) else INCOMPLETE
+
+
+class _Result:
+    """What became of each task."""
+
+    def __init__(self) -> None:
+        self.completed: set[str] = set()
+        self.errors: dict[str, str] = {}
+        self.files = self.bytes = 0
+
+    def on_event(self, event: Event) -> bool:
+        """Record the end of an attempt; return whether the log should report it."""
+        match event:
+            case TaskCompleted(task=task):
+                self.completed.add(task.id)
+                self.files += event.files
+                self.bytes += event.bytes
+            case TaskCancelled(task=task, error=error):
+                self.errors[task.id] = f"{type(error).__name__}: {error}"
+                return False  # it is printed at the end, and there is no next attempt
+            case TaskParked(task=task, hold=hold):
+                self.errors[task.id] = f"{hold.error}: {hold.message}"
+                return False
+        return True
+
+
+async def _run(config: Config, copies: Sequence[Copy], incomplete: bool, progress: bool | None) -> _Result:
+    from aluma_async.wiring import open_redelivery  # imports aiohttp, which takes long, and --help does not need it
+
+    result = _Result()
+    console = Console(config.service, choose_mode(config.service, progress=progress, terminal=False), RunStats())
+
+    def on_event(event: Event) -> None:
+        console.stats(event)
+        if result.on_event(event):
+            console.log(event)
+
+    async with open_redelivery(config, copies, incomplete=incomplete, on_event=on_event) as (exporter, source):
+        with handle_stop_signals(exporter.stop):
+            async with anyio.create_task_group() as group:
+                group.start_soon(console.watch)
+                error: AlumaAsyncError | None = None
+                try:
+                    await exporter.run_until_drained()
+                except AlumaAsyncError as failure:  # raised below, because the group would wrap it
+                    error = failure
+                group.cancel_scope.cancel()
+        for problem in source.problems:
+            console.print_message("warning", "NotMarked", problem)
+    if error and not console.stats.listed:
+        raise error
+    if error:
+        console.print_message("error", "RunFailed", "\n".join(error_lines(error)))
+    return result

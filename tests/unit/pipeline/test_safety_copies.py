@@ -1,0 +1,244 @@
+"""Copies of parked tasks, as the exporter stores and removes them."""
+
+import random
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from aluma_async import Backoff, Exporter, FolderDestination, events
+from aluma_async.exceptions import BadSpecification, DestinationError, DestinationUnavailable, FileMissing
+from aluma_async.journal.memory import MemoryJournal
+from aluma_async.models import HoldRecord
+from aluma_async.quarantine.folder import QuarantineFolder
+from aluma_async.quarantine.records import SPEC_NAME, CopyState
+from aluma_async.testing import Fault, FaultPlan, MemoryDestination, SimulatedSource
+from tests.support.clock import virtual_time
+from tests.support.stack import simulated
+
+PARK_SECONDS = 3600
+
+
+class Broken(MemoryDestination):
+    """A destination that refuses every task until ``works`` is set."""
+
+    works = False
+
+    @asynccontextmanager
+    async def open(self, claim):
+        if not self.works:
+            raise DestinationError("the column is too narrow")
+        async with super().open(claim) as delivery:
+            yield delivery
+
+
+class World:
+    """An exporter whose tasks are parked at their first failure, and its quarantine."""
+
+    def __init__(self, path, tasks=1, *, source=SimulatedSource, faults=None, quarantine=None, **options):
+        self.aluma = simulated(tasks, "small")
+        self.destination, self.journal, self.events = Broken(), MemoryJournal(), []
+        self.folder = QuarantineFolder(path)
+        self.source = source(self.aluma, faults)
+        self.options = {"park_after": 1, "park_seconds": PARK_SECONDS, "cooldown": Backoff(60, 60, jitter=0), **options}
+        self.quarantine = quarantine or FolderDestination(path, on_conflict="overwrite")
+
+    def exporter(self):
+        """Return the exporter of the next process."""
+        return Exporter(
+            self.source,
+            self.destination,
+            quarantine=self.quarantine,
+            quarantine_folder=self.folder.path,
+            journal=self.journal,
+            uniform=random.Random(0).uniform,
+            on_event=self.events.append,
+            **self.options,
+        )
+
+    async def run_for(self, seconds):
+        exporter = self.exporter()
+        async with anyio.create_task_group() as group:
+            group.start_soon(exporter.run)
+            await anyio.sleep(seconds)
+            exporter.stop()
+
+    def kinds(self, *wanted):
+        return [type(event) for event in self.events if isinstance(event, wanted)]
+
+    def check_copies(self, *task_ids):
+        """Check that exactly these tasks have a copy, complete and with every byte."""
+        copies, problems = self.folder.copies()
+        assert not problems
+        assert sorted(copy.task_id for copy in copies) == sorted(task_ids)
+        for copy in copies:
+            assert self.folder.verify(copy) == {}
+            content = [b"".join(self.folder.read_file(copy, file.number)) for file in copy.record.files]
+            assert content == [data for _, _, data in self.aluma.expected(copy.task_id)]
+            assert self.folder.read_specification(copy) == self.aluma.specification(copy.task_id)
+
+
+@virtual_time
+async def test_parked_task_gets_a_copy_before_it_is_released(tmp_path):
+    world = World(tmp_path, 3)
+    summary = await world.exporter().run_until_drained()
+    assert (summary.exported, summary.failed, summary.held_back) == (0, 0, 3)
+    world.check_copies(*world.aluma.ids())
+    assert {copy.record.state for copy in world.folder.copies()[0]} == {CopyState.PARKED}
+    assert world.aluma.count_by_state() == {"pending:start_client_action": 3}
+    assert world.aluma.counts["fail"] == 0
+    of_one = [
+        type(event) for event in world.events if getattr(event, "task", None) and event.task.id == world.aluma.ids()[0]
+    ]
+    assert of_one[-2:] == [events.CopyStored, events.TaskParked]
+
+
+@virtual_time
+async def test_task_that_only_cools_down_gets_no_copy(tmp_path):
+    world = World(tmp_path, park_after=10)
+    await world.exporter().run_until_drained()
+    world.check_copies()
+
+
+@virtual_time
+async def test_copy_is_removed_when_the_task_is_exported(tmp_path):
+    """In the same process or in a later one, while the other copies stay."""
+    world = World(tmp_path, 2)
+    await world.run_for(100)
+    world.check_copies(*world.aluma.ids())
+    world.destination.works = True
+    await world.run_for(PARK_SECONDS + 100)
+    assert world.aluma.count_by_state() == {"completed": 2}
+    world.check_copies()
+    assert world.kinds(events.CopyFailed) == []
+
+
+@virtual_time
+async def test_copy_is_stored_once_although_the_task_is_parked_again(tmp_path):
+    world = World(tmp_path)
+    await world.run_for(4 * PARK_SECONDS + 100)
+    assert len(world.kinds(events.TaskParked)) > 2
+    assert len(world.kinds(events.CopyStored)) == 1
+    assert world.aluma.counts["file"] == 1
+    world.check_copies(*world.aluma.ids())
+
+
+@virtual_time
+async def test_incomplete_copy_is_refreshed_when_the_task_comes_round_again(tmp_path):
+    """An ingress without a backend answers 404 for some time."""
+
+    class Ingress(SimulatedSource):
+        @asynccontextmanager
+        async def open_file(self, claim, file):
+            if anyio.current_time() < PARK_SECONDS / 2:
+                raise FileMissing("default backend - 404")
+            async with super().open_file(claim, file) as chunks:
+                yield chunks
+
+    world = World(tmp_path, source=Ingress)
+    await world.run_for(100)
+    (copy,) = world.folder.copies()[0]
+    assert copy.missing == {1: "default backend - 404"}
+    await world.run_for(PARK_SECONDS + 100)
+    world.check_copies(*world.aluma.ids())
+
+
+@virtual_time
+async def test_task_is_parked_although_no_copy_can_be_stored(tmp_path):
+    """The disk of the quarantine is full, or a plug-in for it is defective: the error is reported."""
+    for error in (DestinationUnavailable("No space left on device"), ZeroDivisionError()):
+
+        class Full(MemoryDestination):
+            def open(self, claim, error=error):
+                raise error
+
+        world = World(tmp_path, 2, quarantine=Full())
+        summary = await world.exporter().run_until_drained()
+        assert (summary.held_back, summary.failed) == (2, 0)
+        assert world.kinds(events.CopyFailed, events.TaskParked).count(events.CopyFailed) == 2
+        assert len(world.kinds(events.TaskParked)) == 2
+        assert world.aluma.count_by_state() == {"pending:start_client_action": 2}
+        world.check_copies()
+
+
+@virtual_time
+async def test_copy_ends_with_the_lease_and_the_claim_is_released(tmp_path):
+    """A copy that takes too long is discarded, and tried again next time."""
+
+    class Slow(SimulatedSource):
+        seconds = 2000
+
+        @asynccontextmanager
+        async def open_file(self, claim, file):
+            await anyio.sleep(self.seconds)
+            async with super().open_file(claim, file) as chunks:
+                yield chunks
+
+    world = World(tmp_path, source=Slow)
+    summary = await world.exporter().run_until_drained()
+    assert summary.held_back == 1
+    assert world.kinds(events.CopyFailed, events.TaskParked) == [events.CopyFailed, events.TaskParked]
+    assert world.aluma.counts["cancel"] == 1
+    assert not world.aluma.counts["requeued"], "the lease did not expire"
+    assert world.folder.copies() == ([], [])
+    world.source.seconds = 1
+    await world.run_for(PARK_SECONDS + 100)
+    world.check_copies(*world.aluma.ids())
+
+
+@pytest.mark.parametrize("tenths", range(1, 40, 3))
+@virtual_time
+async def test_stop_during_a_copy_releases_the_claim_and_leaves_nothing(tenths, tmp_path):
+    class Slow(SimulatedSource):
+        @asynccontextmanager
+        async def open_file(self, claim, file):
+            await anyio.sleep(2)
+            async with super().open_file(claim, file) as chunks:
+                yield chunks
+
+    world = World(tmp_path, source=Slow, drain_timeout=0.1)
+    await world.run_for(tenths / 10)
+    assert world.aluma.count_by_state() == {"pending:start_client_action": 1}
+    copies, problems = world.folder.copies()
+    assert not problems
+    assert not copies or world.folder.verify(copies[0]) == {}
+    assert len(list(tmp_path.glob("[!.]*"))) == len(copies)
+    world.destination.works = True
+    await world.run_for(PARK_SECONDS + 100)
+    assert world.aluma.count_by_state() == {"completed": 1}
+    world.check_copies()
+
+
+@virtual_time
+async def test_unreadable_specification_is_kept_as_it_was_received(tmp_path):
+    class Unreadable(SimulatedSource):
+        async def start(self, task):
+            await super().start(task)
+            raise BadSpecification("unreadable Export Specification: not JSON", received=b"<html>\xff")
+
+    world = World(tmp_path, source=Unreadable)
+    await world.exporter().run_until_drained()
+    (copy,) = world.folder.copies()[0]
+    assert (copy.folder / SPEC_NAME).read_bytes() == b"<html>\xff"
+    assert copy.missing == {0: "unreadable Export Specification: not JSON"}
+    assert copy.record.state is CopyState.PARKED
+
+
+@virtual_time
+async def test_hold_has_the_creation_time_of_its_task(tmp_path):
+    world = World(tmp_path)
+    await world.exporter().run_until_drained()
+    (hold,) = [record for record in await world.journal.load() if isinstance(record, HoldRecord)]
+    assert hold.created_at == 1_711_385_828.0
+    (parked,) = [event for event in world.events if isinstance(event, events.TaskParked)]
+    assert parked.hold.created_at == hold.created_at
+
+
+@virtual_time
+async def test_task_whose_start_was_lost_has_no_copy(tmp_path):
+    """Without a specification there is nothing to copy."""
+    faults = FaultPlan()
+    faults.plan("start", [Fault.DROP_AFTER])
+    world = World(tmp_path, faults=faults)
+    await world.exporter().run_until_drained()
+    assert world.kinds(events.CopyFailed, events.CopyStored) == []
