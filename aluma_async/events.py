@@ -38,6 +38,8 @@ class TasksListed(Event, frozen=True):
     """Creation time of the oldest task, in seconds since 1970; None without tasks or without a readable date."""
     parked: int = 0
     """Number of tasks that are parked; ``held_back`` includes them."""
+    oldest_parked_created_at: float | None = None
+    """Creation time of the oldest parked task, in seconds since 1970; None without one or without a readable date."""
 
 
 class ListingFailed(Event, frozen=True):

@@ -102,6 +102,7 @@ class Observers:
         notifier = Notifier(
             channels,
             max_task_age_seconds=service.notify_task_age_seconds,
+            task_deadline_seconds=self._config.aluma.task_deadline_seconds,
             log=lambda text: self._console.log.write("warning", "NotificationLost", text),
         )
         stack.push_async_callback(notifier.finish)
@@ -115,7 +116,8 @@ class Observers:
 
         maximum = self._config.max_at_once
         limit = AdaptiveLimit(maximum).value if self._config.limits.adaptive else maximum
-        metrics = Metrics(self._console.stats, limit=limit)
+        deadline = self._config.aluma.task_deadline_seconds
+        metrics = Metrics(self._console.stats, limit=limit, task_deadline_seconds=deadline)
         url = await stack.enter_async_context(serve(host, port, metrics, health))
         if self._config.service.log_level in ("debug", "info"):
             self._console.log.write("info", "Listening", f"metrics and health at {url}", url=url)

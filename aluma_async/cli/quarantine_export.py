@@ -12,7 +12,7 @@ from aluma_async.exceptions import DestinationUnavailable, SourceError
 from aluma_async.models import ExportFile
 from aluma_async.policy.naming import plan_paths
 from aluma_async.quarantine.folder import Copy, QuarantineFolder
-from aluma_async.quarantine.records import SPEC_NAME
+from aluma_async.quarantine.records import SPEC_NAME, SPEC_NUMBER
 from aluma_async.service.formatting import pluralize, sanitize
 
 
@@ -54,8 +54,11 @@ def _export(quarantine: QuarantineFolder, copy: Copy, folder: Path) -> tuple[int
     folder.mkdir(parents=True, exist_ok=True)
     written, problems = 0, []
     files = [ExportFile(file.number, 0, file.folder, file.filename, "url") for file in copy.record.files]
-    spec = ExportFile(-1, 0, "", SPEC_NAME, "content")
+    spec = ExportFile(SPEC_NUMBER, 0, "", SPEC_NAME, "content")
     for file, parts in zip([*files, spec], plan_paths([*files, spec]).values(), strict=True):
+        if reason := copy.missing.get(file.number):
+            problems.append(f"task {copy.task_id}: file {file.number}: {reason}")
+            continue
         path = folder.joinpath(*parts)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -3,6 +3,8 @@
 The state folder is locked meanwhile, because an exporter writes to the same destinations and to the same copies.
 """
 
+import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -102,7 +104,8 @@ async def _run(config: Config, copies: Sequence[Copy], incomplete: bool, progres
     from aluma_async.wiring import open_redelivery  # imports aiohttp, which takes long, and --help does not need it
 
     result = _Result()
-    console = Console(config.service, choose_mode(config.service, progress=progress, terminal=False), RunStats())
+    terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    console = Console(config.service, choose_mode(config.service, progress=progress, terminal=terminal), RunStats())
 
     def on_event(event: Event) -> None:
         console.stats(event)

@@ -88,6 +88,15 @@ FAULTS = (
     help="Lease of a claim.",
 )
 @click.option(
+    "--task-deadline",
+    "task_deadline_seconds",
+    type=click.FloatRange(0),
+    default=0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Age at which a task is deleted as overdue; 0: never.",
+)
+@click.option(
     "--token-lifetime",
     "token_seconds",
     type=float,

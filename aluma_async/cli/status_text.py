@@ -63,10 +63,12 @@ def _parts(row: Row) -> Iterator[str]:
         delay = format_duration(float(str(row["retry_in_seconds"])))
         yield f"retry in {delay}, {pluralize(int(str(row['failures'])), 'failure')}"
     if "folder" in row:
-        yield f"{row['state']}, {completeness(row)}"
+        again = ", redelivered" if row["redelivered_at"] else ""
+        yield f"{row['state']}, {completeness(row)}{again}"
         yield str(row["folder"])
     if "copy" in row:
-        yield describe_deadline(_seconds(row["age_seconds"]), _seconds(row["seconds_left"]))
+        if deadline := describe_deadline(_seconds(row["age_seconds"]), _seconds(row["seconds_left"])):
+            yield deadline
         yield completeness(row["copy"]) if isinstance(row["copy"], dict) else "no copy"
 
 

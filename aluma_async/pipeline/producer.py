@@ -102,6 +102,7 @@ class Producer:
     async def _list(self) -> tuple[Backlog, TasksListed]:
         backlog, listed, admitted, on_hold, parked = Backlog(), 0, 0, 0, 0
         oldest: float | None = None
+        parked_dates: list[float] = []
         suspects: list[tuple[int, ExportTask]] = []
         await self._cooldown.apply_releases()
         async with aclosing(self._source.list_pending()) as pages:  # type: ignore[type-var]
@@ -119,6 +120,8 @@ class Producer:
                         case Classification.PARKED:
                             on_hold += 1
                             parked += 1
+                            if task.created_at is not None:
+                                parked_dates.append(task.created_at)
                 backlog.add(new)
                 listed += len(tasks)
                 admitted += len(new)
@@ -129,7 +132,7 @@ class Producer:
             admitted += 1
         on_hold += len(suspects) - bool(suspect)
         self._admission.blocking_error = None
-        event = TasksListed(listed, admitted, on_hold, oldest, parked)
+        event = TasksListed(listed, admitted, on_hold, oldest, parked, min(parked_dates, default=None))
         self._on_event(event)
         return backlog, event
 

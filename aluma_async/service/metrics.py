@@ -14,6 +14,7 @@ from prometheus_client.metrics_core import Metric
 
 from aluma_async import events
 from aluma_async.events import AttemptEnded
+from aluma_async.policy.deadline import seconds_left
 from aluma_async.service.stats import DURATION_BOUNDS, RunStats
 
 OUTCOMES: Mapping[type[AttemptEnded], str] = {
@@ -36,12 +37,21 @@ class Metrics:
     Args:
         stats: The state of the run.
         limit: Requests that may be in flight, until an event changes it.
+        task_deadline_seconds: How long projects keep a task from its creation; 0: not known.
         now: Returns seconds since 1970.
     """
 
-    def __init__(self, stats: RunStats, *, limit: int, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        stats: RunStats,
+        *,
+        limit: int,
+        task_deadline_seconds: float = 0,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._stats = stats
         self._limit = limit
+        self._task_deadline_seconds = task_deadline_seconds
         self._now = now
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -72,6 +82,12 @@ class Metrics:
         for reason in dict.fromkeys([*REASONS, *stats.retries]):
             retries.add_metric([reason], stats.retries[reason])
         yield retries
+        text = "Copies in the quarantine that could not be stored or removed"
+        yield CounterMetricFamily("aluma_export_failed_copies", text, value=stats.failed_copies)
+        # Without a sample if it is not known, so that no alert takes it for a deadline.
+        left = seconds_left(stats.oldest_parked_created_at, self._task_deadline_seconds, self._now())
+        text = "Time until Aluma deletes the oldest parked task"
+        yield GaugeMetricFamily("aluma_export_parked_task_seconds_left", text, value=left)
         for name, text, value in self._gauges():
             yield GaugeMetricFamily(f"aluma_export_{name}", text, value=value)
 
@@ -83,6 +99,8 @@ class Metrics:
         yield "queue_depth", "Listed tasks that wait, unclaimed, for a worker", stats.queued
         yield "cooldown_tasks", "Tasks that cool down after an error", stats.cooling
         yield "parked_tasks", "Tasks that are parked", stats.parked
+        yield "quarantine_bytes", "Size of the quarantine", stats.quarantine_bytes
+        yield "quarantine_max_bytes", "Limit of the size of the quarantine; 0: none", stats.quarantine_max_bytes
         yield "oldest_pending_task_age_seconds", "Age of the oldest task of the last listing; 0: none", age
         yield "last_poll_success_timestamp_seconds", "Time of the last successful listing; 0: never", stats.polled_at
         yield "concurrency_limit", "Requests that may be in flight", stats.limit or self._limit

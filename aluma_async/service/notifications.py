@@ -7,17 +7,26 @@ never wait for one: a notification that cannot be sent in time is logged and dro
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import anyio
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from aluma_async import events
 from aluma_async.events import Event
-from aluma_async.service.formatting import error_with_hint, format_duration, pluralize, sanitize, without_task
+from aluma_async.policy.deadline import seconds_left
+from aluma_async.service.formatting import (
+    describe_deadline,
+    error_with_hint,
+    format_bytes,
+    format_duration,
+    pluralize,
+    sanitize,
+    without_task,
+)
 
-Kind: TypeAlias = Literal["parked", "quarantined", "paused", "resumed", "oldest-task-too-old"]
-KINDS: tuple[Kind, ...] = ("parked", "quarantined", "paused", "resumed", "oldest-task-too-old")
+Kind: TypeAlias = Literal["parked", "quarantined", "quarantine-nearly-full", "paused", "resumed", "oldest-task-too-old"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 MAX_QUEUED = 100
 """Maximum number of notifications that wait to be sent; further ones are logged and dropped."""
@@ -41,6 +50,8 @@ class Notification(Struct, frozen=True, omit_defaults=True):
     task: str = ""
     error: str = ""
     error_type: str = ""
+    seconds_left: int | None = None
+    """Seconds until Aluma deletes the task; None if that is not known."""
 
 
 class NotificationError(Exception):
@@ -53,6 +64,7 @@ class Notifier:
     Args:
         channels: Where to send notifications.
         max_task_age_seconds: Notify when the oldest pending task exceeds this age; 0: never.
+        task_deadline_seconds: How long projects keep a task from its creation; 0: not known.
         log: Receives the reason when a notification is lost.
         now: Returns seconds since 1970.
     """
@@ -62,6 +74,7 @@ class Notifier:
         channels: Sequence[Channel],
         *,
         max_task_age_seconds: float = 0,
+        task_deadline_seconds: float = 0,
         log: Callable[[str], None],
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -69,6 +82,8 @@ class Notifier:
         self._max_task_age_seconds = max_task_age_seconds
         self._log = log
         self._now = now
+        self._task_deadline_seconds = task_deadline_seconds
+        self._copies: dict[str, str] = {}
         self._too_old = False
         self._oldest: float | None = None
         self._send, self._receive = anyio.create_memory_object_stream[Notification](MAX_QUEUED)
@@ -111,8 +126,20 @@ class Notifier:
         match event:
             case events.TaskParked(task=task, hold=hold):
                 failures = pluralize(hold.failures, "failure")
-                text = f"parked for {format_duration(hold.seconds)} after {failures}: {hold.message}"
-                yield self._build("parked", text, task.id, hold.message, hold.error)
+                left = seconds_left(hold.created_at, self._task_deadline_seconds, self._now())
+                age = None if hold.created_at is None else self._now() - hold.created_at
+                notes = "".join(f"; {note}" for note in (describe_deadline(age, left), self._copy_of(task.id)) if note)
+                text = f"parked for {format_duration(hold.seconds)} after {failures}{notes}: {hold.message}"
+                parked = self._build("parked", text, task.id, hold.message, hold.error)
+                yield parked if left is None else structs.replace(parked, seconds_left=round(left))
+            case events.CopyStored(task=task, missing=missing):
+                incomplete = f"its copy lacks {pluralize(missing, 'file')}"
+                self._copies[task.id] = incomplete if missing else "a complete copy is in the quarantine"
+            case events.CopyFailed(task=task):
+                self._copies[task.id] = "it has no copy in the quarantine"
+            case events.QuarantineNearlyFull(used_bytes=used, max_bytes=maximum):
+                text = f"the quarantine has {format_bytes(used)} of {format_bytes(maximum)}"
+                yield self._build("quarantine-nearly-full", f"{text}; when it is full, parked tasks get no copy")
             case events.TaskFailed(task=task, error=error):
                 text = f"failed at Aluma, its content is in the quarantine: {error}"
                 yield self._build("quarantined", text, task.id, str(error), type(error).__name__)
@@ -126,6 +153,13 @@ class Notifier:
                 yield from self._check_oldest_task()
             case events.ListingFailed():
                 yield from self._check_oldest_task()
+
+    def _copy_of(self, task_id: str) -> str:
+        """Return what happened to the copy of a task since it was claimed; empty if it was not changed."""
+        copy = self._copies.pop(task_id, "")
+        if len(self._copies) > MAX_QUEUED:  # of tasks that were failed, or whose claim was lost
+            self._copies.clear()
+        return copy
 
     def _check_oldest_task(self) -> Iterator[Notification]:
         """Notify once when the age exceeds its limit, and again only after it has been below."""

@@ -83,6 +83,12 @@ class RunStats:
         """Tasks that are parked, also since an earlier run."""
         self.oldest_created_at: float | None = None
         """Creation of the oldest listed task, seconds since 1970."""
+        self.oldest_parked_created_at: float | None = None
+        """Creation of the oldest parked task of the last listing, seconds since 1970."""
+        self.quarantine_bytes = self.quarantine_max_bytes = 0
+        """Size of the quarantine and its limit; 0: no limit."""
+        self.failed_copies = 0
+        """Copies in the quarantine that could not be stored or removed."""
         self.unexported: dict[str, UnexportedTask] = {}
         """The first ``MAX_UNEXPORTED_TASKS`` unexported tasks by id."""
         self.outcomes: Counter[type[AttemptEnded]] = Counter()
@@ -230,6 +236,7 @@ class RunStats:
         self.listed, self.listing_error, self.listed_tasks = True, None, event.listed
         self.last_listing_at, self.polled_at = self.last_event_at, self._now()
         self.oldest_created_at = event.oldest_created_at
+        self.oldest_parked_created_at = event.oldest_parked_created_at
         self.parked, self.cooling = event.parked, event.held_back - event.parked
         if isinstance(self.save_error, DestinationError):  # the destination is probed before each listing
             self.save_error = None
@@ -261,6 +268,10 @@ class RunStats:
                 self.queued, self._queue_discarded = 0, True
             case events.ClaimingResumed():
                 self.paused = self.save_error = None
+            case events.QuarantineUsed(used_bytes=used, max_bytes=maximum):
+                self.quarantine_bytes, self.quarantine_max_bytes = used, maximum
+            case events.CopyFailed():
+                self.failed_copies += 1
             case events.DrainStarted():
                 self.draining = True
             case events.RunEnded():

@@ -47,6 +47,8 @@ class Behaviour(Struct, frozen=True, kw_only=True):
     """Seconds during which a listing still contains a task that was claimed or settled."""
     claim_timeout_seconds: float = 1800.0
     """Duration of a claim's lease."""
+    task_deadline_seconds: float = 0.0
+    """Age, from the start of the simulation, at which a task that is not settled is deleted as overdue; 0: never."""
     token_seconds: float = 86400.0
     """Lifetime of a token."""
     framing: str = "length"
@@ -124,6 +126,7 @@ class SimulatedAluma:
         """Message of each Fail, by task id."""
         self.in_flight = self.in_flight_peak = 0
         self._now = now
+        self._created_at = now() if behaviour.task_deadline_seconds else 0.0
         self._tasks = {self.sample_data.task_id(number): _Task(number) for number in range(tasks)}
         self._claimed: dict[str, None] = {}  # ids, oldest claim first
         self._tokens: dict[str, float] = {}
@@ -207,7 +210,8 @@ class SimulatedAluma:
         return self._row(task_id, task, task.state)
 
     def file(self, collection: str, name: str) -> bytes:
-        """Return the content of a file. Raises ``NotFound`` once its task is completed or failed."""
+        """Return the content of a file. Raises ``NotFound`` once its task is completed, failed or timed out."""
+        self._time_out_if_overdue()
         task = self._task(collection)
         if task.state not in (TaskState.PENDING, TaskState.CLAIMED):
             raise NotFound
@@ -222,6 +226,13 @@ class SimulatedAluma:
     def repair_specs(self) -> None:
         """Correct the specifications that cannot be exported as they are."""
         self._specs_repaired = True
+
+    def time_out(self) -> None:
+        """Delete all tasks that are not settled, as Aluma deletes those that are overdue in their project."""
+        for task_id, task in self._tasks.items():
+            if task.state in (TaskState.PENDING, TaskState.CLAIMED):
+                self._set(task_id, task, "timed-out")
+        self._claimed.clear()
 
     def quirk(self, task_id: str) -> SpecQuirk | None:
         """Return the peculiarity that the specification of a task has now."""
@@ -323,8 +334,14 @@ class SimulatedAluma:
         task.state = state
         task.changed_at = self._now()
 
+    def _time_out_if_overdue(self) -> None:
+        deadline = self.behaviour.task_deadline_seconds
+        if deadline and self._now() >= self._created_at + deadline:
+            self.time_out()
+
     def _requeue(self) -> None:
         """Release the claims whose lease has expired."""
+        self._time_out_if_overdue()
         expired_before = self._now() - self.behaviour.claim_timeout_seconds
         for task_id in list(self._claimed):
             task = self._tasks[task_id]

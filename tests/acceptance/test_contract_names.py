@@ -32,6 +32,11 @@ OPTIONS = {
     "status": "--json",
     "history": "--json --since --task",
     "retry": "--all",
+    "redeliver": "--all --incomplete --output --workers",
+    "quarantine list": "--json",
+    "quarantine show": "--json",
+    "quarantine export": "",
+    "quarantine delete": "--yes",
     "cancel": "--yes",
     "config show": "--json",
     "simulate": "--max-listed --malformed-row",
@@ -127,6 +132,10 @@ METRICS = {
     "aluma_export_last_poll_success_timestamp_seconds",
     "aluma_export_concurrency_limit",
     "aluma_export_paused",
+    "aluma_export_parked_task_seconds_left",
+    "aluma_export_quarantine_bytes",
+    "aluma_export_quarantine_max_bytes",
+    "aluma_export_failed_copies_total",
 }
 OUTCOMES = {"exported", "failed", "cancelled", "parked", "released", "refused", "lost"}
 

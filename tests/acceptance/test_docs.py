@@ -25,6 +25,8 @@ from aluma_async.config import Config, Credentials
 from aluma_async.config.destinations import DESTINATION_TYPES
 from aluma_async.config.sections import RouteConfig
 from aluma_async.deploy.monitoring import alerts
+from aluma_async.models import ExportTask
+from aluma_async.quarantine.records import QuarantineRecord
 from aluma_async.service.metrics import OUTCOMES, REASONS, Metrics
 from aluma_async.service.notifications import KINDS, Notification
 from aluma_async.service.stats import RunStats
@@ -45,6 +47,7 @@ from tests.support.markdown import (
     section,
 )
 from tests.support.processes import environment, simulator
+from tests.support.quarantine import make_copy, specification
 
 BIN = str(Path(sys.executable).parent)
 BENCHMARKS = ROOT / "benchmarks" / "README.md"
@@ -102,6 +105,13 @@ def claim_one(folder: Path) -> str:
     return anyio.run(claim)
 
 
+def copy_one(folder: Path) -> str:
+    """Store a copy of a task in the quarantine."""
+    record = QuarantineRecord(ExportTask("t1"), "DestinationError", "the column is too narrow")
+    make_copy(folder / "state" / "quarantine" / "t1", record, spec=specification(("", "a.csv", "x,y")))
+    return "t1"
+
+
 def test_code_blocks_have_a_language_that_is_tested():
     assert languages() <= {"sh", "python", "toml", "json", "yaml", "text"}
 
@@ -121,7 +131,9 @@ def test_command_works(line, environ, tmp_path, request):
     if re.search("aluma-async (--|check|list|cancel)", text):
         request.getfixturevalue("aluma")
     if "TASK_ID" in text:
-        text = text.replace("TASK_ID", claim_one(tmp_path))
+        text = text.replace(
+            "TASK_ID", copy_one(tmp_path) if re.search("redeliver|quarantine", text) else claim_one(tmp_path)
+        )
     words = shlex.split(text, comments=True)
     endless = "simulate" in words or ("--once" not in words and words[0] == "aluma-async" and words[1][0] == "-")
     if not endless:

@@ -120,7 +120,7 @@ class FolderDestination:
             for name in os.listdir(folders.staging):  # noqa: PTH208 - Path does not support descriptors
                 if self._is_orphan(name):
                     fs.unlink(folders.staging, name)
-            trial = f"{self._prefix}.probe"
+            trial = f"{self._prefix}-{next(self._numbers)}.probe"  # because probes may run at the same time
             data = b"aluma-async was here"
             fd = fs.write_file(folders.staging, trial, data, sync=self._settings.sync)
             try:

@@ -75,6 +75,27 @@ def test_metrics_are_computed_at_the_time_of_the_scrape():
     assert scrape(metrics)["queue_depth",] == 0
 
 
+def test_metrics_report_how_long_the_oldest_parked_task_has_left():
+    """There is no sample without a parked task, or if the deadline is not known: an alert must not read it as 0."""
+    clock = ManualClock()
+    clock.now = 100.0
+    stats = stats_after(events.TasksListed(3, 0, 2, 0.0, 2, oldest_parked_created_at=50.0))
+    known = Metrics(stats, limit=16, task_deadline_seconds=3600, now=clock)
+    assert scrape(known)["parked_task_seconds_left",] == 3550
+    assert ("parked_task_seconds_left",) not in scrape(Metrics(stats, limit=16, now=clock))
+    stats(events.TasksListed(3, 3, 0, 0.0, 0))
+    assert ("parked_task_seconds_left",) not in scrape(known)
+
+
+def test_metrics_report_the_size_of_the_quarantine_and_failed_copies():
+    values = scrape(metrics_after(events.QuarantineUsed(10, 100), sample_event(events.CopyFailed)))
+    assert (values["quarantine_bytes",], values["quarantine_max_bytes",], values["failed_copies_total",]) == (
+        10,
+        100,
+        1,
+    )
+
+
 def test_metrics_report_paused_until_claiming_resumes():
     stats = stats_after(LISTED, sample_event(events.ClaimingPaused))
     metrics = Metrics(stats, limit=16)

@@ -2,6 +2,7 @@
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
 from aluma_async import events
 from aluma_async.exceptions import DestinationUnavailable, Unavailable, UnexportableTask
@@ -33,10 +34,10 @@ class Channel:
         return [notification.event for notification in self.received]
 
 
-async def notify(*happened, max_task_age_seconds=0, clock=None):
+async def notify(*happened, clock=None, **options):
     """Return the notifications for these events, and the log; a number lets the clock advance by as many seconds."""
     channel, log, clock = Channel(), [], clock or ManualClock()
-    notifier = Notifier([channel], max_task_age_seconds=max_task_age_seconds, log=log.append, now=clock)
+    notifier = Notifier([channel], log=log.append, now=clock, **options)
     for event in happened:
         if isinstance(event, int):
             clock.now += event
@@ -62,6 +63,39 @@ async def test_notification_has_kind_time_and_a_sentence(event, kind, text):
     assert notification.event == kind
     assert text in notification.text
     assert notification.time == "1970-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("deadline", "left", "text"),
+    [
+        (0, None, "created 2 h ago, deadline not known"),
+        (10_800, 3600, "Aluma deletes it in 1 h"),
+        (3600, -3600, "overdue"),
+    ],
+)
+@virtual_time
+async def test_notification_of_a_parked_task_has_the_time_that_is_left(deadline, left, text):
+    clock = ManualClock()
+    clock.now = 7200.0
+    parked = events.TaskParked(TASK, replace(HOLD, created_at=0.0))
+    channel, _ = await notify(parked, clock=clock, task_deadline_seconds=deadline)
+    assert channel.received[0].seconds_left == left
+    assert text in channel.received[0].text
+
+
+@pytest.mark.parametrize(
+    ("event", "text"),
+    [
+        (events.CopyStored(TASK, 3, 100, 0), "a complete copy is in the quarantine"),
+        (events.CopyStored(TASK, 3, 100, 2), "its copy lacks 2 files"),
+        (events.CopyFailed(TASK, DestinationUnavailable("full")), "it has no copy in the quarantine"),
+    ],
+)
+@virtual_time
+async def test_notification_of_a_parked_task_says_whether_it_has_a_copy(event, text):
+    channel, _ = await notify(event, events.TaskParked(TASK, HOLD), events.TaskParked(TASK, HOLD))
+    assert text in channel.received[0].text
+    assert text not in channel.received[1].text
 
 
 @virtual_time

@@ -5,6 +5,7 @@ import contextlib
 import os
 import random
 import threading
+import time
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -12,10 +13,12 @@ import anyio
 import pytest
 
 from aluma_async import FolderDestination
+from aluma_async.destinations.folder import fs
 from aluma_async.exceptions import DestinationError
 from aluma_async.testing import run_virtual
 from tests.support.clock import real_time
 from tests.support.folders import claim_of, deliver, exported_files, open_folder, staged_files, yielding_chunks
+from tests.support.tasks import chunks
 
 LARGE = random.Random(1).randbytes(2_000_000)
 
@@ -263,3 +266,42 @@ async def test_probe_removes_staged_files_of_dead_processes_only(destination):
         orphan.write_bytes(b"half")
         await destination.probe()
         assert staged_files(destination.root) == [staged]
+
+
+@real_time
+async def test_probes_at_the_same_time_do_not_disturb_each_other(destination, monkeypatch):
+    """Workers that park tasks at the same time all probe the quarantine."""
+    create, check = fs.create, fs.fsync_checked
+
+    def create_slowly(*arguments):
+        fd = create(*arguments)
+        time.sleep(0.1)
+        return fd
+
+    def check_late(*arguments, **options):
+        time.sleep(0.1)
+        return check(*arguments, **options)
+
+    monkeypatch.setattr(fs, "create", create_slowly)
+    monkeypatch.setattr(fs, "fsync_checked", check_late)
+    async with anyio.create_task_group() as group:
+        group.start_soon(destination.probe)
+        await anyio.sleep(0.15)  # the first one has written its file, and not checked it yet
+        group.start_soon(destination.probe)
+
+
+@real_time
+async def test_omitted_file_leaves_no_trace(destination):
+    """Whatever was saved of it: nothing, a part on disk, all of it in memory or on disk."""
+    claim = claim_of("t", "a.txt", "large.pdf", "broken.pdf", "never.pdf", "small.pdf")
+    kept, large, broken, never, small = claim.spec.files
+    async with destination.open(claim) as delivery:
+        await delivery.save(kept, yielding_chunks(b"kept"))
+        await delivery.save(large, yielding_chunks(LARGE))
+        await delivery.save(small, yielding_chunks(b"small"))
+        with pytest.raises(DestinationError, match="broken"):
+            await delivery.save(broken, chunks(LARGE, DestinationError("broken")))
+        for file in (large, broken, never, small):
+            await delivery.omit(file)
+    assert exported_files(destination.root) == {"a.txt": b"kept"}
+    assert not staged_files(destination.root)

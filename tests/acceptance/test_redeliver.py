@@ -1,0 +1,173 @@
+"""Tasks that were parked, and then deleted at Aluma as overdue, are delivered from their safety copies."""
+
+import csv
+import io
+import json
+import subprocess
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager
+
+import anyio
+import pytest
+
+from aluma_async.journal.sqlite import lock_folder
+from aluma_async.quarantine.folder import QuarantineFolder
+from aluma_async.testing import SimulatedAluma, serve
+from tests.support.databases import PostgresDatabase, SqliteDatabase
+from tests.support.processes import FAST_CONFIG, PROGRAM, environment, expect_error
+
+TASKS = 10
+CONFIG = FAST_CONFIG.replace("[retry]", "[retry]\npark_after = 1").replace("[exporter]", '[exporter]\nstate = "state"')
+CONFIG += """
+[destinations.database]
+type = "sql"
+url_env = "DATABASE_URL"
+table = "rows"
+[destinations.here]
+type = "folder"
+path = "out"
+[[routes]]
+filename = "*.csv"
+to = ["database"]
+[[routes]]
+to = ["here"]
+"""
+ROW_KEY = "aluma_task TEXT, aluma_document BIGINT, aluma_file BIGINT, aluma_row BIGINT"
+PRIMARY_KEY = "PRIMARY KEY (aluma_task, aluma_document, aluma_file, aluma_row)"
+TABLE = f'CREATE TABLE rows ({ROW_KEY}, "PatientNumber" TEXT, "PatientName" {{}}, "Amount" TEXT, {PRIMARY_KEY})'
+
+
+class Aluma:
+    """A simulated Aluma in a thread of this process, so that the test can delete its tasks."""
+
+    def __init__(self):
+        self._commands = []
+        self._started, self._stop = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=anyio.run, args=(self._run,))
+        self._thread.start()
+        assert self._started.wait(30)
+
+    async def _run(self):
+        self.simulated = SimulatedAluma(TASKS, profile="small", now=time.monotonic)
+        async with serve(self.simulated) as self.base_url:
+            self._started.set()
+            while not self._stop.is_set():
+                await anyio.sleep(0.01)
+                while self._commands:
+                    self._commands.pop()()
+
+    def time_out(self):
+        """Delete all tasks as overdue."""
+        done = threading.Event()
+        self._commands.append(lambda: (self.simulated.time_out(), done.set()))
+        assert done.wait(30)
+
+    def close(self):
+        self._stop.set()
+        self._thread.join()
+
+
+@contextmanager
+def aluma_server():
+    aluma = Aluma()
+    try:
+        yield aluma
+    finally:
+        aluma.close()
+
+
+def expected(aluma, extension):
+    """Return task id and content of all files of the tasks with this extension."""
+    files = [(task_id, *file) for task_id in aluma.simulated.ids() for file in aluma.simulated.expected(task_id)]
+    return [(task_id, content) for task_id, _, name, content in files if name.endswith(extension)]
+
+
+def check_delivered(folder, database, aluma):
+    """Check that every byte and every row is there once, and nothing else."""
+    stored = Counter(path.read_bytes() for path in (folder / "out").glob("*.pdf"))
+    assert stored == Counter(content for _, content in expected(aluma, ".pdf"))
+    rows = database.ask('SELECT aluma_task, aluma_row, "PatientNumber", "PatientName", "Amount" FROM rows')
+    wanted = []
+    for task_id, content in expected(aluma, ".csv"):
+        _, *lines = csv.reader(io.StringIO(content.decode()))
+        wanted += [(task_id, number, *line) for number, line in enumerate(lines, 1)]
+    assert Counter(rows) in (Counter(wanted), Counter((t, n - 1, *line) for t, n, *line in wanted))
+
+
+class Narrow:
+    """A database whose column is too narrow for every name, until it is widened."""
+
+    def __init__(self, database):
+        self.database = database
+        postgres = isinstance(database, PostgresDatabase)
+        self._check = "VARCHAR(3)" if postgres else 'TEXT CHECK (length("PatientName") <= 3)'
+        database.ask(TABLE.format(self._check))
+
+    def widen(self):
+        if isinstance(self.database, SqliteDatabase):  # it cannot change a column
+            self.database.ask("DROP TABLE rows")
+            self.database.ask(TABLE.format("TEXT"))
+        else:
+            self.database.ask('ALTER TABLE rows ALTER COLUMN "PatientName" TYPE TEXT')
+
+
+@pytest.fixture
+def run(tmp_path, database):
+    """Run the program with the configuration of this module."""
+    (tmp_path / "config.toml").write_text(CONFIG)
+
+    def run(*arguments):
+        done = subprocess.run(
+            [*PROGRAM, *map(str, arguments)],
+            cwd=tmp_path,
+            env=environment(tmp_path, SimulatedAluma.client_secret, {"DATABASE_URL": database.url}),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+def test_ten_parked_and_deleted_tasks_are_delivered_from_their_copies(run, tmp_path, database):
+    narrow = Narrow(database)
+    with aluma_server() as aluma:
+        done = run("--once", "--base-url", aluma.base_url, "-q")
+        assert done.returncode == 1
+        assert aluma.simulated.count_by_state() == {"pending:start_client_action": TASKS}, "no task was failed"
+        shown = json.loads(run("status", "--json").stdout)
+        assert len(shown["parked"]) == TASKS
+        assert all(row["copy"]["complete"] and row["copy"]["state"] == "parked" for row in shown["parked"])
+        aluma.time_out()
+        assert aluma.simulated.count_by_state() == {"timed-out": TASKS}
+        counts = aluma.simulated.counts.copy()
+
+        refused = run("redeliver", "--all", "-q")
+        assert refused.returncode == 1, "the column is still too narrow"
+        assert refused.stdout == "redelivered 0 tasks: 0 files, 0 B\n"
+        assert refused.stderr.count("not redelivered: ") == TASKS
+
+        narrow.widen()
+        for _ in range(2):
+            done = run("redeliver", "--all", "-q")
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.startswith(f"redelivered {TASKS} tasks: {2 * TASKS} files, ")
+            check_delivered(tmp_path, database, aluma)
+        assert aluma.simulated.counts == counts, "nothing was requested from Aluma"
+        task_ids = aluma.simulated.ids()
+    listed = json.loads(run("quarantine", "list", "--json").stdout)
+    assert {row["task"] for row in listed if row["redelivered_at"]} == set(task_ids)
+    assert run("quarantine", "delete", "--yes", "--", *task_ids).returncode == 0
+    assert QuarantineFolder(tmp_path / "state/quarantine").copies() == ([], [])
+    assert run("redeliver", "--all").returncode == 0
+
+
+def test_redeliver_is_refused_while_an_exporter_uses_the_state_folder(run_cli, tmp_path):
+    (tmp_path / "state" / "quarantine").mkdir(parents=True)
+    with lock_folder(tmp_path / "state"):
+        done = run_cli("redeliver", "--all", "-o", "out", "--state", "state")
+    expect_error(done, 75, "state folder state: in use by another exporter", "Stop the exporter, redeliver")
