@@ -64,6 +64,25 @@ _PANELS = (
         _HOUR,
     ),
     _Panel("Claiming paused", "short", (("aluma_export_paused", "{{instance}}"),), 0.5),
+    _Panel(
+        "Time until Aluma deletes the oldest parked task",
+        "s",
+        (("aluma_export_parked_task_seconds_left", "{{instance}}"),),
+    ),
+    _Panel(
+        "Quarantine",
+        "bytes",
+        (
+            ("aluma_export_quarantine_bytes", "{{instance}}"),
+            ("aluma_export_quarantine_max_bytes > 0", "limit of {{instance}}"),
+        ),
+    ),
+    _Panel(
+        "Failed copies in the last hour",
+        "short",
+        (("increase(aluma_export_failed_copies_total[1h])", "{{instance}}"),),
+        0.5,
+    ),
     _Panel("Files per second", "ops", (("sum by (instance) (rate(aluma_export_files_total[5m]))", "{{instance}}"),)),
 )
 
