@@ -8,11 +8,11 @@ import msgspec
 import pytest
 
 from aluma_async.testing import run_virtual
+from aluma_async.testing.behaviour import Behaviour
 from aluma_async.testing.simulation import Plan, run_schedule
 from aluma_async.testing.simulation.full_stack import FullSchedule
 from aluma_async.testing.simulation.parallel import run_many
 from aluma_async.testing.simulation.schedule import Schedule
-from aluma_async.testing.simulator import Behaviour
 
 SMALL = Plan(
     seed=1,

@@ -11,6 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from aluma_async.clock import loop_time
+from aluma_async.testing.behaviour import Behaviour, SpecQuirk
 from aluma_async.testing.faults import (
     PROXY_REPLIES,
     REPLY_VERBS,
@@ -20,7 +21,6 @@ from aluma_async.testing.faults import (
     FaultPlan,
     WrongReply,
 )
-from aluma_async.testing.simulator import Behaviour, SpecQuirk
 
 NOT_YET: frozenset[str] = frozenset({"unexportable", "reported"})
 """Kinds of misbehaviour that random plans do not have, because the exporter does not withstand them yet."""

@@ -7,6 +7,7 @@ from itertools import pairwise
 from msgspec import Struct
 from msgspec.structs import replace
 
+from aluma_async.testing.behaviour import Behaviour
 from aluma_async.testing.faults import Fault
 from aluma_async.testing.simulation.misbehaviour import (
     Misbehaviour,
@@ -15,7 +16,6 @@ from aluma_async.testing.simulation.misbehaviour import (
     misbehave,
     unexportable_project,
 )
-from aluma_async.testing.simulator import Behaviour
 
 CLAIM_TIMEOUT = 1800.0
 """Duration of a claim's lease, in seconds."""
