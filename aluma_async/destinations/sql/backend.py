@@ -70,14 +70,17 @@ class Backend(Protocol):
         names: Sequence[str],
         key: Sequence[str],
         batches: AsyncIterable[Sequence[Sequence[Any]]],
-    ) -> None:
-        """Insert rows. With a ``key``, a row replaces the one with the same key; the last one of a file wins."""
+    ) -> int:
+        """Insert rows; return how many of them the table has not taken, because a trigger or rule dropped them.
+
+        With a ``key``, a row replaces the one with the same key; the last one of a file wins.
+        """
         ...
 
     async def put_file(
         self, connection: AsyncConnection, layout: Layout, claim: Claim, file: ExportFile, data: SpooledFile
-    ) -> None:
-        """Insert a whole file."""
+    ) -> int:
+        """Insert a whole file; return 1 if the table has not taken it, and 0 if it has."""
         ...
 
 

@@ -30,6 +30,11 @@ _TRUTH = {"true": True, "t": True, "yes": True, "y": True, "1": True, "on": True
     ("false", "f", "no", "n", "0", "off"), False
 )
 _UUID = re.compile(r"\{?[0-9A-Fa-f]{8}(-?[0-9A-Fa-f]{4}){3}-?[0-9A-Fa-f]{12}\}?")
+_TIME = r"([0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?|[0-9]{4}|[0-9]{6})(Z|[+-][0-9]{2}(:?[0-9]{2}){0,2})?"
+_ISO_TIME = re.compile(_TIME.replace("|[0-9]{4}|[0-9]{6}", ""))
+_ISO_TIMESTAMP = re.compile(rf"[0-9W-]{{8,10}}([T ]{_TIME})?")
+"""Python also reads an hour with a fraction, such as 12,5, which is a number."""
+_UNIT = re.compile(r".*[0-9]+(:[0-9]|\s*[A-Za-z])|P.*[0-9][A-Z]", re.DOTALL)
 _JSON = msgspec.json.Encoder(decimal_format="number")
 _SHORT_INTEGER = 18
 _DOUBLE_INTEGER_DIGITS = 18
@@ -189,6 +194,30 @@ def _temporal(
     return make
 
 
+def _parse_timestamp(text: str) -> datetime:
+    if not _ISO_TIMESTAMP.fullmatch(text):
+        raise ValueError
+    return datetime.fromisoformat(text)
+
+
+def _parse_time(text: str) -> time:
+    if not _ISO_TIME.fullmatch(text):
+        raise ValueError
+    return time.fromisoformat(text)
+
+
+def _interval(_: ColumnType, __: FileFormat) -> Convert:
+    """Return the converter for intervals, which the database parses; it would read a bare number as seconds."""
+
+    def convert(cell: Any) -> str:
+        text = _plain(cell)
+        if not _UNIT.match(text):
+            raise ValueError("is not an interval with units, such as 3 days or 01:30:00")
+        return text
+
+    return convert
+
+
 def _json(column: ColumnType, _: FileFormat) -> Convert:
     """Return the converter for cells of CSV files: JSON stays as it is, other text becomes a JSON string."""
 
@@ -266,8 +295,9 @@ _CONVERTERS: Mapping[Kind, Callable[[ColumnType, FileFormat], Convert]] = {
     "float": _float,
     "boolean": _boolean,
     "date": _temporal(date.fromisoformat, datetime.date, "date"),
-    "timestamp": _temporal(datetime.fromisoformat, lambda moment: moment, "date and time"),
-    "time": _temporal(time.fromisoformat, datetime.timetz, "time"),
+    "timestamp": _temporal(_parse_timestamp, lambda moment: moment, "date and time"),
+    "time": _temporal(_parse_time, datetime.timetz, "time"),
+    "interval": _interval,
     "json": _json,
     "uuid": _uuid,
     "array": _array,

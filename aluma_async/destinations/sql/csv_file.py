@@ -36,6 +36,7 @@ _OTHER_FORMATS = (
     (b"<html", "a web page"),
     (b"{\\rtf", "a document"),
 )
+_JSON = re.compile(rb"\s*[\[{]\s*[\"{\[\]}]")
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
 _OTHER_HINT = 'Send such files to another destination with a route, or set mode = "files".'
 
@@ -77,6 +78,10 @@ def _check_format(head: bytes, subject: str) -> None:
     for magic, name in _OTHER_FORMATS:
         if start[: len(magic)].lower() == magic.lower():
             raise SchemaMismatch(f"{subject}: is {name}, not CSV or JSON", hint=_OTHER_HINT)
+    if _JSON.match(start):
+        raise SchemaMismatch(
+            f"{subject}: is a JSON file, but its name does not say so", hint="Give it the extension .json or .jsonl."
+        )
 
 
 def _contains(data: IO[bytes], text: bytes) -> bool:

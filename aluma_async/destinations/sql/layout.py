@@ -12,7 +12,19 @@ from msgspec import Struct
 from aluma_async.exceptions import DestinationError
 
 Kind: TypeAlias = Literal[
-    "text", "integer", "number", "float", "boolean", "date", "timestamp", "time", "json", "uuid", "array", "other"
+    "text",
+    "integer",
+    "number",
+    "float",
+    "boolean",
+    "date",
+    "timestamp",
+    "time",
+    "interval",
+    "json",
+    "uuid",
+    "array",
+    "other",
 ]
 """How a cell is converted; ``other`` cells are passed on as text, and the database parses them."""
 
@@ -157,7 +169,10 @@ def check_writable(layout: Layout, name: str) -> None:
             hint='Omit the column with column_names = { "name in the file" = "" }, or change it in the table.',
         )
     if reason := (column.type.item or column.type).problem:
-        raise DestinationError(f"table {layout.label}: column {name!r} is of type {column.declared}, {reason}")
+        raise DestinationError(
+            f"table {layout.label}: column {name!r} is of type {column.declared}, {reason}",
+            hint='Change the type, or omit the column with column_names = { "name in the file" = "" }.',
+        )
 
 
 def check_rights(layout: Layout, name: str, key: Sequence[str], purpose: Purpose) -> None:

@@ -1,9 +1,8 @@
 """``Postgres``: rows and files are sent with COPY."""
 
 import struct
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import AsyncIterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import anyio.to_thread
 import sqlalchemy as sa
@@ -111,19 +110,22 @@ class Postgres:
         names: Sequence[str],
         key: Sequence[str],
         batches: AsyncIterable[Sequence[Sequence[Any]]],
-    ) -> None:
-        async with (
-            self._target(connection, layout, names, key) as (cursor, target, columns),
-            cursor.copy(f"COPY {target} ({columns}) FROM STDIN") as copy,
-        ):
+    ) -> int:
+        cursor = await _cursor(connection)
+        target = await _open_target(cursor, layout, names, key)
+        sent = 0
+        async with cursor.copy(f"COPY {target.copied} ({target.columns}) FROM STDIN") as copy:
             async for batch in batches:
+                sent += len(batch)
                 for row in batch:
                     await copy.write_row(row)
+        return await _finish(cursor, target, layout, names, key, sent)
 
     async def put_file(
         self, connection: AsyncConnection, layout: Layout, claim: Claim, file: ExportFile, data: SpooledFile
-    ) -> None:
+    ) -> int:
         values = file_columns(claim, file, data)
+        names = [*values, "data"]
         fields = [
             struct.pack(_INTEGERS[layout.columns[name].type.bits], layout.columns[name].type.bits // 8, value)
             if isinstance(value, int)
@@ -132,39 +134,70 @@ class Postgres:
         ]
         # Signature, flags, length of the extension; then the number of fields, and each field as length and bytes.
         header = b"PGCOPY\n\xff\r\n\0" + bytes(8) + struct.pack(">h", len(fields) + 1)
-        async with (
-            self._target(connection, layout, [*values, "data"], ()) as (cursor, target, columns),
-            cursor.copy(f"COPY {target} ({columns}) FROM STDIN (FORMAT binary)") as copy,
-        ):
+        cursor = await _cursor(connection)
+        target = await _open_target(cursor, layout, names, ())
+        async with cursor.copy(f"COPY {target.copied} ({target.columns}) FROM STDIN (FORMAT binary)") as copy:
             await copy.write(header + b"".join(fields) + struct.pack(">i", data.size))
             data.data.seek(0)
             while chunk := await anyio.to_thread.run_sync(data.data.read, BLOCK):
                 await copy.write(chunk)
             await copy.write(struct.pack(">h", -1))
+        return await _finish(cursor, target, layout, names, (), 1)
 
-    @asynccontextmanager
-    async def _target(
-        self, connection: AsyncConnection, layout: Layout, names: Sequence[str], key: Sequence[str]
-    ) -> AsyncIterator[tuple[Any, str, str]]:
-        """Yield a cursor, and the table and columns to copy to; at the end, move the rows to the real table."""
-        cursor = (await connection.get_raw_connection()).driver_connection.cursor()  # type: ignore[union-attr]
-        target, columns = quote_names(layout, names)
-        if not key and not layout.must_stage:
-            yield cursor, target, columns
-            return
-        stage, number = f"pg_temp.{_STAGE}", "aluma_number"
-        while number in names:
-            number += "_"
-        await cursor.execute(f"CREATE TEMP TABLE {_STAGE} ON COMMIT DROP AS SELECT {columns} FROM {target} LIMIT 0")
-        await cursor.execute(f"ALTER TABLE {stage} ADD {number} bigserial")
-        yield cursor, stage, columns
-        if key:
-            keys = quote_names(layout, key)[1]
-            select = f"SELECT DISTINCT ON ({keys}) {columns} FROM {stage} ORDER BY {keys}, {number} DESC"
-            await cursor.execute(f"INSERT INTO {target} ({columns}) {select} {on_conflict_clause(names, key)}")
-        else:
-            await cursor.execute(f"INSERT INTO {target} ({columns}) SELECT {columns} FROM {stage} ORDER BY {number}")
-        await cursor.execute(f"DROP TABLE {stage}")
+
+class _Target(NamedTuple):
+    """Where rows are copied to: a table, or a temporary one whose rows are inserted into it at the end."""
+
+    table: str
+    columns: str
+    copied: str
+    number: str
+    """Column of the temporary table that numbers the rows."""
+
+
+async def _open_target(cursor: Any, layout: Layout, names: Sequence[str], key: Sequence[str]) -> _Target:
+    table, columns = quote_names(layout, names)
+    if not key and not layout.must_stage:
+        return _Target(table, columns, table, "")
+    stage, number = f"pg_temp.{_STAGE}", "aluma_number"
+    while number in names:
+        number += "_"
+    await cursor.execute(f"CREATE TEMP TABLE {_STAGE} ON COMMIT DROP AS SELECT {columns} FROM {table} LIMIT 0")
+    await cursor.execute(f"ALTER TABLE {stage} ADD {number} bigserial")
+    return _Target(table, columns, stage, number)
+
+
+async def _finish(
+    cursor: Any, target: _Target, layout: Layout, names: Sequence[str], key: Sequence[str], sent: int
+) -> int:
+    """Move the rows from the temporary table; return the number of rows that the table has not taken."""
+    table, columns, stage, number = target
+    if stage == table:
+        return sent - int(cursor.rowcount)
+    missing = 0
+    if key:
+        keys = quote_names(layout, key)[1]
+        select = f"SELECT DISTINCT ON ({keys}) {columns} FROM {stage} ORDER BY {keys}, {number} DESC"
+        # With a name of its own, because a table may be named "excluded".
+        await cursor.execute(
+            f"INSERT INTO {table} AS aluma_target ({columns}) {select} {on_conflict_clause(names, key)}"
+        )
+        stored = int(cursor.rowcount)
+        if stored < sent:  # rows with equal keys, rows that exist already, or rows that were dropped
+            new = f"SELECT DISTINCT {keys} FROM {stage}"
+            if set(names) == set(key):
+                new, stored = f"{new} EXCEPT SELECT {keys} FROM {table}", 0
+            await cursor.execute(f"SELECT count(*) FROM ({new}) AS counted")
+            missing = (await cursor.fetchone())[0] - stored
+    else:
+        await cursor.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {stage} ORDER BY {number}")
+        missing = sent - int(cursor.rowcount)
+    await cursor.execute(f"DROP TABLE {stage}")
+    return missing
+
+
+async def _cursor(connection: AsyncConnection) -> Any:
+    return (await connection.get_raw_connection()).driver_connection.cursor()  # type: ignore[union-attr]
 
 
 def _read_hosts(url: str) -> sa.URL | None:
@@ -181,7 +214,7 @@ def _read_hosts(url: str) -> sa.URL | None:
 
 
 async def _fetch(connection: AsyncConnection, statement: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
-    cursor = (await connection.get_raw_connection()).driver_connection.cursor()  # type: ignore[union-attr]
+    cursor = await _cursor(connection)
     await cursor.execute(statement, parameters)
     return await cursor.fetchall()  # type: ignore[no-any-return]
 

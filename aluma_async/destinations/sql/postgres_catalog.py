@@ -94,6 +94,7 @@ _TYPES: Mapping[str, ColumnType] = {
     "timestamptz": ColumnType(kind="timestamp"),
     "time": ColumnType(kind="time", drops_zone=True),
     "timetz": ColumnType(kind="time"),
+    "interval": ColumnType(kind="interval"),
     "json": ColumnType(kind="json"),
     "jsonb": ColumnType(kind="json"),
     "uuid": ColumnType(kind="uuid"),

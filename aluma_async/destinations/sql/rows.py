@@ -6,7 +6,7 @@ values are customer data. A column of a CSV file has a number, from 1, because i
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import IO, Any, TypeAlias
 
@@ -15,13 +15,18 @@ from msgspec import Struct
 from aluma_async.destinations.sql.convert import Convert, FileFormat, Value, converter
 from aluma_async.destinations.sql.csv_file import read_csv
 from aluma_async.destinations.sql.json_text import RepeatedName, load_json
-from aluma_async.destinations.sql.layout import Layout
+from aluma_async.destinations.sql.layout import Kind, Layout
 from aluma_async.exceptions import SchemaMismatch
 from aluma_async.models import ExportFile
 
 _MISMATCHES = (ValueError, ArithmeticError, TypeError)
 _MAP_COLUMNS = 'Map column names in column_names; "" skips a column.'
 _NO_ROWS_HINT = "Change the export in the Aluma project, or send such files to another destination with a route."
+_SETTINGS: Mapping[Kind, str] = {
+    **dict.fromkeys(("integer", "number", "float"), ", or check decimal"),
+    **dict.fromkeys(("date", "timestamp", "time"), ", or check date_format"),
+}
+"""Settings that determine how cells are read, by the kind of the column."""
 _UNPRINTABLE = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _VALUE = re.compile(r"[-+]?[0-9][0-9.,:/ T-]*")
 """A header cell that is a number, a date or a time, and so probably no header."""
@@ -54,6 +59,8 @@ class Rows:
         """The name of the file in messages."""
         rows = iter(cells)
         first = next(rows, None)
+        self.count = 0
+        """Number of rows that were converted so far."""
         self._is_empty = first is None
         self._cells = rows if first is None else chain([first], rows)
         self._from_json = from_json
@@ -137,6 +144,7 @@ class Rows:
                 values = [convert(cells[index]) for index, convert in converters]
             except _MISMATCHES:
                 raise self._find_mismatch(layout, converters, number, cells) from None
+            self.count = number
             yield number, values
 
     def _find_mismatch(
@@ -155,8 +163,8 @@ class Rows:
                 continue
             return SchemaMismatch(
                 f"{self.subject}, row {number}, column {name!r}: {reason}",
-                hint=f"The column is of type {layout.columns[name].declared} in table {layout.label}. Change it there, "
-                "or check decimal and date_format.",
+                hint=f"The column is of type {layout.columns[name].declared} in table {layout.label}. Change it there"
+                f"{_SETTINGS.get(layout.columns[name].type.kind, '')}.",
             )
         raise AssertionError("conversion failed once and then succeeded")
 

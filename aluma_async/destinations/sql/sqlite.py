@@ -130,23 +130,34 @@ class Sqlite:
         names: Sequence[str],
         key: Sequence[str],
         batches: AsyncIterable[Sequence[Sequence[Any]]],
-    ) -> None:
+    ) -> int:
         target, columns = quote_names(layout, names)
         placeholders = ", ".join("?" * len(names))
-        insert = f"INSERT INTO {target} ({columns}) VALUES ({placeholders})"
+        # With a name of its own, because a table may be named "excluded".
+        insert = f"INSERT INTO {target} AS aluma_target ({columns}) VALUES ({placeholders})"
         if key:
             insert += " " + on_conflict_clause(names, key)
+        missing = 0
         async for batch in batches:
-            await connection.exec_driver_sql(insert, [tuple(map(_plain, row)) for row in batch])
+            rows = [tuple(map(_plain, row)) for row in batch]
+            stored = (await connection.exec_driver_sql(insert, rows)).rowcount
+            if stored < len(rows) and set(names) == set(key):  # those that exist already were not stored again
+                conditions = " AND ".join(f"{quote(name)} = ?" for name in names)
+                find = f"SELECT count(*) FROM {target} WHERE {conditions}"
+                stored = sum([(await _rows(connection, find, row))[0][0] for row in rows])
+            missing += len(rows) - stored
+        return missing
 
     async def put_file(
         self, connection: AsyncConnection, layout: Layout, claim: Claim, file: ExportFile, data: SpooledFile
-    ) -> None:
+    ) -> int:
         values = file_columns(claim, file, data)
         target, columns = quote_names(layout, [*values, "data"])
         placeholders = ", ".join("?" * len(values))
         insert = f"INSERT INTO {target} ({columns}) VALUES ({placeholders}, zeroblob(?))"
         result = await connection.exec_driver_sql(insert, (*values.values(), data.size))
+        if not result.rowcount:  # a trigger has dropped the row, and `lastrowid` is that of another one
+            return 1
         row_id = result.lastrowid
         raw: Any = (await connection.get_raw_connection()).driver_connection
 
@@ -158,9 +169,10 @@ class Sqlite:
                     blob.write(chunk)
 
         await raw._execute(write_blob)  # noqa: SLF001 - aiosqlite has no public way to run blob calls in its thread
+        return 0
 
 
-async def _rows(connection: AsyncConnection, statement: str, parameters: tuple[str, ...] = ()) -> Sequence[Any]:
+async def _rows(connection: AsyncConnection, statement: str, parameters: tuple[Any, ...] = ()) -> Sequence[Any]:
     return (await connection.exec_driver_sql(statement, parameters)).fetchall()
 
 

@@ -135,7 +135,11 @@ class TaskWriter:
         key = self._settings.key
         row_key = () if key else (clean(self._claim.task.id), file.document, file.number)
         names = (*rows.names, *(() if key else tables.ROW_KEY))
-        await self._backend.put_rows(self._connection, layout, names, key, self._convert_batches(rows, layout, row_key))
+        batches = self._convert_batches(rows, layout, row_key)
+        missing = await self._backend.put_rows(self._connection, layout, names, key, batches)
+        if missing and not key:
+            missing = rows.count - await self._count(layout, dict(zip(tables.ROW_KEY, row_key, strict=False)))
+        _check_complete(rows.subject, missing)
 
     async def _put_file(self, layout: Layout, file: ExportFile, subject: str) -> None:
         data = self._spool[file]
@@ -144,7 +148,18 @@ class TaskWriter:
                 f"{subject}: has {data.size} bytes, more than a table can store",
                 hint="Send such files to another destination with a route.",
             )
-        await self._backend.put_file(self._connection, layout, self._claim, file, data)
+        missing = await self._backend.put_file(self._connection, layout, self._claim, file, data)
+        if missing:
+            row_key = (clean(self._claim.task.id), file.number)
+            missing -= await self._count(layout, dict(zip(tables.FILE_KEY, row_key, strict=True)))
+        _check_complete(subject, missing)
+
+    async def _count(self, layout: Layout, row_key: Mapping[str, Any]) -> int:
+        """Return how many rows of a file are in its table, because a trigger may have moved them to another one."""
+        table = core_table(layout)
+        conditions = (table.columns[name] == value for name, value in row_key.items())
+        query = sa.select(sa.func.count()).select_from(table).where(*conditions)
+        return int((await self._connection.execute(query)).scalar_one())
 
     async def _convert_batches(
         self, rows: Rows, layout: Layout, row_key: tuple[Any, ...]
@@ -179,7 +194,9 @@ class TaskWriter:
             yield [row]
 
         with self._map_errors(f"task {self._claim.task.id}, manifest", layout):
-            await self._backend.put_rows(self._connection, layout, (*tables.MANIFEST_KEY, "manifest"), (), one_row())
+            names = (*tables.MANIFEST_KEY, "manifest")
+            missing = await self._backend.put_rows(self._connection, layout, names, (), one_row())
+            _check_complete(f"task {self._claim.task.id}, manifest", missing)
 
     @contextmanager
     def _map_errors(self, subject: str, layout: Layout) -> Iterator[None]:
@@ -192,3 +209,12 @@ class TaskWriter:
             raise SchemaMismatch(
                 f"{subject}: the database driver cannot send a value ({type(error).__name__})", hint="Check the file."
             ) from error
+
+
+def _check_complete(subject: str, missing: int) -> None:
+    """Raise ``SchemaMismatch`` unless the table has taken all rows."""
+    if missing > 0:
+        raise SchemaMismatch(
+            f"{subject}: the table has not taken all rows ({missing} missing)",
+            hint="A trigger or rule of the table drops rows. Change it, because Aluma would delete the only copy.",
+        )

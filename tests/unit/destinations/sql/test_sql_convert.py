@@ -149,10 +149,53 @@ def test_date_format_applies_to_columns_whose_parts_it_contains():
             convert(kind, cell, file_format=file_format)
 
 
+@pytest.mark.parametrize(
+    "cell", ["12,5", "12.5", "12", "1234", "2147483648", 12, Decimal("12.5"), "24:00", "12:34:56,", "T12"]
+)
+def test_number_is_not_a_time(cell):
+    """Python reads 12,5 as half a second after twelve."""
+    with pytest.raises(ValueError, match="is not a time"):
+        convert("time", cell)
+
+
+@pytest.mark.parametrize(
+    "cell", ["2026-12-31T12,5", "2026-12-31 12.5", "2026-12-31T12", "12:34", "20261231235958", "1.5"]
+)
+def test_date_with_a_number_is_not_a_time(cell):
+    with pytest.raises(ValueError, match="is not a date and time"):
+        convert("timestamp", cell)
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        ("2026-12-31", "2026-12-31 00:00:00"),
+        ("2026-12-31T23:59", "2026-12-31 23:59:00"),
+        ("2026-12-31 23:59:58.5", "2026-12-31 23:59:58.500000"),
+        ("2026-12-31T23:59:58,1234567Z", "2026-12-31 23:59:58.123456+00:00"),
+        ("2026-12-31T23:59:58+0130", "2026-12-31 23:59:58+01:30"),
+        ("20261231T235958", "2026-12-31 23:59:58"),
+        ("20261231", "2026-12-31 00:00:00"),
+        ("2026-W53-4", "2026-12-31 00:00:00"),
+    ],
+)
+def test_iso_time_is_read(cell, text):
+    assert str(convert("timestamp", cell)) == text
+
+
 @pytest.mark.parametrize("cell", ["٣١.12.2026", "\uff131.12.2026"])
 def test_digits_of_dates_are_ascii(cell):
     with pytest.raises(ValueError, match="is not a date"):
         convert("date", cell, file_format=FileFormat(date_format="%d.%m.%Y"))
+
+
+def test_interval_has_units():
+    """PostgreSQL reads 1.5 as seconds, whatever the decimal sign, and a backslash with a dot as nothing."""
+    for cell in ("3 days", "1 year 2 mons", "01:30:00", "P1DT2H", "-5 h", "1day"):
+        assert convert("interval", cell) == cell
+    for cell in ("5", "1.5", "1,5", "-5", "\\.", "35-,+96", 5, Decimal("1.5"), "day"):
+        with pytest.raises(ValueError, match="is not an interval"):
+            convert("interval", cell)
 
 
 @pytest.mark.parametrize("cell", ["1234567_-1234-1234-1234-123456789012", "{}", "123", "\uff112345678" * 4])

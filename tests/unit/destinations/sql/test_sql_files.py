@@ -113,6 +113,17 @@ def test_file_of_another_format_is_refused(data, message, encoding):
     assert "route" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    "text", ['[{"k": 1}]', ' {"k": 1, "b": 2}\n{"k": 3, "b": 4}\n', "[]", '\ufeff{"k": 1}', "[[1]]"]
+)
+def test_json_in_a_file_of_another_name_is_refused(text):
+    """Its first line would become the names of columns."""
+    with pytest.raises(SchemaMismatch, match="is a JSON file, but its name does not say so") as caught:
+        read(text)
+    assert ".jsonl" in caught.value.hint
+    assert read("[Nr],[Name]\n1,2\n")[0] == ("[Nr]", "[Name]")
+
+
 def test_encoding_applies_to_downloads_only():
     """A text of the Export Specification is Unicode already, and reaches the destination as UTF-8."""
     assert read("a\nMüller €\n", source="content", encoding="cp1252")[1] == [["Müller €"]]
