@@ -70,6 +70,15 @@ def test_row_replaces_the_one_with_the_same_key(database):
     assert len(database.ask("SELECT a FROM t")) == 4, "a file with only key columns adds the missing rows"
 
 
+@pytest.mark.parametrize("row", [",x", '"",x', "  ,x"])
+def test_row_with_an_empty_key_does_not_fit(database, row):
+    """Rows without a number would replace each other."""
+    with pytest.raises(SchemaMismatch, match="row 2: has an empty key"):
+        deliver_file(database, f"k,x\n1,x\n{row}\n", key=["k"], create=True)
+    deliver_file(database, f"k,x\n1,x\n{row}\n", key=["k", "x"], create=True, table="u")
+    assert len(database.ask("SELECT k FROM u")) == 2
+
+
 @real_time
 async def test_rows_without_a_key_replace_those_of_the_same_task(database):
     async with open_sql(database, create=True) as destination:

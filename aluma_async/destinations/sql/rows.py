@@ -127,6 +127,7 @@ class Rows:
             if column.name
         ]
         nameless = [(index, column) for index, column in enumerate(self._columns) if not column.may_have_values]
+        key_positions = [self.names.index(name) for name in key]
         count = len(self._columns)
         for number, cells in enumerate(self._cells, 1):
             if len(cells) != count:
@@ -144,6 +145,11 @@ class Rows:
                 values = [convert(cells[index]) for index, convert in converters]
             except _MISMATCHES:
                 raise self._find_mismatch(layout, converters, number, cells) from None
+            if key and not any(str(values[position]).strip() for position in key_positions):
+                raise SchemaMismatch(
+                    f"{self.subject}, row {number}: has an empty key, so it could replace a row that is not its own",
+                    hint="Use other columns as key, or none.",
+                )
             self.count = number
             yield number, values
 
