@@ -10,7 +10,7 @@ from aluma_async.cli.quarantine_show import show
 
 @click.group("quarantine")
 def quarantine_group() -> None:
-    """List, show, export and delete quarantined tasks.
+    """List, show, export or delete kept copies.
 
     The quarantine has a copy of each failed task and of each parked task. 'aluma-async redeliver' delivers them.
     """

@@ -18,7 +18,7 @@ from aluma_async.service.formatting import format_bytes, format_duration, plural
 @add_options("config", "state", "traceback")
 @click.pass_context
 def list_copies(context: click.Context, /, *, as_json: bool, **inner: Any) -> int:
-    """List the copies in the quarantine, oldest first.
+    """List the copies, oldest first.
 
     Prints task id, what happened to the task, whether the copy is complete, its age and size, and the error.
     """

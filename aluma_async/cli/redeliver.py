@@ -34,7 +34,7 @@ from aluma_async.service.stats import RunStats
 def redeliver(
     context: click.Context, /, *, task_ids: tuple[str, ...], all_tasks: bool, incomplete: bool, **inner: Any
 ) -> int:
-    """Deliver quarantined tasks to their destinations.
+    """Deliver the copies of quarantined tasks.
 
     Uses the copies of failed and parked tasks, the present configuration, and nothing from Aluma. The copies stay, so
     that it can be repeated; 'aluma-async quarantine delete' removes them. Stop the exporter first. Put "--" before an

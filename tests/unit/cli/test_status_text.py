@@ -35,7 +35,13 @@ def test_status_lines_group_tasks_by_reason():
 @pytest.mark.parametrize("columns", [60, 80, 120])
 def test_status_lines_fit_into_the_terminal_and_break_no_word(columns):
     message = "table fields of sqlite:///ledger.db: the table fields has no column " * 3
-    copy = {"folder": "/state/quarantine/one", "state": "failed", "complete": True, "missing": 0}
+    copy = {
+        "folder": "/state/quarantine/one",
+        "state": "failed",
+        "complete": True,
+        "missing": 0,
+        "redelivered_at": None,
+    }
     rows = {**NONE, "cooling_down": [hold("jnGa-0123456789abcdefg", message)]}
     rows["quarantined"] = [{"task": "x" * 22, "error": "E", "message": message, **copy}]
     words = " ".join(status_lines(rows, None)).split()
