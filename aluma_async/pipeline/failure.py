@@ -109,8 +109,9 @@ class FailureHandler:
             return False
         try:
             missing = await self._lease.run(self._quarantine.store, claim, error)
-            if any(file.number in missing and not file.problem for file in claim.spec.files):
-                raise DestinationError(f"the copy of task {task.id} in the quarantine is incomplete")
+            if missing:  # also a file that nobody can fetch: it may exist at Aluma all the same
+                numbers = ", ".join(map(str, sorted(missing)))
+                raise DestinationError(f"task {task.id}: the copy in the quarantine lacks files {numbers}")
             with anyio.CancelScope(shield=True):  # because from here on, Fail is the only correct request
                 await self._claims.record_failing(task.id, message, self._quarantine.receipt(claim))
             await self._source.fail(task, message)

@@ -94,3 +94,22 @@ async def test_text_that_is_not_valid_unicode_is_failed_at_once_with_a_copy():
     assert world.aluma.counts["fail"] == 1
     (copy,) = world.quarantine.tasks.values()
     assert b'{"the":"original"}' in copy.values()
+
+
+@virtual_time
+async def test_task_is_not_failed_when_a_file_could_not_be_fetched():
+    """Its text can never be exported, but the copy lacks the other file: the task is parked."""
+    other = ExportFile(1, 0, "", "b.pdf", "url", url="/g")
+    world = world_of(ExportSpec((INVALID_TEXT, other), b"{}"), FileMissing("not found"))
+    await world.run_for(60)
+    assert world.aluma.counts["fail"] == 0
+    assert world.count(events.QuarantineFailed) == 1
+    assert world.count(events.TaskParked) == 1
+
+
+@virtual_time
+async def test_task_is_not_failed_when_it_names_a_file_on_another_host():
+    other = ExportFile(1, 0, "", "b.pdf", "url", url="https://host.example/b", problem="is on another host")
+    world = world_of(ExportSpec((INVALID_TEXT, other), b"{}"))
+    await world.run_for(60)
+    assert world.aluma.counts["fail"] == 0
