@@ -93,7 +93,12 @@ def compare(revision: str, *, only: str, repeat: int) -> None:
                     package.unlink(missing_ok=True)
                     package.symlink_to(tree / "aluma_async")
                     path = {**os.environ, "PYTHONPATH": f"{package.parent}:{here}"}
-                    done = subprocess.run(command, cwd=folder, env=path, check=True, capture_output=True, text=True)
+                    done = subprocess.run(command, cwd=folder, env=path, check=False, capture_output=True, text=True)
+                    if done.returncode:
+                        raise SystemExit(
+                            f"{name}: the benchmarks of this tree do not run with it: {done.stderr.strip()[-500:]}\n"
+                            "Names may have changed in between; run each tree with its own benchmarks instead."
+                        )
                     print(f"== {name}, {turn + 1} of {repeat}\n{done.stdout}")
         finally:
             subprocess.run(["git", "worktree", "remove", "--force", str(other)], cwd=here, check=True)
