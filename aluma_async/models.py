@@ -184,7 +184,9 @@ class Summary(Struct, frozen=True, kw_only=True):
     cancelled: int = 0
     """Number of released claims; a task counts once per claim."""
     lost: int = 0
-    """Number of claims that ended early: their lease expired, or another exporter claimed the task."""
+    """Number of tasks that were claimed or settled elsewhere, and not exported by this run afterwards."""
+    deferred: int = 0
+    """Number of claims that could not be settled by the end; the next run settles them, or their lease expires."""
     held_back: int = 0
     """Number of tasks on hold at the end. They are still pending at Aluma."""
     seconds: float = 0.0
@@ -192,5 +194,5 @@ class Summary(Struct, frozen=True, kw_only=True):
 
     @property
     def everything_exported(self) -> bool:
-        """Whether no task has failed or is on hold."""
-        return not (self.failed or self.held_back)
+        """Whether no task has failed, is on hold, or was claimed elsewhere, and all claims are settled."""
+        return not (self.failed or self.held_back or self.lost or self.deferred)

@@ -75,9 +75,12 @@ async def run(
                 if isinstance(error, AuthenticationFailed) or not console.stats.listed:
                     raise
                 console.print_message("error", "RunFailed", "\n".join(error_lines(error)))
-                return INCOMPLETE
-    if summary:
-        console.finish(result, ", ".join(target.description for target in config.destinations.values()))
+                result = None
+    if summary and console.stats.summary:
+        into = ", ".join(target.description for target in config.destinations.values())
+        console.finish(console.stats.summary, into)
+    if result is None:
+        return INCOMPLETE
     return OK if stopped.is_set() or not once or result.everything_exported else INCOMPLETE
 
 

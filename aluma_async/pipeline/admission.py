@@ -10,12 +10,14 @@ from types import TracebackType
 
 import anyio
 
+from aluma_async.clock import loop_time
 from aluma_async.events import ClaimingPaused, ClaimingResumed, ClaimingStillPaused
 from aluma_async.exceptions import AlumaAsyncError
 from aluma_async.models import ExportTask
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import CooldownEntry
 from aluma_async.pipeline.task_tracker import TaskTracker
+from aluma_async.policy.start_rejections import StartRejections
 from aluma_async.ports import OnEvent
 
 
@@ -27,7 +29,7 @@ class Classification(Enum):
     IN_PROGRESS = auto()
     """Skip it: it is queued, in progress, or was settled a moment ago."""
     ON_HOLD = auto()
-    """Skip it: it is cooling down, or Aluma may still hold a claim of this exporter."""
+    """Skip it: it or its project is on hold, or Aluma may still hold a claim of this exporter."""
     PARKED = auto()
     """Skip it: it is on hold for long."""
     CRASH_SUSPECT = auto()
@@ -57,6 +59,8 @@ class Admission:
         self._tracker = tracker
         self._claims = claims
         self._slots = slots
+        self.rejections = StartRejections()
+        """The projects whose tasks may not be started for now."""
         self._canary_tasks = canary_tasks
         self._on_event = on_event
         self._crash_suspect = ""
@@ -75,9 +79,12 @@ class Admission:
         # 1. It is queued, in progress, or was settled a moment ago and is still listed.
         if self._tracker.blocks(task.id):
             return Classification.IN_PROGRESS
-        # 2. It must wait: after a failure, or until a claim of this exporter has certainly ended.
+        # 2. It must wait: after a failure, until a claim of this exporter has certainly ended, or because Start was
+        #    refused for its project.
         if entry.is_active or self._claims.may_hold_claim(task.id):
             return Classification.PARKED if entry.parked else Classification.ON_HOLD
+        if self.rejections.held and self.rejections.holds(task.project_id, loop_time()):
+            return Classification.ON_HOLD
         # 3. It was in progress in several crashes. Suspects run one at a time, so that the next crash identifies it.
         if entry.is_crash_suspect:
             return Classification.CRASH_SUSPECT

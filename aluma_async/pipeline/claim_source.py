@@ -1,9 +1,9 @@
 """``ClaimTrackingSource``: wraps a ``TaskSource`` and records each claim, from before Start until it is settled.
 
-The intent to claim is durable before Start is sent. Before settling a claim whose lease may have expired, the
-task's state is looked up: the request could otherwise hit a claim that another exporter holds by now. An expired
-claim is not settled at all. A refusal after an attempt whose outcome is unknown counts as success: that attempt was
-executed, and its reply was lost.
+The intent to claim is durable before Start is sent. Before settling a claim whose lease may have expired, or a claim
+that only a late Start may have created, the task's state is looked up: the request could otherwise hit a claim that
+another exporter holds by now. An expired claim is not settled at all. After a refusal that follows an attempt whose
+outcome is unknown, the task's state shows whether that attempt was executed and only its reply was lost.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine
@@ -23,10 +23,13 @@ class ClaimTrackingSource(SourceWrapper):
     def __init__(self, source: TaskSource, claims: ClaimTracker) -> None:
         super().__init__(source)
         self._claims = claims
+        self._refused: set[str] = set()  # ids of claims that were refused, until the task's state was read
 
     async def start(self, task: ExportTask) -> Claim:
         """Record the intent, then claim the task. Also raises ``JournalError``; Start was not sent in that case."""
         await self._claims.record_intent(task.id)
+        if self._refused:
+            self._refused.discard(task.id)
         try:
             claim = await self._source.start(task)
         except (InvalidResponse, BadSpecification):  # claimed, but the response is unusable
@@ -56,6 +59,8 @@ class ClaimTrackingSource(SourceWrapper):
         self, request: Callable[..., Awaitable[None]], task: ExportTask, *extra: str, deletes: bool
     ) -> None:
         try:
+            if task.id in self._refused:  # nothing more is sent, because it could hit another exporter's claim
+                raise ClaimConflict(f"task {task.id}: the claim was refused before")
             match self._claims.lease_status(task.id):
                 case LeaseStatus.EXPIRED:
                     raise ClaimConflict(f"task {task.id}: the lease of the claim has expired")
@@ -63,12 +68,21 @@ class ClaimTrackingSource(SourceWrapper):
                     raise ClaimConflict(f"task {task.id}: Aluma has ended the claim")
             await request(task, *extra)
         except ClaimConflict:
-            claim = self._claims.get(task.id)
-            self._claims.close(task.id)
-            if not (claim and claim.settlement_unconfirmed):
+            claim, executed = self._claims.get(task.id), False
+            if claim and claim.settlement_unconfirmed:
+                self._refused.add(task.id)
+                executed = await self._was_executed(task, deletes=deletes)
+                self._refused.discard(task.id)
+            self._claims.close(task.id, deleted=executed and deletes)
+            if not executed:
                 raise
-            return  # because an earlier attempt was executed
+            return
         except Ambiguous:
             self._claims.mark_settlement_unconfirmed(task.id)
             raise
         self._claims.close(task.id, deleted=deletes)
+
+    async def _was_executed(self, task: ExportTask, *, deletes: bool) -> bool:
+        """Return whether an earlier attempt to settle a claim was executed, although its reply was lost."""
+        state = await self._source.state(task)
+        return state != TaskState.CLAIMED and not (deletes and state == TaskState.PENDING)

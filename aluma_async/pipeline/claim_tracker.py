@@ -129,13 +129,23 @@ class ClaimTracker:
         claim = self._claims.get(task_id)
         return bool(claim and elapsed(claim.sent_at, self._clock()) < self._timeout)
 
+    def is_settled(self, claim: ClaimRecord) -> bool:
+        """Return whether the claim has ended, and is open only because a late Start may create it again."""
+        return claim.sent_at == _EPOCH
+
+    def count_unsettled(self) -> int:
+        """Return the number of claims that Aluma may still hold."""
+        return sum(not self.is_settled(claim) for claim in self._claims.values())
+
     def lease_status(self, task_id: str) -> LeaseStatus:
         """Return the status of a claim's lease by its age; an unknown claim is expired."""
         claim = self._claims.get(task_id)
         if claim is None:
             return LeaseStatus.EXPIRED
         if claim.state is ClaimState.ORPHANED:
-            return LeaseStatus.VALID if self.seconds_left(claim) > 0 else LeaseStatus.EXPIRED
+            if self.seconds_left(claim) <= 0:
+                return LeaseStatus.EXPIRED
+            return LeaseStatus.UNCERTAIN if self.is_settled(claim) else LeaseStatus.VALID
         return lease_status(elapsed(claim.sent_at, self._clock()), self._timeout)
 
     def seconds_left(self, claim: ClaimRecord) -> float:

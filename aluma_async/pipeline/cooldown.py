@@ -97,17 +97,28 @@ class Cooldown:
         return CooldownEntry(loop_time() < until, hold.parked, hold.failures, hold.crashes)
 
     async def start(
-        self, task_id: str, error: AlumaAsyncError, *, park: bool = False, created_at: float | None = None
+        self,
+        task_id: str,
+        error: AlumaAsyncError,
+        *,
+        park: bool = False,
+        blame: bool = True,
+        created_at: float | None = None,
     ) -> HoldRecord:
-        """Put a task on hold after an error; ``park``: for long. An unavailable destination counts as no failure.
+        """Put a task on hold after an error. An unavailable destination counts as no failure.
 
-        ``created_at`` is stored with the hold, so that the time until the task's deadline can be shown.
+        Args:
+            task_id: The task.
+            error: What ended the attempt.
+            park: Hold the task for long.
+            blame: Whether the error counts as a failure of the task.
+            created_at: Creation of the task; stored, so that the time until its deadline can be shown.
         """
         hold, _ = await self._entry(task_id)
-        destination_down = isinstance(error, DestinationUnavailable)
-        failures = max(1, hold.failures + (not destination_down))
+        blame = blame and not isinstance(error, DestinationUnavailable)
+        failures = max(1, hold.failures + blame)
         same_failures = hold.same_failures + 1 if hold.error == type(error).__name__ else 1
-        if self._park_after and not destination_down:
+        if self._park_after and blame:
             is_persistent = error.persistent and same_failures >= PARK_AFTER_PERSISTENT
             park = park or is_persistent or failures >= self._park_after
         delay = self._backoff.delay(failures, self._uniform)

@@ -107,6 +107,7 @@ class Exporter:
         self._listener = on_event
         self._counts: Counter[type[Event]] = Counter()
         self._files = self._bytes = 0
+        self._lost: set[str] = set()  # ids of the tasks whose last attempt ended with a lost or refused claim
         self._stop = anyio.Event()
         self._exporting = 0
         self._slots = anyio.Semaphore(workers, fast_acquire=True)
@@ -118,7 +119,7 @@ class Exporter:
         )
         queue_size = queue_size or QUEUED_TASKS_PER_WORKER * workers
         self._send, self._receive = anyio.create_memory_object_stream[ExportTask](queue_size)
-        claims = ClaimTracker(self._journal, clock, claim_timeout)
+        self._claims = claims = ClaimTracker(self._journal, clock, claim_timeout)
         self._admission = Admission(self._tracker, claims, self._slots, canary_tasks=queue_size, on_event=self._emit)
         retrying_source = RetryingSource(
             ClaimTrackingSource(source, claims), retry, uniform=uniform, on_event=self._emit
@@ -143,6 +144,8 @@ class Exporter:
             self._cooldown,
             self._quarantine,
             lease,
+            self._admission,
+            uniform=uniform,
             on_event=self._emit,
         )
         self._worker = Worker(
@@ -200,10 +203,10 @@ class Exporter:
             await self._start()
             held_back, error = await self._export(until_drained=until_drained)
         await self._finish()
-        if error:
-            raise error
         summary = self._summary(loop_time() - started_at, held_back)
         self._emit(RunEnded(summary))
+        if error:
+            raise error
         return summary
 
     async def _start(self) -> None:
@@ -308,8 +311,11 @@ class Exporter:
             self._files += event.files
             self._bytes += event.bytes
             self._admission.on_task_completed()
+            self._lost.discard(event.task.id)
             if self._quarantine and event.task.id in self._quarantine.task_ids:
                 self._quarantine.discard_later(event.task)
+        elif type(event) is ClaimRefused or type(event) is ClaimLost:
+            self._lost.add(event.task.id)
         if self._listener:
             try:
                 self._listener(event)
@@ -323,7 +329,8 @@ class Exporter:
             bytes=self._bytes,
             failed=self._counts[TaskFailed],
             cancelled=self._counts[TaskCancelled] + self._counts[TaskParked],
-            lost=self._counts[ClaimRefused] + self._counts[ClaimLost],
+            lost=len(self._lost),
+            deferred=self._claims.count_unsettled(),
             held_back=held_back,
             seconds=seconds,
         )

@@ -4,6 +4,8 @@ It puts the task on hold, cancels its claim, or fails the task after a copy of i
 event of the outcome. It never completes a task on its own decision: only a claim whose files are committed.
 """
 
+from collections.abc import Mapping
+
 import anyio
 
 from aluma_async.clock import loop_time
@@ -26,9 +28,11 @@ from aluma_async.exceptions import (
     ClaimConflict,
     DestinationError,
     DestinationUnavailable,
+    RequestRejected,
     SourceError,
 )
 from aluma_async.models import Claim, ClaimState, ExportFile, ExportSpec, ExportTask
+from aluma_async.pipeline.admission import Admission
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
 from aluma_async.pipeline.lease_deadline import LeaseDeadline
@@ -36,8 +40,8 @@ from aluma_async.pipeline.quarantine import Quarantine
 from aluma_async.pipeline.settlement import SETTLE_TIMEOUT_SECONDS, settle_claim
 from aluma_async.policy.circuit_breaker import CircuitBreaker
 from aluma_async.policy.error_policy import Action, decide
-from aluma_async.ports import OnEvent, TaskSource
-from aluma_async.quarantine.records import CopyState
+from aluma_async.ports import OnEvent, TaskSource, Uniform
+from aluma_async.quarantine.records import SPEC_NUMBER, CopyState
 
 _MAX_MESSAGE_CHARS = 1000
 
@@ -52,7 +56,9 @@ class FailureHandler:
         cooldown: Cooldown,
         quarantine: Quarantine | None,
         lease: LeaseDeadline,
+        admission: Admission,
         *,
+        uniform: Uniform,
         on_event: OnEvent,
     ) -> None:
         self._source = source
@@ -60,6 +66,8 @@ class FailureHandler:
         self._cooldown = cooldown
         self._quarantine = quarantine
         self._lease = lease
+        self._admission = admission
+        self._uniform = uniform
         self._breaker = CircuitBreaker()
         self._on_event = on_event
 
@@ -77,6 +85,8 @@ class FailureHandler:
         state = record.state if record and claim else ClaimState.CLAIMED if claim else None
         match decide(error, state=state):
             case Action.SKIP:
+                if self._admission.rejections.held:  # the refusal is due to the task's state, so Start is not rejected
+                    self._admission.rejections.record_accepted(task.project_id)
                 self._on_event(ClaimRefused(task, error))
                 return True
             case Action.CLAIM_LOST:
@@ -84,8 +94,13 @@ class FailureHandler:
                 return True
             case Action.PAUSE_ALL:
                 raise error
+            case Action.START_REJECTED:
+                pause, blame = self._admission.rejections.record(task.project_id, loop_time(), self._uniform)
+                await self._cool_down(task, error, release=False, blame=blame)
+                if pause:
+                    raise error
             case Action.SETTLE_LATER:
-                self._on_event(SettlementUnconfirmed(task, error))
+                self._defer(SettlementUnconfirmed(task, error))
             case Action.FAIL:
                 return await self._fail(task, claim, error)
             case Action.CANCEL:
@@ -109,9 +124,8 @@ class FailureHandler:
             return False
         try:
             missing = await self._lease.run(self._quarantine.store, claim, error)
-            if missing:  # also a file that nobody can fetch: it may exist at Aluma all the same
-                numbers = ", ".join(map(str, sorted(missing)))
-                raise DestinationError(f"task {task.id}: the copy in the quarantine lacks files {numbers}")
+            if missing:  # also a file that no request can fetch, because it may exist at Aluma all the same
+                raise _incomplete_copy(task, missing)
             with anyio.CancelScope(shield=True):  # because from here on, Fail is the only correct request
                 await self._claims.record_failing(task.id, message, self._quarantine.receipt(claim))
             await self._source.fail(task, message)
@@ -121,7 +135,7 @@ class FailureHandler:
         except AlumaAsyncError as failure:
             record = self._claims.get(task.id)
             if record and record.state is ClaimState.FAILING:
-                self._on_event(SettlementUnconfirmed(task, failure))
+                self._defer(SettlementUnconfirmed(task, failure))
                 return False
             self._on_event(QuarantineFailed(task, failure))
             await self._cool_down(task, error, release=True, park=True)
@@ -135,12 +149,25 @@ class FailureHandler:
         self._on_event(TaskFailed(task, error))
         return True
 
+    def _defer(self, event: SettlementUnconfirmed | SettlementDeferred) -> None:
+        """Leave the claim to recovery. If Aluma or a proxy rejects such requests, claiming pauses."""
+        self._on_event(event)
+        if isinstance(event.error, RequestRejected):
+            self._admission.blocking_error = event.error
+
     async def _cool_down(
-        self, task: ExportTask, error: AlumaAsyncError, claim: Claim | None = None, *, release: bool, park: bool = False
+        self,
+        task: ExportTask,
+        error: AlumaAsyncError,
+        claim: Claim | None = None,
+        *,
+        release: bool,
+        park: bool = False,
+        blame: bool = True,
     ) -> None:
         """Put the task on hold, and cancel its claim (``release``). A task that is parked is copied (``claim``)."""
         # Before the Cancel, so that a crash between them does not make the task fail in a tight loop.
-        hold = await self._cooldown.start(task.id, error, park=park, created_at=task.created_at)
+        hold = await self._cooldown.start(task.id, error, park=park, blame=blame, created_at=task.created_at)
         if hold.parked and release:
             await self._copy(task, error, claim)
         if release:
@@ -180,5 +207,11 @@ class FailureHandler:
                 return await settle_claim(self._source, self._claims, task)
             except SourceError as unconfirmed:
                 error = unconfirmed
-        self._on_event(SettlementDeferred(task, error))
+        self._defer(SettlementDeferred(task, error))
         return None
+
+
+def _incomplete_copy(task: ExportTask, missing: Mapping[int, str]) -> DestinationError:
+    """Return the error of a copy that lacks files; they are named by their numbers, as names are confidential."""
+    names = ["the specification" if number == SPEC_NUMBER else f"file {number}" for number in sorted(missing)]
+    return DestinationError(f"the copy of task {task.id} lacks {', '.join(names)}: {missing[min(missing)]}")

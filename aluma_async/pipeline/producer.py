@@ -6,8 +6,9 @@ from contextlib import aclosing
 import anyio
 from anyio.streams.memory import MemoryObjectSendStream
 
+from aluma_async.clock import loop_time
 from aluma_async.events import ListingFailed, TasksListed
-from aluma_async.exceptions import DestinationError, JournalError, SourceError
+from aluma_async.exceptions import AlumaAsyncError, DestinationError, JournalError, RequestRejected, SourceError
 from aluma_async.models import ExportTask
 from aluma_async.pipeline.admission import Admission, Classification
 from aluma_async.pipeline.backlog import Backlog
@@ -15,6 +16,9 @@ from aluma_async.pipeline.cooldown import Cooldown
 from aluma_async.pipeline.task_tracker import TaskTracker
 from aluma_async.policy.backoff import Backoff
 from aluma_async.ports import OnEvent, TaskSource, Uniform
+
+MAX_REJECTIONS = 3
+"""Number of pauses in a row after rejected requests, with which a run until drained ends."""
 
 
 class Producer:
@@ -44,15 +48,29 @@ class Producer:
         self._on_event = on_event
 
     async def run_until_drained(self) -> int:
-        """Feed until a listing contains nothing new; return the number of tasks on hold. Raises the blocking error."""
+        """Feed until a listing contains nothing new; return the number of tasks on hold.
+
+        Raises the blocking error; a rejected request only if it is rejected again after pauses.
+        """
+        admission = self._admission
+        rejections = 0
         while True:
             busy = len(self._tracker)  # counted before listing: a task in progress may be pending again a moment later
+            completed = admission.completed
             backlog, listed = await self._list()
             if not (listed.admitted or busy):
                 return listed.held_back
             await self._feed(backlog)
             await self._tracker.wait_until(lambda: not len(self._tracker))
-            self._raise_if_blocked()
+            if admission.completed > completed:
+                rejections = 0
+            if isinstance(admission.blocking_error, RequestRejected) and rejections < MAX_REJECTIONS:
+                rejections += 1
+                delay = self._polling.delay(rejections, self._uniform)
+                admission.pause(admission.blocking_error, delay)
+                await anyio.sleep(delay)
+            else:
+                self._raise_if_blocked()
 
     async def run(self) -> None:
         """Feed until cancelled. Raises ``SourceError`` if the first listing fails; later listings are retried."""
@@ -61,8 +79,10 @@ class Producer:
         while True:
             try:
                 await self._probe_if_blocked()
-                backlog, _ = await self._list()
+                backlog, listed = await self._list()
                 has_listed = True
+                if not listed.listed:
+                    admission.resume()
                 await self._feed(backlog)
                 await self._tracker.wait_until(self._queue_has_room)
                 self._raise_if_blocked()
@@ -71,7 +91,7 @@ class Producer:
                     raise
                 idle += 1
                 delay = self._polling.delay(idle, self._uniform)
-                if isinstance(error, SourceError):
+                if isinstance(error, SourceError) and not self._is_rejection(error):
                     self._on_event(ListingFailed(error, delay))
                 else:
                     admission.pause(error, delay)
@@ -90,6 +110,10 @@ class Producer:
         """Check whether files can be saved again, if they could not. Raises ``DestinationUnavailable``."""
         if isinstance(self._admission.blocking_error, DestinationError):
             await self._probe()
+
+    def _is_rejection(self, error: AlumaAsyncError) -> bool:
+        """Return whether a request of a worker was rejected, instead of the listing."""
+        return isinstance(error, RequestRejected) and error is self._admission.blocking_error
 
     def _raise_if_blocked(self) -> None:
         if self._admission.blocking_error:
@@ -137,12 +161,15 @@ class Producer:
         return backlog, event
 
     async def _feed(self, backlog: Backlog) -> None:
+        rejections = self._admission.rejections
         for task in backlog.drain():
             if self._admission.blocking_error:
                 break
             # Classified again: a listing may contain a task twice, and much may have changed since.
             entry = await self._cooldown.get(task.id)
             if self._admission.classify(task, entry) in (Classification.ADMIT, Classification.CRASH_SUSPECT):
+                if rejections.held and not rejections.begin_trial(task.project_id, loop_time()):
+                    continue
                 self._tracker.add(task.id)
                 await self._enqueue(task)
                 if self._admission.canary_tasks_left:  # one task at a time, so that a further error costs only one

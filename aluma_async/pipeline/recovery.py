@@ -135,10 +135,20 @@ class Recovery:
 
     async def settle_remaining(self, within: float) -> None:
         """Try once more to settle all open claims before the run ends, for at most ``within`` seconds."""
+        errors: dict[str, SourceError] = {}
         with anyio.CancelScope(shield=True), anyio.move_on_after(within):
             async with anyio.create_task_group() as group:
                 for claim in self._claims:
-                    group.start_soon(self._try_settle, claim)
+                    group.start_soon(self._settle_at_end, claim, errors)
+        for claim in self._claims:
+            if not self._claims.is_settled(claim):
+                no_response = SourceError(f"task {claim.task_id}: no response in {within:.0f} s")
+                error = errors.get(claim.task_id, no_response)
+                self._on_event(SettlementDeferred(ExportTask(claim.task_id), error))
+
+    async def _settle_at_end(self, claim: ClaimRecord, errors: dict[str, SourceError]) -> None:
+        if error := await self._try_settle(claim):
+            errors[claim.task_id] = error
 
     def _start_if_idle(self, task_id: str, tries: int, group: TaskGroup) -> None:
         claim = self._claims.get(task_id)
@@ -150,9 +160,10 @@ class Recovery:
         """Try to settle a claim and schedule the next attempt; block a released task for ``delay`` seconds more."""
         done = False
         try:
-            answered = await self._try_settle(claim)
-            if not answered:
+            if error := await self._try_settle(claim):
                 tries = min(tries, _FAST_RETRIES)
+                if self._claims.seconds_left(claim) < _EXPIRY_MARGIN_SECONDS:
+                    self._on_event(SettlementDeferred(ExportTask(claim.task_id), error))
             elif claim.state is ClaimState.ORPHANED:
                 await anyio.sleep(delay)
             else:
@@ -163,17 +174,15 @@ class Recovery:
             self._tracker.clear_settling(claim.task_id)
         self.schedule(claim.task_id, tries + 1)
 
-    async def _try_settle(self, claim: ClaimRecord) -> bool:
-        """Try to settle a claim; return whether Aluma answered: a refusal also means that the claim has ended."""
+    async def _try_settle(self, claim: ClaimRecord) -> SourceError | None:
+        """Try to settle a claim; return the error if it is still open. A refusal also means that it has ended."""
         task = ExportTask(claim.task_id)
         try:
             event = await settle_claim(self._source, self._claims, task)
         except SourceError as error:
-            if self._claims.seconds_left(claim) < _EXPIRY_MARGIN_SECONDS:
-                self._on_event(SettlementDeferred(task, error))
-            return False
+            return error
         if event:
             self._on_event(event)
         if claim.state is not ClaimState.ORPHANED:
             await self._cooldown.clear_task(task.id)
-        return True
+        return None

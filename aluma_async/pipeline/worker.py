@@ -54,6 +54,8 @@ class Worker:
                     return False
                 started_at = loop_time()
                 claim = await self._source.start(task)
+                if self._admission.rejections.held:
+                    self._admission.rejections.record_accepted(task.project_id)
                 files = len(claim.spec.files)
                 self._on_event(TaskStarted(task, files))
                 delivered = await self._transfer_files(claim)

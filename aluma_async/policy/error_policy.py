@@ -5,11 +5,11 @@ from enum import Enum, auto
 from aluma_async.exceptions import (
     AlumaAsyncError,
     Ambiguous,
-    AuthenticationFailed,
     BadSpecification,
     ClaimConflict,
     InvalidResponse,
     JournalError,
+    RequestRejected,
     Unavailable,
     UnexportableTask,
 )
@@ -25,6 +25,8 @@ class Action(Enum):
     """The claim has ended: report it, and send nothing."""
     PAUSE_ALL = auto()
     """Aluma or the journal is unavailable, independently of the task: pause all claiming."""
+    START_REJECTED = auto()
+    """Start was refused for a reason that is not the task's state: try other tasks, one after each pause."""
     COOL_DOWN = auto()
     """The task was not claimed: start its cool-down."""
     CANCEL = auto()
@@ -35,7 +37,7 @@ class Action(Enum):
     """Files are safe, but Complete (or Fail) is not confirmed: retry that request later, and send nothing else."""
 
 
-_PAUSES_ALL = (Unavailable, AuthenticationFailed, JournalError)
+_PAUSES_ALL = (Unavailable, JournalError)
 _POSSIBLY_CLAIMED = (Ambiguous, InvalidResponse, BadSpecification)
 
 
@@ -49,6 +51,8 @@ def decide(error: AlumaAsyncError, *, state: ClaimState | None) -> Action:
         return Action.CLAIM_LOST if claimed else Action.SKIP
     if state in (ClaimState.COMMITTED, ClaimState.FAILING):
         return Action.SETTLE_LATER
+    if not claimed and isinstance(error, RequestRejected):
+        return Action.START_REJECTED
     if not claimed and not isinstance(error, _POSSIBLY_CLAIMED):
         return Action.PAUSE_ALL if isinstance(error, _PAUSES_ALL) else Action.COOL_DOWN
     return Action.FAIL if error.fatal and claimed else Action.CANCEL

@@ -70,14 +70,16 @@ class HealthMonitor:
         stats = self._stats
         if not stats.listed:
             return {"exporter": Check(ok=False, reason="starting: the first listing has not succeeded yet")}
-        rejected = stats.listing_error if isinstance(stats.listing_error, AuthenticationFailed) else None
+        errors = (stats.listing_error, stats.rejection)
+        unauthorized = next((error for error in errors if isinstance(error, AuthenticationFailed)), None)
         probe_error = self._probe_error if self._exported_at_probe == stats.exported else None
         age = stats.clock() - max(stats.last_listing_at, stats.last_work_at)
         stale = age > max(_MAX_MISSED_POLLS * self._poll_seconds, _FRESH_SECONDS)
         poll_reason = _reason(stats.listing_error) or f"no listing for {format_duration(age)}"
         return {
             "exporter": Check(not stats.draining, "draining: no new tasks are claimed" if stats.draining else ""),
-            "token": _check(rejected),
+            "token": _check(unauthorized),
+            "claims": _check(None if unauthorized else stats.rejection),
             "destination": _check(stats.save_error or probe_error),
             "poll": Check(not stale, poll_reason if stale else ""),
         }

@@ -104,4 +104,4 @@ class Metrics:
         yield "oldest_pending_task_age_seconds", "Age of the oldest task of the last listing; 0: none", age
         yield "last_poll_success_timestamp_seconds", "Time of the last successful listing; 0: never", stats.polled_at
         yield "concurrency_limit", "Requests that may be in flight", stats.limit or self._limit
-        yield "paused", "1 while no tasks are claimed, because they could not be saved or recorded", bool(stats.paused)
+        yield "paused", "1 while claiming is paused, because saving, recording or requests fail", bool(stats.paused)

@@ -14,11 +14,13 @@ from msgspec import Struct
 
 from aluma_async import events
 from aluma_async.events import AttemptEnded, Event
-from aluma_async.exceptions import AlumaAsyncError, DestinationError
-from aluma_async.models import ExportFile, ExportTask
+from aluma_async.exceptions import AlumaAsyncError, DestinationError, RequestRejected
+from aluma_async.models import ExportFile, ExportTask, Summary
 
 RATE_SECONDS = 10.0
 """Rates are averages over this many seconds."""
+ON_HOLD = ("cooling down", "parked")
+"""Outcomes of tasks that are tried again after a hold."""
 MAX_UNEXPORTED_TASKS = 10_000
 """Maximum number of unexported tasks that are remembered with their reason."""
 DURATION_BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
@@ -52,7 +54,7 @@ class UnexportedTask(NamedTuple):
     """Why a task is not exported."""
 
     outcome: str
-    """``cooling down``, ``parked`` or ``failed``."""
+    """One of ``ON_HOLD``, ``failed``, ``refused`` and ``lost`` (it is claimed elsewhere), or ``not settled``."""
     error: str
     """Name of the class of the error."""
     message: str
@@ -120,6 +122,10 @@ class RunStats:
         """Why no tasks are claimed; None: tasks are claimed."""
         self.save_error: AlumaAsyncError | None = None
         """Like ``paused``, but only until a probe of the destination or an export has succeeded."""
+        self.rejection: RequestRejected | None = None
+        """The rejected request for which claiming is paused, until an export has succeeded."""
+        self.summary: Summary | None = None
+        """Totals of the run, at its end."""
         self.last_event_at = self.last_listing_at = self.last_work_at = self._started_at
         """Clock readings at the last event, the last successful listing, and the last start or end of an export."""
         self._queue_discarded = False
@@ -202,8 +208,12 @@ class RunStats:
         match event:
             case events.TaskCompleted():
                 self._record_export(event)
-            case events.TaskReleased() | events.SettlementUnconfirmed() | events.SettlementDeferred():
+            case events.TaskReleased():
+                self.unexported.pop(task_id, None)
                 return  # the task is still pending
+            case events.SettlementUnconfirmed(error=error) | events.SettlementDeferred(error=error):
+                self._record_unexported(task_id, "not settled", type(error).__name__, str(error))
+                return
             case events.TaskCancelled(error=error):
                 self.cooling += 1
                 self._record_unexported(task_id, "cooling down", type(error).__name__, str(error))
@@ -212,15 +222,18 @@ class RunStats:
                 self._record_unexported(task_id, "parked", hold.error, hold.message)
             case events.TaskFailed(error=error):
                 self._record_unexported(task_id, "failed", type(error).__name__, str(error))
-            case events.ClaimRefused():  # it was queued, but never active
+            case events.ClaimRefused(error=error):  # it was queued, but never active
                 self.queued -= self.queued > 0
+                self._record_unexported(task_id, "refused", type(error).__name__, str(error))
+            case events.ClaimLost(error=error):
+                self._record_unexported(task_id, "lost", type(error).__name__, str(error))
         self.pending -= self.pending > 0
 
     def _record_export(self, event: events.TaskCompleted) -> None:
         self.files += event.files
         self.bytes += event.bytes
         self.last_work_at = self.last_event_at
-        self.save_error = None
+        self.save_error = self.rejection = None
         if event.task.id in self.unexported:
             del self.unexported[event.task.id]
         if event.seconds:  # unknown for a claim that an earlier run left
@@ -264,15 +277,18 @@ class RunStats:
             case events.ConcurrencyLimitChanged(limit=limit):
                 self.limit = limit
             case events.ClaimingPaused(error=error) | events.ClaimingStillPaused(error=error):
-                self.paused = self.save_error = error
+                self.paused = error
+                self.rejection = error if isinstance(error, RequestRejected) else None
+                self.save_error = None if self.rejection else error
                 self.queued, self._queue_discarded = 0, True
             case events.ClaimingResumed():
-                self.paused = self.save_error = None
+                self.paused = self.save_error = self.rejection = None
             case events.QuarantineUsed(used_bytes=used, max_bytes=maximum):
                 self.quarantine_bytes, self.quarantine_max_bytes = used, maximum
             case events.CopyFailed():
                 self.failed_copies += 1
             case events.DrainStarted():
                 self.draining = True
-            case events.RunEnded():
+            case events.RunEnded(summary=summary):
+                self.summary = summary
                 self.ended, self.paused = True, None

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from aluma_async.models import Summary
 from aluma_async.service.formatting import format_bytes, format_duration, pluralize, sanitize, without_task
-from aluma_async.service.stats import Rates, RunStats, UnexportedTask
+from aluma_async.service.stats import ON_HOLD, Rates, RunStats, UnexportedTask
 
 _EXAMPLES = 2
 
@@ -93,10 +93,11 @@ def summary_lines(
         (summary.held_back, "cooling down or parked (still pending at Aluma)"),
         (summary.failed, "failed (their content is in the quarantine)"),
         (summary.lost, "claimed or settled elsewhere"),
+        (summary.deferred, "not settled at Aluma yet"),
     )
     if any(count for count, _ in others):
         lines.insert(1, f"Others    {', '.join(f'{count:,} {outcome}' for count, outcome in others if count)}")
-    earlier = summary.held_back - sum(task.outcome != "failed" for task in unexported.values())
+    earlier = summary.held_back - sum(task.outcome in ON_HOLD for task in unexported.values())
     table = _table(unexported_reasons(unexported), earlier, pending)
     return lines + [line if len(line) <= width else f"{line[: width - 1]}…" for line in table]
 
@@ -124,8 +125,8 @@ def _table(reasons: Sequence[UnexportedReason], earlier: int, pending: int) -> l
     if earlier > 0:
         rows.append(f"{earlier:>7,}  {'on hold':<12}  since an earlier run")
     if rows:
-        failed_only = earlier <= 0 and all(reason.outcome == "failed" for reason in reasons)
-        retry = "" if failed_only else ", 'aluma-async retry' ends their hold"
+        on_hold = earlier > 0 or any(reason.outcome in ON_HOLD for reason in reasons)
+        retry = ", 'aluma-async retry' ends their hold" if on_hold else ""
         rows.append(f"'aluma-async status' shows each task{retry}.")
     if pending > 0:
         rows.insert(0, f"{pending:>7,}  {'pending':<12}  the run was stopped")

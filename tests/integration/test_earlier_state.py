@@ -19,7 +19,7 @@ from aluma_async import Exporter, events
 from aluma_async.journal import reader
 from aluma_async.journal.database import FILE_NAME
 from aluma_async.journal.sqlite import SqliteJournal
-from aluma_async.models import ClaimRecord, ClaimState, ExportTask, HoldRecord, Timestamp
+from aluma_async.models import ClaimRecord, ClaimState, ExportTask, HoldRecord, TaskState, Timestamp
 from aluma_async.testing import MemoryDestination, run_virtual
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "earlier_state"
@@ -101,6 +101,9 @@ class RecordingSource:
 
     async def fail(self, task: ExportTask, message: str) -> None:
         self.settled[task.id] = f"fail: {message}"
+
+    async def state(self, task: ExportTask) -> str:
+        return TaskState.PENDING
 
 
 @pytest.mark.parametrize("boot", ["boot", "another boot"])

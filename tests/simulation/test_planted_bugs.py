@@ -308,6 +308,7 @@ BUGS = {
         fail_with_an_incomplete_copy,
         fail_on_a_missing_file,
         count_attempts_over_all_kinds_of_errors,
+        take_a_rejected_settlement_for_a_confirmed_one,
     ),
     FullSchedule: (
         ignore_retry_after,

@@ -22,7 +22,7 @@ from aluma_async.policy.backoff import Backoff, RetryPolicy
 from aluma_async.testing.destination import MemoryDestination
 from aluma_async.testing.sample_data import Profile
 from aluma_async.testing.simulation.invariants import DEFECT, RECOVERY_SECONDS, Instance, InvariantChecker
-from aluma_async.testing.simulation.misbehaviour import NOT_YET, Loss, MisbehavingFaults
+from aluma_async.testing.simulation.misbehaviour import Loss, MisbehavingFaults
 from aluma_async.testing.simulation.plans import CLAIM_TIMEOUT, Plan, plan
 from aluma_async.testing.simulation.watched import (
     DestinationFaults,
@@ -98,7 +98,7 @@ class Schedule:
         instances = [Instance(n, checker, self.clock, CLAIM_TIMEOUT) for n in range(chosen.instances)]
         for instance in instances:
             instance.journal = WatchedJournal(instance)
-            if "reported" not in NOT_YET and not chosen.misbehaviour.hides_states:
+            if not chosen.misbehaviour.hides_states:
                 instance.is_deleted = self._aluma.is_deleted
         for number, start, end in chosen.journal_broken:
             loop.call_at(start, setattr, instances[number], "journal_broken_until", end)

@@ -1,0 +1,148 @@
+"""``ClaimTrackingSource``: what a refusal means, and which claims are settled only after a look at the task's state."""
+
+import anyio
+import pytest
+
+from aluma_async import MemoryJournal
+from aluma_async.exceptions import Ambiguous, ClaimConflict, RequestRejected, Unavailable
+from aluma_async.models import Claim, ClaimState, ExportSpec, ExportTask, TaskState
+from aluma_async.pipeline.claim_source import ClaimTrackingSource
+from aluma_async.pipeline.claim_tracker import ClaimTracker
+from aluma_async.policy.lease import LATE_START_SECONDS
+from tests.support.clock import virtual_time
+from tests.support.world import system_time
+
+TASK = ExportTask("t")
+
+
+class Replies:
+    """A source that replies as planned, and records the requests."""
+
+    def __init__(self, **replies):
+        self.replies = {verb: list(planned) for verb, planned in replies.items()}
+        self.sent = []
+
+    async def _reply(self, verb):
+        self.sent.append(verb)
+        reply = self.replies[verb].pop(0)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    async def start(self, task):
+        await self._reply("start")
+        return Claim(task, ExportSpec(()), anyio.current_time())
+
+    async def complete(self, task):
+        await self._reply("complete")
+
+    async def cancel(self, task):
+        await self._reply("cancel")
+
+    async def fail(self, task, message):
+        await self._reply("fail")
+
+    async def state(self, task):
+        return await self._reply("state")
+
+
+class Parts:
+    """A source with a claim of ``TASK``, unless Start is planned to fail."""
+
+    def __init__(self, **replies):
+        self.replies = Replies(**{"start": [None], **replies})
+        self.claims = ClaimTracker(MemoryJournal(), system_time, 1800.0)
+        self.source = ClaimTrackingSource(self.replies, self.claims)
+
+    def settle(self, verb):
+        return self.source.fail(TASK, "m") if verb == "fail" else getattr(self.source, verb)(TASK)
+
+
+@pytest.mark.parametrize(
+    ("verb", "state", "executed"),
+    [
+        ("complete", None, True),
+        ("complete", "completed", True),
+        ("complete", TaskState.PENDING, False),
+        ("complete", TaskState.CLAIMED, False),
+        ("fail", None, True),
+        ("fail", TaskState.PENDING, False),
+        ("cancel", TaskState.PENDING, True),
+        ("cancel", None, True),
+        ("cancel", TaskState.CLAIMED, False),
+    ],
+)
+@virtual_time
+async def test_refusal_after_an_unconfirmed_settlement_is_judged_by_the_state(verb, state, executed):
+    """Only the state shows whether the first request was executed, or the claim has ended without it."""
+    parts = Parts(**{verb: [Ambiguous("lost"), ClaimConflict("409")], "state": [state]})
+    await parts.source.start(TASK)
+    with pytest.raises(Ambiguous):
+        await parts.settle(verb)
+    if executed:
+        await parts.settle(verb)
+    else:
+        with pytest.raises(ClaimConflict):
+            await parts.settle(verb)
+    assert parts.replies.sent == ["start", verb, verb, "state"]
+    assert parts.claims.get("t") is None
+
+
+@pytest.mark.parametrize("unknown", [Unavailable("503"), RequestRejected("403")])
+@virtual_time
+async def test_claim_stays_open_while_its_state_is_unknown(unknown):
+    """Nothing more is sent meanwhile, because it could hit a claim of another exporter."""
+    parts = Parts(complete=[Ambiguous("lost"), ClaimConflict("409")], state=[unknown, None])
+    await parts.source.start(TASK)
+    for error in (Ambiguous, type(unknown)):
+        with pytest.raises(error):
+            await parts.source.complete(TASK)
+        assert parts.claims.get("t")
+    await parts.source.complete(TASK)
+    assert parts.claims.get("t") is None
+
+
+@virtual_time
+async def test_refusal_of_the_first_settlement_needs_no_look_up():
+    parts = Parts(complete=[ClaimConflict("409")])
+    await parts.source.start(TASK)
+    with pytest.raises(ClaimConflict):
+        await parts.source.complete(TASK)
+    assert parts.replies.sent == ["start", "complete"]
+
+
+@virtual_time
+async def test_rejected_settlement_keeps_the_claim():
+    parts = Parts(complete=[RequestRejected("403")])
+    await parts.source.start(TASK)
+    await parts.claims.record_committed("t", 1, 1)
+    with pytest.raises(RequestRejected):
+        await parts.source.complete(TASK)
+    assert parts.claims.get("t").state is ClaimState.COMMITTED
+    assert parts.claims.count_unsettled() == 1
+
+
+@pytest.mark.parametrize("first", [None, ClaimConflict("409")], ids=["confirmed", "refused"])
+@virtual_time
+async def test_late_cancel_is_sent_only_for_a_claim_that_the_state_shows(first):
+    """Once Cancel was answered, only a late Start can have made another claim; any other is another exporter's."""
+    states = [TaskState.PENDING, None, TaskState.CLAIMED]
+    parts = Parts(start=[Ambiguous("lost")], cancel=[first, None], state=states)
+    with pytest.raises(Ambiguous):
+        await parts.source.start(TASK)
+    try:
+        await parts.source.cancel(TASK)
+    except ClaimConflict:
+        assert first
+    assert parts.claims.get("t"), "a late Start may still be executed"
+    for _ in range(2):
+        with pytest.raises(ClaimConflict):
+            await parts.source.cancel(TASK)
+    assert parts.replies.sent == ["start", "cancel", "state", "state"]
+    await parts.source.cancel(TASK)
+    assert parts.replies.sent[-2:] == ["state", "cancel"]
+    await anyio.sleep(LATE_START_SECONDS + 1)
+    parts.replies.replies["state"] = [TaskState.PENDING]
+    with pytest.raises(ClaimConflict):
+        await parts.source.cancel(TASK)
+    assert parts.claims.get("t") is None
