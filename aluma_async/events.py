@@ -143,6 +143,8 @@ class CopyFailed(TaskEvent, frozen=True):
 class QuarantineUsed(Event, frozen=True):
     """The size of the quarantine is known, at the start and after each change."""
 
+    tasks: int
+    """Number of tasks with a copy."""
     used_bytes: int
     max_bytes: int
     """Its limit; 0: none."""

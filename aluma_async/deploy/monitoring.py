@@ -37,6 +37,7 @@ _PANELS = (
             ("sum(aluma_export_in_flight)", "in progress"),
             ("sum(aluma_export_cooldown_tasks)", "cooling down"),
             ("sum(aluma_export_parked_tasks)", "parked"),
+            ("sum(aluma_export_quarantined_tasks)", "in the quarantine"),
         ),
     ),
     _Panel("Bytes per second", "Bps", (("sum by (instance) (rate(aluma_export_bytes_total[5m]))", "{{instance}}"),)),

@@ -32,6 +32,8 @@ T = TypeVar("T")
 
 _MEASURE_SECONDS = 60.0
 """Interval at which the size is measured again, because an administrator may remove copies."""
+_REFRESH_SECONDS = 600.0
+"""Interval at which the copies are counted again."""
 NEARLY_FULL_SHARE = 0.9
 """Share of ``max_bytes`` from which the quarantine is reported as nearly full."""
 
@@ -69,7 +71,10 @@ class Quarantine:
         self._reserving = anyio.Lock()
         self._exported: list[ExportTask] = []
         self._wakeup = anyio.Event()
+        self._changes = 0
+        """Number of copies that were stored or discarded by this process."""
         self._reported_full = False
+        self._reported_use: QuarantineUsed | None = None
         self._measured_at = 0.0
         self.task_ids: set[str] = set()
         """Ids of the tasks that have a copy."""
@@ -78,10 +83,17 @@ class Quarantine:
         """Find the copies of earlier processes, and their size."""
         if self._folder:
             with suppress(OSError):  # reported when a copy is stored
+                changes = self._changes
                 copies, _ = await run_in_thread(self._folder.copies)
-                self.task_ids = {copy.task_id for copy in copies}
+                if changes == self._changes:
+                    self.task_ids = {copy.task_id for copy in copies}
             await self._measure()
             self._report_use()
+
+    async def _refresh(self) -> None:
+        """Find out what an administrator has removed, unless a copy is in progress."""
+        if not self._reserved and not self._exported:
+            await self.load()
 
     async def store(
         self, claim: Claim, error: AlumaAsyncError, state: CopyState = CopyState.FAILED
@@ -118,6 +130,7 @@ class Quarantine:
         finally:
             self._reserved.discard(name)
         self.task_ids.add(task.id)
+        self._changes += 1
         for copy in earlier:
             await self._remove(task, copy)
         self._on_event(CopyStored(task, len(claim.spec.files), writer.size, len(writer.missing)))
@@ -141,12 +154,13 @@ class Quarantine:
         for copy in await self._find(task_id):
             specification = copy.record.specification
             if specification and specification.sha256 == receipt:
-                return not await run_in_thread(self._folder.verify, copy)
+                return not await run_in_thread(partial(self._folder.verify, strict=True), copy)
         return False
 
     def discard_later(self, task: ExportTask) -> None:
         """Let ``run`` remove the copies of an exported task."""
         self.task_ids.discard(task.id)
+        self._changes += 1
         self._exported.append(task)
         self._wakeup.set()
 
@@ -154,7 +168,10 @@ class Quarantine:
         """Remove the copies of exported tasks, until cancelled."""
         while True:
             await self.discard_exported()
-            await self._wakeup.wait()
+            with anyio.move_on_after(_REFRESH_SECONDS) as waiting:
+                await self._wakeup.wait()
+            if waiting.cancelled_caught:
+                await self._refresh()
             self._wakeup = anyio.Event()
 
     async def discard_exported(self) -> None:
@@ -200,7 +217,7 @@ class Quarantine:
         """Return the files that a copy lacks. Before a task is failed, each file is read."""
         if self._folder is None or state is CopyState.PARKED:
             return copy.missing
-        return await run_in_thread(self._folder.verify, copy)
+        return await run_in_thread(partial(self._folder.verify, strict=True), copy)
 
     async def _set_state(self, copy: Copy, state: CopyState) -> None:
         if self._folder and copy.record.state is not state:
@@ -243,7 +260,10 @@ class Quarantine:
             raise DestinationError(f"quarantine {self._folder and self._folder.path}: {reason}") from error
 
     def _report_use(self) -> None:
-        self._on_event(QuarantineUsed(self._budget.used, self._budget.max_bytes))
+        use = QuarantineUsed(len(self.task_ids), self._budget.used, self._budget.max_bytes)
+        if use != self._reported_use:  # an event without a change would look like progress of the run
+            self._on_event(use)
+        self._reported_use = use
         if self._is_nearly_full and not self._reported_full:
             self._on_event(QuarantineNearlyFull(self._budget.used, self._budget.max_bytes))
         self._reported_full = self._is_nearly_full

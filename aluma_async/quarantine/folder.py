@@ -144,16 +144,23 @@ class QuarantineFolder:
         if size != (size if file.size is None else file.size) or file.sha256 not in ("", digest.hexdigest()):
             raise SourceError(f"{subject}: it has changed since it was stored")
 
-    def verify(self, copy: Copy) -> dict[int, str]:
-        """Read all files of a copy; return the number of each one that is missing or has changed, with the reason."""
+    def verify(self, copy: Copy, *, strict: bool = False) -> dict[int, str]:
+        """Read all files of a copy; return the number of each one that is missing or has changed, with the reason.
+
+        ``strict``: a file whose hash was not recorded counts as missing, too.
+        """
         problems = dict(copy.missing)
         for file in copy.record.files:
+            if strict and not file.sha256:
+                problems.setdefault(file.number, "its hash was not recorded")
             if file.number not in problems:
                 try:
                     for _ in self.read_file(copy, file.number):
                         pass
                 except SourceError as error:
                     problems[file.number] = str(error)
+        if strict and not (copy.record.specification and copy.record.specification.sha256):
+            problems.setdefault(SPEC_NUMBER, "its hash was not recorded")
         if SPEC_NUMBER not in problems:
             try:
                 self.read_specification(copy)

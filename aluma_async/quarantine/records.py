@@ -12,9 +12,11 @@ Records of earlier versions have neither ``state`` nor ``path``, ``size`` and ``
 from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from itertools import count
+from math import isfinite
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from aluma_async.models import ExportFile, ExportTask
 from aluma_async.policy.naming import PathParts, owner_suffix, plan_paths, safe_path, with_suffix
@@ -100,7 +102,10 @@ def decode_record(data: bytes) -> QuarantineRecord:
         raise ValueError(f"not a record of a task: {type(error).__name__}") from None
     if not record.task.id:
         raise ValueError("not a record of a task: it has no task id")
-    return record
+    numbers = [file.number for file in record.files]
+    if len(set(numbers)) < len(numbers) or min(numbers, default=0) < 0:
+        raise ValueError("not a record of a task: the numbers of its files are not unique")
+    return _with_finite_times(record)
 
 
 def copy_files(folder: str, names: Iterable[tuple[str, str]]) -> list[ExportFile]:
@@ -125,6 +130,16 @@ def folder_names(task_id: str) -> Iterator[str]:
     suffix = owner_suffix(task_id)
     for number in count(1):
         yield with_suffix((name,), suffix if number == 1 else f"{suffix}~{number}")[0]
+
+
+def _with_finite_times(record: QuarantineRecord) -> QuarantineRecord:
+    """Replace times that are no time, because nothing can be calculated with them."""
+    task = record.task
+    if task.created_at is not None and not isfinite(task.created_at):
+        record = replace(record, task=replace(task, created_at=None))
+    if record.redelivered_at is not None and not isfinite(record.redelivered_at):
+        record = replace(record, redelivered_at=None)
+    return record if isfinite(record.stored_at) else replace(record, stored_at=0.0)
 
 
 def _encodable(value: object) -> object:

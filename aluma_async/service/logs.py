@@ -41,7 +41,7 @@ MESSAGES: Mapping[type[Event], tuple[Level, str]] = {
         "task {task}: a copy is in the quarantine, {bytes} bytes, {missing} of {files} files missing",
     ),
     events.CopyFailed: ("error", "task {task}: copy in the quarantine: {error}"),
-    events.QuarantineUsed: ("debug", "the quarantine has {used_bytes} bytes (limit: {max_bytes})"),
+    events.QuarantineUsed: ("debug", "the quarantine has {tasks} tasks, {used_bytes} bytes (limit: {max_bytes})"),
     events.QuarantineNearlyFull: (
         "warning",
         "the quarantine has {used_bytes} of {max_bytes} bytes; when it is full, parked tasks get no safety copy",

@@ -99,6 +99,11 @@ class Metrics:
         yield "queue_depth", "Listed tasks that wait, unclaimed, for a worker", stats.queued
         yield "cooldown_tasks", "Tasks that cool down after an error", stats.cooling
         yield "parked_tasks", "Tasks that are parked", stats.parked
+        yield (
+            "quarantined_tasks",
+            "Tasks with a copy in the quarantine",
+            stats.quarantined_tasks,
+        )
         yield "quarantine_bytes", "Size of the quarantine", stats.quarantine_bytes
         yield "quarantine_max_bytes", "Limit of the size of the quarantine; 0: none", stats.quarantine_max_bytes
         yield "oldest_pending_task_age_seconds", "Age of the oldest task of the last listing; 0: none", age

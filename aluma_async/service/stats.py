@@ -87,6 +87,8 @@ class RunStats:
         """Creation of the oldest listed task, seconds since 1970."""
         self.oldest_parked_created_at: float | None = None
         """Creation of the oldest parked task of the last listing, seconds since 1970."""
+        self.quarantined_tasks = 0
+        """Tasks with a copy in the quarantine."""
         self.quarantine_bytes = self.quarantine_max_bytes = 0
         """Size of the quarantine and its limit; 0: no limit."""
         self.failed_copies = 0
@@ -283,8 +285,9 @@ class RunStats:
                 self.queued, self._queue_discarded = 0, True
             case events.ClaimingResumed():
                 self.paused = self.save_error = self.rejection = None
-            case events.QuarantineUsed(used_bytes=used, max_bytes=maximum):
-                self.quarantine_bytes, self.quarantine_max_bytes = used, maximum
+            case events.QuarantineUsed():
+                self.quarantined_tasks, self.quarantine_bytes = event.tasks, event.used_bytes
+                self.quarantine_max_bytes = event.max_bytes
             case events.CopyFailed():
                 self.failed_copies += 1
             case events.DrainStarted():

@@ -133,6 +133,7 @@ METRICS = {
     "aluma_export_concurrency_limit",
     "aluma_export_paused",
     "aluma_export_parked_task_seconds_left",
+    "aluma_export_quarantined_tasks",
     "aluma_export_quarantine_bytes",
     "aluma_export_quarantine_max_bytes",
     "aluma_export_failed_copies_total",

@@ -285,6 +285,37 @@ async def test_copy_that_cannot_be_removed_is_reported(store, monkeypatch):
 
 
 @virtual_time
+async def test_copies_of_an_earlier_version_are_fetched_again_before_a_task_is_failed(store):
+    """They have no hashes, so nothing shows that they are whole."""
+    await store.quarantine.store(claim_for(SPEC), ERROR, PARKED)
+    (copy,) = store.copies
+    record = json.loads((copy.folder / "quarantine.json").read_bytes())
+    for file in record["files"]:
+        file.update(sha256="", size=None)
+    (copy.folder / "quarantine.json").write_text(json.dumps({**record, "specification": None}))
+    (copy.folder / "files/in/b.pdf").write_bytes(b"cut short")
+    assert await store.quarantine.store(claim_for(SPEC), ERROR, FAILED) == {}
+    (copy,) = store.copies
+    assert (copy.folder / "files/in/b.pdf").read_bytes() == CONTENT["/files/2"]
+    assert store.folder.verify(copy, strict=True) == {}
+
+
+@virtual_time
+async def test_quarantine_counts_its_copies_again_and_reports_changes_only(store):
+    await store.quarantine.store(claim_for(SPEC), ERROR, PARKED)
+    async with anyio.create_task_group() as group:
+        group.start_soon(store.quarantine.run)
+        await anyio.sleep(3600)
+        (copy,) = store.copies
+        store.folder.remove(copy)
+        await anyio.sleep(3600)
+        group.cancel_scope.cancel()
+    used = [event.tasks for event in store.events if isinstance(event, QuarantineUsed)]
+    assert used == [1, 0]
+    assert store.quarantine.task_ids == set()
+
+
+@virtual_time
 async def test_load_finds_the_copies_of_earlier_processes(store):
     await store.quarantine.store(claim_for(SPEC), ERROR, PARKED)
     later = Store(store.folder.path)

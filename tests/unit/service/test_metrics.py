@@ -88,7 +88,8 @@ def test_metrics_report_how_long_the_oldest_parked_task_has_left():
 
 
 def test_metrics_report_the_size_of_the_quarantine_and_failed_copies():
-    values = scrape(metrics_after(events.QuarantineUsed(10, 100), sample_event(events.CopyFailed)))
+    values = scrape(metrics_after(events.QuarantineUsed(2, 10, 100), sample_event(events.CopyFailed)))
+    assert values["quarantined_tasks",] == 2
     assert (values["quarantine_bytes",], values["quarantine_max_bytes",], values["failed_copies_total",]) == (
         10,
         100,
