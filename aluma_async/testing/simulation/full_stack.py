@@ -6,6 +6,7 @@ show the effects of a crash during such a call, nor those of a power failure.
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
@@ -27,6 +28,8 @@ from aluma_async.pipeline.exporter import Exporter
 from aluma_async.pipeline.throttle import Throttle
 from aluma_async.policy.naming import INTERNAL_FOLDER
 from aluma_async.ports import Delivery
+from aluma_async.quarantine.folder import QuarantineFolder
+from aluma_async.quarantine.records import CopyState
 from aluma_async.testing.http_app import simulated_app
 from aluma_async.testing.memory_connector import MemoryConnector
 from aluma_async.testing.simulation.invariants import Instance
@@ -141,9 +144,25 @@ class FullSchedule(Schedule):
     def _check_final_state(self) -> None:
         super()._check_final_state()
         self._check_visible_files()
+        self._check_copies()
         limit = _MAX_AT_ONCE * self._plan.instances
         peak = self._aluma.in_flight_peak
         self._checker.require(peak <= limit, f"{peak} requests in flight, and the limit is {limit}")
+
+    def _check_copies(self) -> None:
+        """Require that each copy in a quarantine is what its record says, and has the bytes of its task."""
+        for path in self._folder.glob("quarantine-*"):
+            folder = QuarantineFolder(path)
+            for copy in folder.copies()[0]:
+                intact = folder.verify(copy).keys() == copy.missing.keys()
+                self._checker.require(intact, f"the copy {copy.folder.name} has changed since it was stored")
+                expected = Counter(data for *_, data in self._aluma.expected(copy.task_id))
+                files = [number for number in copy.record.paths() if number not in copy.missing]
+                stored = Counter(b"".join(folder.read_file(copy, number)) for number in files)
+                if copy.record.state is CopyState.PARKED:  # that of a failed task has a text that is not valid Unicode
+                    self._checker.require(not stored - expected, f"the copy {copy.folder.name} has bytes of no file")
+                if copy.is_complete and not self._aluma.quirk(copy.task_id):
+                    self._checker.require(not expected - stored, f"the copy {copy.folder.name} is not complete")
 
     def _check_visible_files(self) -> None:
         """Require that all visible files are complete."""

@@ -58,6 +58,8 @@ class Plan(Struct, frozen=True):
     """Maximum number of attempts of a request."""
     cooldown: float = 60.0
     """First cool-down of a task."""
+    park_after: int = 10
+    """Number of failures in a row after which a task is parked, and a copy of it is stored."""
 
 
 def plan(seed: int) -> Plan:
@@ -65,6 +67,7 @@ def plan(seed: int) -> Plan:
     chosen = _network_plan(seed)
     chosen = replace(
         chosen,
+        park_after=random.Random(f"park/{seed}").choice((1, 2, 10)),
         behaviour=add_quirks(seed, chosen.tasks, chosen.behaviour),
         misbehaviour=misbehave(seed, chosen.tasks, chosen.instances, chosen.faulty_seconds),
     )

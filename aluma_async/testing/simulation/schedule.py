@@ -238,6 +238,7 @@ class Schedule:
             "cooldown": Backoff(chosen.cooldown, 600),
             "polling": Backoff(2, 60),
             "park_seconds": 600,
+            "park_after": chosen.park_after,
             "claim_timeout": CLAIM_TIMEOUT,
             "on_event": instance.on_event,
             "clock": self.clock,
