@@ -142,7 +142,7 @@ class DestinationError(AlumaAsyncError):
 
 
 class DestinationUnavailable(DestinationError):
-    """No task's files can be stored at present (disk full, read-only, folder or server unreachable)."""
+    """Probably no task's files can be stored at present (disk full, server unreachable); the probe decides."""
 
 
 class SchemaMismatch(DestinationError):

@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from aluma_async.clock import loop_time
-from aluma_async.exceptions import AlumaAsyncError, DestinationUnavailable, JournalError
+from aluma_async.exceptions import AlumaAsyncError, JournalError
 from aluma_async.models import HoldRecord
 from aluma_async.policy.backoff import Backoff
 from aluma_async.policy.lease import elapsed, remaining
@@ -105,7 +105,7 @@ class Cooldown:
         blame: bool = True,
         created_at: float | None = None,
     ) -> HoldRecord:
-        """Put a task on hold after an error. An unavailable destination counts as no failure.
+        """Put a task on hold after an error.
 
         Args:
             task_id: The task.
@@ -115,7 +115,6 @@ class Cooldown:
             created_at: Creation of the task; stored, so that the time until its deadline can be shown.
         """
         hold, _ = await self._entry(task_id)
-        blame = blame and not isinstance(error, DestinationUnavailable)
         failures = max(1, hold.failures + blame)
         same_failures = hold.same_failures + 1 if hold.error == type(error).__name__ else 1
         if self._park_after and blame:

@@ -33,6 +33,7 @@ from aluma_async.pipeline.admission import Admission
 from aluma_async.pipeline.claim_source import ClaimTrackingSource
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
+from aluma_async.pipeline.destination_probe import DestinationProbe
 from aluma_async.pipeline.failure import FailureHandler
 from aluma_async.pipeline.lease_deadline import LeaseDeadline
 from aluma_async.pipeline.producer import Producer
@@ -101,6 +102,7 @@ class Exporter:
         uniform: Uniform = random.uniform,
     ) -> None:
         self.destination = destination
+        self._probe = DestinationProbe(destination)
         self._journal = journal or MemoryJournal()
         self._workers = workers
         self._drain_timeout = drain_timeout
@@ -145,6 +147,7 @@ class Exporter:
             self._quarantine,
             lease,
             self._admission,
+            self._probe,
             uniform=uniform,
             on_event=self._emit,
         )
@@ -157,7 +160,7 @@ class Exporter:
             self._admission,
             self._tracker,
             self._cooldown,
-            probe=destination.probe,
+            probe=self._probe.run,
             polling=polling,
             uniform=uniform,
             on_event=self._emit,
@@ -216,7 +219,7 @@ class Exporter:
         if self._quarantine:
             await self._quarantine.load()
         try:
-            await self.destination.probe()
+            await self._probe.run()
         except AlumaAsyncError:
             await self._recovery.verify(None, self._quarantine)
             # Settling needs no destination, and the next run may come after the leases have expired.

@@ -35,6 +35,7 @@ from aluma_async.models import Claim, ClaimState, ExportFile, ExportSpec, Export
 from aluma_async.pipeline.admission import Admission
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
+from aluma_async.pipeline.destination_probe import DestinationProbe
 from aluma_async.pipeline.lease_deadline import LeaseDeadline
 from aluma_async.pipeline.quarantine import Quarantine
 from aluma_async.pipeline.settlement import SETTLE_TIMEOUT_SECONDS, settle_claim
@@ -57,6 +58,7 @@ class FailureHandler:
         quarantine: Quarantine | None,
         lease: LeaseDeadline,
         admission: Admission,
+        probe: DestinationProbe,
         *,
         uniform: Uniform,
         on_event: OnEvent,
@@ -67,6 +69,7 @@ class FailureHandler:
         self._quarantine = quarantine
         self._lease = lease
         self._admission = admission
+        self._probe = probe
         self._uniform = uniform
         self._breaker = CircuitBreaker()
         self._on_event = on_event
@@ -104,11 +107,13 @@ class FailureHandler:
             case Action.FAIL:
                 return await self._fail(task, claim, error)
             case Action.CANCEL:
-                await self._cool_down(task, error, claim, release=True)
+                # Only the probe shows whether other tasks are concerned: the reason may be this task's folder or table.
+                pause = isinstance(error, DestinationUnavailable) and not await self._probe.accepts_files()
+                if pause:  # at once, so that no other task is claimed while this one is released
+                    self._admission.blocking_error = error
+                await self._cool_down(task, error, claim, release=True, blame=not pause)
             case Action.COOL_DOWN:
                 await self._cool_down(task, error, release=False)
-        if isinstance(error, DestinationUnavailable):
-            raise error
         return False
 
     async def release_on_stop(self, task: ExportTask) -> None:

@@ -128,6 +128,7 @@ class Producer:
         oldest: float | None = None
         parked_dates: list[float] = []
         suspects: list[tuple[int, ExportTask]] = []
+        failed_before: list[ExportTask] = []
         await self._cooldown.apply_releases()
         async with aclosing(self._source.list_pending()) as pages:  # type: ignore[type-var]
             async for tasks in pages:
@@ -135,6 +136,8 @@ class Producer:
                 for task in tasks:
                     entry = await self._cooldown.get(task.id)
                     match self._admission.classify(task, entry):
+                        case Classification.ADMIT if entry.failures:
+                            failed_before.append(task)
                         case Classification.ADMIT:
                             new.append(task)
                         case Classification.CRASH_SUSPECT:
@@ -151,6 +154,9 @@ class Producer:
                 admitted += len(new)
                 dates = [task.created_at for task in tasks if task.created_at is not None]
                 oldest = min(filter(None, (oldest, *dates)), default=None)
+        # Last, so that the first trial after a pause is a task that can succeed.
+        backlog.add(failed_before)
+        admitted += len(failed_before)
         if suspect := self._admission.pick_suspect(suspects):
             backlog.add([suspect])
             admitted += 1

@@ -25,6 +25,7 @@ class Refusing(MemoryDestination):
     @asynccontextmanager
     async def open(self, claim):
         if claim.task.id in self.refused:
+            self.unavailable = self.error is DestinationUnavailable
             raise self.error("the column is too narrow")
         async with super().open(claim) as delivery:
             yield delivery

@@ -49,11 +49,15 @@ async def test_exporter_resumes_claiming_once_when_all_tasks_are_exported():
     """Even if fewer tasks are pending than are exported one at a time after a pause."""
     counts = Counter()
     destination = MemoryDestination()
-    exporter = Exporter(SimulatedSource(simulated(3)), destination, on_event=lambda event: counts.update([type(event)]))
+
+    def on_event(event):
+        counts[type(event)] += 1
+        if isinstance(event, events.TasksListed) and counts[events.TasksListed] == 1:
+            destination.unavailable = True
+
+    exporter = Exporter(SimulatedSource(simulated(3)), destination, on_event=on_event)
     async with anyio.create_task_group() as group:
         group.start_soon(exporter.run)
-        await anyio.lowlevel.checkpoint()
-        destination.unavailable = True
         await anyio.sleep(3600)
         assert counts[events.ClaimingPaused] == 1
         assert counts[events.ClaimingStillPaused] > 10
