@@ -13,7 +13,7 @@ import click
 
 from aluma_async.cli.copies import complete_task_ids, completeness, copy_row, read_copies, selected_copies
 from aluma_async.cli.exit_codes import INCOMPLETE, OK, error_lines
-from aluma_async.cli.options import add_options, load_config, merge_options
+from aluma_async.cli.options import add_options, config_file, load_config, merge_options
 from aluma_async.cli.signals import handle_stop_signals
 from aluma_async.config import Config
 from aluma_async.events import Event, TaskCancelled, TaskCompleted, TaskParked
@@ -45,6 +45,9 @@ def redeliver(
     options = merge_options(context.obj, inner)
     config = load_config(options)
     config.routing()
+    from aluma_async.destinations.places import check_config_file  # slow to import, and --help does not need it
+
+    check_config_file(config, config_file(options))
     if not config.quarantine_folder().is_dir():
         return _deliver(config, {}, task_ids, incomplete=incomplete, progress=None)
     try:

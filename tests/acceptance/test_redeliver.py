@@ -17,6 +17,7 @@ from aluma_async.quarantine.folder import QuarantineFolder
 from aluma_async.testing import SimulatedAluma, serve
 from tests.support.databases import PostgresDatabase, SqliteDatabase
 from tests.support.processes import FAST_CONFIG, PROGRAM, environment, expect_error
+from tests.support.quarantine import make_copy
 
 TASKS = 10
 CONFIG = FAST_CONFIG.replace("[retry]", "[retry]\npark_after = 1").replace("[exporter]", '[exporter]\nstate = "state"')
@@ -171,3 +172,30 @@ def test_redeliver_is_refused_while_an_exporter_uses_the_state_folder(run_cli, t
     with lock_folder(tmp_path / "state"):
         done = run_cli("redeliver", "--all", "-o", "out", "--state", "state")
     expect_error(done, 75, "state folder state: in use by another exporter", "Stop the exporter, redeliver")
+
+
+@pytest.mark.parametrize(
+    ("configuration", "message"),
+    [
+        (
+            '[destinations.default]\ntype = "folder"\npath = "out"\n'
+            '[destinations.second]\ntype = "folder"\npath = "out/csv"\n',
+            "whatever the routes are",
+        ),
+        ('[destinations.default]\ntype = "folder"\npath = "state"\n', "the state folder"),
+        (
+            '[destinations.default]\ntype = "folder"\npath = "."\non_conflict = "overwrite"\n',
+            "contains the configuration, config.toml",
+        ),
+    ],
+    ids=["one folder", "state folder", "configuration"],
+)
+def test_redeliver_refuses_the_places_that_an_exporter_refuses(configuration, message, run_cli, tmp_path):
+    """Delivering into them could replace files just the same."""
+    state = tmp_path.parent / f"{tmp_path.name}-state" if 'path = "."' in configuration else tmp_path / "state"
+    (tmp_path / "config.toml").write_text(configuration)
+    copy = make_copy(state / "quarantine" / "t1", b'{"task": {"id": "t1"}, "error": "X", "message": ""}')
+    before = sorted(tmp_path.rglob("*"))
+    expect_error(run_cli("redeliver", "--all", "--state", state), 78, message)
+    assert copy.is_dir()
+    assert sorted(path for path in tmp_path.rglob("*") if path.name != "lock") == before
