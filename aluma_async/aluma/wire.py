@@ -274,7 +274,7 @@ def decode_token(body: bytes) -> tuple[str, float]:
         raise InvalidResponse("the response to the token request contains an invalid token")
     try:
         lifetime = float(response.expires_in)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         lifetime = 0.0
     return response.access_token, lifetime if 0 < lifetime < float("inf") else 300.0
 
@@ -308,6 +308,6 @@ def retry_after(value: str | None, date: str | None) -> float | None:
         return float(value)
     try:
         seconds = (parsedate_to_datetime(value) - parsedate_to_datetime(date or "")).total_seconds()
-    except (TypeError, ValueError):  # not a date, or only one of the two has a time zone
+    except (TypeError, ValueError, OverflowError):  # not a date, too far away, or only one of the two has a time zone
         return None
     return seconds if seconds > 0 else None

@@ -3,6 +3,7 @@
 import anyio
 
 from aluma_async.exceptions import AlumaAsyncError, DestinationUnavailable
+from aluma_async.pipeline.defect import plugin_defect
 from aluma_async.ports import Destination
 
 TIMEOUT_SECONDS = 60.0
@@ -44,6 +45,8 @@ class DestinationProbe:
             return error
         except TimeoutError:
             return DestinationUnavailable(f"the destination did not answer a probe in {TIMEOUT_SECONDS:.0f} s")
-        except Exception as error:  # noqa: BLE001 - a defect of a plug-in must not end the run
-            return DestinationUnavailable(f"the probe of the destination failed: unexpected {type(error).__name__}")
+        except BaseException as error:
+            if defect := plugin_defect(error):
+                return DestinationUnavailable(f"the probe of the destination failed: {defect}")
+            raise
         return None

@@ -1,5 +1,6 @@
 """``FileTransfer``: downloads the files of a claim into a destination, several at once, and retries each of them."""
 
+from asyncio import CancelledError
 from collections.abc import AsyncIterator, Iterator
 from typing import NamedTuple, Self
 
@@ -9,6 +10,7 @@ from aluma_async.clock import loop_time
 from aluma_async.events import BytesReceived, FileStaged
 from aluma_async.exceptions import primary_error
 from aluma_async.models import Claim, ExportFile
+from aluma_async.pipeline.defect import plugin_defect
 from aluma_async.pipeline.retrying_source import RetryingSource
 from aluma_async.ports import Delivery, Destination, OnEvent
 
@@ -58,14 +60,19 @@ class FileTransfer:
 
     async def _save_next(self, claim: Claim, queue: Iterator[ExportFile], delivery: Delivery, sizes: list[int]) -> None:
         for file in queue:  # shared with the other downloads, so that each takes the next file
-            if (size := delivery.resumable_size(file)) is not None:
-                sizes.append(size)
-                continue
-            sizes.append(
-                await self._source.retry(
-                    f"download file {file.number} of task {claim.task.id}", self._save, claim, file, delivery
+            try:
+                if (size := delivery.resumable_size(file)) is not None:
+                    sizes.append(size)
+                    continue
+                sizes.append(
+                    await self._source.retry(
+                        f"download file {file.number} of task {claim.task.id}", self._save, claim, file, delivery
+                    )
                 )
-            )
+            except (SystemExit, CancelledError) as error:  # in a task of its own, it would not reach the worker
+                if defect := plugin_defect(error):
+                    raise defect from None
+                raise
 
     async def _save(self, claim: Claim, file: ExportFile, delivery: Delivery) -> int:
         if file.source == "content":

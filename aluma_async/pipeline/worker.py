@@ -9,6 +9,7 @@ from aluma_async.exceptions import AlumaAsyncError
 from aluma_async.models import Claim, ExportTask
 from aluma_async.pipeline.admission import Admission
 from aluma_async.pipeline.claim_tracker import ClaimTracker
+from aluma_async.pipeline.defect import plugin_defect
 from aluma_async.pipeline.failure import FailureHandler
 from aluma_async.pipeline.lease_deadline import LeaseDeadline
 from aluma_async.pipeline.transfer import Delivered, FileTransfer
@@ -63,9 +64,10 @@ class Worker:
             await self._source.complete(task)
         except AlumaAsyncError as error:
             return await self._failures.handle(task, claim, error)
-        except Exception as error:  # noqa: BLE001 - a defect, also of a plug-in, must not affect other tasks
-            return await self._failures.handle(task, claim, AlumaAsyncError(f"unexpected {type(error).__name__}"))
-        except BaseException:  # cancelled; a cancelled Start returns its claim, so an open claim is recorded here
+        except BaseException as error:
+            if defect := plugin_defect(error):  # must not affect other tasks
+                return await self._failures.handle(task, claim, defect)
+            # Cancelled. A cancelled Start returns its claim, so an open claim is recorded here.
             await self._failures.release_on_stop(task)
             raise
         await self._failures.clear(task)

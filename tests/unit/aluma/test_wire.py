@@ -207,6 +207,7 @@ def test_token_is_decoded_for_any_lifetime():
     for lifetime, seconds in ((86400, 86400), ("3600", 3600), (None, 300), (0, 300), (-1, 300), ("soon", 300)):
         assert wire.decode_token(msgspec.json.encode({"access_token": "t", "expires_in": lifetime})) == ("t", seconds)
     assert wire.decode_token(b'{"access_token":"t"}') == ("t", 300)
+    assert wire.decode_token(b'{"access_token":"t","expires_in":1%s}' % (b"0" * 400)) == ("t", 300)
     for bad in (b"", b"{}", b'{"access_token":"a\\r\\nb"}', b"<html>"):
         with pytest.raises(InvalidResponse):
             wire.decode_token(bad)
