@@ -186,7 +186,11 @@ class SettlementUnconfirmed(AttemptEnded, frozen=True):
 
 
 class FailureBreakerOpened(TaskEvent, frozen=True):
-    """Several tasks in a row failed for the same reason. Until a task is exported, further ones are parked instead."""
+    """A task was parked instead of failed, because at most three tasks of a kind are failed automatically.
+
+    A kind is a project, its destinations, and the class of the error. Further tasks of the kind are parked, too, until
+    one is exported, or the administrator confirms with ``aluma-async fail``. Emitted for the first of them only.
+    """
 
     error: AlumaAsyncError
 

@@ -22,6 +22,7 @@ operator::
     ├── DestinationError           the files of one task could not be stored
     │   ├── DestinationUnavailable no task's files can be stored at present
     │   └── SchemaMismatch         the data does not fit the destination's schema              persistent
+    ├── FailConfirmed              the administrator has confirmed that the task is failed      fatal
     └── JournalError               the journal cannot be written
         └── JournalLocked          another process uses the state folder
 
@@ -133,6 +134,12 @@ class BadSpecification(AlumaAsyncError):
 
 class UnexportableTask(BadSpecification):
     """The Export Specification contains text that is not valid Unicode, so that no destination can ever store it."""
+
+    fatal = True
+
+
+class FailConfirmed(AlumaAsyncError):
+    """The administrator has confirmed that the task is failed (``aluma-async fail``). Raised only by that command."""
 
     fatal = True
 

@@ -157,6 +157,25 @@ class HoldRecord(Struct, frozen=True, gc=False):
     """Number of the last failures in a row that had the same class of error."""
 
 
+class BreakerRecord(Struct, frozen=True, gc=False):
+    """The journal's record of a task that was failed automatically, or is about to be.
+
+    It counts until a task of its kind is exported, or the administrator confirms. Contains neither content nor names.
+    """
+
+    task_id: str
+    reason: str
+    """Class name of the error."""
+    project_id: str = ""
+    destinations: tuple[str, ...] = ()
+    """Names of the destinations of the task's files; empty if they are not known."""
+
+    @property
+    def kind(self) -> tuple[str, ...]:
+        """The tasks that are counted together have the same kind."""
+        return self.reason, self.project_id, *self.destinations
+
+
 class ExportRecord(Struct, frozen=True, array_like=True, gc=False):
     """The journal's record of an exported task. Contains neither content nor file names."""
 

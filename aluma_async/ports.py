@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from aluma_async.events import Event
-from aluma_async.models import Claim, ClaimRecord, ExportFile, ExportTask, HoldRecord, Timestamp
+from aluma_async.models import BreakerRecord, Claim, ClaimRecord, ExportFile, ExportTask, HoldRecord, Timestamp
 
 OnEvent: TypeAlias = Callable[[Event], None]
 """A listener that receives every event. MUST NOT block. An exception that it raises is ignored."""
@@ -103,7 +103,11 @@ class Delivery(Protocol):
 
 
 class Destination(Protocol):
-    """A place where files are stored."""
+    """A place where files are stored.
+
+    MAY have a method ``destinations_for(claim)`` that returns the names which a delivery of the claim would have as its
+    attribute ``destinations``. With them, the tasks that may be failed automatically are counted for each destination.
+    """
 
     async def probe(self) -> None:
         """Check that the destination accepts files, and create what is missing.
@@ -157,31 +161,31 @@ class RequestLimiter(Protocol):
 
 
 class Journal(Protocol):
-    """The state that outlives the process: open claims, and tasks on hold.
+    """The state that outlives the process: open claims, tasks on hold, and tasks that were failed automatically.
 
     MUST keep at most one record of each type per task; a new record replaces the old one. MUST NOT contain document
     content or tokens. Every method but ``put`` and ``delete`` raises ``JournalError``.
     """
 
-    async def load(self) -> Sequence[ClaimRecord | HoldRecord]:
+    async def load(self) -> Sequence[ClaimRecord | HoldRecord | BreakerRecord]:
         """Return all records. Called once, before any other method.
 
         MUST raise ``JournalLocked`` if another process uses the journal, and lock it until ``close``.
         """
         ...
 
-    async def write(self, *records: ClaimRecord | HoldRecord) -> None:
+    async def write(self, *records: ClaimRecord | HoldRecord | BreakerRecord) -> None:
         """Store records durably, together with all earlier ``put`` and ``delete`` calls.
 
         The cancellation of one caller MUST NOT interrupt a write that other callers wait for.
         """
         ...
 
-    def put(self, record: ClaimRecord | HoldRecord) -> None:
+    def put(self, record: ClaimRecord | HoldRecord | BreakerRecord) -> None:
         """Store a record with the next write. A crash MAY lose it."""
         ...
 
-    def delete(self, kind: type[ClaimRecord] | type[HoldRecord], task_id: str) -> None:
+    def delete(self, kind: type[ClaimRecord] | type[HoldRecord] | type[BreakerRecord], task_id: str) -> None:
         """Delete the task's record of a type, if there is one, with the next write. A crash MAY restore it."""
         ...
 

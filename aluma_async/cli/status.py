@@ -57,7 +57,7 @@ def _rows(config: Config, now: Timestamp) -> dict[str, list[Row]]:
     for record in records:
         if isinstance(record, ClaimRecord):
             rows["in_hand"].append(_claim_row(record, now))
-        elif remaining(record.since, record.seconds, now) > 0:
+        elif isinstance(record, HoldRecord) and remaining(record.since, record.seconds, now) > 0:
             row = _hold_row(record, now, config.aluma.task_deadline_seconds, copies.get(record.task_id))
             rows["parked" if record.parked else "cooling_down"].append(row)
     rows["quarantined"] = [copy_row(copy) for copy in sorted(copies.values(), key=lambda copy: copy.folder)]

@@ -52,6 +52,11 @@ class DestinationRouter:
                 return False
         return len(parts) % 2 == 0
 
+    def destinations_for(self, claim: Claim) -> tuple[str, ...]:
+        """Return the names of the destinations of a claim's files. Raises ``DestinationError``."""
+        names = {name for file in claim.spec.files for name in self._routing.destinations_for(claim.task, file)}
+        return tuple(name for name in self._destinations if name in names)
+
     def open(self, claim: Claim) -> AbstractAsyncContextManager[Delivery]:
         """Open a delivery at every destination of the claim's files, each with its own part of the files.
 

@@ -15,20 +15,24 @@ from aluma_async.clock import system_clock
 from aluma_async.exceptions import JournalError
 from aluma_async.journal import history
 from aluma_async.journal.records import Key, Record
-from aluma_async.models import ClaimRecord, ExportRecord, HoldRecord
+from aluma_async.models import BreakerRecord, ClaimRecord, ExportRecord, HoldRecord
 
 FILE_NAME = "journal.sqlite3"
 LOCK_NAME = "lock"
-_KINDS: dict[str, type[Record]] = {"claim": ClaimRecord, "hold": HoldRecord}
+_KINDS: dict[str, type[Record]] = {"claim": ClaimRecord, "hold": HoldRecord, "failed": BreakerRecord}
+_TABLES: dict[type[Record], str] = {ClaimRecord: "record", HoldRecord: "record", BreakerRecord: "breaker"}
+"""An earlier version takes an unknown kind of record for damage, but ignores an unknown table."""
 _SET_UP = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
     "CREATE TABLE IF NOT EXISTS record (kind TEXT, task TEXT, value TEXT, PRIMARY KEY (kind, task)) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS breaker (kind TEXT, task TEXT, value TEXT, PRIMARY KEY (kind, task)) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS released (task TEXT PRIMARY KEY) WITHOUT ROWID",
     history.SET_UP,
 )
-_STORE = "INSERT OR REPLACE INTO record SELECT ?, key, value FROM json_each(?)"
-_DELETE = "DELETE FROM record WHERE kind = ? AND task IN (SELECT value FROM json_each(?))"
+_LOAD = "SELECT kind, value FROM {} ORDER BY kind, task"
+_STORE = "INSERT OR REPLACE INTO {} SELECT ?, key, value FROM json_each(?)"
+_DELETE = "DELETE FROM {} WHERE kind = ? AND task IN (SELECT value FROM json_each(?))"
 _HINT = "Check free space and permissions, or set another folder with --state."
 
 
@@ -56,8 +60,9 @@ def connect(path: Path) -> sqlite3.Connection:
 
 def iter_records(database: sqlite3.Connection) -> Iterator[Record]:
     """Yield all records of a journal file. Raises ``sqlite3.Error``, ``ValueError``, ``KeyError``."""
-    for kind, value in database.execute("SELECT kind, value FROM record ORDER BY kind, task"):
-        yield msgspec.json.decode(value, type=_KINDS[kind])
+    for table in dict.fromkeys(_TABLES.values()):
+        for kind, value in database.execute(_LOAD.format(table)):
+            yield msgspec.json.decode(value, type=_KINDS[kind])
 
 
 def write_changes(
@@ -72,9 +77,9 @@ def write_changes(
         for name, kind in _KINDS.items():
             of_kind = [(task, record) for (key_kind, task), record in changes.items() if key_kind is kind]
             if stored := {task: record for task, record in of_kind if record is not None}:
-                database.execute(_STORE, (name, _json(stored)))
+                database.execute(_STORE.format(_TABLES[kind]), (name, _json(stored)))
             if deleted := [task for task, record in of_kind if record is None]:
-                database.execute(_DELETE, (name, _json(deleted)))
+                database.execute(_DELETE.format(_TABLES[kind]), (name, _json(deleted)))
         if exported:
             history.insert(database, exported)
         if trim:

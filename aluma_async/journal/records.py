@@ -2,9 +2,9 @@
 
 from typing import Any, TypeAlias
 
-from aluma_async.models import ClaimRecord, HoldRecord
+from aluma_async.models import BreakerRecord, ClaimRecord, HoldRecord
 
-Record: TypeAlias = ClaimRecord | HoldRecord
+Record: TypeAlias = ClaimRecord | HoldRecord | BreakerRecord
 Key: TypeAlias = tuple[type[Record], str]
 Change: TypeAlias = tuple[Key, Record | None]
 """The new value of a record; None deletes it."""

@@ -30,6 +30,7 @@ from aluma_async.exceptions import AlumaAsyncError, JournalError
 from aluma_async.journal.memory import MemoryJournal
 from aluma_async.models import ExportTask, Summary
 from aluma_async.pipeline.admission import Admission
+from aluma_async.pipeline.breaker import FailBreaker
 from aluma_async.pipeline.claim_source import ClaimTrackingSource
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
@@ -122,40 +123,40 @@ class Exporter:
         queue_size = queue_size or QUEUED_TASKS_PER_WORKER * workers
         self._send, self._receive = anyio.create_memory_object_stream[ExportTask](queue_size)
         self._claims = claims = ClaimTracker(self._journal, clock, claim_timeout)
+        breaker = FailBreaker(self._journal, claims, destination)
         self._admission = Admission(self._tracker, claims, self._slots, canary_tasks=queue_size, on_event=self._emit)
-        retrying_source = RetryingSource(
-            ClaimTrackingSource(source, claims), retry, uniform=uniform, on_event=self._emit
-        )
-        transfer = FileTransfer(retrying_source, on_event=self._emit)
+        retrying = RetryingSource(ClaimTrackingSource(source, claims), retry, uniform=uniform, on_event=self._emit)
+        transfer = FileTransfer(retrying, on_event=self._emit)
         self._recovery = Recovery(
-            retrying_source, claims, self._journal, self._tracker, self._cooldown, on_event=self._emit
+            retrying, claims, self._journal, self._tracker, self._cooldown, breaker, on_event=self._emit
         )
         lease = LeaseDeadline(claim_timeout)
         self._quarantine: Quarantine | None = None
         if quarantine:
             self._quarantine = Quarantine(
-                retrying_source,
+                retrying,
                 quarantine,
                 folder=QuarantineFolder(quarantine_folder) if quarantine_folder else None,
                 max_bytes=quarantine_max_bytes,
                 on_event=self._emit,
             )
         failures = FailureHandler(
-            retrying_source,
+            retrying,
             claims,
             self._cooldown,
             self._quarantine,
             lease,
             self._admission,
             self._probe,
+            breaker,
             uniform=uniform,
             on_event=self._emit,
         )
         self._worker = Worker(
-            retrying_source, destination, transfer, claims, self._admission, failures, lease, on_event=self._emit
+            retrying, destination, transfer, claims, self._admission, failures, lease, on_event=self._emit
         )
         self._producer = Producer(
-            retrying_source,
+            retrying,
             self._send,
             self._admission,
             self._tracker,

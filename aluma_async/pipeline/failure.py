@@ -33,13 +33,13 @@ from aluma_async.exceptions import (
 )
 from aluma_async.models import Claim, ClaimState, ExportFile, ExportSpec, ExportTask
 from aluma_async.pipeline.admission import Admission
+from aluma_async.pipeline.breaker import FailBreaker
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
 from aluma_async.pipeline.destination_probe import DestinationProbe
 from aluma_async.pipeline.lease_deadline import LeaseDeadline
 from aluma_async.pipeline.quarantine import Quarantine
 from aluma_async.pipeline.settlement import SETTLE_TIMEOUT_SECONDS, settle_claim
-from aluma_async.policy.circuit_breaker import CircuitBreaker
 from aluma_async.policy.error_policy import Action, decide
 from aluma_async.ports import OnEvent, TaskSource, Uniform
 from aluma_async.quarantine.records import SPEC_NUMBER, CopyState
@@ -59,6 +59,7 @@ class FailureHandler:
         lease: LeaseDeadline,
         admission: Admission,
         probe: DestinationProbe,
+        breaker: FailBreaker,
         *,
         uniform: Uniform,
         on_event: OnEvent,
@@ -71,13 +72,13 @@ class FailureHandler:
         self._admission = admission
         self._probe = probe
         self._uniform = uniform
-        self._breaker = CircuitBreaker()
+        self._breaker = breaker
         self._on_event = on_event
 
-    async def clear(self, task: ExportTask) -> None:
-        """Forget the failures of an exported task; tasks may be failed again."""
+    async def clear(self, task: ExportTask, destinations: tuple[str, ...]) -> None:
+        """Forget the failures of an exported task; tasks of its kind may be failed again."""
+        self._breaker.reset(task.project_id, destinations)
         await self._cooldown.clear_task(task.id)
-        self._breaker.record_success()
 
     async def handle(self, task: ExportTask, claim: Claim | None, error: AlumaAsyncError) -> bool:
         """Handle the error that ended an attempt; return whether Aluma will not offer the task again.
@@ -123,14 +124,19 @@ class FailureHandler:
 
     async def _fail(self, task: ExportTask, claim: Claim | None, error: AlumaAsyncError) -> bool:
         """Store a copy of the task in the quarantine, then fail it; park it if that is impossible."""
-        reason, message = type(error).__name__, str(error)[:_MAX_MESSAGE_CHARS]
-        if claim is None or self._quarantine is None or not self._breaker.allows(reason):
+        # Nothing may be awaited before the reservation, because other workers would take the same place.
+        if claim is None or self._quarantine is None or not self._breaker.reserve(claim, error):
+            if claim and self._quarantine and self._breaker.report_once(claim, error):
+                self._on_event(FailureBreakerOpened(task, error))
             await self._cool_down(task, error, claim, release=True, park=True)
             return False
+        message, may_be_sent = str(error)[:_MAX_MESSAGE_CHARS], False
         try:
             missing = await self._lease.run(self._quarantine.store, claim, error)
             if missing:  # also a file that no request can fetch, because it may exist at Aluma all the same
                 raise _incomplete_copy(task, missing)
+            await self._breaker.record(task.id)
+            may_be_sent = True
             with anyio.CancelScope(shield=True):  # because from here on, Fail is the only correct request
                 await self._claims.record_failing(task.id, message, self._quarantine.receipt(claim))
             await self._source.fail(task, message)
@@ -148,8 +154,9 @@ class FailureHandler:
         except BaseException:
             await self.release_on_stop(task)
             raise
-        if self._breaker.record_failure(reason):
-            self._on_event(FailureBreakerOpened(task, error))
+        finally:
+            if not may_be_sent:
+                self._breaker.give_back(task.id)
         await self._cooldown.clear_task(task.id)
         self._on_event(TaskFailed(task, error))
         return True

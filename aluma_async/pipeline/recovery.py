@@ -14,7 +14,8 @@ from anyio.abc import TaskGroup
 from aluma_async.clock import loop_time
 from aluma_async.events import CommitUnverified, SettlementDeferred, TaskParked
 from aluma_async.exceptions import SourceError
-from aluma_async.models import ClaimRecord, ClaimState, ExportTask, HoldRecord
+from aluma_async.models import BreakerRecord, ClaimRecord, ClaimState, ExportTask, HoldRecord
+from aluma_async.pipeline.breaker import FailBreaker
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
 from aluma_async.pipeline.quarantine import Quarantine
@@ -42,6 +43,7 @@ class Recovery:
         journal: Journal,
         tracker: TaskTracker,
         cooldown: Cooldown,
+        breaker: FailBreaker,
         *,
         on_event: OnEvent,
     ) -> None:
@@ -50,6 +52,7 @@ class Recovery:
         self._journal = journal
         self._tracker = tracker
         self._cooldown = cooldown
+        self._breaker = breaker
         self._on_event = on_event
         self._due: dict[str, tuple[float, int]] = {}  # time of the next attempt, and number of attempts so far
         self._wakeup = anyio.Event()
@@ -61,6 +64,7 @@ class Recovery:
         """
         records = await self._journal.load()
         await self._cooldown.load(record for record in records if isinstance(record, HoldRecord))
+        self._breaker.load(record for record in records if isinstance(record, BreakerRecord))
         interrupted = self._claims.load([record for record in records if isinstance(record, ClaimRecord)])
         for hold in await self._cooldown.record_crashes(claim.task_id for claim in interrupted):
             self._on_event(TaskParked(ExportTask(hold.task_id), hold))

@@ -56,7 +56,8 @@ MESSAGES: Mapping[type[Event], tuple[Level, str]] = {
     events.SettlementDeferred: ("warning", "task {task} could not be settled yet: {error}"),
     events.FailureBreakerOpened: (
         "error",
-        "several tasks failed in a row, task {task} was the last; more like it are parked instead: {error}",
+        "task {task} and others like it are parked, because at most three are failed for the same reason; "
+        "if that is right, run 'aluma-async fail --reason {error_type}': {error}",
     ),
     events.ClaimingPaused: ("error", "claiming paused: {error}"),
     events.ClaimingStillPaused: ("debug", "claiming still paused, next attempt in {retry_in_seconds:.1f} s: {error}"),

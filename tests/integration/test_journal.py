@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import anyio
@@ -19,7 +19,7 @@ from aluma_async.exceptions import JournalError, JournalLocked
 from aluma_async.journal import reader
 from aluma_async.journal.database import FILE_NAME
 from aluma_async.journal.sqlite import SqliteJournal
-from aluma_async.models import ClaimRecord, ClaimState, HoldRecord, Timestamp
+from aluma_async.models import BreakerRecord, ClaimRecord, ClaimState, HoldRecord, Timestamp
 
 NOW = Timestamp("boot", 100.0, 1_000_000.0)
 
@@ -80,13 +80,21 @@ def test_journal_returns_to_the_next_process_what_was_written(kind, tmp_path):
         hold = HoldRecord("a", NOW, 60.0, failures=2, error="InvalidResponse", message="why")
         with process() as journal:
             assert await journal.load() == []
-            await journal.write(claim("a"), claim("b"), hold)
+            await journal.write(
+                claim("a"), claim("b"), hold, BreakerRecord("a", "E", "p", ("d", "e")), BreakerRecord("b", "E")
+            )
             await journal.write(claim("a", ClaimState.COMMITTED, files=2, bytes=3))
             journal.delete(ClaimRecord, "b")
+            journal.delete(BreakerRecord, "b")
             journal.put(claim("c"))
             await journal.flush()
         with process() as journal:
-            expected = [claim("a", ClaimState.COMMITTED, files=2, bytes=3), claim("c"), hold]
+            expected = [
+                claim("a", ClaimState.COMMITTED, files=2, bytes=3),
+                claim("c"),
+                hold,
+                BreakerRecord("a", "E", "p", ("d", "e")),
+            ]
             assert sorted(map(str, await journal.load())) == sorted(map(str, expected))
 
     anyio.run(main)
@@ -206,3 +214,26 @@ def test_journal_lock_ends_with_its_process(tmp_path):
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 9
     assert load(tmp_path) == []
+
+
+def test_journal_keeps_failed_tasks_where_an_earlier_version_ignores_them(tmp_path):
+    """Version 12ddb49 reads every row of the table ``record``, and takes an unknown kind for damage."""
+    with open_journal(tmp_path) as journal:
+        anyio.run(journal.load)
+        anyio.run(journal.write, claim("a"), BreakerRecord("b", "UnexportableTask", "p", ("default",)))
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as database:
+        assert database.execute("SELECT kind, task FROM record").fetchall() == [("claim", "a")]
+        assert database.execute("SELECT task FROM breaker").fetchall() == [("b",)]
+        with database:
+            database.execute("DELETE FROM record")  # as the earlier version does when the claim is settled
+    assert load(tmp_path) == [BreakerRecord("b", "UnexportableTask", "p", ("default",))]
+
+
+def test_journal_without_the_table_of_failed_tasks_is_readable(tmp_path):
+    with open_journal(tmp_path) as journal:
+        anyio.run(journal.load)
+        anyio.run(journal.write, claim("a"))
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as database, database:
+        database.execute("DROP TABLE breaker")
+    assert [record.task_id for record in reader.read_records(tmp_path)] == ["a"]
+    assert [record.task_id for record in load(tmp_path)] == ["a"]

@@ -1,0 +1,184 @@
+"""How many tasks are failed automatically. Fail deletes the only copy at Aluma, and the cause may be a defect."""
+
+from collections import Counter
+
+import pytest
+
+from aluma_async import Backoff, events
+from aluma_async.exceptions import DestinationError, JournalError
+from aluma_async.models import BreakerRecord, ExportFile, ExportSpec
+from aluma_async.testing import MemoryDestination, SimulatedSource
+from tests.support.clock import virtual_time
+from tests.support.world import World
+
+INVALID = ExportFile(0, 0, "", "a.txt", "content", "\ufffd", invalid_text=True)
+VALID = ExportFile(0, 0, "", "a.txt", "content", "x")
+
+
+class Source(SimulatedSource):
+    """A source of tasks of one project, all invalid, but for those whose number is in ``valid``."""
+
+    valid = frozenset()
+
+    def __init__(self, aluma, faults, valid=None, projects=1):
+        super().__init__(aluma, faults)
+        self._valid = self.valid if valid is None else valid
+        self._projects = projects
+        self.projects = {}
+
+    async def list_pending(self):
+        async for tasks in super().list_pending():
+            yield [self._in_project(task) for task in tasks]
+
+    def _in_project(self, task):
+        project = f"p{self._aluma.ids().index(task.id) % self._projects}"
+        self.projects[task.id] = project
+        return type(task)(task.id, task.name, project, project, task.created_at)
+
+    async def start(self, task):
+        claim = await super().start(task)
+        is_valid = self._aluma.ids().index(task.id) in self._valid
+        return type(claim)(task, ExportSpec((VALID if is_valid else INVALID,), b"{}"), claim.sent_at)
+
+    def failed(self):
+        """Return the number of failed tasks of each project."""
+        return Counter(self.projects[task_id] for task_id in self._aluma.ids("failed"))
+
+
+class Named(MemoryDestination):
+    """A destination with names; ``name_of`` returns that of a claim's only file."""
+
+    def __init__(self, name_of):
+        super().__init__()
+        self._name_of = name_of
+
+    def destinations_for(self, claim):
+        return (self._name_of(claim.task),)
+
+    def open(self, claim):
+        return _NamedDelivery(super().open(claim), self.destinations_for(claim))
+
+
+class _NamedDelivery:
+    def __init__(self, delivery, names):
+        self._delivery = delivery
+        self.destinations = names
+
+    async def __aenter__(self):
+        delivery = await self._delivery.__aenter__()
+        self.save, self.resumable_size = delivery.save, delivery.resumable_size
+        return self
+
+    async def __aexit__(self, *error):
+        return await self._delivery.__aexit__(*error)
+
+
+def world_of(tasks, *, destination=None, workers=16, **options):
+    return World(
+        tasks,
+        source=lambda aluma, faults: Source(aluma, faults, **options),
+        destination=destination,
+        exporter={"workers": workers, "cooldown": Backoff(60, 3600, jitter=0)},
+        latency_seconds=0.2,
+    )
+
+
+@virtual_time
+async def test_breaker_allows_3_failed_tasks_with_16_workers():
+    """All workers may find at the same time that their task can never be exported."""
+    world = world_of(60)
+    await world.run_for(3600)
+    assert world.source.failed() == {"p0": 3}
+    assert world.count(events.TaskFailed) == 3
+    parked = {event.task.id for event in world.events(events.TaskParked)}
+    assert parked == set(world.aluma.ids("pending:start_client_action"))
+    assert parked <= world.quarantine.tasks.keys(), "each parked task has a safety copy"
+
+
+@virtual_time
+async def test_breaker_reports_once_for_each_kind():
+    world = world_of(60, projects=2)
+    await world.run_for(24 * 3600)
+    assert world.source.failed() == {"p0": 3, "p1": 3}
+    assert len(world.events(events.FailureBreakerOpened)) == 2
+
+
+@virtual_time
+async def test_breaker_counts_after_a_restart():
+    world = world_of(60, projects=2)
+    await world.run_for(600)
+    for _ in range(2):
+        world.restart()
+        await world.run_for(600)
+    assert world.source.failed() == {"p0": 3, "p1": 3}
+
+
+@virtual_time
+async def test_breaker_is_not_reset_by_an_export_of_another_project():
+    world = world_of(60, projects=2, valid=frozenset(range(1, 60, 2)))
+    await world.run_for(24 * 3600)
+    assert world.count(events.TaskCompleted) == 30
+    assert world.source.failed() == {"p0": 3}
+
+
+@virtual_time
+async def test_breaker_is_not_reset_by_an_export_to_another_destination():
+    even = Named(lambda task: "even" if world.aluma.ids().index(task.id) % 2 == 0 else "odd")
+    world = world_of(60, valid=frozenset(range(1, 60, 2)), destination=even)
+    await world.run_for(24 * 3600)
+    assert world.count(events.TaskCompleted) == 30
+    assert world.source.failed() == {"p0": 3}
+
+
+@virtual_time
+async def test_breaker_is_reset_by_an_export_of_the_same_kind():
+    """Tasks 0 to 5 are invalid; the seventh is exported when the first three have been failed."""
+    world = world_of(7, valid={6}, workers=1)
+    await world.run_for(24 * 3600)
+    assert world.count(events.TaskCompleted) == 1
+    assert world.source.failed() == {"p0": 6}
+    assert not [record for record in await world.journal.load() if record.task_id == world.aluma.ids()[0]]
+
+
+@virtual_time
+async def test_breaker_gives_a_place_back_when_fail_was_not_sent():
+    """No copy can be stored for an hour; then three tasks are failed."""
+    world = world_of(10)
+    original, world.quarantine.open = world.quarantine.open, _refuse
+    await world.run_for(3600)
+    assert world.count(events.QuarantineFailed) >= 3
+    assert not world.aluma.counts["fail"]
+    assert not [record for record in await world.journal.load() if isinstance(record, BreakerRecord)]
+    world.quarantine.open = original
+    world.restart()
+    await world.run_for(24 * 3600)
+    assert world.source.failed() == {"p0": 3}
+
+
+def _refuse(claim):
+    raise DestinationError("no space")
+
+
+@virtual_time
+async def test_no_task_is_failed_when_its_place_cannot_be_recorded(monkeypatch):
+    """After a crash, the task would not be counted."""
+    world = world_of(5)
+    write = world.journal.write
+
+    async def write_all_but_places(*records):
+        if any(isinstance(record, BreakerRecord) for record in records):
+            raise JournalError("disk full")
+        await write(*records)
+
+    monkeypatch.setattr(world.journal, "write", write_all_but_places)
+    await world.run_for(3600)
+    assert not world.aluma.counts["fail"]
+    assert world.count(events.TaskParked) >= 5
+
+
+@pytest.mark.parametrize("count", [3, 4])
+@virtual_time
+async def test_breaker_opens_only_when_a_task_is_refused(count):
+    world = world_of(count)
+    await world.run_for(60)
+    assert world.count(events.FailureBreakerOpened) == count - 3
