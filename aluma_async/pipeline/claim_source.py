@@ -9,9 +9,17 @@ outcome is unknown, the task's state shows whether that attempt was executed and
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from aluma_async.exceptions import Ambiguous, BadSpecification, ClaimConflict, InvalidResponse
+from aluma_async.exceptions import (
+    AlumaAsyncError,
+    Ambiguous,
+    BadSpecification,
+    ClaimConflict,
+    InvalidResponse,
+    SourceError,
+)
 from aluma_async.models import Claim, ExportTask, TaskState
 from aluma_async.pipeline.claim_tracker import ClaimTracker
+from aluma_async.pipeline.defect import plugin_defect
 from aluma_async.pipeline.source_wrapper import SourceWrapper
 from aluma_async.policy.lease import LeaseStatus
 from aluma_async.ports import TaskSource
@@ -37,8 +45,11 @@ class ClaimTrackingSource(SourceWrapper):
         except Ambiguous:
             self._claims.mark_start_unconfirmed(task.id)
             raise
-        except BaseException:  # certainly not claimed, or not even sent
-            self._claims.close(task.id)
+        except BaseException as error:
+            if not isinstance(error, AlumaAsyncError) and (defect := plugin_defect(error)):
+                self._claims.mark_start_unconfirmed(task.id)
+                raise Ambiguous(f"start task {task.id}: {defect}") from error
+            self._claims.close(task.id)  # certainly not claimed, or not even sent
             raise
         self._claims.record_claimed(claim)
         return claim
@@ -55,6 +66,17 @@ class ClaimTrackingSource(SourceWrapper):
         """Fail the task while its lease is valid."""
         return self._settle(self._source.fail, task, message, deletes=True)
 
+    async def state(self, task: ExportTask) -> str | None:
+        """Look up a task's state."""
+        try:
+            return await self._source.state(task)
+        except AlumaAsyncError:
+            raise
+        except BaseException as error:
+            if defect := plugin_defect(error):
+                raise SourceError(f"look up task {task.id}: {defect}") from error
+            raise
+
     async def _settle(
         self, request: Callable[..., Awaitable[None]], task: ExportTask, *extra: str, deletes: bool
     ) -> None:
@@ -64,7 +86,7 @@ class ClaimTrackingSource(SourceWrapper):
             match self._claims.lease_status(task.id):
                 case LeaseStatus.EXPIRED:
                     raise ClaimConflict(f"task {task.id}: the lease of the claim has expired")
-                case LeaseStatus.UNCERTAIN if await self._source.state(task) != TaskState.CLAIMED:
+                case LeaseStatus.UNCERTAIN if await self.state(task) != TaskState.CLAIMED:
                     raise ClaimConflict(f"task {task.id}: Aluma has ended the claim")
             await request(task, *extra)
         except ClaimConflict:
@@ -80,9 +102,16 @@ class ClaimTrackingSource(SourceWrapper):
         except Ambiguous:
             self._claims.mark_settlement_unconfirmed(task.id)
             raise
+        except AlumaAsyncError:
+            raise
+        except BaseException as error:
+            if defect := plugin_defect(error):
+                self._claims.mark_settlement_unconfirmed(task.id)
+                raise Ambiguous(f"settle task {task.id}: {defect}") from error
+            raise
         self._claims.close(task.id, deleted=deletes)
 
     async def _was_executed(self, task: ExportTask, *, deletes: bool) -> bool:
         """Return whether an earlier attempt to settle a claim was executed, although its reply was lost."""
-        state = await self._source.state(task)
+        state = await self.state(task)
         return state != TaskState.CLAIMED and not (deletes and state == TaskState.PENDING)

@@ -13,8 +13,9 @@ from typing import Any, TypeVar, TypeVarTuple
 import anyio
 
 from aluma_async.events import RequestRetried
-from aluma_async.exceptions import AlumaAsyncError, Ambiguous, RateLimited, Unavailable
+from aluma_async.exceptions import AlumaAsyncError, Ambiguous, RateLimited, SourceError, Unavailable
 from aluma_async.models import Claim, ExportTask
+from aluma_async.pipeline.defect import plugin_defect
 from aluma_async.pipeline.source_wrapper import SourceWrapper
 from aluma_async.policy.backoff import RetryPolicy
 from aluma_async.ports import OnEvent, TaskSource, Uniform
@@ -55,6 +56,10 @@ class RetryingSource(SourceWrapper):
                 return
             except AlumaAsyncError as error:
                 failed = await self._sleep_or_raise("list tasks", error, failed, _is_transient)
+            except BaseException as error:
+                if defect := plugin_defect(error):  # must not end the run
+                    raise SourceError(f"list tasks: {defect}") from error
+                raise
 
     def start(self, task: ExportTask) -> Coroutine[Any, Any, Claim]:
         """Claim a task; retried only if Start was certainly not executed."""

@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from aluma_async import events
-from aluma_async.testing import MemoryDestination
+from aluma_async.testing import MemoryDestination, SimulatedSource
 from tests.support.clock import virtual_time
 from tests.support.world import World
 
@@ -74,4 +74,56 @@ async def test_cancellation_of_the_exporter_still_ends_it():
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+    world.check()
+
+
+class DefectiveSource(SimulatedSource):
+    """A source that raises an exception before or after each tenth request."""
+
+    error: type[BaseException] = ZeroDivisionError
+    requests = 0
+    healthy = False
+
+    async def _defective(self, request, *args):
+        self.requests += 1
+        if self.requests % 10 == 3 and not self.healthy:
+            raise self.error
+        result = await request(*args)
+        if self.requests % 10 == 7 and not self.healthy:
+            raise self.error
+        return result
+
+    async def start(self, task):
+        return await self._defective(super().start, task)
+
+    async def complete(self, task):
+        await self._defective(super().complete, task)
+
+    async def cancel(self, task):
+        await self._defective(super().cancel, task)
+
+    async def state(self, task):
+        return await self._defective(super().state, task)
+
+    async def list_pending(self):
+        self.requests += 1
+        if self.requests % 3 == 2 and not self.healthy:
+            raise self.error
+        async for tasks in super().list_pending():
+            yield tasks
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit, ZeroDivisionError, KeyError])
+@virtual_time
+async def test_exception_of_a_source_ends_neither_a_worker_nor_the_run(error):
+    """The outcome of the request is unknown, so the claim is settled, and no task is lost or exported twice."""
+    world = World(60, source=DefectiveSource)
+    world.source.error = error
+    async with anyio.create_task_group() as group:
+        group.start_soon(world.exporter.run)
+        await anyio.sleep(3600)
+        world.source.healthy = True
+        await anyio.sleep(7200)
+        world.exporter.stop()
+    assert world.aluma.count_by_state() == {"completed": 60}
     world.check()
