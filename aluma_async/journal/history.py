@@ -6,7 +6,7 @@ lose it. The history contains neither file names nor content.
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -62,6 +62,19 @@ def insert(database: sqlite3.Connection, records: Sequence[ExportRecord]) -> Non
 def trim(database: sqlite3.Connection, now: float) -> None:
     """Delete records beyond the limits; ``now``: seconds since 1970. Raises ``sqlite3.Error``."""
     database.execute(_TRIM, (MAX_TASKS, now - MAX_AGE_SECONDS))
+
+
+def exported_at(database: sqlite3.Connection, task_ids: Collection[str]) -> dict[str, float]:
+    """Return the time of the last export of those tasks that were exported. Raises ``sqlite3.Error``."""
+    return {record.task_id: record.at for record in pages(database, 0.0) if record.task_id in task_ids}
+
+
+def pages(database: sqlite3.Connection, since: float) -> Iterator[ExportRecord]:
+    """Yield the records since a time, oldest first, page by page. Raises ``sqlite3.Error``."""
+    after, records = page(database, 0, since)
+    while after:
+        yield from records
+        after, records = page(database, after, since)
 
 
 def page(database: sqlite3.Connection, after: int, since: float) -> tuple[int, list[ExportRecord]]:

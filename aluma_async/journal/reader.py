@@ -35,10 +35,7 @@ def read_history(folder: Path, since: float = 0.0) -> Iterator[ExportRecord]:
     if not path.exists():
         return
     with _hint_if_damaged(), map_errors(path), closing(connect(path)) as database:
-        after, records = history.page(database, 0, since)
-        while after:
-            yield from records
-            after, records = history.page(database, after, since)
+        yield from history.pages(database, since)
 
 
 def release_holds(folder: Path, task_ids: Sequence[str]) -> None:

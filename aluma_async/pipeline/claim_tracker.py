@@ -49,13 +49,17 @@ class ClaimTracker:
         """Take over the claims of an earlier process; return those that were in progress when it ended.
 
         A Start that had no response yet may still be in flight, so it counts as unconfirmed from now on. A claim that
-        was unconfirmed before keeps its time: repeated crashes would otherwise extend the window without end.
+        was unconfirmed before keeps its time: repeated crashes would otherwise extend the window without end. Complete
+        may have been sent for a committed claim, so its settlement counts as unconfirmed.
         """
         interrupted = [claim for claim in claims if claim.state in _IN_PROGRESS_STATES]
         self._claims = {claim.task_id: claim for claim in claims}
         for claim in interrupted:
             start_unconfirmed_at = self._clock() if claim.state is ClaimState.STARTING else claim.start_unconfirmed_at
             self._store(replace(claim, state=ClaimState.ORPHANED, start_unconfirmed_at=start_unconfirmed_at))
+        for claim in claims:
+            if claim.state is ClaimState.COMMITTED:
+                self._claims[claim.task_id] = replace(claim, settlement_unconfirmed=True)
         return interrupted
 
     async def record_intent(self, task_id: str) -> None:

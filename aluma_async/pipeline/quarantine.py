@@ -7,6 +7,7 @@ failed. A new copy replaces an earlier one only after it is stored, and only if 
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -69,7 +70,7 @@ class Quarantine:
         self._receipts: dict[str, str] = {}  # of the copies that were stored last, without a folder
         self._reserved: set[str] = set()
         self._reserving = anyio.Lock()
-        self._exported: list[ExportTask] = []
+        self._exported: list[tuple[ExportTask, float]] = []
         self._wakeup = anyio.Event()
         self._changes = 0
         """Number of copies that were stored or discarded by this process."""
@@ -157,11 +158,11 @@ class Quarantine:
                 return not await run_in_thread(partial(self._folder.verify, strict=True), copy)
         return False
 
-    def discard_later(self, task: ExportTask) -> None:
-        """Let ``run`` remove the copies of an exported task."""
+    def discard_later(self, task: ExportTask, exported_at: float = math.inf) -> None:
+        """Let ``run`` remove the copies of an exported task, but none that was stored after ``exported_at``."""
         self.task_ids.discard(task.id)
         self._changes += 1
-        self._exported.append(task)
+        self._exported.append((task, exported_at))
         self._wakeup.set()
 
     async def run(self) -> None:
@@ -177,10 +178,11 @@ class Quarantine:
     async def discard_exported(self) -> None:
         """Remove the copies of the tasks that were exported so far."""
         while self._exported:
-            task = self._exported.pop()
+            task, exported_at = self._exported.pop()
             try:
                 for copy in await self._find(task.id):
-                    await self._remove(task, copy)
+                    if copy.record.stored_at <= exported_at:
+                        await self._remove(task, copy)
             except DestinationError as error:
                 self._on_event(CopyFailed(task, error))
             self._report_use()

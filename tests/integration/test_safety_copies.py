@@ -7,14 +7,16 @@ import anyio
 import pytest
 
 from aluma_async import Backoff, Exporter, FolderDestination, events
+from aluma_async.clock import system_clock, wall_time
 from aluma_async.exceptions import BadSpecification, DestinationError, DestinationUnavailable, FileMissing
 from aluma_async.journal.memory import MemoryJournal
-from aluma_async.models import HoldRecord
+from aluma_async.models import ClaimRecord, ClaimState, HoldRecord
 from aluma_async.quarantine.folder import QuarantineFolder
 from aluma_async.quarantine.records import SPEC_NAME, CopyState
 from aluma_async.testing import Fault, FaultPlan, MemoryDestination, SimulatedSource
 from tests.support.clock import virtual_time
 from tests.support.stack import simulated
+from tests.support.tasks import make_claim
 
 PARK_SECONDS = 3600
 
@@ -242,3 +244,54 @@ async def test_task_whose_start_was_lost_has_no_copy(tmp_path):
     world = World(tmp_path, faults=faults)
     await world.exporter().run_until_drained()
     assert world.kinds(events.CopyFailed, events.CopyStored) == []
+
+
+class Remembering(MemoryJournal):
+    """A journal with the times of exports, in ``exported``."""
+
+    def __init__(self):
+        super().__init__()
+        self.exported = {}
+
+    async def exported_at(self, task_ids):
+        return {task_id: at for task_id, at in self.exported.items() if task_id in task_ids}
+
+    async def end_holds(self, *task_ids):
+        for task_id in task_ids:
+            self.delete(HoldRecord, task_id)
+        await self.flush()
+
+
+@virtual_time
+async def test_start_removes_copies_of_exported_tasks_only(tmp_path):
+    """A copy that was stored after the export stays, and so does that of a task that has failed since."""
+    world = World(tmp_path, 4)
+    world.journal = Remembering()
+    await world.run_for(100)
+    exported, stored_later, on_hold, unknown = world.aluma.ids()
+    world.journal.exported = {exported: wall_time() + 9, stored_later: wall_time() - 9, on_hold: wall_time() + 9}
+    await world.journal.end_holds(exported, stored_later, unknown)
+    world.aluma.start(exported)
+    world.aluma.complete(exported)
+    await world.run_for(100)
+    world.check_copies(stored_later, on_hold, unknown)
+
+
+@pytest.mark.parametrize("executed", [True, False])
+@virtual_time
+async def test_copy_is_removed_if_a_killed_process_had_completed_the_task(executed, tmp_path):
+    """Complete is refused. The state tells whether it was executed, or whether the task is pending again."""
+    world = World(tmp_path)
+    await world.run_for(100)
+    (task_id,) = world.aluma.ids()
+    world.destination.works = True
+    async with world.destination.open(make_claim(task_id)) as delivery:
+        pass
+    world.destination.works = False
+    committed = ClaimRecord(task_id, ClaimState.COMMITTED, system_clock(), receipt=delivery.receipt)
+    await world.journal.write(committed)
+    world.aluma.start(task_id)
+    (world.aluma.complete if executed else world.aluma.cancel)(task_id)
+    await world.run_for(100)
+    assert world.kinds(events.TaskCompleted) == [events.TaskCompleted] * executed
+    world.check_copies(*[] if executed else [task_id])
