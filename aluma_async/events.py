@@ -219,6 +219,15 @@ class JournalDamaged(Event, frozen=True):
     path: str
 
 
+class JournalRowsSkipped(Event, frozen=True):
+    """Some rows of the journal could not be read; they stay in the file, and all others are used."""
+
+    rows: int
+    """Number of these rows."""
+    first: str
+    """Kind, task and problem of the first one."""
+
+
 class SettlementDeferred(AttemptEnded, frozen=True):
     """A claim could not be settled yet. Recovery retries until the lease expires."""
 

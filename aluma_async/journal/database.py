@@ -22,15 +22,17 @@ LOCK_NAME = "lock"
 _KINDS: dict[str, type[Record]] = {"claim": ClaimRecord, "hold": HoldRecord, "failed": BreakerRecord}
 _TABLES: dict[type[Record], str] = {ClaimRecord: "record", HoldRecord: "record", BreakerRecord: "breaker"}
 """An earlier version takes an unknown kind of record for damage, but ignores an unknown table."""
+VERSION = 1
+"""Format of the file (``PRAGMA user_version``); 0: written by a version that did not number it."""
+_CONNECT = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL")
 _SET_UP = (
-    "PRAGMA journal_mode=WAL",
-    "PRAGMA synchronous=FULL",
     "CREATE TABLE IF NOT EXISTS record (kind TEXT, task TEXT, value TEXT, PRIMARY KEY (kind, task)) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS breaker (kind TEXT, task TEXT, value TEXT, PRIMARY KEY (kind, task)) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS released (task TEXT PRIMARY KEY) WITHOUT ROWID",
     history.SET_UP,
+    f"PRAGMA user_version={VERSION}",
 )
-_LOAD = "SELECT kind, value FROM {} ORDER BY kind, task"
+_LOAD = "SELECT kind, task, value FROM {} ORDER BY kind, task"
 _STORE = "INSERT OR REPLACE INTO {} SELECT ?, key, value FROM json_each(?)"
 _DELETE = "DELETE FROM {} WHERE kind = ? AND task IN (SELECT value FROM json_each(?))"
 _HINT = "Check free space and permissions, or set another folder with --state."
@@ -54,15 +56,37 @@ def map_errors(path: Path) -> Iterator[None]:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open a journal file. Raises ``sqlite3.Error``."""
-    return sqlite_file.connect(path, _SET_UP, timeout=10)
+    """Open a journal file. Raises ``sqlite3.Error``, and ``JournalError`` if a newer version has written it."""
+    database = sqlite_file.connect(path, _CONNECT, timeout=10)
+    try:
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if version > VERSION:
+            raise JournalError(
+                f"{path}: written by a newer version of aluma-async (format {version}, not {VERSION})",
+                hint="Install that version again, or set another folder with --state.",
+            )
+        for statement in _SET_UP:
+            database.execute(statement)
+    except BaseException:
+        database.close()
+        raise
+    return database
 
 
-def iter_records(database: sqlite3.Connection) -> Iterator[Record]:
-    """Yield all records of a journal file. Raises ``sqlite3.Error``, ``ValueError``, ``KeyError``."""
+def read_records(database: sqlite3.Connection) -> tuple[list[Record], list[str]]:
+    """Return all records of a journal file, and a description of each row that cannot be read.
+
+    Raises ``sqlite3.Error``.
+    """
+    records: list[Record] = []
+    unreadable: list[str] = []
     for table in dict.fromkeys(_TABLES.values()):
-        for kind, value in database.execute(_LOAD.format(table)):
-            yield msgspec.json.decode(value, type=_KINDS[kind])
+        for kind, task, value in database.execute(_LOAD.format(table)):
+            try:
+                records.append(msgspec.json.decode(value, type=_KINDS[kind]))
+            except (msgspec.MsgspecError, ValueError, KeyError, TypeError) as error:
+                unreadable.append(f"{kind!r} of task {task!r} ({type(error).__name__})")
+    return records, unreadable
 
 
 def write_changes(

@@ -12,7 +12,8 @@ from pathlib import Path
 from aluma_async import sqlite_file
 from aluma_async.exceptions import JournalError
 from aluma_async.journal import history
-from aluma_async.journal.database import FILE_NAME, LOCK_NAME, JournalDamagedError, connect, iter_records, map_errors
+from aluma_async.journal.database import FILE_NAME, LOCK_NAME, JournalDamagedError, connect, map_errors
+from aluma_async.journal.database import read_records as database_records
 from aluma_async.journal.records import Record
 from aluma_async.models import ExportRecord
 
@@ -23,7 +24,7 @@ def read_records(folder: Path) -> list[Record]:
     if not path.exists():
         return []
     with _hint_if_damaged(), map_errors(path), closing(connect(path)) as database:
-        return list(iter_records(database))
+        return database_records(database)[0]
 
 
 def read_history(folder: Path, since: float = 0.0) -> Iterator[ExportRecord]:

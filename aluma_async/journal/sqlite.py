@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from aluma_async import sqlite_file
 from aluma_async.concurrency.batcher import Batch, Batcher, wait_uncancelled
-from aluma_async.events import JournalDamaged
+from aluma_async.events import JournalDamaged, JournalRowsSkipped
 from aluma_async.exceptions import JournalError, JournalLocked
 from aluma_async.journal import database, history
 from aluma_async.journal.database import FILE_NAME, LOCK_NAME, JournalDamagedError, map_errors
@@ -40,6 +40,7 @@ class SqliteJournal(ChangeCollector):
         self._connection: sqlite3.Connection | None = None
         # A copy of the file's content, from which the file is re-created if it is found damaged later.
         self._records: dict[Key, Record] = {}
+        self._unreadable: list[str] = []  # descriptions of the rows that could not be read
         self._since_trim = history.TRIM_EVERY
         self._batcher: Batcher[Change | ExportRecord] = Batcher(self._write)
         super().__init__(self._batcher.pending)
@@ -49,6 +50,8 @@ class SqliteJournal(ChangeCollector):
         damaged = await self._in_thread(self._open)
         if damaged:
             self._on_event(JournalDamaged(str(damaged)))
+        if self._unreadable:
+            self._on_event(JournalRowsSkipped(len(self._unreadable), self._unreadable[0]))
         return list(self._records.values())
 
     def put_export(self, record: ExportRecord) -> None:
@@ -99,9 +102,8 @@ class SqliteJournal(ChangeCollector):
             self._lock = _acquire_lock(self._folder / LOCK_NAME)
         try:
             with map_errors(self._path):
-                self._records = {
-                    (type(record), record.task_id): record for record in database.iter_records(self._connect())
-                }
+                records, self._unreadable = database.read_records(self._connect())
+                self._records = {(type(record), record.task_id): record for record in records}
                 return None
         except JournalDamagedError:
             return self._replace_damaged()

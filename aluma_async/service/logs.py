@@ -63,6 +63,7 @@ MESSAGES: Mapping[type[Event], tuple[Level, str]] = {
     events.ClaimingStillPaused: ("debug", "claiming still paused, next attempt in {retry_in_seconds:.1f} s: {error}"),
     events.ClaimingResumed: ("warning", "claiming resumed"),
     events.JournalDamaged: ("error", "the journal was damaged and moved to {path}; a new one was created"),
+    events.JournalRowsSkipped: ("error", "unreadable rows in the journal: {rows}, first {first}; all others are used"),
     events.RequestRetried: ("debug", "{request}: retry in {retry_in_seconds:.1f} s: {error}"),
     events.RequestsPaused: ("warning", "Aluma asked for a pause: no requests for {seconds:.1f} s"),
     events.UnrequestedResponse: (

@@ -148,7 +148,7 @@ def test_journal_refuses_a_second_process(tmp_path):
     assert len(load(tmp_path)) == 1
 
 
-@pytest.mark.parametrize("damage", ["noise", "empty", "cut", "foreign", "folder-of-wal"])
+@pytest.mark.parametrize("damage", ["noise", "empty", "cut", "folder-of-wal"])
 def test_journal_moves_a_damaged_file_aside_and_creates_a_new_one(damage, tmp_path):
     with open_journal(tmp_path) as journal:
         anyio.run(journal.load)
@@ -161,11 +161,6 @@ def test_journal_moves_a_damaged_file_aside_and_creates_a_new_one(damage, tmp_pa
             path.write_bytes(b"")
         case "cut":
             path.write_bytes(path.read_bytes()[:10_000])
-        case "foreign":
-            database = sqlite3.connect(path)
-            database.execute("UPDATE record SET value = 'nonsense'")
-            database.commit()
-            database.close()
         case "folder-of-wal":
             path.write_bytes(path.read_bytes()[:4096] + b"\0" * 8192)
     emitted = []
@@ -175,6 +170,44 @@ def test_journal_moves_a_damaged_file_aside_and_creates_a_new_one(damage, tmp_pa
         assert Path(emitted[0].path).exists()
     assert load(tmp_path, emitted.append) == []
     assert len(emitted) == (damage != "empty")
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("value", None), ("value", "nonsense"), ("value", b"\xff"), ("value", "{}"), ("kind", "unknown"), ("kind", None)],
+)
+def test_journal_skips_and_reports_an_unreadable_row(column, value, tmp_path):
+    """All other records are used, and the row stays in the file."""
+    with open_journal(tmp_path) as journal:
+        anyio.run(journal.load)
+        anyio.run(journal.write, *[claim(str(number)) for number in range(5)])
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as database, database:
+        database.execute("CREATE TABLE copy AS SELECT * FROM record")
+        database.execute(f"UPDATE copy SET {column} = ? WHERE task = '3'", (value,))
+        database.execute("DROP TABLE record")
+        database.execute("ALTER TABLE copy RENAME TO record")
+    emitted = []
+    assert {record.task_id for record in load(tmp_path, emitted.append)} == set("0124")
+    (skipped,) = emitted
+    assert (type(skipped), skipped.rows) == (events.JournalRowsSkipped, 1)
+    assert "task '3'" in skipped.first
+    assert {record.task_id for record in reader.read_records(tmp_path)} == set("0124")
+
+
+def test_journal_of_a_newer_version_is_refused_and_stays_as_it_is(tmp_path):
+    with open_journal(tmp_path) as journal:
+        anyio.run(journal.load)
+        anyio.run(journal.write, claim("a"))
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as database, database:
+        database.execute("PRAGMA user_version=99")
+    for access in (load, reader.read_records):
+        with pytest.raises(JournalError, match="newer version") as caught:
+            access(tmp_path)
+        assert "Install" in caught.value.hint
+    assert not list(tmp_path.glob("*.damaged*"))
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as database, database:
+        database.execute("PRAGMA user_version=0")
+    assert [record.task_id for record in load(tmp_path)] == ["a"]
 
 
 def test_journal_is_recreated_from_memory_when_its_file_is_damaged_later(tmp_path):
