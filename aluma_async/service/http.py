@@ -4,8 +4,10 @@
 not fix. No page contains names or content of documents, and no request changes anything.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import cast
 
 import msgspec
 from aiohttp import web
@@ -14,6 +16,8 @@ from aluma_async.exceptions import ConfigError
 from aluma_async.service.health import HealthMonitor
 from aluma_async.service.metrics import Metrics
 
+MAX_CONNECTIONS = 50
+"""Maximum number of open connections; a new one closes the oldest one."""
 _SERVICE_UNAVAILABLE = 503
 _CLOSE_SECONDS = 1.0
 
@@ -45,16 +49,27 @@ async def serve(host: str, port: int, metrics: Metrics, health: HealthMonitor) -
     await runner.setup()
     try:
         try:
-            await web.TCPSite(runner, host, port).start()
+            handlers = cast("web.Server", runner.server)  # made by ``setup``
+            server = await asyncio.get_running_loop().create_server(lambda: _accept(handlers), host, port)
         except OSError as error:
             raise ConfigError(
                 f"[service] listen = {f'{host}:{port}'!r}: {error.strerror}",
                 hint="Set another address, or remove the setting.",
             ) from None
         url_host = f"[{host}]" if ":" in host else host
-        yield f"http://{url_host}:{runner.addresses[0][1]}"
+        try:
+            yield f"http://{url_host}:{server.sockets[0].getsockname()[1]}"
+        finally:
+            server.close()
     finally:
         await runner.cleanup()
+
+
+def _accept(handlers: web.Server) -> web.RequestHandler:
+    """Return the handler of a new connection; close the oldest ones, so that no client can use up all descriptors."""
+    for oldest in handlers.connections[: -MAX_CONNECTIONS + 1]:
+        oldest.force_close()
+    return handlers()
 
 
 def _json(content: Mapping[str, object], *, ok: bool) -> web.Response:

@@ -1,5 +1,6 @@
 """The HTTP server of ``--listen``: metrics, liveness and readiness."""
 
+import asyncio
 import json
 import socket
 
@@ -11,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from aluma_async import events
 from aluma_async.exceptions import ConfigError, DestinationUnavailable
 from aluma_async.service.health import HealthMonitor
-from aluma_async.service.http import serve
+from aluma_async.service.http import MAX_CONNECTIONS, serve
 from aluma_async.service.metrics import Metrics
 from tests.support.clock import ManualClock
 from tests.support.stats import stats_after
@@ -66,5 +67,25 @@ def test_endpoints_raise_a_config_error_when_the_port_is_in_use():
         with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(ConfigError, match="listen"):
             async with serve_stats(stats_after(), other.getsockname()[1]):
                 pass
+
+    anyio.run(main)
+
+
+def test_endpoints_answer_beside_many_silent_connections():
+    """They are closed, oldest first, so that the exporter keeps its descriptors."""
+
+    async def main():
+        async with serve_stats(stats_after(LISTED)) as url:
+            host, port = "127.0.0.1", int(url.rpartition(":")[2])
+            silent = [await asyncio.open_connection(host, port) for _ in range(3 * MAX_CONNECTIONS)]
+            async with aiohttp.ClientSession() as session, session.get(url + "/healthz") as response:
+                assert response.status == 200
+            with anyio.move_on_after(1):
+                for reader, _ in silent:
+                    await reader.read()
+            closed = sum(reader.at_eof() for reader, _ in silent)
+            assert closed > 2 * MAX_CONNECTIONS
+            for _, writer in silent:
+                writer.close()
 
     anyio.run(main)
