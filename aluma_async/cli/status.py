@@ -22,6 +22,8 @@ from aluma_async.service.formatting import format_duration
 _KEYS = ("in_hand", "cooling_down", "parked", "quarantined")
 """Keys of the JSON output."""
 _DAY_SECONDS = 86400
+_MAX_SECONDS = 1e11
+"""A longer time, 3,000 years, comes from a clock that was set back or from a damaged record."""
 
 
 @click.command()
@@ -66,23 +68,28 @@ def _rows(config: Config, now: Timestamp) -> dict[str, list[Row]]:
 
 def _claim_row(claim: ClaimRecord, now: Timestamp) -> Row:
     since = claim.start_unconfirmed_at or claim.sent_at if claim.state is ClaimState.ORPHANED else claim.sent_at
-    return {"task": claim.task_id, "step": str(claim.state), "seconds": round(elapsed(since, now))}
+    return {"task": claim.task_id, "step": str(claim.state), "seconds": _whole(max(0.0, elapsed(since, now)))}
 
 
 def _hold_row(hold: HoldRecord, now: Timestamp, deadline_seconds: float, copy: Copy | None) -> Row:
     left = seconds_left(hold.created_at, deadline_seconds, now.wall)
     return {
         "task": hold.task_id,
-        "retry_in_seconds": round(remaining(hold.since, hold.seconds, now)),
+        "retry_in_seconds": _whole(remaining(hold.since, hold.seconds, now)),
         "failures": hold.failures,
         "crashes": hold.crashes,
         "error": hold.error,
         "message": hold.message,
         "created_at": iso_time(hold.created_at),
-        "age_seconds": None if hold.created_at is None else round(now.wall - hold.created_at),
-        "seconds_left": None if left is None else round(left),
+        "age_seconds": None if hold.created_at is None else _whole(now.wall - hold.created_at),
+        "seconds_left": None if left is None else _whole(left),
         "copy": copy and copy_row(copy),
     }
+
+
+def _whole(seconds: float) -> int | None:
+    """Return the seconds as an integer; None if they are impossible."""
+    return round(seconds) if abs(seconds) <= _MAX_SECONDS else None
 
 
 def _recent_exports(folder: Path, now: Timestamp) -> tuple[int, int | None]:
@@ -90,4 +97,4 @@ def _recent_exports(folder: Path, now: Timestamp) -> tuple[int, int | None]:
     count, last = 0, 0.0
     for record in reader.read_history(folder, now.wall - _DAY_SECONDS):
         count, last = count + 1, record.at
-    return count, max(0, round(now.wall - last)) if count else None
+    return count, _whole(max(0.0, now.wall - last)) if count else None

@@ -57,10 +57,10 @@ def _by_reason(rows: Iterable[Row]) -> dict[str, list[Row]]:
 def _parts(row: Row) -> Iterator[str]:
     yield str(row["task"])
     if "step" in row:
-        age = format_duration(float(str(row["seconds"])))
+        age = _duration(row["seconds"])
         yield f"{_STATES[ClaimState(str(row['step']))]}, started {age} ago"
     if "retry_in_seconds" in row:
-        delay = format_duration(float(str(row["retry_in_seconds"])))
+        delay = _duration(row["retry_in_seconds"])
         yield f"retry in {delay}, {pluralize(int(str(row['failures'])), 'failure')}"
     if "folder" in row:
         again = ", redelivered" if row["redelivered_at"] else ""
@@ -70,6 +70,11 @@ def _parts(row: Row) -> Iterator[str]:
         if deadline := describe_deadline(_seconds(row["age_seconds"]), _seconds(row["seconds_left"])):
             yield deadline
         yield completeness(row["copy"]) if isinstance(row["copy"], dict) else "no copy"
+
+
+def _duration(value: object) -> str:
+    seconds = _seconds(value)
+    return "?" if seconds is None else format_duration(seconds)
 
 
 def _seconds(value: object) -> float | None:

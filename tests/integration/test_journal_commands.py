@@ -1,12 +1,44 @@
 """``status`` and ``retry`` read and change the journal of a running exporter."""
 
+import asyncio
 import json
+from contextlib import closing
 
 import anyio
+import pytest
 
 from aluma_async.clock import system_clock
 from aluma_async.journal.sqlite import SqliteJournal
-from aluma_async.models import ClaimRecord, ClaimState, HoldRecord
+from aluma_async.models import ClaimRecord, ClaimState, HoldRecord, Timestamp
+
+
+@pytest.mark.parametrize(
+    ("since", "seconds", "text"),
+    [
+        (Timestamp("another boot", 0.0, 4e9), None, "?"),  # since then, the machine's clock was set back
+        (Timestamp("another boot", 0.0, -1e308), None, "?"),
+        (Timestamp(system_clock().boot, 1e308, 0.0), 0, "0 s"),
+    ],
+)
+def test_status_shows_records_whose_times_are_impossible(since, seconds, text, run_cli, tmp_path):
+    """A time that cannot be calculated is not known."""
+
+    async def write(journal):
+        await journal.load()
+        await journal.write(
+            ClaimRecord("one", ClaimState.COMMITTED, since),
+            HoldRecord("two", system_clock(), 1e300, parked=True, error="SourceError", created_at=-1e308),
+        )
+
+    with closing(SqliteJournal(tmp_path / "state")) as journal:
+        asyncio.run(write(journal))
+    done = run_cli("status", "--state", "state")
+    assert done.returncode == 0, done.stderr
+    assert f"started {text} ago" in done.stdout
+    assert "retry in ?" in done.stdout
+    shown = json.loads(run_cli("status", "--state", "state", "--json").stdout)
+    assert [row["seconds"] for row in shown["in_hand"]] == [seconds]
+    assert [(row["retry_in_seconds"], row["age_seconds"]) for row in shown["parked"]] == [(None, None)]
 
 
 def test_status_and_retry_work_next_to_a_running_exporter(run_cli, tmp_path):
