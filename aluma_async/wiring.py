@@ -14,6 +14,7 @@ import anyio.to_thread
 from aluma_async.aluma.client import AlumaClient
 from aluma_async.aluma.download import DownloadLimits
 from aluma_async.aluma.redirects import PublicResolver
+from aluma_async.clock import system_clock
 from aluma_async.config import Config, Credentials, FolderConfig
 from aluma_async.config.reload import restart_required
 from aluma_async.config.tls import ssl_context
@@ -25,6 +26,7 @@ from aluma_async.events import Event, TaskCompleted
 from aluma_async.exceptions import ConfigError
 from aluma_async.journal.history import History
 from aluma_async.journal.sqlite import SqliteJournal
+from aluma_async.pipeline.confirmed import ConfirmedDestination, ConfirmedJournal, ConfirmedSource, ConfirmedTask
 from aluma_async.pipeline.exporter import Exporter
 from aluma_async.pipeline.throttle import Throttle
 from aluma_async.policy.backoff import Backoff, RetryPolicy
@@ -164,10 +166,7 @@ async def open_reloadable_exporter(
             workers=config.exporter.workers,
             queue_size=config.queue_size,
             journal=journal,
-            # Each copy has a folder of its own, so that no file of another task can be in its place.
-            quarantine=open_folder(
-                FolderConfig(path=config.quarantine_folder(), on_conflict="overwrite"), state, stack
-            ),
+            quarantine=_open_quarantine(config, state, stack),
             quarantine_folder=config.quarantine_folder(),
             quarantine_max_bytes=config.exporter.quarantine_max_bytes,
             retry=RetryPolicy(retry.attempts, retry.wait_initial_seconds, retry.wait_max_seconds),
@@ -215,6 +214,44 @@ async def open_redelivery(
         yield exporter, source
 
 
+@asynccontextmanager
+async def open_confirmed(
+    config: Config, tasks: Mapping[str, ConfirmedTask], *, on_event: OnEvent | None = None
+) -> AsyncIterator[Exporter]:
+    """Open an exporter that fails tasks, by id, because the administrator has confirmed it. Raises ``ConfigError``.
+
+    It locks the state folder, exports nothing, and tries each task once. A task that cannot be failed stays parked.
+    """
+    _check_environment()
+    routing, retry, state = config.routing(), config.retry, config.state_folder()
+    throttle = _make_throttle(config, on_event)
+    async with (
+        _open_client(config, None, throttle, on_event) as client,
+        open_destinations(config.destinations, state) as opened,
+        AsyncExitStack() as stack,
+    ):
+        sqlite = _open_journal(state, stack, on_event)
+        journal = ConfirmedJournal(sqlite, list(tasks), system_clock)
+        destination = ConfirmedDestination(DestinationRouter(opened, routing), tasks)
+        quarantine = QuarantineFolder(config.quarantine_folder())
+        yield Exporter(
+            ConfirmedSource(client, tasks, quarantine, journal, destination),
+            destination,
+            workers=config.exporter.workers,
+            queue_size=config.queue_size,
+            journal=journal,
+            quarantine=_open_quarantine(config, state, stack),
+            quarantine_folder=quarantine.path,
+            quarantine_max_bytes=config.exporter.quarantine_max_bytes,
+            retry=RetryPolicy(retry.attempts, retry.wait_initial_seconds, retry.wait_max_seconds),
+            park_seconds=retry.park_seconds,
+            park_after=1,
+            claim_timeout=config.aluma.claim_timeout_seconds,
+            drain_timeout=config.exporter.drain_timeout_seconds,
+            on_event=_with_history(History(sqlite), on_event),
+        )
+
+
 def _check_environment() -> None:
     if os.environ.get("AIOCACHE_DISABLE") == "1":
         raise ConfigError(
@@ -243,6 +280,11 @@ def _make_throttle(config: Config, on_event: OnEvent | None) -> Throttle:
         uniform=random.uniform,
         on_event=on_event or (lambda _: None),
     )
+
+
+def _open_quarantine(config: Config, state: Path, stack: AsyncExitStack) -> Destination:
+    # Each copy has a folder of its own, so that no file of another task can be in its place.
+    return open_folder(FolderConfig(path=config.quarantine_folder(), on_conflict="overwrite"), state, stack)
 
 
 def _open_journal(folder: Path, stack: AsyncExitStack, on_event: OnEvent | None) -> SqliteJournal:

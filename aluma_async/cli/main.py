@@ -17,6 +17,7 @@ from aluma_async.cli.completion import completion
 from aluma_async.cli.config_show import config_group
 from aluma_async.cli.demo import demo
 from aluma_async.cli.exit_codes import INCOMPLETE, INTERRUPTED, OK, error_lines, exit_code
+from aluma_async.cli.fail import fail
 from aluma_async.cli.help import show_help
 from aluma_async.cli.history import history
 from aluma_async.cli.list_tasks import list_tasks
@@ -95,6 +96,7 @@ _COMMANDS = (
     history,
     quarantine_group,
     redeliver,
+    fail,
     simulate,
     completion,
     show_help,

@@ -3,8 +3,6 @@
 The state folder is locked meanwhile, because an exporter writes to the same destinations and to the same copies.
 """
 
-import os
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,17 +10,15 @@ import anyio
 import click
 
 from aluma_async.cli.copies import complete_task_ids, completeness, copy_row, read_copies, selected_copies
-from aluma_async.cli.exit_codes import INCOMPLETE, OK, error_lines
+from aluma_async.cli.drain import drain, open_console, report_end
+from aluma_async.cli.exit_codes import INCOMPLETE, OK
 from aluma_async.cli.options import add_options, config_file, load_config, merge_options
-from aluma_async.cli.signals import handle_stop_signals
 from aluma_async.config import Config
 from aluma_async.events import Event, TaskCancelled, TaskCompleted, TaskParked
-from aluma_async.exceptions import AlumaAsyncError, JournalLocked
+from aluma_async.exceptions import JournalLocked
 from aluma_async.journal.sqlite import lock_folder
 from aluma_async.quarantine.folder import Copy
-from aluma_async.service.console import Console, choose_mode
 from aluma_async.service.formatting import format_bytes, pluralize, sanitize
-from aluma_async.service.stats import RunStats
 
 
 @click.command()
@@ -107,8 +103,7 @@ async def _run(config: Config, copies: Sequence[Copy], incomplete: bool, progres
     from aluma_async.wiring import open_redelivery  # imports aiohttp, which takes long, and --help does not need it
 
     result = _Result()
-    terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    console = Console(config.service, choose_mode(config.service, progress=progress, terminal=terminal), RunStats())
+    console = open_console(config, progress)
 
     def on_event(event: Event) -> None:
         console.stats(event)
@@ -116,19 +111,8 @@ async def _run(config: Config, copies: Sequence[Copy], incomplete: bool, progres
             console.log(event)
 
     async with open_redelivery(config, copies, incomplete=incomplete, on_event=on_event) as (exporter, source):
-        with handle_stop_signals(exporter.stop):
-            async with anyio.create_task_group() as group:
-                group.start_soon(console.watch)
-                error: AlumaAsyncError | None = None
-                try:
-                    await exporter.run_until_drained()
-                except AlumaAsyncError as failure:  # raised below, because the group would wrap it
-                    error = failure
-                group.cancel_scope.cancel()
+        error = await drain(exporter, console)
         for problem in source.problems:
             console.print_message("warning", "NotMarked", problem)
-    if error and not console.stats.listed:
-        raise error
-    if error:
-        console.print_message("error", "RunFailed", "\n".join(error_lines(error)))
+    report_end(error, console)
     return result

@@ -33,6 +33,7 @@ OPTIONS = {
     "history": "--json --since --task",
     "retry": "--all",
     "redeliver": "--all --incomplete --output --workers",
+    "fail": "--reason --yes --output",
     "quarantine list": "--json",
     "quarantine show": "--json",
     "quarantine export": "",

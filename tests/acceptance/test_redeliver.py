@@ -4,20 +4,17 @@ import csv
 import io
 import json
 import subprocess
-import threading
-import time
 from collections import Counter
-from contextlib import contextmanager
 
-import anyio
 import pytest
 
 from aluma_async.journal.sqlite import lock_folder
 from aluma_async.quarantine.folder import QuarantineFolder
-from aluma_async.testing import SimulatedAluma, serve
+from aluma_async.testing import SimulatedAluma
 from tests.support.databases import PostgresDatabase, SqliteDatabase
 from tests.support.processes import FAST_CONFIG, PROGRAM, environment, expect_error
 from tests.support.quarantine import make_copy
+from tests.support.server import aluma_server
 
 TASKS = 10
 CONFIG = FAST_CONFIG.replace("[retry]", "[retry]\npark_after = 1").replace("[exporter]", '[exporter]\nstate = "state"')
@@ -38,45 +35,6 @@ to = ["here"]
 ROW_KEY = "aluma_task TEXT, aluma_document BIGINT, aluma_file BIGINT, aluma_row BIGINT"
 PRIMARY_KEY = "PRIMARY KEY (aluma_task, aluma_document, aluma_file, aluma_row)"
 TABLE = f'CREATE TABLE rows ({ROW_KEY}, "PatientNumber" TEXT, "PatientName" {{}}, "Amount" TEXT, {PRIMARY_KEY})'
-
-
-class Aluma:
-    """A simulated Aluma in a thread of this process, so that the test can delete its tasks."""
-
-    def __init__(self):
-        self._commands = []
-        self._started, self._stop = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=anyio.run, args=(self._run,))
-        self._thread.start()
-        assert self._started.wait(30)
-
-    async def _run(self):
-        self.simulated = SimulatedAluma(TASKS, profile="small", now=time.monotonic)
-        async with serve(self.simulated) as self.base_url:
-            self._started.set()
-            while not self._stop.is_set():
-                await anyio.sleep(0.01)
-                while self._commands:
-                    self._commands.pop()()
-
-    def time_out(self):
-        """Delete all tasks as overdue."""
-        done = threading.Event()
-        self._commands.append(lambda: (self.simulated.time_out(), done.set()))
-        assert done.wait(30)
-
-    def close(self):
-        self._stop.set()
-        self._thread.join()
-
-
-@contextmanager
-def aluma_server():
-    aluma = Aluma()
-    try:
-        yield aluma
-    finally:
-        aluma.close()
 
 
 def expected(aluma, extension):
@@ -136,7 +94,7 @@ def run(tmp_path, database):
 
 def test_ten_parked_and_deleted_tasks_are_delivered_from_their_copies(run, tmp_path, database):
     narrow = Narrow(database)
-    with aluma_server() as aluma:
+    with aluma_server(TASKS) as aluma:
         done = run("--once", "--base-url", aluma.base_url, "-q")
         assert done.returncode == 1
         assert aluma.simulated.count_by_state() == {"pending:start_client_action": TASKS}, "no task was failed"

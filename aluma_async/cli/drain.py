@@ -1,0 +1,42 @@
+"""Runs an exporter for a command that handles a few tasks and then ends."""
+
+import os
+import sys
+
+import anyio
+
+from aluma_async.cli.exit_codes import error_lines
+from aluma_async.cli.signals import handle_stop_signals
+from aluma_async.config import Config
+from aluma_async.exceptions import AlumaAsyncError
+from aluma_async.pipeline.exporter import Exporter
+from aluma_async.service.console import Console, choose_mode
+from aluma_async.service.stats import RunStats
+
+
+def open_console(config: Config, progress: bool | None) -> Console:
+    """Return a console on stderr."""
+    terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    return Console(config.service, choose_mode(config.service, progress=progress, terminal=terminal), RunStats())
+
+
+async def drain(exporter: Exporter, console: Console) -> AlumaAsyncError | None:
+    """Run an exporter until it is drained, or stopped by a signal; return the error that ended the run."""
+    error: AlumaAsyncError | None = None
+    with handle_stop_signals(exporter.stop):
+        async with anyio.create_task_group() as group:
+            group.start_soon(console.watch)
+            try:
+                await exporter.run_until_drained()
+            except AlumaAsyncError as failure:  # returned, because the group would wrap it
+                error = failure
+            group.cancel_scope.cancel()
+    return error
+
+
+def report_end(error: AlumaAsyncError | None, console: Console) -> None:
+    """Print the error that ended a run; raise it if the run did nothing."""
+    if error and not console.stats.listed:
+        raise error
+    if error:
+        console.print_message("error", "RunFailed", "\n".join(error_lines(error)))
