@@ -17,6 +17,7 @@ import aiohttp
 
 from aluma_async.aluma import responses, wire
 from aluma_async.aluma.download import Download, DownloadLimits
+from aluma_async.aluma.minimum_rate import MinimumRate
 from aluma_async.aluma.redirects import MAX_REDIRECTS
 from aluma_async.aluma.transport import CALL_TIMEOUT, ApiTransport
 from aluma_async.aluma.urls import DownloadUrls, RefusedUrl, Target
@@ -80,8 +81,13 @@ class AlumaClient:
         """Yield the pending tasks, oldest first, while the response arrives."""
         decoder = wire.ListingDecoder(lambda reason: self._on_event(RowSkipped(reason)))
         path = f"/tasks?state={TaskState.PENDING}&client_action=export"
+        rate = MinimumRate(self._downloads.min_bytes_per_second)
         async with self._transport.get("list tasks", Target(self._transport.url(path), is_api=True)) as response:
-            while chunk := await responses.read_chunk("list tasks", response):
+            while True:
+                waiting_since = loop_time()
+                if not (chunk := await responses.read_chunk("list tasks", response)):
+                    break
+                rate.record("list tasks", loop_time() - waiting_since, len(chunk))
                 await self._request_limiter.consume_bytes(len(chunk))
                 if tasks := self._in_projects(decoder.feed(chunk)):
                     yield tasks

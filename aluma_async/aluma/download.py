@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from aluma_async.aluma import responses
 from aluma_async.aluma.content import ContentCheck
+from aluma_async.aluma.minimum_rate import MinimumRate
 from aluma_async.clock import loop_time
 from aluma_async.exceptions import InvalidResponse, SourceError, Unavailable
 from aluma_async.models import ExportFile
@@ -24,8 +25,6 @@ Fetch: TypeAlias = Callable[[Mapping[str, str]], AbstractAsyncContextManager[aio
 
 _MAX_RESUMPTIONS = 5
 _UNCOMPRESSED = {"Accept-Encoding": "identity"}  # because a truncated compressed body can look like a complete one
-_RATE_WINDOW_SECONDS = 60.0
-"""Seconds over which the download rate is measured; only the time spent waiting for the network counts."""
 
 
 class DownloadLimits(Struct, frozen=True, kw_only=True):
@@ -58,7 +57,7 @@ class Download:
         self._etag = ""
         self._verifying = limits.verify_content
         self._check: ContentCheck | None = None
-        self._minimum_rate = _MinimumRate(limits.min_bytes_per_second)
+        self._minimum_rate = MinimumRate(limits.min_bytes_per_second)
         self._resumptions, self._resumed_at = 0, -1
 
     async def __aenter__(self) -> AsyncIterator[bytes]:
@@ -121,11 +120,8 @@ class Download:
                 waited = loop_time() - started_at
         except responses.TRANSPORT_ERRORS as error:
             raise responses.map_transport_error(self._operation, error, changes=False) from None
-        if chunk and not self._minimum_rate.allows(waited, len(chunk)):
-            raise Unavailable(
-                f"{self._operation}: slower than {self._limits.min_bytes_per_second:.0f} bytes per second",
-                hint="Lower min_bytes_per_second under [limits] if the connection is that slow.",
-            )
+        if chunk:
+            self._minimum_rate.record(self._operation, waited, len(chunk))
         return chunk
 
     def _verify(self, chunk: bytes) -> None:
@@ -153,22 +149,3 @@ class Download:
         connection, self._connection = self._connection, None
         if connection:
             await connection.__aexit__(None, None, None)
-
-
-class _MinimumRate:
-    """Detects a download whose average rate over a window is too low."""
-
-    def __init__(self, bytes_per_second: float) -> None:
-        self._min_bytes = bytes_per_second * _RATE_WINDOW_SECONDS
-        self._seconds = 0.0
-        self._bytes = 0
-
-    def allows(self, seconds: float, count: int) -> bool:
-        """Add ``count`` bytes received after waiting ``seconds``; return whether the rate is still sufficient."""
-        self._seconds += seconds
-        self._bytes += count
-        if self._seconds < _RATE_WINDOW_SECONDS:
-            return True
-        enough = self._bytes >= self._min_bytes
-        self._seconds = self._bytes = 0
-        return enough

@@ -173,9 +173,9 @@ def timestamp(text: Any) -> float | None:
     """Convert an ISO 8601 date to seconds since 1970. Return None if it is invalid, as in Aluma's own sample."""
     try:
         moment = datetime.fromisoformat(text)
-    except (TypeError, ValueError):
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (TypeError, ValueError, OverflowError):
         return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def export_spec(body: bytes, urls: DownloadUrls | None = None) -> ExportSpec:

@@ -148,6 +148,26 @@ async def test_download_resumes_only_with_a_strong_etag_and_progress(etag, steps
 
 
 @virtual_time
+async def test_listing_fails_below_the_minimum_rate():
+    """A byte every two seconds keeps the connection alive, and would otherwise block listing for ever."""
+
+    async def trickle(request, _):
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        await response.write(b'{"tasks":[')
+        while True:
+            await response.write(b" ")
+            await asyncio.sleep(2)
+
+    async with serve_downloads(trickle, min_bytes_per_second=1000) as (client, _):
+        started_at = anyio.current_time()
+        with pytest.raises(Unavailable, match="list tasks: slower than 1000 bytes per second"):
+            async for _ in client.list_pending():
+                pass
+        assert anyio.current_time() - started_at < 70
+
+
+@virtual_time
 async def test_download_fails_below_the_minimum_rate_unless_the_reader_is_slow():
     async def trickle(request, _):
         response = web.StreamResponse()
