@@ -11,6 +11,7 @@ import anyio
 from aluma_async.config import Config, ServiceConfig
 from aluma_async.events import Event
 from aluma_async.exceptions import AlumaAsyncError
+from aluma_async.pipeline.destination_probe import DestinationProbe
 from aluma_async.policy.adaptive_limit import AdaptiveLimit
 from aluma_async.ports import Destination, OnEvent
 from aluma_async.service.console import Console
@@ -117,19 +118,20 @@ class Observers:
         maximum = self._config.max_at_once
         limit = AdaptiveLimit(maximum).value if self._config.limits.adaptive else maximum
         deadline = self._config.aluma.task_deadline_seconds
-        metrics = Metrics(self._console.stats, limit=limit, task_deadline_seconds=deadline)
+        metrics = Metrics(self._console.stats, limit=limit, task_deadline_seconds=deadline, is_ready=health.is_ready)
         url = await stack.enter_async_context(serve(host, port, metrics, health))
         if self._config.service.log_level in ("debug", "info"):
             self._console.log.write("info", "Listening", f"metrics and health at {url}", url=url)
 
 
 async def _probe(destination: Destination, health: HealthMonitor) -> None:
+    probe = DestinationProbe(destination)
     while True:
         await anyio.sleep(_PROBE_SECONDS)
         if health.idle_seconds >= _PROBE_SECONDS:
             probe_error: AlumaAsyncError | None = None
             try:
-                await destination.probe()
+                await probe.run()
             except AlumaAsyncError as error:
                 probe_error = error
             health.record_probe(probe_error)

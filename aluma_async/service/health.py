@@ -75,14 +75,19 @@ class HealthMonitor:
         probe_error = self._probe_error if self._exported_at_probe == stats.exported else None
         age = stats.clock() - max(stats.last_listing_at, stats.last_work_at)
         stale = age > max(_MAX_MISSED_POLLS * self._poll_seconds, _FRESH_SECONDS)
+        poll_ok = not stale and stats.listing_error in (None, unauthorized)
         poll_reason = _reason(stats.listing_error) or f"no listing for {format_duration(age)}"
         return {
             "exporter": Check(not stats.draining, "draining: no new tasks are claimed" if stats.draining else ""),
             "token": _check(unauthorized),
             "claims": _check(None if unauthorized else stats.rejection),
             "destination": _check(stats.save_error or probe_error),
-            "poll": Check(not stale, poll_reason if stale else ""),
+            "poll": Check(poll_ok, "" if poll_ok else poll_reason),
         }
+
+    def is_ready(self) -> bool:
+        """Return whether all parts can work."""
+        return all(check.ok for check in self.readiness().values())
 
 
 def _check(error: AlumaAsyncError | None) -> Check:

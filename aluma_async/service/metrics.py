@@ -38,6 +38,7 @@ class Metrics:
         stats: The state of the run.
         limit: Requests that may be in flight, until an event changes it.
         task_deadline_seconds: How long projects keep a task from its creation; 0: not known.
+        is_ready: Returns whether the exporter can work (``/readyz``).
         now: Returns seconds since 1970.
     """
 
@@ -47,11 +48,13 @@ class Metrics:
         *,
         limit: int,
         task_deadline_seconds: float = 0,
+        is_ready: Callable[[], bool] = lambda: True,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._stats = stats
         self._limit = limit
         self._task_deadline_seconds = task_deadline_seconds
+        self._is_ready = is_ready
         self._now = now
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -109,4 +112,5 @@ class Metrics:
         yield "oldest_pending_task_age_seconds", "Age of the oldest task of the last listing; 0: none", age
         yield "last_poll_success_timestamp_seconds", "Time of the last successful listing; 0: never", stats.polled_at
         yield "concurrency_limit", "Requests that may be in flight", stats.limit or self._limit
+        yield "ready", "1 while /readyz reports that tasks can be exported", self._is_ready()
         yield "paused", "1 while claiming is paused, because saving, recording or requests fail", bool(stats.paused)

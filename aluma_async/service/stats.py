@@ -235,7 +235,7 @@ class RunStats:
         self.files += event.files
         self.bytes += event.bytes
         self.last_work_at = self.last_event_at
-        self.save_error = self.rejection = None
+        self.save_error = self.rejection = self.listing_error = None
         if event.task.id in self.unexported:
             del self.unexported[event.task.id]
         if event.seconds:  # unknown for a claim that an earlier run left

@@ -178,12 +178,16 @@ def test_readiness_forgets_a_failed_probe_after_an_export():
     assert not failed_checks(health)
 
 
-def test_readiness_tolerates_a_failed_listing_while_the_last_one_is_fresh():
+def test_readiness_ends_with_the_first_failed_listing_until_something_succeeds():
+    """No listing is needed while listed tasks are being exported, so an export counts, too."""
     clock = ManualClock()
-    stats = stats_after(LISTED, events.ListingFailed(Unavailable("it is away"), 1), clock=clock)
+    stats = stats_after(LISTED, clock=clock)
     health = health_of(stats)
-    assert not failed_checks(health)
+    for success in (LISTED, events.TaskCompleted(TASK, 1, 1, 1.0)):
+        assert health.is_ready()
+        stats(events.ListingFailed(Unavailable("it is away"), 1))
+        assert failed_checks(health) == {"poll": "it is away"}
+        assert not health.is_ready()
+        stats(success)
     clock.now = 181
-    assert failed_checks(health) == {"poll": "it is away"}
-    stats(events.TaskCompleted(TASK, 1, 1, 1.0))
-    assert not failed_checks(health), "no listing is needed while listed tasks are being exported"
+    assert failed_checks(health) == {"poll": "no listing for 3 min 1 s"}
