@@ -3,10 +3,12 @@
 The intent to claim is durable before Start is sent. Before settling a claim whose lease may have expired, or a claim
 that only a late Start may have created, the task's state is looked up: the request could otherwise hit a claim that
 another exporter holds by now. An expired claim is not settled at all. After a refusal that follows an attempt whose
-outcome is unknown, the task's state shows whether that attempt was executed and only its reply was lost.
+outcome is unknown, the task's state shows whether that attempt was executed and only its reply was lost. A rejection
+for another reason ends the claim only if the state does.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from aluma_async.exceptions import (
@@ -15,6 +17,7 @@ from aluma_async.exceptions import (
     BadSpecification,
     ClaimConflict,
     InvalidResponse,
+    RequestRejected,
     SourceError,
 )
 from aluma_async.models import Claim, ExportTask, TaskState
@@ -88,7 +91,7 @@ class ClaimTrackingSource(SourceWrapper):
                     raise ClaimConflict(f"task {task.id}: the lease of the claim has expired")
                 case LeaseStatus.UNCERTAIN if await self.state(task) != TaskState.CLAIMED:
                     raise ClaimConflict(f"task {task.id}: Aluma has ended the claim")
-            await request(task, *extra)
+            await self._send(request, task, *extra)
         except ClaimConflict:
             claim, executed = self._claims.get(task.id), False
             if claim and claim.settlement_unconfirmed:
@@ -110,6 +113,18 @@ class ClaimTrackingSource(SourceWrapper):
                 raise Ambiguous(f"settle task {task.id}: {defect}") from error
             raise
         self._claims.close(task.id, deleted=deletes)
+
+    async def _send(self, request: Callable[..., Awaitable[None]], task: ExportTask, *extra: str) -> None:
+        """Send a settlement. Raises ``ClaimConflict`` also if it is rejected and the state shows no claim."""
+        try:
+            await request(task, *extra)
+        except RequestRejected as error:
+            state: str | None = TaskState.CLAIMED
+            with suppress(SourceError):
+                state = await self.state(task)
+            if state in (TaskState.CLAIMED, None):  # None may mean that look-ups are rejected, too
+                raise
+            raise ClaimConflict(f"task {task.id}: Aluma has ended the claim") from error
 
     async def _was_executed(self, task: ExportTask, *, deletes: bool) -> bool:
         """Return whether an earlier attempt to settle a claim was executed, although its reply was lost."""

@@ -24,7 +24,7 @@ async def test_exporter_exports_every_byte_of_every_task_under_faults(seed, tmp_
         seed=seed,
         latency_seconds=rng.choice([0, 0.1]),
         framing=rng.choice(["length", "chunked"]),
-        conflict_status=rng.choice([412, 404, 409, 422]),
+        conflict_status=rng.choice([400, 404, 409, 412, 422]),
         repeated_complete_accepted=rng.random() < 0.5,
         list_stale_seconds=rng.choice([0, 5]),
         max_listed=rng.choice([0, 7]),

@@ -111,15 +111,31 @@ async def test_refusal_of_the_first_settlement_needs_no_look_up():
     assert parts.replies.sent == ["start", "complete"]
 
 
+@pytest.mark.parametrize("state", [TaskState.CLAIMED, None, Unavailable("503"), RequestRejected("403")])
+@pytest.mark.parametrize("verb", ["complete", "cancel", "fail"])
 @virtual_time
-async def test_rejected_settlement_keeps_the_claim():
-    parts = Parts(complete=[RequestRejected("403")])
+async def test_rejected_settlement_keeps_the_claim(verb, state):
+    """Unless a state shows the contrary: a missing state may only mean that look-ups are rejected, too."""
+    parts = Parts(**{verb: [RequestRejected("403")], "state": [state]})
     await parts.source.start(TASK)
     await parts.claims.record_committed("t", 1, 1)
     with pytest.raises(RequestRejected):
-        await parts.source.complete(TASK)
+        await parts.settle(verb)
     assert parts.claims.get("t").state is ClaimState.COMMITTED
     assert parts.claims.count_unsettled() == 1
+
+
+@pytest.mark.parametrize("state", [TaskState.PENDING, "completed"])
+@pytest.mark.parametrize("verb", ["complete", "cancel", "fail"])
+@virtual_time
+async def test_rejected_settlement_ends_the_claim_if_the_state_does(verb, state):
+    """Aluma does not document its reply for a claim that has ended; it may be a 400."""
+    parts = Parts(**{verb: [RequestRejected("400")], "state": [state]})
+    await parts.source.start(TASK)
+    with pytest.raises(ClaimConflict):
+        await parts.settle(verb)
+    assert parts.claims.get("t") is None
+    assert parts.replies.sent == ["start", verb, "state"]
 
 
 @pytest.mark.parametrize("first", [None, ClaimConflict("409")], ids=["confirmed", "refused"])
