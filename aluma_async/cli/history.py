@@ -11,6 +11,7 @@ from aluma_async.cli.exit_codes import OK
 from aluma_async.cli.options import add_options, load_config, merge_options
 from aluma_async.cli.output import ignore_closed_pipe, output_columns, wrap_parts
 from aluma_async.cli.parameters import moment
+from aluma_async.cli.state import existing_state_folder
 from aluma_async.journal import reader
 from aluma_async.models import ExportRecord
 from aluma_async.service.formatting import format_bytes, pluralize, sanitize
@@ -33,7 +34,7 @@ def history(outer: dict[str, Any], /, *, as_json: bool, since: float | None, tas
     Prints time, task id, number of files, bytes, duration and destinations. The journal keeps the last 100,000 tasks of
     90 days, without the names of files.
     """
-    folder = load_config(merge_options(outer, inner)).state_folder()
+    folder = existing_state_folder(load_config(merge_options(outer, inner)))
     with ignore_closed_pipe():
         count, columns = 0, output_columns()
         for record in _for_task(reader.read_history(folder, since or 0.0), task_id):

@@ -8,6 +8,7 @@ import click
 from aluma_async.cli.copies import read_copies
 from aluma_async.cli.exit_codes import INCOMPLETE, OK
 from aluma_async.cli.options import add_options, load_config, merge_options
+from aluma_async.cli.state import existing_state_folder
 from aluma_async.exceptions import AlumaAsyncError
 from aluma_async.journal import reader
 from aluma_async.models import HoldRecord
@@ -39,7 +40,7 @@ def retry(context: click.Context, /, *, task_ids: tuple[str, ...], all_tasks: bo
     if bool(task_ids) == all_tasks:
         raise click.UsageError("name the tasks to retry, or use --all", context)
     config = load_config(merge_options(context.obj, inner))
-    folder = config.state_folder()
+    folder = existing_state_folder(config)
     on_hold = {record.task_id for record in reader.read_records(folder) if isinstance(record, HoldRecord)}
     copies = read_copies(config)
     requested = sorted(on_hold) if all_tasks else task_ids

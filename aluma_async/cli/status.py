@@ -9,6 +9,7 @@ from aluma_async.cli.copies import Row, copy_row, iso_time, read_copies
 from aluma_async.cli.exit_codes import OK
 from aluma_async.cli.options import add_options, load_config, merge_options
 from aluma_async.cli.output import ignore_closed_pipe, output_columns, print_json
+from aluma_async.cli.state import existing_state_folder
 from aluma_async.cli.status_text import status_lines
 from aluma_async.clock import system_clock
 from aluma_async.config import Config
@@ -36,7 +37,7 @@ def status(outer: dict[str, Any], /, *, as_json: bool, **inner: Any) -> int:
     Reads the state folder only; sends nothing to Aluma.
     """
     config = load_config(merge_options(outer, inner))
-    folder, now = config.state_folder(), system_clock()
+    folder, now = existing_state_folder(config), system_clock()
     rows = _rows(config, now)
     exported, last = _recent_exports(folder, now)
     if as_json:

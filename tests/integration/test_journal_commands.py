@@ -41,6 +41,15 @@ def test_status_shows_records_whose_times_are_impossible(since, seconds, text, r
     assert [(row["retry_in_seconds"], row["age_seconds"]) for row in shown["parked"]] == [(None, None)]
 
 
+@pytest.mark.parametrize("command", [["status"], ["status", "--json"], ["history"], ["retry", "--all"]])
+def test_command_reports_a_state_folder_that_does_not_exist(command, run_cli):
+    """Empty output would look as if an exporter had nothing to report."""
+    done = run_cli(*command, "--state", "nowhere")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "nowhere: does not exist" in done.stderr
+    assert "/var/lib/aluma-async" in done.stderr
+
+
 def test_status_and_retry_work_next_to_a_running_exporter(run_cli, tmp_path):
     def show():
         return json.loads(run_cli("status", "--json", "--state", "state").stdout)
