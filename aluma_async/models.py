@@ -207,7 +207,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     deferred: int = 0
     """Number of claims that could not be settled by the end; the next run settles them, or their lease expires."""
     held_back: int = 0
-    """Number of tasks on hold at the end. They are still pending at Aluma."""
+    """Number of tasks on hold or released at the end. They are still pending at Aluma."""
     seconds: float = 0.0
     """Duration of the run in seconds."""
 

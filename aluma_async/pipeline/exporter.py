@@ -16,8 +16,6 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 
 from aluma_async.clock import loop_time, system_clock
 from aluma_async.events import (
-    ClaimLost,
-    ClaimRefused,
     DrainStarted,
     Event,
     RunEnded,
@@ -44,6 +42,7 @@ from aluma_async.pipeline.retrying_source import RetryingSource
 from aluma_async.pipeline.settlement import SETTLE_TIMEOUT_SECONDS
 from aluma_async.pipeline.task_tracker import TaskTracker
 from aluma_async.pipeline.transfer import FileTransfer
+from aluma_async.pipeline.unexported import AttemptEnded, UnexportedTasks
 from aluma_async.pipeline.worker import Worker
 from aluma_async.policy.backoff import Backoff, RetryPolicy
 from aluma_async.policy.sizing import QUEUED_TASKS_PER_WORKER
@@ -110,7 +109,7 @@ class Exporter:
         self._listener = on_event
         self._counts: Counter[type[Event]] = Counter()
         self._files = self._bytes = 0
-        self._lost: set[str] = set()  # ids of the tasks whose last attempt ended with a lost or refused claim
+        self._unexported = UnexportedTasks()
         self._stop = anyio.Event()
         self._exporting = 0
         self._slots = anyio.Semaphore(workers, fast_acquire=True)
@@ -315,11 +314,12 @@ class Exporter:
             self._files += event.files
             self._bytes += event.bytes
             self._admission.on_task_completed()
-            self._lost.discard(event.task.id)
+            if self._unexported:
+                self._unexported.discard(event.task.id)
             if self._quarantine and event.task.id in self._quarantine.task_ids:
                 self._quarantine.discard_later(event.task)
-        elif type(event) is ClaimRefused or type(event) is ClaimLost:
-            self._lost.add(event.task.id)
+        elif isinstance(event, AttemptEnded):
+            self._unexported.record(event)
         if self._listener:
             try:
                 self._listener(event)
@@ -333,9 +333,9 @@ class Exporter:
             bytes=self._bytes,
             failed=self._counts[TaskFailed],
             cancelled=self._counts[TaskCancelled] + self._counts[TaskParked],
-            lost=len(self._lost),
+            lost=self._unexported.lost,
             deferred=self._claims.count_unsettled(),
-            held_back=held_back,
+            held_back=max(held_back, self._unexported.released),
             seconds=seconds,
         )
 
