@@ -56,6 +56,21 @@ class RowSkipped(Event, frozen=True):
     reason: str
 
 
+class ProjectsFiltered(Event, frozen=True):
+    """A listing that is limited to some projects has ended."""
+
+    left_out: int
+    """Number of pending tasks of other projects."""
+
+
+class ProjectUnmatched(Event, frozen=True):
+    """A configured project matches no pending task, although tasks of other projects are pending."""
+
+    project: str
+    suggestion: str
+    """The nearest name of another project, as a clause; empty if none is similar."""
+
+
 class TaskStarted(TaskEvent, frozen=True, gc=False):
     """A task was claimed, and its Export Specification received."""
 

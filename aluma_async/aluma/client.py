@@ -18,6 +18,7 @@ import aiohttp
 from aluma_async.aluma import responses, wire
 from aluma_async.aluma.download import Download, DownloadLimits
 from aluma_async.aluma.minimum_rate import MinimumRate
+from aluma_async.aluma.project_filter import ProjectFilter
 from aluma_async.aluma.redirects import MAX_REDIRECTS
 from aluma_async.aluma.transport import CALL_TIMEOUT, ApiTransport
 from aluma_async.aluma.urls import DownloadUrls, RefusedUrl, Target
@@ -55,7 +56,7 @@ class AlumaClient:
         projects: Ids or names of projects; listings contain only their tasks. Empty: all projects.
         downloads: Limits for downloads, and the hosts other than the API's that they may use.
         request_limiter: Limits all requests, including those for tokens and downloads. None: no limit.
-        on_event: Receives ``RowSkipped`` and ``UnrequestedResponse``.
+        on_event: Receives ``RowSkipped``, ``ProjectsFiltered``, ``ProjectUnmatched`` and ``UnrequestedResponse``.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class AlumaClient:
         self._request_limiter: RequestLimiter = request_limiter or _Unlimited()
         self._urls = DownloadUrls(base_url, downloads.hosts)
         self._transport = ApiTransport(session, base_url, credentials, self._request_limiter, self._urls)
-        self._projects = frozenset(projects)
+        self._filter = ProjectFilter(projects)
         self._downloads = downloads
         self._on_event: Callable[[Event], None] = on_event or (lambda _: None)
         guard_connections(session.connector, lambda: self._on_event(UnrequestedResponse(DISTRUST_SECONDS)))
@@ -89,10 +90,12 @@ class AlumaClient:
                     break
                 rate.record("list tasks", loop_time() - waiting_since, len(chunk))
                 await self._request_limiter.consume_bytes(len(chunk))
-                if tasks := self._in_projects(decoder.feed(chunk)):
+                if tasks := self._filter.select(decoder.feed(chunk)):
                     yield tasks
-        if tasks := self._in_projects(decoder.close()):
+        if tasks := self._filter.select(decoder.close()):
             yield tasks
+        for event in self._filter.end_listing():
+            self._on_event(event)
 
     async def start(self, task: ExportTask) -> Claim:
         """Claim a task."""
@@ -131,11 +134,6 @@ class AlumaClient:
             return None
         except responses.TRANSPORT_ERRORS as error:
             raise responses.map_transport_error(operation, error, changes=False) from None
-
-    def _in_projects(self, tasks: list[ExportTask]) -> list[ExportTask]:
-        if not self._projects:
-            return tasks
-        return [t for t in tasks if t.project_id in self._projects or t.project_name in self._projects]
 
     def _change(self, verb: str, task: ExportTask, body: object = None) -> Awaitable[tuple[float, bytes]]:
         path = f"{_path(task)}/{verb}_client_action?action=export"

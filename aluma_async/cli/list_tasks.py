@@ -15,6 +15,7 @@ from aluma_async.cli.options import API, add_options, load_config, merge_options
 from aluma_async.cli.output import ignore_closed_pipe, output_columns, wrap_parts
 from aluma_async.cli.parameters import duration
 from aluma_async.config import Config, Credentials
+from aluma_async.events import Event, ProjectUnmatched
 from aluma_async.models import ExportTask
 from aluma_async.service.formatting import format_duration, pluralize, sanitize
 
@@ -62,7 +63,12 @@ async def pages(config: Config, credentials: Credentials) -> AsyncIterator[Async
     """Open a listing of the pending tasks. Raises ``AlumaAsyncError``, also while it is read."""
     from aluma_async.wiring import open_client  # imports aiohttp, which takes long, and --help does not need it
 
-    async with open_client(config, credentials) as client, aclosing(client.list_pending()) as listing:  # type: ignore[type-var]
+    def warn(event: Event) -> None:
+        if isinstance(event, ProjectUnmatched):
+            text = f"no pending task is in project {event.project!r}{event.suggestion}"
+            click.echo(f"warn  {sanitize(text)}", err=True)
+
+    async with open_client(config, credentials, on_event=warn) as client, aclosing(client.list_pending()) as listing:  # type: ignore[type-var]
         yield listing
 
 

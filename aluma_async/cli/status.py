@@ -37,13 +37,15 @@ def status(outer: dict[str, Any], /, *, as_json: bool, **inner: Any) -> int:
     Reads the state folder only; sends nothing to Aluma.
     """
     config = load_config(merge_options(outer, inner))
-    folder, now = existing_state_folder(config), system_clock()
+    folder, now = config.state_folder(), system_clock()
     rows = _rows(config, now)
     exported, last = _recent_exports(folder, now)
     if as_json:
         recent = {"exported_in_24_hours": exported, "seconds_since_last_export": last}
-        print_json({"state": str(folder), **recent, **rows})
+        print_json({"state": str(folder), **recent, **rows})  # also without a folder, so that scripts can read it
+        existing_state_folder(config)
         return OK
+    existing_state_folder(config)
     click.echo(f"state folder: {folder}")
     last_export = "" if last is None else f", the last one {format_duration(last)} ago"
     click.echo(f"exported in the last 24 h: {exported:,}{last_export}")

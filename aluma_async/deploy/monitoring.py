@@ -38,6 +38,7 @@ _PANELS = (
             ("sum(aluma_export_cooldown_tasks)", "cooling down"),
             ("sum(aluma_export_parked_tasks)", "parked"),
             ("sum(aluma_export_quarantined_tasks)", "in the quarantine"),
+            ("sum(aluma_export_left_out_tasks)", "of other projects"),
         ),
     ),
     _Panel("Bytes per second", "Bps", (("sum by (instance) (rate(aluma_export_bytes_total[5m]))", "{{instance}}"),)),
@@ -64,7 +65,12 @@ _PANELS = (
         (("time() - aluma_export_last_poll_success_timestamp_seconds", "{{instance}}"),),
         _HOUR,
     ),
-    _Panel("Claiming paused", "short", (("aluma_export_paused", "{{instance}}"),), 0.5),
+    _Panel(
+        "Paused or not ready",
+        "short",
+        (("aluma_export_paused", "{{instance}} paused"), ("1 - aluma_export_ready", "{{instance}} not ready")),
+        0.5,
+    ),
     _Panel(
         "Time until Aluma deletes the oldest parked task",
         "s",

@@ -112,5 +112,6 @@ class Metrics:
         yield "oldest_pending_task_age_seconds", "Age of the oldest task of the last listing; 0: none", age
         yield "last_poll_success_timestamp_seconds", "Time of the last successful listing; 0: never", stats.polled_at
         yield "concurrency_limit", "Requests that may be in flight", stats.limit or self._limit
+        yield "left_out_tasks", "Pending tasks of projects that are not configured", stats.left_out
         yield "ready", "1 while /readyz reports that tasks can be exported", self._is_ready()
         yield "paused", "1 while claiming is paused, because saving, recording or requests fail", bool(stats.paused)

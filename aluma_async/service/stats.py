@@ -124,6 +124,8 @@ class RunStats:
         """Why no tasks are claimed; None: tasks are claimed."""
         self.save_error: AlumaAsyncError | None = None
         """Like ``paused``, but only until a probe of the destination or an export has succeeded."""
+        self.left_out = 0
+        """Number of pending tasks of other projects at the last listing, if the projects are limited."""
         self.rejection: RequestRejected | None = None
         """The rejected request for which claiming is paused, until an export has succeeded."""
         self.summary: Summary | None = None
@@ -276,6 +278,8 @@ class RunStats:
                 self.retries[type(error).__name__] += 1
             case events.RequestsPaused(seconds=seconds):
                 self.requests_paused_until = max(self.requests_paused_until, self.last_event_at + seconds)
+            case events.ProjectsFiltered(left_out=left_out):
+                self.left_out = left_out
             case events.ConcurrencyLimitChanged(limit=limit):
                 self.limit = limit
             case events.ClaimingPaused(error=error) | events.ClaimingStillPaused(error=error):

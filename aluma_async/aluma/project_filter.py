@@ -1,0 +1,48 @@
+"""``ProjectFilter``: keeps the tasks of the configured projects, and finds names that match no project."""
+
+import difflib
+from collections.abc import Collection, Iterator
+
+from aluma_async.events import ProjectsFiltered, ProjectUnmatched
+from aluma_async.models import ExportTask
+
+
+class ProjectFilter:
+    """Selects tasks by ``projects``, which are ids or names of projects; empty: all tasks."""
+
+    def __init__(self, projects: Collection[str]) -> None:
+        self._projects = frozenset(projects)
+        self._matched: set[str] = set()  # by any listing so far
+        self._other_names: set[str] = set()
+        self._reported: set[str] = set()
+        self._left_out = 0
+
+    def select(self, tasks: list[ExportTask]) -> list[ExportTask]:
+        """Return the tasks of the configured projects."""
+        if not self._projects:
+            return tasks
+        selected = []
+        for task in tasks:
+            if names := self._projects.intersection((task.project_id, task.project_name)):
+                self._matched |= names
+                selected.append(task)
+            else:
+                self._other_names.add(task.project_name)
+        self._left_out += len(tasks) - len(selected)
+        return selected
+
+    def end_listing(self) -> Iterator[ProjectsFiltered | ProjectUnmatched]:
+        """Yield what the filter left out of the listing, and each name that matches nothing, once; nothing if unused.
+
+        A project without a pending task cannot be told from a wrong name, so a name counts as unmatched only if it has
+        never matched, and other projects have pending tasks.
+        """
+        if not self._projects:
+            return
+        yield ProjectsFiltered(self._left_out)
+        for wanted in sorted(self._projects - self._matched - self._reported) if self._left_out else ():
+            self._reported.add(wanted)
+            nearest = difflib.get_close_matches(wanted, self._other_names, n=1)
+            yield ProjectUnmatched(wanted, f"; the nearest is {nearest[0]!r}" if nearest else "")
+        self._left_out = 0
+        self._other_names.clear()

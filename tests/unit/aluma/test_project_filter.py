@@ -1,0 +1,37 @@
+"""``ProjectFilter``: the tasks of the configured projects, and names that match none."""
+
+from aluma_async.aluma.project_filter import ProjectFilter
+from aluma_async.events import ProjectsFiltered, ProjectUnmatched
+from aluma_async.models import ExportTask
+
+INVOICE = ExportTask("1", project_id="p1", project_name="Invoices")
+ORDER = ExportTask("2", project_id="p2", project_name="Orders")
+
+
+def test_filter_selects_by_id_or_name():
+    assert ProjectFilter(["p2", "Invoices"]).select([INVOICE, ORDER]) == [INVOICE, ORDER]
+    assert ProjectFilter(["p2"]).select([INVOICE, ORDER]) == [ORDER]
+    assert ProjectFilter([]).select([INVOICE, ORDER]) == [INVOICE, ORDER]
+    assert not list(ProjectFilter([]).end_listing())
+
+
+def test_filter_reports_a_name_that_matches_nothing_once_with_the_nearest():
+    projects = ProjectFilter(["Invoces", "p2", "xyz"])
+    projects.select([INVOICE, ORDER])
+    assert list(projects.end_listing()) == [
+        ProjectsFiltered(1),
+        ProjectUnmatched("Invoces", "; the nearest is 'Invoices'"),
+        ProjectUnmatched("xyz", ""),
+    ]
+    projects.select([INVOICE, INVOICE])
+    assert list(projects.end_listing()) == [ProjectsFiltered(2)]
+
+
+def test_filter_does_not_report_a_project_without_pending_tasks():
+    """It matched before, or nothing at all is pending."""
+    projects = ProjectFilter(["Invoices"])
+    assert list(projects.end_listing()) == [ProjectsFiltered(0)]
+    projects.select([INVOICE])
+    assert list(projects.end_listing()) == [ProjectsFiltered(0)]
+    projects.select([ORDER])
+    assert list(projects.end_listing()) == [ProjectsFiltered(1)]
