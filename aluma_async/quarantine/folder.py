@@ -8,7 +8,6 @@ copies; ``pipeline.quarantine`` does that, through a destination.
 import hashlib
 import os
 import shutil
-import stat
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -18,7 +17,17 @@ import msgspec
 from msgspec import Struct
 
 from aluma_async.exceptions import FileMissing, SourceError
-from aluma_async.policy.naming import INTERNAL_FOLDER, PathParts, collision_key
+from aluma_async.policy.naming import INTERNAL_FOLDER, PathParts, collision_key, owner_suffix, with_suffix
+from aluma_async.quarantine.files import (
+    BLOCK_BYTES,
+    FOLDER,
+    check_file,
+    files_size,
+    opened_file,
+    read_all,
+    replace_file,
+    tree_size,
+)
 from aluma_async.quarantine.records import (
     MAX_RECORD_BYTES,
     RECORD_NAME,
@@ -31,9 +40,6 @@ from aluma_async.quarantine.records import (
     folder_names,
 )
 
-_BLOCK = 1024 * 1024
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # O_NONBLOCK: opening a named pipe must not wait for its other end
 _MAX_NAMES = 1000
 
 
@@ -46,6 +52,9 @@ class Copy(Struct, frozen=True):
     """Number of each file that the copy lacks, with the reason; ``SPEC_NUMBER`` is the specification."""
     size: int
     """Total size of its files in bytes."""
+    record_name: str = RECORD_NAME
+    spec_name: str = SPEC_NAME
+    """Names of the two files in the folder. In folders of earlier versions they may have a suffix."""
 
     @property
     def task_id(self) -> str:
@@ -70,9 +79,9 @@ class QuarantineFolder:
         """Return all copies, ordered by folder, and a message for each folder that cannot be read."""
         copies: list[Copy] = []
         problems: list[str] = []
-        for name in self._names():
+        for name, record_name in self._all_records():
             try:
-                copies.append(self.read(name))
+                copies.append(self.read(name, record_name))
             except (OSError, ValueError) as error:
                 reason = getattr(error, "strerror", None) or str(error)
                 problems.append(f"{self.path / name}: not readable: {reason}")
@@ -85,39 +94,40 @@ class QuarantineFolder:
         """
         wanted = set(islice(folder_names(task_id), _MAX_NAMES))
         copies = []
-        for name in self._names():
-            if name in wanted:
-                with suppress(OSError, ValueError):
-                    copies.append(self.read(name))
+        for name, record_name in self._all_records(wanted):
+            with suppress(OSError, ValueError):
+                copies.append(self.read(name, record_name))
         return sorted((copy for copy in copies if copy.task_id == task_id), key=_rank)
 
-    def read(self, name: str) -> Copy:
+    def read(self, name: str, record_name: str = RECORD_NAME) -> Copy:
         """Return the copy in a folder. Raises ``OSError``, or ``ValueError`` if the record is unreadable."""
         with self._opened(name) as folder:
-            with _opened_file(folder, (RECORD_NAME,)) as opened:
-                data = _read_all(opened, MAX_RECORD_BYTES)
-            record = decode_record(data)
+            with opened_file(folder, (record_name,)) as opened:
+                data = read_all(opened, MAX_RECORD_BYTES)
+            record, spec_name = decode_record(data), SPEC_NAME
+            if record_name != RECORD_NAME:
+                record, spec_name = _with_suffixed_names(folder, record)
             paths = record.paths()
             missing = {file.number: file.missing for file in record.files if file.missing}
             total = len(data)
             for file in record.files:
                 if file.number not in missing:
-                    size, reason = _check(folder, paths.get(file.number), file.size)
+                    size, reason = check_file(folder, paths.get(file.number), file.size)
                     total += size
                     if reason:
                         missing[file.number] = reason
             spec = record.specification
-            size, reason = _check(folder, (SPEC_NAME,), spec.size if spec else None)
+            size, reason = check_file(folder, (spec_name,), spec.size if spec else None)
             if reason:
                 missing[SPEC_NUMBER] = reason
-        return Copy(self.path / name, record, missing, total + size)
+        return Copy(self.path / name, record, missing, total + size, record_name, spec_name)
 
     def read_specification(self, copy: Copy, max_bytes: int = MAX_RECORD_BYTES) -> bytes:
         """Return the Export Specification of a copy. Raises ``SourceError`` if it is missing or has changed."""
         subject = f"task {copy.task_id}: {SPEC_NAME} in the quarantine"
         try:
-            with self._opened(copy.folder.name) as folder, _opened_file(folder, (SPEC_NAME,)) as file:
-                data = _read_all(file, max_bytes)
+            with self._opened(copy.folder.name) as folder, opened_file(folder, (copy.spec_name,)) as file:
+                data = read_all(file, max_bytes)
         except (OSError, ValueError) as error:
             raise SourceError(f"{subject}: {getattr(error, 'strerror', None) or error}") from None
         digest = copy.record.specification
@@ -134,8 +144,8 @@ class QuarantineFolder:
         (file,) = [file for file in copy.record.files if file.number == number][:1]
         digest, size = hashlib.sha256(), 0
         try:
-            with self._opened(copy.folder.name) as folder, _opened_file(folder, path) as opened:
-                while block := os.read(opened, _BLOCK):
+            with self._opened(copy.folder.name) as folder, opened_file(folder, path) as opened:
+                while block := os.read(opened, BLOCK_BYTES):
                     digest.update(block)
                     size += len(block)
                     yield block
@@ -173,7 +183,7 @@ class QuarantineFolder:
 
         The destination's own index of owners is not counted.
         """
-        return _tree_size(self.path) - _files_size(self.path / INTERNAL_FOLDER)
+        return tree_size(self.path) - files_size(self.path / INTERNAL_FOLDER)
 
     # -- changes
 
@@ -190,15 +200,21 @@ class QuarantineFolder:
             redelivered_at=copy.record.redelivered_at if redelivered_at is None else redelivered_at,
         )
         with self._opened(copy.folder.name) as folder:
-            _replace_file(folder, RECORD_NAME, encode_record(record))
+            replace_file(folder, copy.record_name, encode_record(record))
         return msgspec.structs.replace(copy, record=record)
 
     def remove(self, copy: Copy) -> None:
-        """Remove a copy: its record first, so that the rest is never taken for a whole copy. Raises ``OSError``."""
+        """Remove a copy: its record first, so that the rest is never taken for a whole copy. Raises ``OSError``.
+
+        The rest stays if another copy in the same folder may need it.
+        """
         name = copy.folder.name
-        with self._opened(name) as folder, suppress(FileNotFoundError):
-            os.unlink(RECORD_NAME, dir_fd=folder)
-        root = os.open(self.path, _FOLDER)
+        with self._opened(name) as folder:
+            with suppress(FileNotFoundError):
+                os.unlink(copy.record_name, dir_fd=folder)
+            if _record_names(folder):
+                return
+        root = os.open(self.path, FOLDER)
         try:
             shutil.rmtree(name, dir_fd=root)
         finally:
@@ -213,11 +229,20 @@ class QuarantineFolder:
             return []
         return sorted(name for name in names if name != INTERNAL_FOLDER)
 
+    def _all_records(self, folders: Collection[str] | None = None) -> Iterator[tuple[str, str]]:
+        """Yield the folder and the name of each record, or ``RECORD_NAME`` if a folder has none."""
+        for name in self._names():
+            if folders is None or name in folders:
+                found: list[str] = []
+                with suppress(OSError), self._opened(name) as folder:  # the error is raised again when it is read
+                    found = _record_names(folder)
+                yield from ((name, record_name) for record_name in found or [RECORD_NAME])
+
     @contextmanager
     def _opened(self, name: str) -> Iterator[int]:
-        root = os.open(self.path, _FOLDER)
+        root = os.open(self.path, FOLDER)
         try:
-            folder = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=root)
+            folder = os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=root)
         finally:
             os.close(root)
         try:
@@ -235,78 +260,24 @@ def _rank(copy: Copy) -> tuple[int, float]:
     return len(copy.missing), -copy.record.stored_at
 
 
-@contextmanager
-def _opened_file(folder: int, parts: PathParts) -> Iterator[int]:
-    """Open a regular file below a folder, never through a link."""
-    folders: list[int] = []
-    try:
-        for part in parts[:-1]:
-            folders.append(os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=folders[-1] if folders else folder))
-        file = os.open(parts[-1], _FILE, dir_fd=folders[-1] if folders else folder)
-    finally:
-        for opened in folders:
-            os.close(opened)
-    try:
-        if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise ValueError("not a regular file")
-        yield file
-    finally:
-        os.close(file)
+def _record_names(folder: int) -> list[str]:
+    """Return the names of the records in a folder; those with a suffix come last."""
+    names = os.listdir(folder)
+    suffixed = [name for name in names if name.startswith("quarantine~") and name.endswith(".json")]
+    return [*(name for name in names if name == RECORD_NAME), *sorted(suffixed)]
 
 
-def _check(folder: int, parts: PathParts | None, size: int | None) -> tuple[int, str]:
-    """Return the size of a file of a copy, and the reason why it counts as missing; empty if it is there."""
-    if parts is None:
-        return 0, "its path in the record is invalid"
-    try:
-        with _opened_file(folder, parts) as file:
-            actual = os.fstat(file).st_size
-    except OSError as error:
-        return 0, f"not in the quarantine: {error.strerror}"
-    except ValueError as error:
-        return 0, f"not in the quarantine: {error}"
-    if size is not None and size != actual:
-        return actual, f"has {actual} bytes in the quarantine, and was stored with {size}"
-    return actual, ""
+def _with_suffixed_names(folder: int, record: QuarantineRecord) -> tuple[QuarantineRecord, str]:
+    """Return a record with the paths of its files, and the name of its specification.
 
+    A file has the suffix of its task, too, unless an equal one of another owner was there.
+    """
+    suffix = owner_suffix(record.task.id)
 
-def _read_all(file: int, max_bytes: int) -> bytes:
-    blocks, size = [], 0
-    while block := os.read(file, _BLOCK):
-        blocks.append(block)
-        size += len(block)
-        if size > max_bytes:
-            raise ValueError(f"larger than {max_bytes} bytes")
-    return b"".join(blocks)
+    def existing(parts: PathParts) -> PathParts:
+        suffixed = with_suffix(parts, suffix)
+        return parts if check_file(folder, suffixed, None)[1] else suffixed
 
-
-def _replace_file(folder: int, name: str, data: bytes) -> None:
-    """Replace a file atomically and durably."""
-    temporary = f".{name}.new"
-    with suppress(FileNotFoundError):
-        os.unlink(temporary, dir_fd=folder)  # left by a crash, or a link
-    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640, dir_fd=folder)
-    try:
-        while data:
-            data = data[os.write(file, data) :]
-        os.fsync(file)
-    finally:
-        os.close(file)
-    os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-    with suppress(OSError):  # some file systems do not support it
-        os.fsync(folder)
-
-
-def _tree_size(path: Path) -> int:
-    """Return the size of all files below a folder."""
-    return sum(_files_size(Path(folder)) for folder, _, _ in os.walk(path))
-
-
-def _files_size(path: Path) -> int:
-    """Return the size of the files directly in a folder; 0 if it cannot be read."""
-    total = 0
-    with suppress(OSError), os.scandir(path) as entries:
-        for entry in entries:
-            with suppress(OSError):
-                total += 0 if entry.is_dir(follow_symlinks=False) else entry.stat(follow_symlinks=False).st_size
-    return total
+    paths = {number: "/".join(existing(parts)) for number, parts in record.paths().items()}
+    files = tuple(msgspec.structs.replace(file, path=paths.get(file.number, file.path)) for file in record.files)
+    return msgspec.structs.replace(record, files=files), existing((SPEC_NAME,))[0]

@@ -8,6 +8,7 @@ import pytest
 
 from aluma_async.exceptions import SourceError
 from aluma_async.models import ExportTask
+from aluma_async.policy.naming import owner_suffix
 from aluma_async.quarantine.folder import QuarantineFolder, best_copies
 from aluma_async.quarantine.records import SPEC_NUMBER, CopiedFile, CopyState, QuarantineRecord, decode_record
 from tests.support.quarantine import TASK, make_copy, specification
@@ -215,3 +216,54 @@ def test_specification_that_is_too_large_is_refused(tmp_path):
     folder = QuarantineFolder(tmp_path)
     with pytest.raises(SourceError, match="larger than 50 bytes"):
         folder.read_specification(folder.read("t1"), 50)
+
+
+def make_suffixed_copy(path, task_id, content, *, spec=b"{}"):
+    """Write a copy as an earlier version did into a folder with files of another owner."""
+    suffix = owner_suffix(task_id)
+    record = {"task": {"id": task_id}, "error": "X", "message": "", "files": [{**A_PDF, "number": 0}]}
+    path.mkdir(parents=True, exist_ok=True)
+    (path / f"quarantine~{suffix}.json").write_text(json.dumps(record))
+    (path / f"specification~{suffix}.json").write_bytes(spec)
+    (path / "files").mkdir(exist_ok=True)
+    (path / "files" / f"a~{suffix}.pdf").write_bytes(content)
+
+
+A_PDF = {"folder": "", "filename": "a.pdf"}
+
+
+def test_copies_with_suffixed_names_are_read(tmp_path):
+    """An earlier version gave them to a task whose id differs from another one only in case, or that has failed twice.
+
+    The other copy may be of another task, so each one has its own files.
+    """
+    make_copy(tmp_path / "t1", RECORD, {"files/a.pdf": b"abc"})
+    make_suffixed_copy(tmp_path / "t1", "T1", b"other", spec=b'{"a": 1}')
+    make_suffixed_copy(tmp_path / "u", "u", b"alone")
+    folder = QuarantineFolder(tmp_path)
+    copies, problems = folder.copies()
+    assert not problems
+    assert [(copy.task_id, b"".join(folder.read_file(copy, 0))) for copy in copies] == [
+        ("t1", b"abc"),
+        ("T1", b"other"),
+        ("u", b"alone"),
+    ]
+    assert [copy.is_complete for copy in copies] == [True] * 3
+    assert folder.read_specification(copies[1]) == b'{"a": 1}'
+    assert [copy.task_id for copy in folder.find("u")] == ["u"]
+
+
+def test_removal_of_a_copy_keeps_another_one_in_the_same_folder(tmp_path):
+    make_copy(tmp_path / "t1", RECORD, {"files/a.pdf": b"abc"})
+    make_suffixed_copy(tmp_path / "t1", "T1", b"other")
+    folder = QuarantineFolder(tmp_path)
+    one, other = folder.copies()[0]
+    folder.remove(one)
+    (left,), problems = folder.copies()
+    assert not problems
+    assert (left.task_id, b"".join(folder.read_file(left, 0))) == ("T1", b"other")
+    assert folder.mark(left, redelivered_at=5.0).record.redelivered_at == 5.0
+    assert folder.copies()[0][0].record.redelivered_at == 5.0
+    folder.remove(other)
+    assert folder.copies() == ([], [])
+    assert not (tmp_path / "t1").exists()
