@@ -15,6 +15,7 @@ from aluma_async.exceptions import Ambiguous, FileMissing, RequestRejected, Sche
 from aluma_async.journal.memory import MemoryJournal
 from aluma_async.models import ClaimRecord, ClaimState, ExportSpec
 from aluma_async.pipeline import failure
+from aluma_async.pipeline.breaker import FailBreaker
 from aluma_async.pipeline.claim_source import ClaimTrackingSource
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
@@ -277,6 +278,33 @@ def count_attempts_over_all_kinds_of_errors(patch):
     patch.setattr(FailureHandler, "handle", handle_counting)
 
 
+def count_failed_tasks_after_an_await(patch):
+    reserve, record = FailBreaker.reserve, FailBreaker.record
+
+    def reserve_nothing(self, claim, error):
+        is_free = reserve(self, claim, error)
+        vars(self).setdefault("later", {})[claim.task.id] = self._places.pop(claim.task.id, None)
+        return is_free
+
+    async def reserve_now(self, task_id):
+        self._places[task_id] = self.later[task_id]
+        await record(self, task_id)
+
+    patch.setattr(FailBreaker, "reserve", reserve_nothing)
+    patch.setattr(FailBreaker, "record", reserve_now)
+
+
+def forget_failed_tasks_after_a_restart(patch):
+    patch.setattr(FailBreaker, "load", lambda self, records: None)
+
+
+def allow_failed_tasks_again_after_any_export(patch):
+    def reset_all(self, project_id, destinations):
+        self._places.clear()
+
+    patch.setattr(FailBreaker, "reset", reset_all)
+
+
 def with_replies(*replies):
     return {"misbehaviour": Misbehaviour(dict.fromkeys(replies, 0.2))}
 
@@ -309,6 +337,9 @@ BUGS = {
         fail_on_a_missing_file,
         count_attempts_over_all_kinds_of_errors,
         take_a_rejected_settlement_for_a_confirmed_one,
+        count_failed_tasks_after_an_await,
+        forget_failed_tasks_after_a_restart,
+        allow_failed_tasks_again_after_any_export,
     ),
     FullSchedule: (
         ignore_retry_after,

@@ -26,6 +26,8 @@ RECOVERY_SECONDS = 5.0
 """Seconds after a restart within which each claim of the previous process must be settled."""
 DEFECT = "unexpected exception"
 """Contained in the violations that report a programming error of the exporter."""
+MAX_FAILED_TASKS = 3
+"""Number of tasks of a project that may be failed for one reason before one is exported."""
 _SLACK = SETTLE_RETRY_SECONDS + 120.0  # because a request that starts within a limit may end after it
 
 
@@ -85,6 +87,7 @@ class Instance:
         self._start_unconfirmed_until: dict[str, float] = {}
         self._lost_starts: set[str] = set()
         self._settle_by: dict[str, float] = {}
+        self._failed: dict[str, set[str]] = {}
 
     async def crash_point(self) -> None:
         """Mark a point at which the process can be killed. If it is killed, this never returns."""
@@ -118,6 +121,20 @@ class Instance:
                     and elapsed(record.sent_at, self._clock()) < self._claim_timeout * SAFE_LEASE_FRACTION
                 ):
                     self._settle_by[record.task_id] = now + RECOVERY_SECONDS
+
+    def on_fail(self, project: str, task_id: str) -> None:
+        """Count a task that is about to be failed."""
+        failed = self._failed.setdefault(project, set())
+        failed.add(task_id)
+        self.checker.require(
+            len(failed) <= MAX_FAILED_TASKS,
+            f"exporter {self.number}: Fail {task_id} is number {len(failed)} of its kind without an export between",
+        )
+
+    def on_export(self, project: str) -> None:
+        """Note that a Complete was confirmed: tasks of the same project may be failed again."""
+        sending = {task_id for task_id, verb in self._in_flight.items() if verb == "fail"}
+        self._failed[project] = self._failed.get(project, set()) & sending
 
     def check_overdue(self) -> None:
         """Require that all claims of the previous process have been settled in time."""

@@ -73,9 +73,9 @@ def plan(seed: int) -> Plan:
     )
     if is_project_unexportable(seed):
         tasks, impossible = 2 * chosen.tasks + 14, unexportable_project(2 * chosen.tasks + 14)
-        chosen = replace(
-            chosen, tasks=tasks, workers=4, behaviour=replace(chosen.behaviour, impossible_tasks=impossible, quirks={})
-        )
+        # Without a limit of listings, because parked tasks at their beginning would hide the others.
+        behaviour = replace(chosen.behaviour, impossible_tasks=impossible, quirks={}, max_listed=0)
+        chosen = replace(chosen, tasks=tasks, workers=4, behaviour=behaviour)
     return chosen
 
 

@@ -257,7 +257,7 @@ class Schedule:
     def _lose(self, loss: Loss) -> None:
         if loss is Loss.FILE:
             tasks = self._stores[-1].tasks
-            for task_id in [task_id for task_id in tasks if self._aluma.is_unsettled(task_id)][:1]:
+            for task_id in [key for key, files in tasks.items() if files and self._aluma.is_unsettled(key)][:1]:
                 tasks[task_id].popitem()
         else:
             for store in self._quarantines if loss is Loss.QUARANTINE else self._stores[-1:]:

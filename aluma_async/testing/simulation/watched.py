@@ -17,14 +17,11 @@ from aluma_async.models import Claim, ExportFile, ExportTask
 from aluma_async.pipeline.source_wrapper import SourceWrapper
 from aluma_async.ports import RequestLimiter, TaskSource
 from aluma_async.testing.destination import MemoryDelivery, MemoryDestination
-from aluma_async.testing.simulation.invariants import Instance, InvariantChecker
+from aluma_async.testing.simulation.invariants import MAX_FAILED_TASKS, Instance, InvariantChecker
 from aluma_async.testing.simulation.plans import Plan
 from aluma_async.testing.simulator import SimulatedAluma
 
 T = TypeVar("T")
-
-MAX_FAILED_TASKS = 3
-"""Number of tasks of a project that may be failed for one reason before one is exported."""
 
 
 class WatchedAluma(SimulatedAluma):
@@ -44,11 +41,15 @@ class WatchedAluma(SimulatedAluma):
         self._deleted: dict[str, tuple[str, int]] = {}  # state, and number of losses at that moment
         self._sent: dict[tuple[str, str], int] = {}  # number of losses when a request was last sent
         self._limited: set[str] = set()  # projects in which only three tasks may be failed
-        if chosen.instances == 1 and not chosen.journal_broken:
+        if chosen.instances == 1:
             exportable = set(range(chosen.tasks)) - set(self.behaviour.impossible_tasks)
             projects = {self.sample_data.project(number)[0] for number in self.behaviour.impossible_tasks}
             self._limited = projects - {self.sample_data.project(number)[0] for number in exportable}
         self._failures: Counter[str] = Counter()
+
+    def project(self, task_id: str) -> str:
+        """Return the id of a task's project."""
+        return self.sample_data.project(self._tasks[task_id].number)[0]
 
     def is_unsettled(self, task_id: str) -> bool:
         """Return whether a task is neither completed nor failed."""
@@ -58,13 +59,13 @@ class WatchedAluma(SimulatedAluma):
         """Return whether a task is completed or failed."""
         return not self.is_unsettled(task_id)
 
+    def is_unexportable(self, task_id: str) -> bool:
+        """Return whether a task has a text that is not valid Unicode."""
+        return self._tasks[task_id].number in self.behaviour.impossible_tasks
+
     def is_limited(self, task_id: str) -> bool:
         """Return whether the task must not be failed without the administrator."""
-        number = self.ids().index(task_id)
-        return (
-            number in self.behaviour.impossible_tasks
-            and self._failures[self.sample_data.project(number)[0]] >= MAX_FAILED_TASKS
-        )
+        return self.is_unexportable(task_id) and self._failures[self.project(task_id)] >= MAX_FAILED_TASKS
 
     def note_sent(self, verb: str, task_id: str) -> None:
         """Note that an exporter sends a request now."""
@@ -81,10 +82,9 @@ class WatchedAluma(SimulatedAluma):
     def fail(self, task_id: str, message: str) -> None:
         """Fail a task; it must be unexportable, and all its files must be in the quarantine."""
         super().fail(task_id, message)
-        number = self.ids().index(task_id)
-        project, _ = self.sample_data.project(number)
+        project = self.project(task_id)
         self._failures[project] += 1
-        self.checker.require(number in self.behaviour.impossible_tasks, f"{task_id} failed although it can be exported")
+        self.checker.require(self.is_unexportable(task_id), f"{task_id} failed although it can be exported")
         self.checker.require(
             project not in self._limited or self._failures[project] <= MAX_FAILED_TASKS,
             f"{task_id} failed although {MAX_FAILED_TASKS} tasks of its project were failed before",
@@ -138,11 +138,13 @@ class WatchedSource(SourceWrapper):
 
     async def complete(self, task: ExportTask) -> None:
         await self._change("complete", self._source.complete, task)
+        self._instance.on_export(self._aluma.project(task.id))
 
     async def cancel(self, task: ExportTask) -> None:
         await self._change("cancel", self._source.cancel, task)
 
     async def fail(self, task: ExportTask, message: str) -> None:
+        self._instance.on_fail(self._aluma.project(task.id), task.id)
         await self._change("fail", self._source.fail, task, message)
 
     async def state(self, task: ExportTask) -> str | None:
