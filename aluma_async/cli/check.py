@@ -18,6 +18,7 @@ import click
 from aluma_async.cli.exit_codes import OK, error_lines, exit_code
 from aluma_async.cli.list_tasks import pages
 from aluma_async.cli.options import API, add_options, config_file, load_config, merge_options
+from aluma_async.cli.variables import unknown_variables
 from aluma_async.config import Config, Credentials
 from aluma_async.exceptions import AlumaAsyncError, JournalError
 from aluma_async.journal import reader
@@ -45,7 +46,7 @@ async def _check(options: dict[str, Any], config_only: bool) -> int:
         config = load_config(options)
     if codes:
         return codes[0]
-    for warning in (*config.warnings(), *_ignored_settings(config)):
+    for warning in (*config.warnings(), *_ignored_settings(config), *unknown_variables(os.environ)):
         click.echo(f"warn  config: {warning}")
     await _check_wiring(config, options, codes)
     if not config_only:

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from aluma_async.config import Config
 from aluma_async.config.paths import find_config_file
+from aluma_async.config.sections import MAX_WORKERS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -67,9 +68,9 @@ _OPTIONS: Mapping[str, Callable[[Any], Any]] = {
     "workers": click.option(
         "-w",
         "--workers",
-        type=click.IntRange(1),
+        type=click.IntRange(1, MAX_WORKERS),
         metavar="N",
-        help="Number of tasks exported at once.  [default: 16]",
+        help="Number of tasks exported at once, at most 1,000.  [default: 16]",
     ),
     "once": click.option("--once", is_flag=True, help="One run over all pending tasks, then exit."),
     "max_at_once": click.option(

@@ -12,6 +12,7 @@ from aluma_async.cli.exit_codes import INCOMPLETE, OK, error_lines
 from aluma_async.cli.observers import Observers
 from aluma_async.cli.reload import Reload
 from aluma_async.cli.signals import exit_now, handle_sighup, handle_stop_signals
+from aluma_async.cli.variables import unknown_variables
 from aluma_async.config import Config, Credentials
 from aluma_async.exceptions import AlumaAsyncError, AuthenticationFailed
 from aluma_async.models import Summary
@@ -44,7 +45,7 @@ async def run(
     terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     mode = choose_mode(config.service, progress=progress, terminal=terminal)
     console = Console(config.service, mode, RunStats())
-    for warning in config.warnings():
+    for warning in (*config.warnings(), *unknown_variables(os.environ)):
         console.log.write("warning", "ConfigWarning", warning)
     observers = Observers(config, console)
     async with (

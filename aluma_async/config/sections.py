@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from aluma_async.config.schema import InvalidValue, Section
 
+MAX_WORKERS = 1000
 Count: TypeAlias = Annotated[int, Meta(ge=1, le=100_000)]
 CountOrZero: TypeAlias = Annotated[int, Meta(ge=0, le=100_000)]
 Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=31_536_000)]
@@ -60,7 +61,7 @@ class ExporterConfig(Section, frozen=True, kw_only=True):
 
     ASCENDING = (("poll_wait_initial_seconds", "poll_wait_max_seconds"),)
 
-    workers: Count = 16
+    workers: Annotated[int, Meta(ge=1, le=MAX_WORKERS)] = 16
     queue_size: CountOrZero = 0
     """Maximum number of unclaimed tasks in the queue; 0: twice the workers."""
     drain_timeout_seconds: Seconds = 60

@@ -310,3 +310,11 @@ def test_check_prints_routes_and_probes_every_destination(run_cli, tmp_path, alu
     assert "all others -> nowhere" in done.stdout
     assert (tmp_path / "archive").is_dir()
     assert (tmp_path / "ledger").is_dir()
+
+
+def test_unknown_variable_of_the_program_is_a_warning(run_cli):
+    """A misspelt variable would otherwise be ignored without a word; those of a sub-command are known."""
+    variables = {"ALUMA_ASYNC_WORKER": "4", "ALUMA_ASYNC_LIST_SORT": "age", "ALUMA_ASYNC_EVENT": "x"}
+    done = run_cli("check", "--config-only", "-o", "out", **variables)
+    (warning,) = [line for line in done.stdout.splitlines() if line.startswith("warn") and "ALUMA_ASYNC" in line]
+    assert "ALUMA_ASYNC_WORKER has no effect; the nearest is ALUMA_ASYNC_WORKERS" in warning
