@@ -7,7 +7,7 @@ operator::
     AlumaAsyncError
     ├── ConfigError                the configuration cannot be used
     ├── SourceError                a request to Aluma failed
-    │   ├── RequestRejected        refused, by Aluma or a proxy; says nothing about the task
+    │   ├── RequestRejected        refused by Aluma or a proxy, not because of the task's state
     │   │   └── AuthenticationFailed   client id and secret, or a new token, were refused
     │   ├── Unavailable            not executed, or a read that can be repeated                retryable
     │   │   ├── Unreachable        no connection: certainly not sent                           retryable
@@ -16,7 +16,7 @@ operator::
     │   │   └── WrongContent       complete, but not the file that was requested               retryable
     │   ├── Ambiguous              sent, outcome unknown
     │   ├── ClaimConflict          the task's state does not allow it: no (valid) claim
-    │   └── FileMissing            no such file at Aluma, or a proxy says so                   persistent
+    │   └── FileMissing            Aluma or a proxy answered that there is no such file   persistent
     ├── BadSpecification           the Export Specification cannot be exported as it is        persistent
     │   └── UnexportableTask       its text can never be exported, anywhere                    fatal
     ├── DestinationError           the files of one task could not be stored
@@ -38,7 +38,7 @@ class AlumaAsyncError(Exception):
     retryable: ClassVar[bool] = False
     """Whether the same request may be repeated, also one that changes a task."""
     persistent: ClassVar[bool] = False
-    """Whether further attempts are expected to fail in the same way until somebody changes something."""
+    """Whether further attempts are expected to fail in the same way until a setting or the destination is changed."""
     fatal: ClassVar[bool] = False
     """Whether the task's own content can never be exported, anywhere. Only then may the exporter fail the task."""
 

@@ -36,7 +36,7 @@ from aluma_async.quarantine.source import QuarantineSource
 
 _USER_AGENT = f"aluma-async/{version('aluma-async')}"
 _READ_BUFFER_BYTES = 1024 * 1024  # a connection buffers twice as much before it stops reading
-_NO_LEASE_SECONDS = 366 * 86400.0  # copies in the quarantine are claimed by nobody else
+_NO_LEASE_SECONDS = 366 * 86400.0  # no other exporter can claim a copy in the quarantine
 _KEEP_ALIVE_SECONDS = 15.0  # shorter than that of load balancers, so that no PUT is sent on a closing connection
 
 

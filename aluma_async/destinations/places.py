@@ -1,7 +1,7 @@
 """Refuses configurations in which two destinations, or a destination and the exporter's own files, share a place.
 
 Each destination keeps its own index of owners and replaces what a task delivered before. So two of them in one place
-replace or delete each other's files and rows, whatever the routes and columns are. Two configurations of two exporters
+replace or delete each other's files and rows, independently of routes and columns. Two configurations of two exporters
 are not compared: the owners of files and rows are task ids, which are the same for all exporters of one account.
 """
 

@@ -1,4 +1,4 @@
-"""``QuarantineRecord``: what ``quarantine.json`` says about the copy of a task, and where its files are. Pure.
+"""``QuarantineRecord``: the content of ``quarantine.json``, and the paths of the files of a copy. Pure.
 
 A copy is a folder below the quarantine, named after the task's id::
 

@@ -9,6 +9,7 @@ import pytest
 import trustme
 
 from aluma_async.config import AlumaConfig, Config, Credentials
+from aluma_async.config.tls import ssl_context
 from aluma_async.exceptions import ConfigError, Unreachable
 from aluma_async.wiring import open_client
 from tests.support.http import JSON, raw_server
@@ -107,10 +108,8 @@ def test_ca_file_is_trusted_in_addition_to_the_system_authorities(private_ca, tm
                 await list_tasks_of(port)
             assert "ca_file" in caught.value.hint
             assert await list_tasks_of(port, ca_file=ca_file) == []
-        config = Config(aluma=AlumaConfig(ca_file=ca_file))
-        async with open_client(config, Credentials("i", "s")) as client:
-            trusted = client._transport.session.connector._ssl.cert_store_stats()["x509_ca"]
-            assert trusted == ssl.create_default_context().cert_store_stats()["x509_ca"] + 1
+        trusted = ssl_context(ca_file, "").cert_store_stats()["x509_ca"]
+        assert trusted == ssl.create_default_context().cert_store_stats()["x509_ca"] + 1
 
     asyncio.run(main())
 

@@ -280,7 +280,7 @@ async def test_start_removes_copies_of_exported_tasks_only(tmp_path):
 @pytest.mark.parametrize("executed", [True, False])
 @virtual_time
 async def test_copy_is_removed_if_a_killed_process_had_completed_the_task(executed, tmp_path):
-    """Complete is refused. The state tells whether it was executed, or whether the task is pending again."""
+    """Complete is refused. The state shows whether it was executed, or whether the task is pending again."""
     world = World(tmp_path)
     await world.run_for(100)
     (task_id,) = world.aluma.ids()

@@ -145,7 +145,7 @@ async def test_watchdog_gets_heartbeats_while_idle_and_none_when_stuck():
     assert len(manager.stuck_reasons) == 1
 
 
-def test_notify_socket_does_not_block_when_nobody_reads(tmp_path):
+def test_notify_socket_does_not_block_when_there_is_no_reader(tmp_path):
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(path)

@@ -55,20 +55,23 @@ async def _blocks(data):
 
 
 class Store:
-    """A quarantine in ``path`` whose files come from ``files``; ``events`` has what it emitted."""
+    """A quarantine in ``path`` whose files come from ``files``; ``events`` has what it emitted.
 
-    def __init__(self, path: Path, files=None, **options):
+    With a ``destination``, the copies are stored there instead.
+    """
+
+    def __init__(self, path: Path, files=None, destination=None, **options):
         self.files = files or Files()
         self.events = []
         self.folder = QuarantineFolder(path)
-        self.destination = FolderDestination(path, on_conflict="overwrite")
+        self.destination = destination or FolderDestination(path, on_conflict="overwrite")
         source = RetryingSource(
             self.files, RetryPolicy(2, 0.0, 0.0), uniform=lambda low, high: low, on_event=lambda event: None
         )
         self.quarantine = Quarantine(
             source,
             self.destination,
-            folder=self.folder,
+            folder=None if destination else self.folder,
             now=lambda: 1_800_000_000.0,
             on_event=self.events.append,
             **options,

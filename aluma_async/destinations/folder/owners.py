@@ -39,7 +39,7 @@ class Owners:
         self._path = path
         self._lock = threading.Lock()
         self._database: sqlite3.Connection | None = None
-        # Of the current transaction: what is known of the table, and what will be inserted.
+        # Within the current transaction: rows read from the table, and rows to be inserted.
         self._known: dict[str, str | None] = {}
         self._new: dict[str, str] = {}
 

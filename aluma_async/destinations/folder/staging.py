@@ -69,14 +69,14 @@ class StagedTask:
         self.sizes[number] = size
 
     def restart(self, number: int) -> None:
-        """Forget what was saved of a file."""
+        """Discard the record of a saved file."""
         self.in_memory.pop(number, None)
         self.resumed.pop(number, None)
         self.inodes.pop(number, None)
         self.hashes.pop(number, None)
 
     def omit(self, number: int) -> None:
-        """Leave a file out; what was staged of it is removed at the end."""
+        """Leave a file out. Its staged bytes are removed at the end."""
         self.restart(number)
         self.files = tuple(file for file in self.files if file.number != number)
 

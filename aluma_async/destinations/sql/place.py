@@ -1,4 +1,4 @@
-"""The place of a SQL destination: which database, and which tables, as far as its URL tells."""
+"""The place of a SQL destination: the database and the tables that its URL and settings name."""
 
 import os
 import re

@@ -72,7 +72,7 @@ class Postgres:
         if "," in str(given.get("host", "")):
             given = {"target_session_attrs": "read-write", **given}  # skips standby servers
         # Without named prepared statements, so that PgBouncer can move transactions between connections. All texts
-        # are sent as UTF-8, whatever the environment says.
+        # are sent as UTF-8, independently of the environment.
         forced = {"client_encoding": "UTF8", "prepare_threshold": None}
         return address, {**_DEFAULTS, **given, **forced}
 

@@ -150,7 +150,7 @@ class FullSchedule(Schedule):
         self._checker.require(peak <= limit, f"{peak} requests in flight, and the limit is {limit}")
 
     def _check_copies(self) -> None:
-        """Require that each copy in a quarantine is what its record says, and has the bytes of its task."""
+        """Require that each copy in a quarantine agrees with its record, and has the bytes of its task."""
         for path in self._folder.glob("quarantine-*"):
             folder = QuarantineFolder(path)
             for copy in folder.copies()[0]:

@@ -5,7 +5,7 @@ from aluma_async.exceptions import ConfigError, DestinationError
 
 
 def test_error_lines_omit_a_hint_to_run_the_present_command():
-    """A hint that leads to the same error helps nobody."""
+    """A hint that leads to the same error is useless."""
     error = DestinationError("disk full")
     assert list(error_lines(error)) == ["disk full", "Run 'aluma-async check' to check each destination."]
     assert list(error_lines(error, "check")) == ["disk full"]

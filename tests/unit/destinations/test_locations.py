@@ -73,7 +73,7 @@ TABLE = """\
 
 
 def test_part_of_a_folder_that_is_mounted_elsewhere_is_recognized(tmp_path):
-    """The table of mounts tells which part of which file system is mounted where."""
+    """The table of mounts names the part of the file system at each mount point."""
     (tmp_path / "mountinfo").write_text(TABLE)
     mounts = read_mounts(tmp_path / "mountinfo")
     assert mounts[2] == Mount("8:1", ("/", "srv", "data", "inner folder"), ("/", "mnt", "inner"))

@@ -52,7 +52,7 @@ async def test_copy_has_specification_files_error_and_state(store):
 )
 @virtual_time
 async def test_file_that_was_not_fetched_is_missing_whatever_the_reason(error, store):
-    """A 404, a refusal, a truncated download: the copy is kept, and says so."""
+    """A 404, a refusal, a truncated download: the copy is kept, and its record names the missing file."""
     store.files.content["/files/2"] = error
     del store.files.content["/files/1"]
     missing = await store.quarantine.store(claim_for(SPEC), ERROR, PARKED)
@@ -359,7 +359,7 @@ async def _cancel_at(store, step, scope):
 
 
 @virtual_time
-async def test_copy_in_a_destination_that_cannot_omit_a_file_is_not_stored(store):
+async def test_copy_in_a_destination_that_cannot_omit_a_file_is_not_stored(tmp_path):
     """A destination of a plug-in: it is left as it was, and the task must not be failed."""
 
     class WithoutOmit(MemoryDestination):
@@ -375,10 +375,9 @@ async def test_copy_in_a_destination_that_cannot_omit_a_file_is_not_stored(store
 
             return opened()
 
-    store.quarantine._destination = destination = WithoutOmit()
-    store.quarantine._folder = None
+    store = Store(tmp_path, Files(CONTENT), WithoutOmit())
     assert await store.quarantine.store(claim_for(SPEC), ERROR, FAILED) == {}
     del store.files.content["/files/1"]
     with pytest.raises(DestinationError, match="file 1 is missing"):
         await store.quarantine.store(claim_for(SPEC, ExportTask("t2")), ERROR, FAILED)
-    assert list(destination.tasks) == ["t1"]
+    assert list(store.destination.tasks) == ["t1"]

@@ -81,7 +81,7 @@ def empty_marker(out):
 
 
 def copy_to_new_disk(out):
-    """The files are there, but nothing tells whether all that was synced to the old disk is on the new one."""
+    """The files are there, but nothing proves that everything that was synced to the old disk is on the new one."""
     out.rename(out.with_name("old"))
     shutil.copytree(out.with_name("old"), out, ignore=shutil.ignore_patterns(".aluma-async"))
 
