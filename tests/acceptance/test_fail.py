@@ -68,6 +68,8 @@ def test_fail_by_reason_fails_the_tasks_that_the_breaker_has_parked(run_cli, sta
         parked = park(run_cli, aluma)
         assert len(parked) == TASKS - FAILED
         assert len(records(state, BreakerRecord)) == FAILED
+        run_cli("retry", "--all")
+        assert park(run_cli, aluma) == parked, "the next process fails no more"
         done = run_cli("fail", "--reason", "UnexportableTask", "--yes", "--base-url", aluma.base_url, "-q")
         assert (done.returncode, done.stdout) == (0, f"failed {TASKS - FAILED} tasks at Aluma\n"), done.stderr
         assert len(aluma.simulated.ids("failed")) == TASKS
