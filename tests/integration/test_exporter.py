@@ -169,7 +169,7 @@ async def test_set_workers_takes_effect_during_a_run(first, then):
 
     async with anyio.create_task_group() as group:
         group.start_soon(world.exporter.run)
-        await watch(20)
+        await watch(21)  # a task takes 2 s, the first one for Start, so new workers must begin together with the others
         world.exporter.set_workers(then)
         await anyio.sleep(10)
         await watch(20)
