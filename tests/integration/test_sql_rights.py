@@ -128,6 +128,10 @@ def test_probe_reports_missing_columns_of_a_fixed_table(database):
     names = FileFormat(column_names={"X": "x", "Y": "y", "Z": ""})
     assert probe(database, key=["k"], file_format=names) == "table t has no column 'y', which column_names contains"
     expect_problem(database, "table aluma_manifest does not exist", key=["k"], manifest=True)
+    database.ask("CREATE TABLE aluma_manifest (task TEXT, target TEXT, PRIMARY KEY (task, target))")
+    expect_problem(database, "table aluma_manifest has no column 'manifest'", key=["k"], manifest=True)
+    database.ask("CREATE TABLE f (task TEXT, file INTEGER, PRIMARY KEY (task, file))")
+    expect_problem(database, "table f has no column 'project'", table="f", mode="files")
 
 
 def test_probe_reports_columns_of_the_exporter_with_another_type(postgres_database):

@@ -150,7 +150,6 @@ def check_columns(layout: Layout, names: Collection[str]) -> None:
 
 def check_kinds(layout: Layout, kinds: Mapping[str, Kind]) -> None:
     """Raise ``DestinationError`` unless columns that the exporter fills itself have the right kind of type."""
-    check_columns(layout, kinds)
     for name, kind in kinds.items():
         column = layout.columns[name]
         if column.type.kind != kind:

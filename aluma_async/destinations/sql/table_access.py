@@ -7,7 +7,7 @@ from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aluma_async.destinations.sql.backend import Backend
-from aluma_async.destinations.sql.layout import Kind, Layout, Purpose, check_kinds, check_layout
+from aluma_async.destinations.sql.layout import Kind, Layout, Purpose, check_columns, check_kinds, check_layout
 from aluma_async.destinations.sql.tables import TableId, label
 from aluma_async.exceptions import DestinationError
 
@@ -19,6 +19,8 @@ class TableUse(Struct, frozen=True):
     purpose: Purpose
     kinds: Mapping[str, Kind] = {}
     """Columns that the exporter itself fills, and the kind of their type."""
+    further: Sequence[str] = ()
+    """Columns that the exporter itself fills, of any type."""
 
 
 class TableAltered(DestinationError):
@@ -90,6 +92,7 @@ class TableAccess:
 
     def _check(self, layout: Layout, use: TableUse) -> None:
         check_layout(layout, use.key, use.purpose)
+        check_columns(layout, (*use.kinds, *use.further))
         if self._backend.has_strict_types:
             check_kinds(layout, use.kinds)
 

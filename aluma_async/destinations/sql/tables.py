@@ -18,7 +18,7 @@ TableId: TypeAlias = tuple[str | None, str]
 ROW_KEY = ("aluma_task", "aluma_document", "aluma_file", "aluma_row")
 """Columns that identify a row if the user configured no key."""
 
-MANIFEST, MANIFEST_KEY = "aluma_manifest", ("task", "target")
+MANIFEST, MANIFEST_KEY, MANIFEST_COLUMN = "aluma_manifest", ("task", "target"), "manifest"
 
 ROW_KEY_KINDS: Mapping[str, Kind] = dict(zip(ROW_KEY, ("text", "integer", "integer", "integer"), strict=True))
 FILE_KEY = ("task", "file")
@@ -152,7 +152,7 @@ def manifest_table(schema: str | None) -> sa.Table:
         MANIFEST,
         sa.MetaData(),
         *(sa.Column(name, sa.Text, primary_key=True) for name in MANIFEST_KEY),
-        sa.Column("manifest", sa.JSON, nullable=False),
+        sa.Column(MANIFEST_COLUMN, sa.JSON, nullable=False),
         schema=schema,
     )
 

@@ -29,7 +29,9 @@ from aluma_async.destinations.sql.tables import TableId, TableTemplate
 from aluma_async.exceptions import SchemaMismatch
 from aluma_async.models import Claim, ExportFile
 
-MANIFEST_USE = TableUse(tables.MANIFEST_KEY, "replace", dict.fromkeys(tables.MANIFEST_KEY, "text"))
+MANIFEST_USE = TableUse(
+    tables.MANIFEST_KEY, "replace", dict.fromkeys(tables.MANIFEST_KEY, "text"), (tables.MANIFEST_COLUMN,)
+)
 """How the table of manifests is used."""
 SCOPE = "scope"
 """Key of the cancel scope in the information of a connection."""
@@ -194,7 +196,7 @@ class TaskWriter:
             yield [row]
 
         with self._map_errors(f"task {self._claim.task.id}, manifest", layout):
-            names = (*tables.MANIFEST_KEY, "manifest")
+            names = (*tables.MANIFEST_KEY, tables.MANIFEST_COLUMN)
             missing = await self._backend.put_rows(self._connection, layout, names, (), one_row())
             _check_complete(f"task {self._claim.task.id}, manifest", missing)
 
