@@ -47,6 +47,11 @@ class AlumaAsyncError(Exception):
         self.hint = hint
         """What the operator can do, as one imperative sentence; may be empty."""
 
+    @property
+    def text(self) -> str:
+        """The message and the hint as one text."""
+        return f"{self}. {self.hint}" if self.hint else str(self)
+
 
 class ConfigError(AlumaAsyncError):
     """The configuration (file, environment or option) cannot be used."""

@@ -129,7 +129,7 @@ class Cooldown:
             same_failures=same_failures,
             parked=park,
             error=type(error).__name__,
-            message=str(error),
+            message=error.text,
             created_at=hold.created_at if created_at is None else created_at,
         )
         await self.restart(hold)

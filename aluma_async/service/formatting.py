@@ -1,17 +1,10 @@
 """Formats numbers and durations for people, and makes text from outside safe for a terminal."""
 
-from aluma_async.exceptions import AlumaAsyncError
-
 
 def sanitize(text: str, limit: int = 500) -> str:
     """Cut to ``limit`` characters, and replace with ``?`` what could control a terminal or forge a log line."""
     cut = text if len(text) <= limit else text[: limit - 1] + "…"
     return cut if cut.isprintable() else "".join(c if c.isprintable() else "?" for c in cut)
-
-
-def error_with_hint(error: AlumaAsyncError) -> str:
-    """Format an error and its remedy as one text."""
-    return f"{error}. {error.hint}" if error.hint else str(error)
 
 
 def without_subject(message: str, prefix: str) -> str:

@@ -7,7 +7,7 @@ event for long is stuck, even if the event loop runs. Waiting does not count as 
 from msgspec import Struct
 
 from aluma_async.exceptions import AlumaAsyncError, AuthenticationFailed
-from aluma_async.service.formatting import error_with_hint, format_duration, pluralize
+from aluma_async.service.formatting import format_duration, pluralize
 from aluma_async.service.stats import RunStats
 
 _MAX_MISSED_POLLS = 3
@@ -95,4 +95,4 @@ def _check(error: AlumaAsyncError | None) -> Check:
 
 
 def _reason(error: AlumaAsyncError | None) -> str:
-    return error_with_hint(error) if error else ""
+    return error.text if error else ""

@@ -165,6 +165,8 @@ def _fields(event: Event, *, names: bool) -> Iterator[tuple[str, object]]:
             case AlumaAsyncError() as error:
                 yield "error", str(error)
                 yield "error_type", _error_type(type(error))
+                if error.hint:
+                    yield "hint", error.hint
             case Summary() as summary:
                 yield from structs.asdict(summary).items()
             case HoldRecord() as hold:
@@ -177,11 +179,14 @@ def _fields(event: Event, *, names: bool) -> Iterator[tuple[str, object]]:
 
 def _text_fields(fields: dict[str, object]) -> dict[str, object]:
     """Return the fields for a line that begins with the task's id or the request, so that the error repeats neither."""
-    if "request" in fields:
-        return {**fields, "error": str(fields["error"]).removeprefix(f"{fields['request']}: ")}
-    if "task" not in fields or "error" not in fields:
+    if "error" not in fields:
         return fields
-    return {**fields, "error": without_task(str(fields["error"]), str(fields["task"]))}
+    error = str(fields["error"])
+    if "request" in fields:
+        error = error.removeprefix(f"{fields['request']}: ")
+    elif "task" in fields:
+        error = without_task(error, str(fields["task"]))
+    return {**fields, "error": f"{error}. {fields['hint']}" if "hint" in fields else error}
 
 
 def _error_type(kind: type[AlumaAsyncError]) -> str:

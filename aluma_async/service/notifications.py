@@ -17,7 +17,6 @@ from aluma_async.events import Event
 from aluma_async.policy.deadline import seconds_left
 from aluma_async.service.formatting import (
     describe_deadline,
-    error_with_hint,
     format_bytes,
     format_duration,
     pluralize,
@@ -144,7 +143,7 @@ class Notifier:
                 text = f"failed at Aluma, its content is in the quarantine: {error}"
                 yield self._build("quarantined", text, task.id, str(error), type(error).__name__)
             case events.ClaimingPaused(error=error):
-                text = f"claiming paused: {error_with_hint(error)}"
+                text = f"claiming paused: {error.text}"
                 yield self._build("paused", text, "", str(error), type(error).__name__)
             case events.ClaimingResumed():
                 yield self._build("resumed", "claiming resumed")

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from aluma_async.exceptions import DestinationUnavailable
 from aluma_async.service.formatting import (
-    error_with_hint,
     format_bytes,
     format_duration,
     sanitize,
@@ -46,8 +45,8 @@ def test_bytes_are_formatted_with_a_decimal_unit(count, text):
 
 
 def test_error_is_formatted_with_its_hint():
-    assert error_with_hint(DestinationUnavailable("disk full")) == "disk full"
-    assert error_with_hint(DestinationUnavailable("disk full", hint="Make room.")) == "disk full. Make room."
+    assert DestinationUnavailable("disk full").text == "disk full"
+    assert DestinationUnavailable("disk full", hint="Make room.").text == "disk full. Make room."
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,144 @@
+"""The program behind a proxy, and with odd specifications: nothing is deleted at Aluma that is not safe here."""
+
+import json
+import time
+
+import pytest
+
+from tests.support.files import hash_files
+from tests.support.processes import FAST_CONFIG, PENDING, simulator
+from tests.support.proxy import proxy_for
+
+TASKS = 6
+NOT_FOUND = (404, "text/plain", "default backend - 404")
+FORBIDDEN = (403, "application/json", '{"message": "forbidden"}')
+LOG_IN = (403, "text/html", "<html>Please log in</html>")
+
+
+@pytest.fixture
+def aluma():
+    with simulator("--tasks", str(TASKS), "--profile", "small") as running:
+        yield running
+
+
+@pytest.fixture
+def proxy(aluma):
+    with proxy_for(aluma.base_url) as running:
+        yield running
+
+
+@pytest.fixture
+def export(run_cli, proxy, tmp_path):
+    """Run the program once, and return the result."""
+
+    def run(*options):
+        (tmp_path / "config.toml").write_text(FAST_CONFIG)
+        return run_cli("--once", "-o", "out", "--base-url", proxy.base_url, *options)
+
+    return run
+
+
+def with_urls(change):
+    """Return a change of specifications that replaces the URL of each file."""
+
+    def apply(specification):
+        for document in specification["documents"]:
+            for file in document["files"]:
+                if file["source"] == "url":
+                    file["url"] = change(file["url"])
+        return specification
+
+    return apply
+
+
+def with_source(source):
+    def apply(specification):
+        specification["documents"][0]["files"][0]["source"] = source
+        return specification
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda origin, url: origin + url,
+        lambda origin, url: url.lstrip("/"),
+        lambda origin, url: url + "?name=a b",
+        lambda origin, url: url + "?name=Müller",
+    ],
+    ids=["absolute", "without a slash", "with a space", "not ASCII"],
+)
+def test_file_is_exported_however_its_url_is_spelled(export, aluma, proxy, tmp_path, spell):
+    origin = proxy.base_url.removesuffix(proxy.target.path)
+    proxy.change = with_urls(lambda url: spell(origin, url))
+    done = export()
+    assert done.returncode == 0, done.stderr
+    assert aluma.state()["tasks"] == {"completed": TASKS}
+    assert len(hash_files(tmp_path / "out")) >= TASKS
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (with_urls(lambda url: f"https://files.example.com{url}"), "download_hosts"),
+        (with_source("fax"), "unknown source 'fax'"),
+        (lambda specification: {"documents": []}, "contains no document"),
+        (lambda specification: {"documents": [{"files": []}]}, "contains no file"),
+        (lambda specification: {}, "unreadable Export Specification"),
+    ],
+    ids=["another host", "unknown source", "no documents", "no files", "no specification"],
+)
+def test_task_that_cannot_be_exported_today_is_kept(export, aluma, proxy, change, message):
+    """It cools down and is parked: tomorrow's settings, or tomorrow's version, may export it."""
+    proxy.change = change
+    done = export()
+    assert done.returncode == 1, done.stderr
+    assert message in done.stderr
+    state = aluma.state()
+    assert state["tasks"] == {PENDING: TASKS}
+    assert not {"fail", "complete"} & set(state["requests"])
+    proxy.change = None
+    assert export("--state", "other").returncode == 0
+    assert aluma.state()["tasks"] == {"completed": TASKS}
+
+
+@pytest.mark.parametrize("answer", [NOT_FOUND, (404, "application/json", '{"message": "no Route matched"}'), LOG_IN])
+def test_answer_of_a_proxy_to_downloads_deletes_no_task(export, aluma, proxy, answer):
+    proxy.answer = lambda verb: answer if verb == "file" else None
+    done = export()
+    assert done.returncode == 1, done.stderr
+    assert aluma.state()["tasks"] == {PENDING: TASKS}
+
+
+@pytest.mark.parametrize("answer", [FORBIDDEN, NOT_FOUND, LOG_IN, (405, "text/plain", "method not allowed")])
+def test_rejected_complete_is_reported_and_sent_by_the_next_run(export, aluma, proxy, answer, tmp_path):
+    """The claim is kept, and the exit code is 1: a run that completed nothing is no success."""
+    proxy.answer = lambda verb: answer if verb == "complete" else None
+    done = export("--log-format", "json")
+    assert done.returncode == 1, done.stderr
+    state = aluma.state()
+    assert "completed" not in state["tasks"]
+    assert not {"fail", "cancel"} & set(state["requests"])
+    claimed = state["requests"]["start"]
+    proxy.answer = lambda verb: None
+    done = export()
+    assert done.returncode == 0, done.stderr
+    state = aluma.state()
+    assert state["tasks"] == {"completed": TASKS}
+    assert state["requests"]["start"] == TASKS, f"{claimed} claims were kept, and none was exported again"
+
+
+@pytest.mark.parametrize("answer", [FORBIDDEN, LOG_IN])
+def test_rejected_start_is_not_repeated_for_each_task(export, aluma, proxy, answer):
+    proxy.answer = lambda verb: answer if verb == "start" else None
+    started_at = time.monotonic()
+    done = export()
+    assert done.returncode in (1, 69), done.stderr
+    assert "403" in done.stderr
+    assert proxy.count("start") <= TASKS
+    assert time.monotonic() - started_at < 60
+    assert aluma.state()["tasks"] == {PENDING: TASKS}
+    proxy.answer = lambda verb: None
+    assert export().returncode == 0
+    assert json.dumps(aluma.state()["tasks"]) == json.dumps({"completed": TASKS})
