@@ -17,6 +17,7 @@ import aiohttp
 
 from aluma_async.aluma import responses, wire
 from aluma_async.aluma.download import Download, DownloadLimits
+from aluma_async.aluma.listing import ListingDecoder
 from aluma_async.aluma.minimum_rate import MinimumRate
 from aluma_async.aluma.project_filter import ProjectFilter
 from aluma_async.aluma.redirects import MAX_REDIRECTS
@@ -80,7 +81,7 @@ class AlumaClient:
 
     async def list_pending(self) -> AsyncIterator[Sequence[ExportTask]]:
         """Yield the pending tasks, oldest first, while the response arrives."""
-        decoder = wire.ListingDecoder(lambda reason: self._on_event(RowSkipped(reason)))
+        decoder = ListingDecoder(lambda reason: self._on_event(RowSkipped(reason)))
         path = f"/tasks?state={TaskState.PENDING}&client_action=export"
         rate = MinimumRate(self._downloads.min_bytes_per_second)
         async with self._transport.get("list tasks", Target(self._transport.url(path), is_api=True)) as response:

@@ -5,8 +5,6 @@ Source of the formats: Aluma's public guide "Export data". Unused fields are not
 
 import json
 import re
-from collections.abc import Callable
-from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -16,24 +14,10 @@ from msgspec.structs import replace
 
 from aluma_async.aluma.urls import DownloadUrls, RefusedUrl, is_plain_path
 from aluma_async.exceptions import BadSpecification, InvalidResponse
-from aluma_async.models import ExportFile, ExportSpec, ExportTask, TaskState
+from aluma_async.models import ExportFile, ExportSpec
 
-# All that msgspec raises while decoding: DecodeError (and ValidationError), invalid UTF-8, nesting that is too deep.
-_UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
-
-
-class _TaskRow(Struct):
-    id: str
-    name: str | None = None
-    project_id: str | None = None
-    project_name: str | None = None
-    created_at: Any = None
-    state: str | None = None
-    client_action: str | None = None
-
-
-class _TaskList(Struct):
-    tasks: list[msgspec.Raw]
+UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
+"""All that msgspec raises while decoding: also for invalid UTF-8 and nesting that is too deep."""
 
 
 class _File(Struct):
@@ -69,113 +53,9 @@ class _Problem(Struct):
     detail: str | None = None
 
 
-_rows = msgspec.json.Decoder(list[_TaskRow])
-_row = msgspec.json.Decoder(_TaskRow)
-_raws = msgspec.json.Decoder(list[msgspec.Raw])
-_task_list = msgspec.json.Decoder(_TaskList)
 _spec = msgspec.json.Decoder(_Spec)
 
-# An id becomes part of a URL path, so it must not contain path separators or be a dot segment.
-_ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9._~-]{1,200}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-class ListingDecoder:
-    """Decodes ``{"tasks": [...]}`` while it arrives, in windows, so that memory does not grow with its size.
-
-    A window ends at the last ``}`` that completes a list of rows. The bytes after it belong to the next window.
-    """
-
-    WINDOW = 256 * 1024
-    """Number of bytes that are collected before rows are decoded."""
-    MAX_ROW_BYTES = 32 * 1024 * 1024
-    """Maximum size of a row; a longer one makes the listing invalid."""
-    _MAX_CUTS = 64  # Attempts to find the end of the last complete row of a window.
-
-    def __init__(self, on_skipped: Callable[[str], None]) -> None:
-        self._on_skipped = on_skipped
-        self._head = b""
-        self._buffer = bytearray()
-
-    def feed(self, chunk: bytes) -> list[ExportTask]:
-        """Add a chunk; return the tasks that are complete now. Raises ``InvalidResponse``."""
-        self._buffer += chunk
-        if len(self._buffer) < self.WINDOW or not (self._head or self._find_head()):
-            return []
-        end = len(self._buffer)
-        for _ in range(self._MAX_CUTS):
-            end = self._buffer.rfind(b"}", 0, end)
-            if end < 0:
-                break
-            try:
-                tasks = self._tasks(b"[%b]" % bytes(self._buffer[: end + 1]).lstrip(b", \t\r\n"))
-            except _UNREADABLE:
-                continue
-            del self._buffer[: end + 1]
-            return tasks
-        if len(self._buffer) > self.MAX_ROW_BYTES:
-            raise InvalidResponse("list of tasks: a row is longer than 32 MiB")
-        return []
-
-    def close(self) -> list[ExportTask]:
-        """Return the last tasks. Raises ``InvalidResponse`` if the response is incomplete."""
-        try:
-            rest = _task_list.decode(self._head + self._buffer.lstrip(b", \t\r\n"))
-        except _UNREADABLE:
-            raise InvalidResponse("list of tasks: incomplete, or not the documented JSON") from None
-        self._buffer.clear()
-        return self._decode_individually(rest.tasks)
-
-    def _find_head(self) -> bool:
-        for match in re.finditer(rb'"tasks"\s*:\s*\[', bytes(self._buffer)):
-            head = bytes(self._buffer[: match.end()])
-            try:
-                _task_list.decode(head + b"]}")
-            except _UNREADABLE:
-                continue
-            self._head = head
-            del self._buffer[: match.end()]
-            return True
-        if len(self._buffer) > self.MAX_ROW_BYTES:
-            raise InvalidResponse("list of tasks: no 'tasks' field")
-        return False
-
-    def _tasks(self, window: bytes) -> list[ExportTask]:
-        try:
-            return [task for row in _rows.decode(window) if (task := self._task(row))]
-        except _UNREADABLE:
-            return self._decode_individually(_raws.decode(window))
-
-    def _decode_individually(self, raws: list[msgspec.Raw]) -> list[ExportTask]:
-        tasks = []
-        for raw in raws:
-            try:
-                row = _row.decode(raw)
-            except _UNREADABLE:
-                self._on_skipped("not the documented JSON")
-            else:
-                if task := self._task(row):
-                    tasks.append(task)
-        return tasks
-
-    def _task(self, row: _TaskRow) -> ExportTask | None:
-        if row.state not in (None, TaskState.PENDING) or row.client_action not in (None, "export"):
-            return None  # because a server that ignores the filter must not make the exporter start other tasks
-        if not _ID.fullmatch(row.id):
-            self._on_skipped("invalid task id")
-            return None
-        return ExportTask(
-            row.id, row.name or "", row.project_id or "", row.project_name or "", timestamp(row.created_at)
-        )
-
-
-def timestamp(text: Any) -> float | None:
-    """Convert an ISO 8601 date to seconds since 1970. Return None if it is invalid, as in Aluma's own sample."""
-    try:
-        moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (TypeError, ValueError, OverflowError):
-        return None
 
 
 def export_spec(body: bytes, urls: DownloadUrls | None = None) -> ExportSpec:
@@ -188,13 +68,26 @@ def export_spec(body: bytes, urls: DownloadUrls | None = None) -> ExportSpec:
     """
     try:
         spec = _spec.decode(body)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         if files := _files_with_surrogates(body, urls):
             return ExportSpec(files, body)
         # A ValidationError contains only field paths and types; other messages could quote content.
         reason = str(error) if isinstance(error, msgspec.ValidationError) else "not JSON"
         raise BadSpecification(f"unreadable Export Specification: {reason}", received=body) from None
+    # In a text, both quotes of such a name are escaped, so the counts differ only for good reason.
+    if body.count(b'"documents"') != 1 or body.count(b'"files"') != len(spec.documents):
+        _refuse_repeated_fields(body)
     return ExportSpec(_files(spec, body, urls), body)
+
+
+def _refuse_repeated_fields(body: bytes) -> None:
+    """Raise ``BadSpecification`` if an object has a field twice: decoding keeps only the last one."""
+
+    def check(pairs: list[tuple[str, Any]]) -> None:
+        if len({name for name, _ in pairs}) < len(pairs):
+            raise BadSpecification("unreadable Export Specification: a field occurs twice", received=body)
+
+    json.loads(body, object_pairs_hook=check)
 
 
 def _files_with_surrogates(body: bytes, urls: DownloadUrls | None) -> tuple[ExportFile, ...]:
@@ -209,7 +102,7 @@ def _files_with_surrogates(body: bytes, urls: DownloadUrls | None) -> tuple[Expo
             return ()
         original = msgspec.convert(decoded, _Spec)
         cleaned = _spec.decode(_SURROGATE.sub("\ufffd", text).encode())
-    except _UNREADABLE:
+    except UNREADABLE:
         return ()
     files = _files(cleaned, body, urls)
     changed = (file for document in original.documents for file in document.files)
@@ -268,7 +161,7 @@ def decode_token(body: bytes) -> tuple[str, float]:
     """Return a token and its lifetime in seconds (300 if unspecified). Raises ``InvalidResponse``."""
     try:
         response = msgspec.json.decode(body, type=_Token)
-    except _UNREADABLE:
+    except UNREADABLE:
         raise InvalidResponse("the response to the token request contains no token") from None
     if not response.access_token.isascii() or not response.access_token.isprintable():
         raise InvalidResponse("the response to the token request contains an invalid token")
@@ -283,7 +176,7 @@ def decode_state(body: bytes) -> str:
     """Return the state of a task. Raises ``InvalidResponse``."""
     try:
         return msgspec.json.decode(body, type=_State).state
-    except _UNREADABLE:
+    except UNREADABLE:
         raise InvalidResponse("unreadable task") from None
 
 
@@ -291,7 +184,7 @@ def error_message(body: bytes) -> str:
     """Return the message in the body of an error, as one short line; empty if there is none."""
     try:
         error_body = msgspec.json.decode(body, type=_Problem)
-    except _UNREADABLE:
+    except UNREADABLE:
         return ""
     text = error_body.message or ": ".join(filter(None, (error_body.title, error_body.detail)))
     return "".join(c if c.isprintable() else " " for c in text)[:200].strip()

@@ -11,6 +11,7 @@ from typing import TypeVar
 import anyio
 
 from aluma_async.aluma import wire
+from aluma_async.aluma.listing import ListingDecoder
 from aluma_async.clock import loop_time
 from aluma_async.config.config import REQUEST_TIMEOUT_SECONDS
 from aluma_async.exceptions import (
@@ -46,7 +47,7 @@ class SimulatedSource:
     async def list_pending(self) -> AsyncIterator[Sequence[ExportTask]]:
         """Yield the pending tasks, 100 at a time."""
         fault, rows = await self._request("list", lambda: b",".join(self._aluma.list_pending()), changes=False)
-        decoder = wire.ListingDecoder(lambda _: None)
+        decoder = ListingDecoder(lambda _: None)
         decoder.feed(b'{"tasks":[' + rows + b"]}")
         tasks = decoder.close()
         for start in range(0, len(tasks), 100):

@@ -1,84 +1,15 @@
 """Decoding of the API's JSON and headers."""
 
 import json
-import random
 
 import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from aluma_async.aluma import wire
 from aluma_async.aluma.urls import DownloadUrls
 from aluma_async.exceptions import BadSpecification, InvalidResponse
-from aluma_async.models import TaskState
 
 ID = "SWdh86taQhKwwpY0HUKD7Q"
-
-
-class SmallWindows(wire.ListingDecoder):
-    WINDOW = 40
-
-
-def decode_listing(document: bytes, sizes: list[int]) -> tuple[list[str], list[str]]:
-    skipped: list[str] = []
-    decoder = SmallWindows(skipped.append)
-    ids, position, turn = [], 0, 0
-    while position < len(document):
-        size = sizes[turn % len(sizes)]
-        ids += [task.id for task in decoder.feed(document[position : position + size])]
-        position, turn = position + size, turn + 1
-    ids += [task.id for task in decoder.close()]
-    return ids, skipped
-
-
-names = st.text(alphabet=st.characters(codec="utf-8"), max_size=12) | st.sampled_from(
-    ['}],"tasks":[{', '"', "\\", "}{]["]
-)
-rows = st.lists(st.tuples(st.text("abcXYZ019-_", min_size=1, max_size=22), names), max_size=20)
-
-
-@settings(deadline=None)
-@given(rows, names, st.lists(st.integers(1, 60), min_size=1, max_size=5), st.booleans(), st.booleans())
-def test_listing_is_decoded_completely_for_any_chunk_sizes(rows, odd, sizes, before, pretty):
-    """Names may contain braces, rows may contain nested objects, and other keys may surround ``tasks``."""
-    listing: dict[str, object] = {"note": {"tasks": [odd]}} if before else {}
-    listing["tasks"] = [{"id": i, "name": name, "extra": {"deep": [{"er": odd}]}} for i, name in rows]
-    listing["next"] = {"cursor": odd}
-    document = json.dumps(listing, indent=1 if pretty else None).encode()
-    assert decode_listing(document, sizes)[0] == [i for i, _ in rows]
-
-
-@given(st.integers(1, 1000), st.lists(st.integers(1, 60), min_size=1, max_size=5))
-def test_listing_raises_when_it_is_incomplete(cut, sizes):
-    document = json.dumps({"tasks": [{"id": f"task{n}", "name": "}"} for n in range(20)]}).encode()
-    with pytest.raises(InvalidResponse):
-        decode_listing(document[: min(cut, len(document) - 1)], sizes)
-
-
-def test_listing_skips_and_reports_only_unreadable_rows():
-    rows = [{"id": "good1"}, {"id": ["no", "id"]}, {"name": "none"}, {"id": "../x"}, {"id": ".."}, {"id": "good2"}]
-    for sizes in ([7], [10_000]):
-        ids, skipped = decode_listing(json.dumps({"tasks": rows}).encode(), sizes)
-        assert ids == ["good1", "good2"]
-        assert len(skipped) == 4
-
-
-def test_listing_omits_tasks_in_other_states():
-    """A server may ignore the filter of the request."""
-    rows = [
-        {"id": "a", "state": "completed"},
-        {"id": "b", "client_action": "validation"},
-        {"id": "c", "state": TaskState.PENDING},
-    ]
-    assert decode_listing(json.dumps({"tasks": rows}).encode(), [1000])[0] == ["c"]
-
-
-def test_timestamp_is_none_for_an_invalid_date():
-    """The first date is an example of Aluma's guide."""
-    assert wire.timestamp("2024-03-25T16:38:66Z") is None
-    assert wire.timestamp("2024-03-25T16:37:08Z") == 1711384628
-    assert wire.timestamp(["x"]) is None
 
 
 def test_specification_lists_its_files_in_order_with_their_documents():
@@ -187,6 +118,33 @@ def test_specification_with_surrogates_and_another_fault_is_unreadable(fault):
     assert not caught.value.fatal
 
 
+FILE_JSON = b'{"folder":"files","filename":"%b","source":"content","content":"\\"documents\\" \\"files\\""}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"documents":[{"files":[A]}],"documents":[{"files":[B]}]}',
+        b'{"documents":[{"files":[A],"files":[B]}]}',
+        b'{"documents":[{"files":[A]},{"files":[B],"files":[A]}]}',
+    ],
+)
+def test_specification_with_a_repeated_field_is_unreadable(body):
+    """The decoder keeps the last one, so the documents of the first would be lost."""
+    body = body.replace(b"A", FILE_JSON % b"a.txt").replace(b"B", FILE_JSON % b"b.txt")
+    with pytest.raises(BadSpecification, match="a field occurs twice") as caught:
+        wire.export_spec(body)
+    assert caught.value.received == body
+
+
+def test_specification_may_contain_the_names_of_its_fields():
+    body = b'{"documents":[{"files":[A,B]},{"files":[A]}],"more":{"files":1}}'
+    body = body.replace(b"A", FILE_JSON % b"a.txt").replace(b"B", FILE_JSON % b"documents")
+    files = wire.export_spec(body).files
+    assert [file.filename for file in files] == ["a.txt", "documents", "a.txt"]
+    assert files[0].content == '"documents" "files"'
+
+
 def test_specification_error_does_not_quote_content():
     with pytest.raises(BadSpecification) as caught:
         wire.export_spec(b'{"documents": "John C Franklin"}')
@@ -218,15 +176,3 @@ def test_error_message_is_decoded_from_all_known_formats_and_short():
     assert wire.error_message(b'{"title":"Bad","detail":"very","status":422}') == "Bad: very"
     assert wire.error_message(b"Bad gateway") == wire.error_message(b"") == wire.error_message(b"[]") == ""
     assert len(wire.error_message(json.dumps({"message": "x" * 9999}).encode())) <= 200
-
-
-def test_listing_returns_tasks_before_it_is_complete():
-    """The decoder works in windows, so it does not buffer a long listing."""
-    chance = random.Random(1)
-    rows = [{"id": f"{chance.getrandbits(128):032x}", "name": "n" * 300} for _ in range(5000)]
-    document = json.dumps({"tasks": rows}).encode()
-    decoder = wire.ListingDecoder(lambda _: None)
-    early = decoder.feed(document[: len(document) // 2])
-    assert 2000 < len(early) < 2600
-    late = decoder.feed(document[len(document) // 2 :])
-    assert [t.id for t in (*early, *late, *decoder.close())] == [row["id"] for row in rows]

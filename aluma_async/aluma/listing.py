@@ -1,0 +1,137 @@
+"""``ListingDecoder``: the pending tasks in a listing, decoded while it arrives. Pure: no I/O, no clock.
+
+Source of the format: Aluma's public guide "Export data". Unused fields are not decoded.
+"""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from aluma_async.aluma.wire import UNREADABLE
+from aluma_async.exceptions import InvalidResponse
+from aluma_async.models import ExportTask, TaskState
+
+
+class _TaskRow(Struct):
+    id: str
+    name: str | None = None
+    project_id: str | None = None
+    project_name: str | None = None
+    created_at: Any = None
+    state: str | None = None
+    client_action: str | None = None
+
+
+class _TaskList(Struct):
+    tasks: list[msgspec.Raw]
+
+
+_rows = msgspec.json.Decoder(list[_TaskRow])
+_row = msgspec.json.Decoder(_TaskRow)
+_raws = msgspec.json.Decoder(list[msgspec.Raw])
+_task_list = msgspec.json.Decoder(_TaskList)
+
+# An id becomes part of a URL path, so it must not contain path separators or be a dot segment.
+_ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9._~-]{1,200}")
+
+
+class ListingDecoder:
+    """Decodes ``{"tasks": [...]}`` while it arrives, in windows, so that memory does not grow with its size.
+
+    A window ends at the last ``}`` that completes a list of rows. The bytes after it belong to the next window.
+    """
+
+    WINDOW = 256 * 1024
+    """Number of bytes that are collected before rows are decoded."""
+    MAX_ROW_BYTES = 32 * 1024 * 1024
+    """Maximum size of a row; a longer one makes the listing invalid."""
+    _MAX_CUTS = 64  # Attempts to find the end of the last complete row of a window.
+
+    def __init__(self, on_skipped: Callable[[str], None]) -> None:
+        self._on_skipped = on_skipped
+        self._head = b""
+        self._buffer = bytearray()
+
+    def feed(self, chunk: bytes) -> list[ExportTask]:
+        """Add a chunk; return the tasks that are complete now. Raises ``InvalidResponse``."""
+        self._buffer += chunk
+        if len(self._buffer) < self.WINDOW or not (self._head or self._find_head()):
+            return []
+        end = len(self._buffer)
+        for _ in range(self._MAX_CUTS):
+            end = self._buffer.rfind(b"}", 0, end)
+            if end < 0:
+                break
+            try:
+                tasks = self._tasks(b"[%b]" % bytes(self._buffer[: end + 1]).lstrip(b", \t\r\n"))
+            except UNREADABLE:
+                continue
+            del self._buffer[: end + 1]
+            return tasks
+        if len(self._buffer) > self.MAX_ROW_BYTES:
+            raise InvalidResponse("list of tasks: a row is longer than 32 MiB")
+        return []
+
+    def close(self) -> list[ExportTask]:
+        """Return the last tasks. Raises ``InvalidResponse`` if the response is incomplete."""
+        try:
+            rest = _task_list.decode(self._head + self._buffer.lstrip(b", \t\r\n"))
+        except UNREADABLE:
+            raise InvalidResponse("list of tasks: incomplete, or not the documented JSON") from None
+        self._buffer.clear()
+        return self._decode_individually(rest.tasks)
+
+    def _find_head(self) -> bool:
+        for match in re.finditer(rb'"tasks"\s*:\s*\[', bytes(self._buffer)):
+            head = bytes(self._buffer[: match.end()])
+            try:
+                _task_list.decode(head + b"]}")
+            except UNREADABLE:
+                continue
+            self._head = head
+            del self._buffer[: match.end()]
+            return True
+        if len(self._buffer) > self.MAX_ROW_BYTES:
+            raise InvalidResponse("list of tasks: no 'tasks' field")
+        return False
+
+    def _tasks(self, window: bytes) -> list[ExportTask]:
+        try:
+            return [task for row in _rows.decode(window) if (task := self._task(row))]
+        except UNREADABLE:
+            return self._decode_individually(_raws.decode(window))
+
+    def _decode_individually(self, raws: list[msgspec.Raw]) -> list[ExportTask]:
+        tasks = []
+        for raw in raws:
+            try:
+                row = _row.decode(raw)
+            except UNREADABLE:
+                self._on_skipped("not the documented JSON")
+            else:
+                if task := self._task(row):
+                    tasks.append(task)
+        return tasks
+
+    def _task(self, row: _TaskRow) -> ExportTask | None:
+        if row.state not in (None, TaskState.PENDING) or row.client_action not in (None, "export"):
+            return None  # because a server that ignores the filter must not make the exporter start other tasks
+        if not _ID.fullmatch(row.id):
+            self._on_skipped("invalid task id")
+            return None
+        return ExportTask(
+            row.id, row.name or "", row.project_id or "", row.project_name or "", timestamp(row.created_at)
+        )
+
+
+def timestamp(text: Any) -> float | None:
+    """Convert an ISO 8601 date to seconds since 1970. Return None if it is invalid, as in Aluma's own sample."""
+    try:
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return None
