@@ -211,9 +211,10 @@ async def read_accepted(operation: str, response: aiohttp.ClientResponse, *, nee
     elif not response.content.at_eof():
         with suppress(*TRANSPORT_ERRORS, InvalidResponse), anyio.fail_after(_ERROR_BODY_SECONDS):
             body = await read_body(response, MAX_ERROR_BODY_BYTES)
-    # Some log-in pages have another content type.
-    if body[:1] not in (b"", b"{") and body.lstrip(_BLANK).startswith(b"<"):
-        raise Ambiguous(f"{operation}: received a web page", hint=_URL_HINT)
+    # Aluma's body is empty or JSON. Some log-in pages have another content type, and some proxies answer "ok".
+    if body[:1] not in (b"", b"{") and not wire.is_json(body):
+        page = "a web page" if body.lstrip(_BLANK).startswith(b"<") else "a text in place of Aluma's answer"
+        raise Ambiguous(f"{operation}: received {page}", hint=_URL_HINT)
     return body
 
 

@@ -70,6 +70,7 @@ def export_spec(body: bytes, urls: DownloadUrls | None = None) -> ExportSpec:
         spec = _spec.decode(body)
     except UNREADABLE as error:
         if files := _files_with_surrogates(body, urls):
+            _refuse_repeated_fields(body)
             return ExportSpec(files, body)
         # A ValidationError contains only field paths and types; other messages could quote content.
         reason = str(error) if isinstance(error, msgspec.ValidationError) else "not JSON"
@@ -178,6 +179,15 @@ def decode_state(body: bytes) -> str:
         return msgspec.json.decode(body, type=_State).state
     except UNREADABLE:
         raise InvalidResponse("unreadable task") from None
+
+
+def is_json(body: bytes) -> bool:
+    """Return whether a body is JSON, or has only white space."""
+    try:
+        msgspec.json.decode(body)
+    except UNREADABLE:
+        return not body.strip()
+    return True
 
 
 def error_message(body: bytes) -> str:

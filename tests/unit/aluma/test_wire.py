@@ -127,6 +127,7 @@ FILE_JSON = b'{"folder":"files","filename":"%b","source":"content","content":"\\
         b'{"documents":[{"files":[A]}],"documents":[{"files":[B]}]}',
         b'{"documents":[{"files":[A],"files":[B]}]}',
         b'{"documents":[{"files":[A]},{"files":[B],"files":[A]}]}',
+        b'{"documents":[{"files":[A],"files":[B],"more":"\\ud800"}]}',
     ],
 )
 def test_specification_with_a_repeated_field_is_unreadable(body):
