@@ -131,6 +131,10 @@ class Instance:
             f"exporter {self.number}: Fail {task_id} is number {len(failed)} of its kind without an export between",
         )
 
+    def on_fail_refused(self, project: str, task_id: str) -> None:
+        """Note that Fail was not executed, because the claim had ended."""
+        self._failed[project].discard(task_id)
+
     def on_export(self, project: str) -> None:
         """Note that a Complete was confirmed: tasks of the same project may be failed again."""
         sending = {task_id for task_id, verb in self._in_flight.items() if verb == "fail"}

@@ -10,7 +10,14 @@ from typing import TypeVar
 import anyio
 
 from aluma_async.clock import loop_time
-from aluma_async.exceptions import DestinationError, DestinationUnavailable, JournalError, SchemaMismatch, SourceError
+from aluma_async.exceptions import (
+    ClaimConflict,
+    DestinationError,
+    DestinationUnavailable,
+    JournalError,
+    SchemaMismatch,
+    SourceError,
+)
 from aluma_async.journal.memory import MemoryJournal
 from aluma_async.journal.records import Record
 from aluma_async.models import Claim, ExportFile, ExportTask
@@ -144,8 +151,14 @@ class WatchedSource(SourceWrapper):
         await self._change("cancel", self._source.cancel, task)
 
     async def fail(self, task: ExportTask, message: str) -> None:
-        self._instance.on_fail(self._aluma.project(task.id), task.id)
-        await self._change("fail", self._source.fail, task, message)
+        project = self._aluma.project(task.id)
+        self._instance.on_fail(project, task.id)
+        try:
+            await self._change("fail", self._source.fail, task, message)
+        except ClaimConflict:
+            if self._aluma.is_unsettled(task.id):
+                self._instance.on_fail_refused(project, task.id)
+            raise
 
     async def state(self, task: ExportTask) -> str | None:
         with self._instance.request("get", task.id):
