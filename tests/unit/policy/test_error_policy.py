@@ -10,6 +10,7 @@ from aluma_async.exceptions import (
     BadSpecification,
     ClaimConflict,
     DestinationError,
+    FailConfirmed,
     FileMissing,
     InvalidResponse,
     JournalError,
@@ -57,10 +58,13 @@ def test_decide_depends_on_error_and_claim_state():
         assert decide(error, state=state) is expected, (error, state)
 
 
-def test_only_one_kind_of_error_is_fatal():
-    """Fail deletes the only copy, so each further class needs a reason, and an entry in the documentation."""
+def test_only_one_kind_of_error_is_fatal_without_the_administrator():
+    """Fail deletes the only copy, so each further class needs a reason, and an entry in the documentation.
+
+    ``FailConfirmed`` is raised only by ``aluma-async fail``, after the administrator has confirmed.
+    """
     kinds = [kind for kind in vars(exceptions).values() if isinstance(kind, type)]
-    assert [kind for kind in kinds if getattr(kind, "fatal", False)] == [UnexportableTask]
+    assert [kind for kind in kinds if getattr(kind, "fatal", False)] == [UnexportableTask, FailConfirmed]
 
 
 def test_spec_error_is_fatal_only_for_invalid_text():
