@@ -93,12 +93,15 @@ class ClaimTrackingSource(SourceWrapper):
                     raise ClaimConflict(f"task {task.id}: Aluma has ended the claim")
             await self._send(request, task, *extra)
         except ClaimConflict:
-            claim, executed = self._claims.get(task.id), False
+            claim, executed, is_claimed = self._claims.get(task.id), False, False
             if claim and claim.settlement_unconfirmed:
                 self._refused.add(task.id)
-                executed = await self._was_executed(task, deletes=deletes)
+                state = await self.state(task)
                 self._refused.discard(task.id)
-            self._claims.close(task.id, deleted=executed and deletes)
+                is_claimed = state == TaskState.CLAIMED
+                # An earlier attempt was executed, and only its reply was lost.
+                executed = not is_claimed and not (deletes and state == TaskState.PENDING)
+            self._claims.close(task.id, deleted=executed and deletes, is_claimed=is_claimed and not deletes)
             if not executed:
                 raise
             return
@@ -125,8 +128,3 @@ class ClaimTrackingSource(SourceWrapper):
             if state in (TaskState.CLAIMED, None):  # None may mean that look-ups are rejected, too
                 raise
             raise ClaimConflict(f"task {task.id}: Aluma has ended the claim") from error
-
-    async def _was_executed(self, task: ExportTask, *, deletes: bool) -> bool:
-        """Return whether an earlier attempt to settle a claim was executed, although its reply was lost."""
-        state = await self.state(task)
-        return state != TaskState.CLAIMED and not (deletes and state == TaskState.PENDING)

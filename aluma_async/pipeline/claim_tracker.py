@@ -116,12 +116,19 @@ class ClaimTracker:
             self._store(claim)
         return claim
 
-    def close(self, task_id: str, *, deleted: bool = False) -> None:
-        """Close a settled claim; ``deleted``: Aluma has deleted the task, so that no late Start can claim it."""
+    def close(self, task_id: str, *, deleted: bool = False, is_claimed: bool = False) -> None:
+        """Close a settled claim, but keep it while a late Start may create it again, or has created it.
+
+        Args:
+            task_id: The task.
+            deleted: Aluma has deleted the task, so that no late Start can claim it.
+            is_claimed: The task's state shows a claim, which a Start without a reply may have created.
+        """
         claim = self._claims.get(task_id)
         if claim is None:
             return
-        if not deleted and self.late_start_window(claim) > 0:
+        window = self.late_start_window(claim) + (SETTLE_RETRY_SECONDS if is_claimed else 0.0)
+        if not deleted and window > 0:
             self._store(replace(claim, state=ClaimState.ORPHANED, sent_at=_EPOCH, settlement_unconfirmed=False))
         else:
             del self._claims[task_id]
@@ -151,6 +158,11 @@ class ClaimTracker:
                 return LeaseStatus.EXPIRED
             return LeaseStatus.UNCERTAIN if self.is_settled(claim) else LeaseStatus.VALID
         return lease_status(elapsed(claim.sent_at, self._clock()), self._timeout)
+
+    def age(self, task_id: str) -> float:
+        """Return the seconds since the Start of an open claim was sent; infinite if there is no such claim."""
+        claim = self._claims.get(task_id)
+        return elapsed(claim.sent_at, self._clock()) if claim else float("inf")
 
     def seconds_left(self, claim: ClaimRecord) -> float:
         """Return for how many seconds Aluma may still hold the claim, so that settling it makes sense."""

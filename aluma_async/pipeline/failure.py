@@ -149,7 +149,7 @@ class FailureHandler:
                 self._defer(SettlementUnconfirmed(task, failure))
                 return False
             self._on_event(QuarantineFailed(task, failure))
-            await self._cool_down(task, error, release=True, park=True)
+            await self._cool_down(task, error, claim, release=True, park=True)
             return False
         except BaseException:
             await self.release_on_stop(task)
@@ -195,7 +195,7 @@ class FailureHandler:
         """Store a copy of a parked task while it is claimed, because Aluma deletes it when it is overdue."""
         if claim is None and isinstance(error, BadSpecification):
             unread = ExportFile(0, 0, "", "", "url", problem=str(error))
-            claim = Claim(task, ExportSpec((unread,), error.received), loop_time())
+            claim = Claim(task, ExportSpec((unread,), error.received), loop_time() - self._claims.age(task.id))
         if claim is None or self._quarantine is None:
             return
         try:

@@ -162,3 +162,24 @@ async def test_late_cancel_is_sent_only_for_a_claim_that_the_state_shows(first):
     with pytest.raises(ClaimConflict):
         await parts.source.cancel(TASK)
     assert parts.claims.get("t") is None
+
+
+@virtual_time
+async def test_claim_of_a_late_start_is_cancelled_although_an_earlier_cancel_was_refused():
+    """The refusal came before the late Start; the state, which could not be read meanwhile, shows its claim."""
+    parts = Parts(
+        start=[Ambiguous("lost")],
+        cancel=[Ambiguous("lost"), ClaimConflict("409"), None],
+        state=[Unavailable("503"), TaskState.CLAIMED, TaskState.CLAIMED],
+    )
+    for error, action in ((Ambiguous, parts.source.start), (Ambiguous, parts.source.cancel)):
+        with pytest.raises(error):
+            await action(TASK)
+    with pytest.raises(Unavailable):
+        await parts.source.cancel(TASK)
+    await anyio.sleep(LATE_START_SECONDS + 60)
+    with pytest.raises(ClaimConflict):
+        await parts.source.cancel(TASK)
+    await parts.source.cancel(TASK)
+    assert parts.replies.sent == ["start", "cancel", "cancel", "state", "state", "state", "cancel"]
+    assert parts.claims.get("t") is None
