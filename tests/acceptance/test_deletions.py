@@ -5,14 +5,16 @@ import time
 
 import pytest
 
+from aluma_async.testing import SimulatedAluma
 from tests.support.files import hash_files
-from tests.support.processes import FAST_CONFIG, PENDING, simulator
+from tests.support.processes import FAST_CONFIG, PENDING, environment, simulator, start_program, wait_until
 from tests.support.proxy import proxy_for
 
 TASKS = 6
 NOT_FOUND = (404, "text/plain", "default backend - 404")
 FORBIDDEN = (403, "application/json", '{"message": "forbidden"}')
 LOG_IN = (403, "text/html", "<html>Please log in</html>")
+SHORT_CONFIG = FAST_CONFIG.replace("0.5", "0.1").replace("= 2", "= 0.1")
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def export(run_cli, proxy, tmp_path):
     """Run the program once, and return the result."""
 
     def run(*options):
-        (tmp_path / "config.toml").write_text(FAST_CONFIG.replace("0.5", "0.1").replace("= 2", "= 0.1"))
+        (tmp_path / "config.toml").write_text(SHORT_CONFIG)
         return run_cli("--once", "-o", "out", "--base-url", proxy.base_url, *options)
 
     return run
@@ -147,3 +149,18 @@ def test_rejected_start_is_not_repeated_for_each_task(export, aluma, proxy, answ
     proxy.answer = lambda verb: None
     assert export().returncode == 0
     assert json.dumps(aluma.state()["tasks"]) == json.dumps({"completed": TASKS})
+
+
+def test_service_pauses_when_every_start_is_rejected(tmp_path):
+    """Without the pause, each task would be started once a minute."""
+    (tmp_path / "config.toml").write_text(SHORT_CONFIG)
+    env = environment(tmp_path, SimulatedAluma.client_secret, {})
+    with simulator("--tasks", "60", "--profile", "small") as aluma, proxy_for(aluma.base_url) as proxy:
+        proxy.answer = lambda verb: FORBIDDEN if verb == "start" else None
+        options = ("-w", "4", "-o", "out", "-q", "--base-url", proxy.base_url)
+        with start_program(*options, cwd=tmp_path, env=env) as service:
+            wait_until(lambda: proxy.count("start"), 30)
+            time.sleep(1)
+            assert service.poll() is None
+            assert proxy.count("start") <= 10, "one for each worker, and one after each pause"
+        assert aluma.state()["tasks"] == {PENDING: 60}

@@ -2,7 +2,9 @@
 
 import pytest
 
+from tests.support.databases import SqliteDatabase
 from tests.support.processes import FAST_CONFIG, PENDING, simulator
+from tests.support.server import aluma_server
 
 DATABASE = """
 [destinations.database]
@@ -127,3 +129,43 @@ def test_no_task_is_deleted_for_a_mistake_of_the_table(
         assert done.returncode == 0, done.stderr
         assert aluma.state()["tasks"] == {"completed": TASKS}
     assert postgres_database.ask("SELECT count(DISTINCT aluma_task) FROM rows") == [(TASKS,)]
+
+
+FOREIGN_KEY = "ALTER TABLE rows ADD FOREIGN KEY (aluma_task) REFERENCES tasks (id)"
+FOREIGN_KEY_TRIGGER = """
+CREATE TRIGGER c BEFORE INSERT ON rows WHEN NOT EXISTS (SELECT 1 FROM tasks WHERE id = NEW.aluma_task)
+BEGIN SELECT RAISE(ABORT, 'FOREIGN KEY constraint failed'); END
+"""
+"""The same for SQLite, which checks foreign keys only in connections that have asked for it."""
+
+
+def test_tasks_are_kept_until_the_rows_that_they_refer_to_exist(run_cli, database, tmp_path):
+    """Another program adds these rows later."""
+    database.ask(CREATE)
+    database.ask("CREATE TABLE tasks (id TEXT PRIMARY KEY)")
+    database.ask(FOREIGN_KEY_TRIGGER if isinstance(database, SqliteDatabase) else FOREIGN_KEY)
+    write_config(tmp_path)
+    with aluma_server(TASKS) as aluma:
+        options = ("--once", "--base-url", aluma.base_url)
+        done = run_cli(*options, DATABASE_URL=database.url)
+        assert done.returncode == 1, done.stderr
+        assert aluma.simulated.count_by_state() == {PENDING: TASKS}
+        assert not database.ask("SELECT * FROM rows")
+        for task_id in aluma.simulated.ids():
+            database.ask(f"INSERT INTO tasks VALUES ('{task_id}')")
+        run_cli("retry", "--all")
+        done = run_cli(*options, DATABASE_URL=database.url)
+        assert done.returncode == 0, done.stderr
+        assert aluma.simulated.count_by_state() == {"completed": TASKS}
+    assert database.ask("SELECT count(DISTINCT aluma_task) FROM rows") == [(TASKS,)]
+
+
+def test_pdf_files_that_a_route_sends_to_sqlite_delete_no_task(run_cli, tmp_path):
+    database = SqliteDatabase(tmp_path / "data.db")
+    database.ask(CREATE)
+    write_config(tmp_path, extension="pdf")
+    with aluma_server(TASKS) as aluma:
+        done = run_cli("--once", "--base-url", aluma.base_url, DATABASE_URL=database.url)
+        assert done.returncode == 1, done.stderr
+        assert aluma.simulated.count_by_state() == {PENDING: TASKS}
+    assert not database.ask("SELECT * FROM rows")
