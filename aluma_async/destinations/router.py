@@ -9,7 +9,7 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 from msgspec.structs import replace
 
-from aluma_async.exceptions import primary_error
+from aluma_async.exceptions import DestinationError, primary_error
 from aluma_async.models import Claim, ExportFile, ExportSpec
 from aluma_async.policy.routing import Routing
 from aluma_async.ports import Delivery, Destination, VerifyingDestination
@@ -76,11 +76,26 @@ class DestinationRouter:
             for name in reversed(list(self._destinations)):
                 if files := tuple(file for file in claim.spec.files if name in names[file.number]):
                     part = replace(claim, spec=ExportSpec(files, claim.spec.received))
-                    opened[name] = await stack.enter_async_context(self._destinations[name].open(part))
+                    opened[name] = await stack.enter_async_context(_Strict(self._destinations[name].open(part)))
             deliveries = {number: [opened[name] for name in targets] for number, targets in names.items()}
             delivery = RoutedDelivery(deliveries, tuple(name for name in self._destinations if name in opened))
             yield delivery
         delivery.receipt = _combine_receipts(opened)
+
+
+class _Strict:
+    """A delivery that cannot suppress an exception: the other destinations would commit the files that they have."""
+
+    def __init__(self, delivery: AbstractAsyncContextManager[Delivery]) -> None:
+        self._delivery = delivery
+
+    def __aenter__(self) -> Coroutine[Any, Any, Delivery]:
+        return self._delivery.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._delivery.__aexit__(kind, error, trace)
 
 
 class RoutedDelivery:
@@ -157,3 +172,5 @@ def _combine_receipts(deliveries: Mapping[str, Delivery]) -> str:
 async def _feed_delivery(delivery: Delivery, file: ExportFile, chunks: MemoryObjectReceiveStream[bytes]) -> None:
     async with chunks:
         await delivery.save(file, chunks)
+        if chunks.statistics().current_buffer_used:
+            raise DestinationError(f"file {file.number}: a destination has not read it to its end")

@@ -8,7 +8,7 @@ import anyio
 
 from aluma_async.clock import loop_time
 from aluma_async.events import BytesReceived, FileStaged
-from aluma_async.exceptions import primary_error
+from aluma_async.exceptions import DestinationError, primary_error
 from aluma_async.models import Claim, ExportFile
 from aluma_async.pipeline.defect import plugin_defect
 from aluma_async.pipeline.retrying_source import RetryingSource
@@ -56,6 +56,8 @@ class FileTransfer:
                             group.start_soon(self._save_next, claim, queue, delivery, sizes)
         except BaseExceptionGroup as group:
             raise primary_error(group) from None
+        if len(sizes) != len(claim.spec.files):  # a destination has suppressed the exception of a download
+            raise DestinationError(f"task {claim.task.id}: the destination has not stored all files")
         return Delivered(sum(sizes), getattr(delivery, "destinations", ()), receipt_of(delivery))
 
     async def _save_next(self, claim: Claim, queue: Iterator[ExportFile], delivery: Delivery, sizes: list[int]) -> None:
@@ -77,16 +79,25 @@ class FileTransfer:
     async def _save(self, claim: Claim, file: ExportFile, delivery: Delivery) -> int:
         if file.source == "content":
             data = file.content.encode()
-            await delivery.save(file, SingleChunk(data))
+            chunk = SingleChunk(data)
+            await delivery.save(file, chunk)
+            if not chunk.is_read:
+                raise _unread(file)
             size = len(data)
             self._on_event(BytesReceived(claim.task, file, size))
         else:
             async with self._source.open_file(claim, file) as chunks:
                 meter = ProgressMeter(chunks, claim, file, self._on_event)
                 await delivery.save(file, meter)
+                if not meter.is_read:
+                    raise _unread(file)
             size = meter.total
         self._on_event(FileStaged(claim.task, file, size))
         return size
+
+
+def _unread(file: ExportFile) -> DestinationError:
+    return DestinationError(f"file {file.number}: the destination has not read it to its end")
 
 
 def receipt_of(delivery: Delivery) -> str:
@@ -109,6 +120,8 @@ class ProgressMeter:
         self._on_event = on_event
         self._reported, self._reported_at = 0, 0.0
         self.total = 0
+        self.is_read = False
+        """Whether the file was read to its end."""
 
     def __aiter__(self) -> Self:
         return self
@@ -117,6 +130,7 @@ class ProgressMeter:
         try:
             chunk = await anext(self._chunks)
         except StopAsyncIteration:
+            self.is_read = True
             self._report()
             raise
         if self.total > self._reported:  # never true for a file in one chunk, which therefore needs no clock
@@ -139,6 +153,11 @@ class SingleChunk:
 
     def __init__(self, data: bytes) -> None:
         self._data: bytes | None = data
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the chunk was read."""
+        return self._data is None
 
     def __aiter__(self) -> Self:
         return self

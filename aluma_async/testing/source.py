@@ -4,8 +4,8 @@ A request that was sent is executed even if the process that sent it is killed.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TypeVar
 
 import anyio
@@ -78,7 +78,8 @@ class SimulatedSource:
             raise FileMissing(f"{operation}: not found") from None
         if fault in WRONG_FILES:
             raise InvalidResponse(f"{operation}: not the requested file ({fault})")
-        yield _chunks(body, truncated=fault is Fault.TRUNCATE)
+        async with aclosing(_chunks(body, truncated=fault is Fault.TRUNCATE)) as chunks:
+            yield chunks
 
     async def complete(self, task: ExportTask) -> None:
         """Complete a task."""
@@ -185,7 +186,7 @@ def _ignore_conflict(call: Callable[[], object]) -> None:
         call()
 
 
-async def _chunks(body: bytes, *, truncated: bool) -> AsyncIterator[bytes]:
+async def _chunks(body: bytes, *, truncated: bool) -> AsyncGenerator[bytes, None]:
     for start in range(0, len(body), 64 * 1024):
         yield body[start : start + 64 * 1024]
         if truncated:

@@ -1,13 +1,16 @@
 """Plug-ins that raise anything: the task is blamed, and neither a worker nor the run ends."""
 
 import asyncio
-from contextlib import asynccontextmanager
+from collections import Counter
+from contextlib import aclosing, asynccontextmanager
 
 import anyio
 import pytest
 
-from aluma_async import events
-from aluma_async.testing import MemoryDestination, SimulatedSource
+from aluma_async import RetryPolicy, events
+from aluma_async.destinations.router import DestinationRouter
+from aluma_async.policy.routing import Route, Routing
+from aluma_async.testing import Fault, FaultPlan, MemoryDestination, SimulatedSource
 from tests.support.clock import virtual_time
 from tests.support.world import World
 
@@ -127,3 +130,72 @@ async def test_exception_of_a_source_ends_neither_a_worker_nor_the_run(error):
         world.exporter.stop()
     assert world.aluma.count_by_state() == {"completed": 60}
     world.check()
+
+
+class Careless(MemoryDestination):
+    """A destination whose author has handled exceptions wrongly, or does not read files to their end."""
+
+    def __init__(self, mistake):
+        super().__init__()
+        self.mistake = mistake
+
+    @asynccontextmanager
+    async def open(self, claim):
+        store = super().open(claim)
+        delivery = await store.__aenter__()
+        try:
+            yield CarelessDelivery(delivery, self.mistake)
+        except Exception as error:
+            await store.__aexit__(type(error), error, None)
+            if self.mistake != "suppresses errors":
+                raise
+            return
+        await store.__aexit__(None, None, None)
+
+
+class CarelessDelivery:
+    def __init__(self, delivery, mistake):
+        self.delivery, self.mistake = delivery, mistake
+        self.resumable_size = delivery.resumable_size
+
+    async def save(self, file, chunks):
+        async with aclosing(self.read(chunks)) as part:
+            await self.delivery.save(file, part)
+
+    async def read(self, chunks):
+        try:
+            async for chunk in chunks:
+                yield chunk
+                if self.mistake == "reads one chunk":
+                    return
+        except Exception:
+            if self.mistake != "keeps part of a file":
+                raise
+
+
+class BrokenDownloads(FaultPlan):
+    """Some downloads break off in the middle."""
+
+    def next(self, verb):
+        return super().next(verb) if verb == "file" else None
+
+
+@pytest.mark.parametrize("routed", [False, True])
+@pytest.mark.parametrize("mistake", ["suppresses errors", "keeps part of a file", "reads one chunk"])
+@virtual_time
+async def test_careless_plugin_completes_no_task_that_it_has_not_stored(mistake, routed):
+    """Beside a careless destination, a good one commits no part of a task."""
+    faults = BrokenDownloads({Fault.TRUNCATE: 0.3}, seed=1)
+    careless, good = Careless(mistake), MemoryDestination()
+    destination = careless
+    if routed:
+        routing = Routing((Route(to=("careless", "good")),))
+        destination = DestinationRouter({"careless": careless, "good": good}, routing)
+    world = World(30, destination=destination, faults=faults, exporter={"retry": RetryPolicy(1)})
+    await world.run_for(3600)
+    completed = world.aluma.ids("completed")
+    assert completed or mistake == "reads one chunk"
+    for store in (careless, good) if routed else (careless,):
+        for task_id in completed:
+            stored = Counter((f, n, data) for (f, n, _), data in store.tasks[task_id].items())
+            assert stored == Counter(world.aluma.expected(task_id))
