@@ -225,8 +225,14 @@ def validate_download(operation: str, file: ExportFile, response: aiohttp.Client
     headers = response.headers
     if "Content-Length" not in headers or "Content-Encoding" in headers:
         _validate_framing(operation, response)
+    if "Content-Range" in headers:
+        raise InvalidResponse(f"{operation}: received a part in place of the whole file")
     content_type = headers["Content-Type"] if "Content-Type" in headers else None  # noqa: SIM401
-    if content_type not in _FILE_TYPES and is_html(content_type) and not may_be_html(file.filename):
+    if content_type is None or content_type in _FILE_TYPES:
+        return
+    if content_type.lstrip().lower().startswith("multipart/byteranges"):
+        raise InvalidResponse(f"{operation}: received parts in place of the whole file")
+    if is_html(content_type) and not may_be_html(file.filename):
         raise wrong_content(operation, "received a web page in place of the file")
 
 
@@ -264,7 +270,11 @@ def _validate_framing(operation: str, response: aiohttp.ClientResponse) -> None:
     headers = response.headers
     if "Content-Encoding" in headers and headers["Content-Encoding"] != "identity":
         raise InvalidResponse(f"{operation}: the response is compressed although that was not requested")
-    if "Content-Length" not in headers and "chunked" not in headers.get("Transfer-Encoding", "").lower():
+    # Only this coding: with another one beside it, the body could end anywhere, or be compressed.
+    codings = ",".join(headers.getall("Transfer-Encoding", ())).strip().lower()
+    if codings not in ("", "chunked"):
+        raise InvalidResponse(f"{operation}: the response has the unknown transfer coding {codings[:40]!r}")
+    if "Content-Length" not in headers and not codings:
         raise InvalidResponse(
             f"{operation}: the response has neither a length nor chunks, so a truncated file would go unnoticed"
         )

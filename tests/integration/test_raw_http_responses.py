@@ -70,6 +70,15 @@ INVALID = {
         InvalidResponse,
     ),
     "compressed in transfer": (head("Transfer-Encoding: gzip, chunked") + BODY, Unavailable),
+    **{
+        f"transfer coding {coding}": (head(f"Transfer-Encoding: {coding}") + b"9\r\n" + BODY[:9], InvalidResponse)
+        for coding in ("chunked, identity", "xchunked", "chunked, gzip", "chunked;q=1, identity", "identity")
+    },
+    "part of the file": (head("Content-Range: bytes 0-8/999", "Content-Length: 9") + BODY[:9], InvalidResponse),
+    "parts of the file": (
+        head(LENGTH).replace(b"application/pdf", b"multipart/byteranges; boundary=x") + BODY,
+        InvalidResponse,
+    ),
     "two lengths": (head(LENGTH, "Content-Length: 5") + BODY, Unavailable),
     "length and chunks": (head(LENGTH, "Transfer-Encoding: chunked") + BODY, Unavailable),
     "invalid length": (head("Content-Length: many") + BODY, Unavailable),
