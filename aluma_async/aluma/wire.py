@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from aluma_async.aluma.urls import DownloadUrls, RefusedUrl, is_plain_path
@@ -22,10 +22,10 @@ UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
 
 class _File(Struct):
     filename: str
-    folder: str | None = None
-    source: str | None = None
-    content: str | None = None
-    url: str | None = None
+    folder: str | UnsetType | None = UNSET
+    source: str | UnsetType | None = UNSET
+    content: str | UnsetType | None = UNSET
+    url: str | UnsetType | None = UNSET
 
 
 class _Document(Struct):
@@ -70,25 +70,56 @@ def export_spec(body: bytes, urls: DownloadUrls | None = None) -> ExportSpec:
         spec = _spec.decode(body)
     except UNREADABLE as error:
         if files := _files_with_surrogates(body, urls):
-            _refuse_repeated_fields(body)
+            _check_fields(body)
             return ExportSpec(files, body)
         # A ValidationError contains only field paths and types; other messages could quote content.
         reason = str(error) if isinstance(error, msgspec.ValidationError) else "not JSON"
         raise BadSpecification(f"unreadable Export Specification: {reason}", received=body) from None
-    # In a text, both quotes of such a name are escaped, so the counts differ only for good reason.
-    if body.count(b'"documents"') != 1 or body.count(b'"files"') != len(spec.documents):
-        _refuse_repeated_fields(body)
+    if _count_fields(body) != _known_fields(spec):
+        _check_fields(body)
     return ExportSpec(_files(spec, body, urls), body)
 
 
-def _refuse_repeated_fields(body: bytes) -> None:
-    """Raise ``BadSpecification`` if an object has a field twice: decoding keeps only the last one."""
+def _count_fields(body: bytes) -> int:
+    """Return the number of fields of all objects in a JSON text, if there is no white space before its colons."""
+    return body.count(b'":') - body.count(b'\\":')  # in a text, the quote is escaped
 
-    def check(pairs: list[tuple[str, Any]]) -> None:
-        if len({name for name, _ in pairs}) < len(pairs):
+
+def _known_fields(spec: _Spec) -> int:
+    """Return the number of fields that a decoded specification had, if none was unknown or repeated."""
+    fields = 1 + len(spec.documents)
+    for document in spec.documents:
+        for file in document.files:
+            fields += (
+                1
+                + (file.folder is not UNSET)
+                + (file.source is not UNSET)
+                + (file.content is not UNSET)
+                + (file.url is not UNSET)
+            )
+    return fields
+
+
+def _check_fields(body: bytes) -> None:
+    """Raise ``BadSpecification`` if decoding loses something: a field occurs twice, or an unknown one has members."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(fields := dict(pairs)) < len(pairs):
             raise BadSpecification("unreadable Export Specification: a field occurs twice", received=body)
+        return fields
 
-    json.loads(body, object_pairs_hook=check)
+    spec = json.loads(body, object_pairs_hook=unique)
+    documents = spec["documents"]
+    files = [file for document in documents for file in document["files"]]
+    for known, objects in (({"documents"}, [spec]), ({"files"}, documents), (set(_File.__struct_fields__), files)):
+        for fields in objects:
+            for name, value in fields.items():
+                if name not in known and value and isinstance(value, dict | list):
+                    raise BadSpecification(
+                        f"the Export Specification has an unknown field {name[:40]!r}, which may contain documents",
+                        hint="Look for a newer version of aluma-async.",
+                        received=body,
+                    )
 
 
 def _files_with_surrogates(body: bytes, urls: DownloadUrls | None) -> tuple[ExportFile, ...]:
@@ -137,12 +168,17 @@ def _files(spec: _Spec, body: bytes, urls: DownloadUrls | None) -> tuple[ExportF
 def _file(number: int, document: int, file: _File, urls: DownloadUrls | None) -> ExportFile:
     problem = hint = ""
     if file.source == "content":
-        problem = "" if file.content is not None else "source is 'content', but it has no content"
+        if not isinstance(file.content, str):
+            problem = "source is 'content', but it has no content"
+        elif file.content and file.url:
+            problem = "it has a content and a url, and only one of them could be exported"
     elif file.source != "url":
-        problem = f"unknown source {str(file.source)[:40]!r}"
+        problem = f"unknown source {str(file.source or '')[:40]!r}"
         hint = "Look for a newer version of aluma-async."
     elif not file.url:
         problem = "source is 'url', but it has no url"
+    elif file.content:
+        problem = "it has a content and a url, and only one of them could be exported"
     elif urls and not is_plain_path(file.url) and isinstance(refused := urls.resolve(file.url), RefusedUrl):
         problem, hint = refused
     return ExportFile(

@@ -128,6 +128,10 @@ FILE_JSON = b'{"folder":"files","filename":"%b","source":"content","content":"\\
         b'{"documents":[{"files":[A],"files":[B]}]}',
         b'{"documents":[{"files":[A]},{"files":[B],"files":[A]}]}',
         b'{"documents":[{"files":[A],"files":[B],"more":"\\ud800"}]}',
+        b'{"documents":[{"files":[A],"\\u0066iles":[B]}]}',
+        b'{ "documents" : [ { "files" : [A] , "files" : [B] } ] }',
+        b'{"documents":[{"files":[{"filename":"a","source":"content","content":"1","filename":"b"}]}]}',
+        b'{"documents":[{"files":[{"filename":"a","source":"content","content":"1","content":"2"}]}]}',
     ],
 )
 def test_specification_with_a_repeated_field_is_unreadable(body):
@@ -138,8 +142,35 @@ def test_specification_with_a_repeated_field_is_unreadable(body):
     assert caught.value.received == body
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"documents":[{"files":[A]}],"next":["x"]}',
+        b'{"documents":[{"files":[A]}],"Documents":[{"files":[B]}]}',
+        b'{"documents":[{"files":[A],"attachments":[B]}]}',
+        b'{"documents":[{"files":[{"filename":"a","source":"content","content":"1","parts":{"1":"x"}}]}]}',
+    ],
+)
+def test_specification_with_unknown_members_is_kept_for_a_newer_version(body):
+    """They may be documents. A field with a text or a number is ignored, so that Aluma can add some."""
+    body = body.replace(b"A", FILE_JSON % b"a.txt").replace(b"B", FILE_JSON % b"b.txt")
+    with pytest.raises(BadSpecification, match="unknown field") as caught:
+        wire.export_spec(body)
+    assert caught.value.received == body
+
+
+@pytest.mark.parametrize("source", ["content", "url"])
+def test_file_with_a_content_and_a_url_has_a_problem(source):
+    file = {"filename": "a", "source": source, "content": "x", "url": "/f"}
+    (decoded,) = wire.export_spec(json.dumps({"documents": [{"files": [file]}]}).encode()).files
+    assert "only one of them" in decoded.problem
+    file["url" if source == "content" else "content"] = ""
+    (decoded,) = wire.export_spec(json.dumps({"documents": [{"files": [file]}]}).encode()).files
+    assert not decoded.problem
+
+
 def test_specification_may_contain_the_names_of_its_fields():
-    body = b'{"documents":[{"files":[A,B]},{"files":[A]}],"more":{"files":1}}'
+    body = b'{"documents":[{"files":[A,B]},{"files":[A]}],"more":"files","none":{}}'
     body = body.replace(b"A", FILE_JSON % b"a.txt").replace(b"B", FILE_JSON % b"documents")
     files = wire.export_spec(body).files
     assert [file.filename for file in files] == ["a.txt", "documents", "a.txt"]
