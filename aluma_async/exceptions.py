@@ -156,6 +156,13 @@ class DestinationError(AlumaAsyncError):
 class DestinationUnavailable(DestinationError):
     """Probably no task's files can be stored at present (disk full, server unreachable); the probe decides."""
 
+    for_all: bool = False
+    """Whether it concerns all tasks although the probe may succeed: a full disk has room for its few bytes."""
+
+    def __init__(self, message: str, *, hint: str = "", for_all: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.for_all = for_all
+
 
 class SchemaMismatch(DestinationError):
     """The data does not fit the destination's schema. Never fatal, because the schema can be changed."""

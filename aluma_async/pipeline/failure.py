@@ -108,8 +108,7 @@ class FailureHandler:
             case Action.FAIL:
                 return await self._fail(task, claim, error)
             case Action.CANCEL:
-                # Only the probe shows whether other tasks are concerned: the reason may be this task's folder or table.
-                pause = isinstance(error, DestinationUnavailable) and not await self._probe.accepts_files()
+                pause = isinstance(error, DestinationUnavailable) and await self._concerns_all(error)
                 if pause:  # at once, so that no other task is claimed while this one is released
                     self._admission.blocking_error = error
                 await self._cool_down(task, error, claim, release=True, blame=not pause)
@@ -160,6 +159,10 @@ class FailureHandler:
         await self._cooldown.clear_task(task.id)
         self._on_event(TaskFailed(task, error))
         return True
+
+    async def _concerns_all(self, error: DestinationUnavailable) -> bool:
+        """Return whether no task can be saved. The reason may be the folder or the table of one task: probe."""
+        return error.for_all or not await self._probe.accepts_files()
 
     def _defer(self, event: SettlementUnconfirmed | SettlementDeferred) -> None:
         """Leave the claim to recovery. If Aluma or a proxy rejects such requests, claiming pauses."""

@@ -81,6 +81,7 @@ class Spool:
             raise DestinationUnavailable(
                 f"file {file.number} cannot be staged: {error.strerror or error}",
                 hint="Check that the state folder, or the system's folder for temporary files, has free space.",
+                for_all=True,  # no probe uses that folder
             ) from error
         finally:
             if data is not None and file.number not in self._files:

@@ -19,6 +19,7 @@ _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP}
 _UNAVAILABLE = (
     "ENOSPC EDQUOT EROFS EACCES EPERM EIO ESTALE EMFILE ENFILE ENOMEM ENODEV ENXIO ENOTCONN EHOSTDOWN ETIMEDOUT"
 )
+FULL = {errno.ENOSPC, errno.EDQUOT}
 UNAVAILABLE = {getattr(errno, name) for name in _UNAVAILABLE.split() if hasattr(errno, name)}
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
 _MAX_CHUNKS = 1024  # the limit of Linux for one call

@@ -68,5 +68,5 @@ class FileThreads:
         message = f"folder {self._root.path}: {error.strerror or error}"
         if error.errno in fs.UNAVAILABLE or not self._root.is_same_folder():
             hint = "Check that the folder exists, is writable and has free space."
-            return DestinationUnavailable(message, hint=hint)
+            return DestinationUnavailable(message, hint=hint, for_all=error.errno in fs.FULL)
         return DestinationError(message)

@@ -14,6 +14,7 @@ from aluma_async.exceptions import DestinationError, DestinationUnavailable, Sch
 
 # SQLSTATE codes (a class, or a whole code) from appendix A of PostgreSQL's manual.
 _RETRYABLE = ("40001", "40P01", "42P07")  # 42P07: two transactions created the same table at once
+_DISK_FULL = "53100"
 _QUERY_CANCELED = "57014"
 _INTERNAL = "XX"  # also used by extensions, for values that their types cannot have
 _UNAVAILABLE = ("08", "28", "3D", "53", "57", "58", "25006")
@@ -107,7 +108,7 @@ def _map_server_error(
     diag: Any = getattr(driver_error, "diag", None)
     message = f"{subject}: {_server_message(driver_error, code, diag)}"
     if code.startswith(_UNAVAILABLE) and code != _QUERY_CANCELED:
-        return DestinationUnavailable(message, hint=_CHECK_DATABASE)
+        return DestinationUnavailable(message, hint=_CHECK_DATABASE, for_all=code == _DISK_FULL)
     if code[:2] in _SERVER_CLASSES:
         return DestinationError(message, hint=_HINTS.get(code, ""))
     found = (_MISMATCH[known] for known in (code, code[:2]) if known in _MISMATCH)
@@ -120,7 +121,8 @@ def _map_server_error(
 def _map_sqlite_error(driver_error: BaseException, name: str, subject: str) -> DestinationError:
     message = f"{subject}: {_one_line(driver_error)}"
     if name.startswith(_SQLITE_UNAVAILABLE):
-        return DestinationUnavailable(message, hint="Check that the file is intact and writable.")
+        hint = "Check that the file is intact and writable."
+        return DestinationUnavailable(message, hint=hint, for_all=name == "SQLITE_FULL")
     if name == "SQLITE_CONSTRAINT_TRIGGER":  # its message is the trigger's
         return SchemaMismatch(f"{subject}: a trigger of the table refused a row", hint="Read the trigger.")
     if name.startswith(_SQLITE_MISMATCH):  # these messages contain only names of columns and constraints

@@ -179,7 +179,7 @@ def _map_error(status: int, message: str, *, internal: bool) -> DestinationError
     if internal and (status in (_NOT_FOUND, _NOT_ALLOWED, _CONFLICT) or 300 <= status < 400):
         return DestinationUnavailable(message, hint="Check that the url is a WebDAV folder and that its parent exists.")
     if status == 507:
-        return DestinationUnavailable(message, hint="Free space on the WebDAV server.")
+        return DestinationUnavailable(message, hint="Free space on the WebDAV server.", for_all=True)
     if status >= 500 or status in (408, 429):
         return DestinationUnavailable(message, hint="Check that the WebDAV server is healthy.")
     return DestinationError(message, hint="Look into the log of the WebDAV server for the reason.")

@@ -111,3 +111,23 @@ async def test_outage_blames_no_task_and_ends_with_one_that_has_not_failed():
     before = {task_id for time, task_id in world.destination.opened if time < 600}
     first = next(task_id for time, task_id in world.destination.opened if time >= 600)
     assert first not in before
+
+
+@virtual_time
+async def test_full_disk_pauses_claiming_although_the_probe_succeeds():
+    """Every failed task gives its space back, so there is always room for the probe, and never for a task."""
+
+    class Full(SickPlaces):
+        def open(self, claim):
+            self.opened = (*self.opened, claim.task.id)
+            if anyio.current_time() < 600:
+                raise DestinationUnavailable("the disk is full", for_all=True)
+            return MemoryDestination.open(self, claim)
+
+    world = World(70, destination=Full(), profile="small", exporter={"workers": 4})
+    await world.run_for(600)
+    assert len(world.destination.opened) < 8 + 12, "one trial after each pause"
+    assert world.count(events.ClaimingPaused) == 1
+    world.restart()
+    await world.run_for(3600)
+    assert world.aluma.count_by_state() == {"completed": 70}
