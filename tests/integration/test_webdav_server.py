@@ -3,7 +3,7 @@
 import ssl
 import time
 from collections import Counter
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack
 
 import anyio
 import pytest
@@ -22,21 +22,9 @@ from aluma_async.testing import SimulatedAluma, SimulatedSource
 from tests.support.buckets import run_rclone
 from tests.support.clock import real_time
 from tests.support.tasks import chunks, deliver, make_claim
-from tests.support.webdav import open_webdav, read_exported
+from tests.support.webdav import SimulatedWebDav, http_server, open_webdav, read_exported
 
 PASSWORD = "canary-password"
-
-
-@asynccontextmanager
-async def http_server(handler, ssl_context=None):
-    """Serve all requests with one handler, and yield the port."""
-    runner = web.ServerRunner(web.Server(handler))
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=ssl_context).start()
-        yield runner.addresses[0][1]
-    finally:
-        await runner.cleanup()
 
 
 @pytest.mark.parametrize(
@@ -96,11 +84,11 @@ def test_wrong_password_is_reported_without_it(webdav_folder, tmp_path):
 @real_time
 async def test_bearer_token_is_sent_only_over_trusted_tls(tmp_path):
     """``ca_file`` adds a certificate authority of the user's own."""
-    requests = []
+    requests, server = [], SimulatedWebDav()
 
     async def accept(request):
         requests.append((request.method, request.headers["Authorization"]))
-        return web.Response(status=201)
+        return await server(request)
 
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")

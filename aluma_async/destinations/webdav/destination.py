@@ -2,8 +2,9 @@
 
 Files are staged on this machine, uploaded to ``.aluma-async/staging`` on the server, and moved to their final paths
 when the delivery commits: a final name appears only with complete content. A small file in ``.aluma-async/owners``
-records which task owns a final path; only one task can create it (``Overwrite: F``). The probe removes staged files
-of crashed runs after a day.
+records which task owns a final path; only one task can create it (``Overwrite: F``). The size of each published file
+is compared with the server's, because a server or a proxy may confirm a request that had no effect. The probe removes
+staged files of crashed runs after a day.
 """
 
 import hashlib
@@ -29,6 +30,7 @@ from aluma_async.destinations.common.place import RemotePlace, server_name
 from aluma_async.destinations.common.publishing import publish_task
 from aluma_async.destinations.common.spool import Spool, SpooledFile
 from aluma_async.destinations.webdav.client import WebDavClient
+from aluma_async.destinations.webdav.probe import probe_folder
 from aluma_async.exceptions import DestinationError
 from aluma_async.models import Claim, ExportFile
 from aluma_async.policy.naming import INTERNAL_FOLDER, OnConflict, PathParts, collision_key
@@ -99,18 +101,18 @@ class WebDavDestination:
         self._path_locks: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
         # The token keeps the names of staged files unique among processes.
         self._token, self._numbers = secrets.token_hex(8), count(1)
+        self.warning = ""
+        """The limitations that the last probe found; empty if there are none."""
 
     async def probe(self) -> None:
-        """Create missing folders, remove staged files of crashed runs, and write a file."""
+        """Create missing folders, remove staged files of crashed runs, and try what a delivery does."""
         self._client.clear_cache()
         await self._ensure_folders()
         with suppress(DestinationError):  # some servers do not list folders
             for name, modified_at in (await self._client.modified_times(_STAGING)).items():
                 if _STAGED_NAME.match(name) and modified_at < self._now() - _STALE_SECONDS:
                     await self._client.delete((*_STAGING, name))
-        probe_path = (*_STAGING, f"{self._token}.probe")
-        await self._client.put(probe_path, SpooledFile.from_bytes(b"aluma-async was here"))
-        await self._client.delete(probe_path)
+        self.warning = await probe_folder(self._client, _STAGING)
 
     @asynccontextmanager
     async def open(self, claim: Claim) -> AsyncIterator[Spool]:
@@ -155,7 +157,7 @@ class WebDavDestination:
             with anyio.CancelScope(shield=data.size <= BLOCK):
                 await self._client.put(path, data)
 
-    async def _publish_file(self, upload: _StagedUpload, file: ExportFile, path: PathParts, _: SpooledFile) -> str:
+    async def _publish_file(self, upload: _StagedUpload, file: ExportFile, path: PathParts, data: SpooledFile) -> str:
         """Move a staged file to the first path that is free or its task's own, and return the path."""
         subject = f"{self._client.url}: task {upload.task_id}: file {file.number}"
         async with self._slots:
@@ -170,14 +172,15 @@ class WebDavDestination:
                 async with self._path_locks.setdefault(key, anyio.Lock()):
                     # Shielded, because the outcome of a cancelled MOVE would be unknown.
                     with anyio.CancelScope(shield=True):
-                        if key not in upload.used_keys and await self._publish_at(final, upload, file):
+                        if key not in upload.used_keys and await self._publish_at(final, upload, file, data.size):
                             upload.used_keys.add(key)
                             return "/".join(final)
         raise AssertionError("candidate_paths ended")
 
-    async def _publish_at(self, final: PathParts, upload: _StagedUpload, file: ExportFile) -> bool:
+    async def _publish_at(self, final: PathParts, upload: _StagedUpload, file: ExportFile, size: int) -> bool:
         """Move a staged file to a path; return False if the path belongs to another task or program."""
         staged = upload.staged_path(file)
+        subject = f"{self._client.url}: task {upload.task_id}: file {file.number}"
         digest = hashlib.sha256(collision_key(final).encode()).hexdigest()
         owner = (*_OWNERS, digest[:2], digest[2:40])
         owner_id = await self._client.read(owner)
@@ -187,6 +190,7 @@ class WebDavDestination:
                 published = _PublishedFile(staged, final, owner)
                 upload.new.append(published)
                 if await self._client.move(staged, final, overwrite=False):
+                    await self._client.verify_size(final, size, subject)
                     return True
                 upload.new.remove(published)  # another program created a file there in the meantime
                 await self._client.delete(owner)
@@ -195,7 +199,13 @@ class WebDavDestination:
         if owner_id != upload.task_id and self._on_conflict != "overwrite":
             return False
         # Never replace a collection, because that would delete everything in it.
-        return not await self._client.is_collection(final) and await self._client.move(staged, final, overwrite=True)
+        if await self._client.is_collection(final) or not await self._client.move(staged, final, overwrite=True):
+            return False
+        await self._client.verify_size(final, size, subject)
+        if owner_id != upload.task_id:  # after the MOVE, so that no crash gives this task a file of another one
+            await self._client.mkcol(*owner[:-1])
+            await self._client.move(upload.owner_record, owner, overwrite=True, method="COPY")
+        return True
 
     async def _roll_back(self, upload: _StagedUpload) -> None:
         """Delete the new files while the server responds. The task's next attempt replaces those that remain."""
