@@ -8,8 +8,9 @@ from aluma_async.destinations.webdav.client import open_session
 from aluma_async.destinations.webdav.destination import WebDavDestination
 from aluma_async.exceptions import DestinationError, DestinationUnavailable
 from tests.support.clock import real_time
+from tests.support.http import http_server
 from tests.support.tasks import deliver, make_claim
-from tests.support.webdav import http_server, open_webdav, simulated_webdav
+from tests.support.webdav import open_webdav, simulated_webdav
 
 FATAL_LIES = (
     "stores nothing",

@@ -21,8 +21,9 @@ from aluma_async.policy.backoff import Backoff
 from aluma_async.testing import SimulatedAluma, SimulatedSource
 from tests.support.buckets import run_rclone
 from tests.support.clock import real_time
+from tests.support.http import http_server
 from tests.support.tasks import chunks, deliver, make_claim
-from tests.support.webdav import SimulatedWebDav, http_server, open_webdav, read_exported
+from tests.support.webdav import SimulatedWebDav, open_webdav, read_exported
 
 PASSWORD = "canary-password"
 

@@ -3,6 +3,7 @@
 moto honours conditional writes, rclone does not; both are installed from wheels. Azurite is an npm package.
 """
 
+import hashlib
 import hmac
 import logging
 import re
@@ -12,14 +13,19 @@ import sys
 import threading
 import urllib.request
 from base64 import b64decode, b64encode
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from email.utils import formatdate
 from pathlib import Path
+from urllib.parse import unquote
+from xml.sax.saxutils import unescape
 
 import boto3
 import obstore
+from aiohttp import web
 from moto.server import ThreadedMotoServer
 from obstore.store import from_url
+
+from tests.support.http import http_server
 
 KEY, SECRET = "AKIAEXAMPLEKEY", "canary-secret-7c1"
 # The account of every Azure Storage emulator.
@@ -128,3 +134,109 @@ def read_objects(options, prefix="", scheme="s3"):
     keys = [entry["path"] for batch in obstore.list(store, prefix=prefix or None) for entry in batch]
     internal = f"{prefix}/.aluma-async/".lstrip("/")
     return {key: bytes(obstore.get(store, key).bytes()) for key in keys if not key.startswith(internal)}
+
+
+class SimulatedS3:
+    """An S3 server in memory, without multipart uploads in parallel. One ``lie`` may be set at any time.
+
+    * ``stores nothing``: each put is confirmed, and no object exists;
+    * ``page for all``, ``page for reads``: 200 and a web page for each request, or for each GET and HEAD;
+    * ``page for puts``: 200 and a web page with an ETag, without an effect;
+    * ``truncates``, ``empties``: half of the object is stored, or nothing;
+    * ``no sizes``: responses do not contain the size of an object;
+    * ``loses metadata``; ``ignores conditions``; ``conditions: 400`` or ``501``: the status of a conditional put.
+    """
+
+    def __init__(self, lie=""):
+        self.lie = lie
+        self.objects, self._uploads = {}, {}
+        self.requests = []
+        self.options = {}
+
+    @property
+    def exported(self):
+        """The content of all exported objects by key."""
+        return {
+            key.removeprefix("/bucket/"): content
+            for key, (content, _) in self.objects.items()
+            if "/.aluma-async/" not in key
+        }
+
+    async def __call__(self, request):
+        """Handle a request."""
+        content = await request.content.read()
+        key, query = unquote(request.rel_url.raw_path), request.query
+        self.requests.append((request.method, key))
+        reads = request.method in ("GET", "HEAD")
+        if self.lie == "page for all" or (reads and self.lie == "page for reads"):
+            return web.Response(text="<html>log in</html>", content_type="text/html")
+        if not reads and "delete" not in query and self.lie == "page for puts":
+            return web.Response(text="<html>log in</html>", content_type="text/html", headers={"ETag": '"x"'})
+        if reads:
+            return await self._read(request, key)
+        if "delete" in query:
+            for deleted in re.findall(r"<Key>(.*?)</Key>", content.decode()):
+                self.objects.pop(f"{key}/{unescape(deleted)}", None)
+            return _xml("DeleteResult", "")
+        if "partNumber" in query:
+            self._uploads[key][1][int(query["partNumber"])] = content
+            return web.Response(headers={"ETag": '"part"'})
+        if "uploads" in query:
+            self._uploads[key] = _metadata(request), {}
+            return _xml("InitiateMultipartUploadResult", "<UploadId>1</UploadId>")
+        if "uploadId" in query:
+            metadata, parts = self._uploads.pop(key)
+            etag = self._store(key, b"".join(part for _, part in sorted(parts.items())), metadata)
+            return _xml("CompleteMultipartUploadResult", f"<ETag>{etag}</ETag>")
+        return self._put(request, key, content)
+
+    def _put(self, request, key, content):
+        none_match, match = request.headers.get("If-None-Match"), request.headers.get("If-Match")
+        if (none_match or match) and self.lie.startswith("conditions: "):
+            return web.Response(status=int(self.lie.removeprefix("conditions: ")))
+        if self.lie != "ignores conditions":
+            etag = _etag(self.objects[key][0]) if key in self.objects else None
+            if (none_match and etag) or (match and match != etag):
+                return web.Response(status=412)
+        return web.Response(headers={"ETag": self._store(key, content, _metadata(request))})
+
+    def _store(self, key, content, metadata):
+        stored = {"truncates": content[: len(content) // 2], "empties": b""}.get(self.lie, content)
+        if self.lie != "stores nothing":
+            self.objects[key] = stored, {} if self.lie == "loses metadata" else metadata
+        return _etag(content)
+
+    async def _read(self, request, key):
+        if key not in self.objects:
+            return web.Response(status=404)
+        content, metadata = self.objects[key]
+        headers = {"ETag": _etag(content), "Last-Modified": "Fri, 27 Nov 2026 10:00:00 GMT", **metadata}
+        if self.lie != "no sizes":
+            return web.Response(body=content, headers={"Content-Length": str(len(content)), **headers})
+        response = web.StreamResponse(headers=headers)
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        if request.method == "GET":
+            await response.write(content)
+        return response
+
+
+def _xml(name, content):
+    return web.Response(text=f"<{name}>{content}</{name}>", content_type="application/xml")
+
+
+def _metadata(request):
+    return {name: value for name, value in request.headers.items() if name.lower().startswith("x-amz-meta-")}
+
+
+def _etag(content):
+    return f'"{hashlib.md5(content, usedforsecurity=False).hexdigest()}"'
+
+
+@asynccontextmanager
+async def simulated_s3(lie=""):
+    """Serve a simulated S3 server with the bucket ``bucket``."""
+    server = SimulatedS3(lie)
+    async with http_server(server) as port:
+        server.options = s3_options(f"http://127.0.0.1:{port}")
+        yield server

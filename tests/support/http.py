@@ -1,4 +1,4 @@
-"""Servers on real sockets that answer with exactly the bytes that a test gives."""
+"""Servers on real sockets whose answers a test determines, some of them byte by byte."""
 
 import asyncio
 import http.client
@@ -8,8 +8,22 @@ import threading
 import time
 from contextlib import asynccontextmanager, suppress
 
+from aiohttp import web
+
 JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
 TOKEN = JSON % (38, b'{"access_token":"t","expires_in":3600}')
+
+
+@asynccontextmanager
+async def http_server(handler, ssl_context=None):
+    """Serve all requests with one handler, and yield the port."""
+    runner = web.ServerRunner(web.Server(handler))
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=ssl_context).start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
 
 
 @asynccontextmanager

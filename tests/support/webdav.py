@@ -7,6 +7,7 @@ from aiohttp import web
 
 from aluma_async.destinations.webdav.client import open_session
 from aluma_async.destinations.webdav.destination import WebDavDestination
+from tests.support.http import http_server
 
 WEB_PAGE = "<!DOCTYPE html><html><body>please log in</body></html>"
 
@@ -26,18 +27,6 @@ def read_exported(folder):
         for path in root.rglob("*")
         if path.is_file() and path.relative_to(root).parts[0] != ".aluma-async"
     }
-
-
-@asynccontextmanager
-async def http_server(handler, ssl_context=None):
-    """Serve all requests with one handler, and yield the port."""
-    runner = web.ServerRunner(web.Server(handler))
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=ssl_context).start()
-        yield runner.addresses[0][1]
-    finally:
-        await runner.cleanup()
 
 
 def web_page(status=200):

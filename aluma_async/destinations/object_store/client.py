@@ -21,6 +21,7 @@ MULTIPART_BYTES = 8 * 1024 * 1024
 """Size above which an object is uploaded in parts of this size. No store can make a multipart upload conditional."""
 ERRORS = (BaseError, OSError)
 """The exceptions that obstore raises."""
+STORED_HINT = "Check that url and endpoint name the store, and that no log-in page or proxy answers in its place."
 
 _MAX_PARTS = 10_000
 _PART_CONCURRENCY = 2
@@ -159,6 +160,10 @@ def map_error(error: Exception, subject: str) -> DestinationError:
         )
     if status and status[1].startswith("4") and status[1] not in ("408", "429"):
         return DestinationError(f"{subject}: {reason}")
+    if "BadScheme" in text:
+        return DestinationUnavailable(
+            f"{subject}: plain http is not allowed", hint="Use https, or set allow_http = true in options."
+        )
     if not status:
         reason = "no response"
     return DestinationUnavailable(

@@ -3,7 +3,8 @@
 Files are staged on this machine, and uploaded together when the delivery commits: all files first, then the
 manifest. Each object appears completely or not at all. A bucket has no transaction over several objects: if one
 upload fails, the new objects are deleted again. The metadata of an object names the task that owns it; if a server
-loses metadata, its objects have no owner, and are treated as those of another task.
+loses metadata, its objects have no owner, and are treated as those of another task. After each put, the object's
+size is compared with the file's, because a server or a proxy may confirm a put that had no effect.
 """
 
 import mimetypes
@@ -28,17 +29,18 @@ from aluma_async.destinations.common.spool import Spool, SpooledFile
 from aluma_async.destinations.object_store.client import (
     ERRORS,
     MULTIPART_BYTES,
+    STORED_HINT,
     map_error,
     open_store,
     place_of,
     put_multipart,
     put_object,
 )
-from aluma_async.exceptions import DestinationError
+from aluma_async.destinations.object_store.probe import probe_store
+from aluma_async.exceptions import DestinationError, DestinationUnavailable
 from aluma_async.models import Claim, ExportFile
-from aluma_async.policy.naming import INTERNAL_FOLDER, OnConflict, PathParts, as_object_key
+from aluma_async.policy.naming import OnConflict, PathParts, as_object_key
 
-_MARKER_KEY = f"{INTERNAL_FOLDER}/mark"
 _MAX_KEY_BYTES = 1024
 """Length of an object's key including the prefix: the limit of S3 and of Google Cloud Storage."""
 _CONCURRENCY, _MULTIPART_CONCURRENCY = 16, 4
@@ -52,6 +54,7 @@ class _ExistingObject(Struct, frozen=True):
 
     task: str
     sha256: str
+    size: int
     version: Any
     """The version for the condition of a put."""
 
@@ -99,24 +102,22 @@ class ObjectStoreDestination:
         self._key_locks: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
         self.conditional: bool | None = None
         """Whether the server honours conditional writes. None: not probed yet."""
+        self._reports_sizes = True
 
     async def probe(self) -> None:
-        """Put the marker object twice, on condition that it does not exist: the second put must be refused."""
-        try:
-            for _ in range(2):
-                await obstore.put_async(self._store, _MARKER_KEY, b"aluma-async was here", mode="create")
-            self.conditional = False
-        except AlreadyExistsError:
-            self.conditional = True
-        except ERRORS as error:
-            raise map_error(error, self._url) from error
+        """Put small objects, read one of them back, and detect what the store can do."""
+        capabilities = await probe_store(self._store, self._url)
+        self.conditional, self._reports_sizes = capabilities.conditional, capabilities.reports_sizes
 
     @property
     def warning(self) -> str:
-        """The limitation that the last probe found; empty if there is none."""
-        if self.conditional is not False:
-            return ""
-        return "the server ignores conditional writes: use each prefix with one exporter only"
+        """The limitations that the last probe found; empty if there are none."""
+        warnings = []
+        if self.conditional is False:
+            warnings.append("the server ignores conditional writes: use each prefix with one exporter only")
+        if not self._reports_sizes:
+            warnings.append("the server reports no sizes: exported objects are not verified")
+        return "; ".join(warnings)
 
     @asynccontextmanager
     async def open(self, claim: Claim) -> AsyncIterator[Spool]:
@@ -171,15 +172,39 @@ class ObjectStoreDestination:
                 if upload.data.size <= MULTIPART_BYTES:
                     mode = (existing.version if existing else "create") if conditional else "overwrite"
                     await put_object(self._store, key, upload.data, upload.attributes, mode)
-                    return True
-                is_unchanged = partial(self._is_unchanged, key, existing)
-                if await put_multipart(self._store, key, upload.data, upload.attributes, is_unchanged):
+                    confirmed = True
+                else:
+                    is_unchanged = partial(self._is_unchanged, key, existing)
+                    confirmed = await put_multipart(self._store, key, upload.data, upload.attributes, is_unchanged)
+                if confirmed and await self._verify(key, upload):
                     return True
             except (AlreadyExistsError, PreconditionError):
                 pass
             new.pop(key, None)
             existing = await self._head(key)
         raise DestinationError(f"{self._url}: file {upload.number}: another process keeps changing the object")
+
+    async def _verify(self, key: str, upload: _Upload) -> bool:
+        """Compare an object with the file whose put was confirmed.
+
+        Return False if another task's object has replaced it. Raises ``DestinationUnavailable`` if it is not there.
+        """
+        if not self._reports_sizes:
+            return True
+        stored = await self._head(key)
+        if stored and stored.task not in ("", upload.attributes["task"]):
+            return self._on_conflict == "overwrite"
+        if not stored:
+            problem = "does not exist"
+        elif stored.size != upload.data.size:
+            problem = f"has {stored.size} bytes instead of {upload.data.size}"
+        elif stored.sha256 not in ("", upload.data.sha256):
+            problem = "has the content of an earlier upload"
+        else:
+            return True
+        raise DestinationUnavailable(
+            f"{self._url}: file {upload.number}: the put was confirmed, but the object {problem}", hint=STORED_HINT
+        )
 
     async def _head(self, key: str) -> _ExistingObject | None:
         try:
@@ -189,7 +214,7 @@ class ObjectStoreDestination:
         meta: Mapping[str, Any] = response.meta
         version = {name: meta[name] for name in ("e_tag", "version") if meta[name]}
         metadata = {name.lower(): value for name, value in response.attributes.items()}
-        return _ExistingObject(metadata.get("task", ""), metadata.get("sha256", ""), version)
+        return _ExistingObject(metadata.get("task", ""), metadata.get("sha256", ""), meta["size"], version)
 
     async def _is_unchanged(self, key: str, expected: _ExistingObject | None) -> bool:
         return await self._head(key) == expected
