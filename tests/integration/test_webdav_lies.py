@@ -70,6 +70,20 @@ async def test_delivery_fails_when_a_replaced_file_is_damaged():
             await deliver(destination, CLAIM, *CONTENTS)
 
 
+@pytest.mark.parametrize("lie", ["MOVE: 201", "MOVE: 204"])
+@real_time
+async def test_delivery_fails_when_a_file_of_the_same_size_is_not_replaced(lie):
+    """The size alone does not show whether a MOVE to an existing name had an effect."""
+    async with simulated_webdav() as server, open_webdav(server.url, on_conflict="overwrite") as destination:
+        await deliver(destination, make_claim("one", ("", "a.txt")), b"one")
+        server.lie = lie
+        with pytest.raises(DestinationUnavailable, match="still"):
+            await deliver(destination, make_claim("two", ("", "a.txt")), b"two")
+        server.lie = ""
+        await deliver(destination, make_claim("two", ("", "a.txt")), b"two")
+        assert server.exported == {"a.txt": b"two"}
+
+
 @pytest.mark.parametrize("lie", ["", "no sizes", "no sizes for HEAD", "pages with 201", "ignores Overwrite"])
 @real_time
 async def test_server_with_a_limitation_is_used(lie):
@@ -87,15 +101,18 @@ async def test_server_with_a_limitation_is_used(lie):
 @pytest.mark.parametrize("lie", ["", "no sizes for HEAD"])
 @real_time
 async def test_delivery_costs_one_request_per_file_for_the_verification(lie):
-    """PUT, GET of the owner, HEAD, COPY of the owner, MOVE, and one that reads the size."""
+    """PUT, GET of the owner, HEAD, COPY of the owner, MOVE, and one that reads the size.
+
+    A file that is replaced costs no more: it needs no COPY, and one request that checks the old name.
+    """
     async with simulated_webdav(lie) as server, open_webdav(server.url) as destination:
         await destination.probe()
-        for task_id, files in (("warm-up", 1), ("t", 20)):
+        for task_id, files in (("warm-up", 1), ("t", 20), ("t", 20)):
             server.requests.clear()
             claim = make_claim(task_id, *(("", f"{task_id}{number}.txt") for number in range(files)))
             await deliver(destination, claim, *["x"] * files)
-        per_task = 2 + 4 + 20  # PUT and DELETE of the owner record, MKCOL of internal folders and of owners' folders
-        assert len(server.requests) <= 20 * 6 + per_task
+            per_task = 2 + 4 + files  # PUT and DELETE of the owner record, MKCOL of internal and of owners' folders
+            assert len(server.requests) <= files * 6 + per_task
 
 
 @pytest.mark.parametrize("record", [b"<html>log in</html>", b"x" * 5_000])

@@ -140,6 +140,16 @@ class WebDavClient:
                 hint="Look into the log of the WebDAV server, and check its storage and the proxies in front of it.",
             )
 
+    async def verify_gone(self, path: Path, subject: str) -> None:
+        """Raise ``DestinationUnavailable`` if a file exists whose MOVE was confirmed.
+
+        The size of the target alone does not show whether the MOVE had an effect, if it replaces a file of that size.
+        """
+        if await self.exists(path):
+            raise DestinationUnavailable(
+                f"{subject}: MOVE: the server has confirmed it, but the old name still exists", hint=PAGE_HINT
+            )
+
     def clear_cache(self) -> None:
         """Forget which collections exist, and how the server reports sizes."""
         self._known_collections.clear()

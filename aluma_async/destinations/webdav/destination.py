@@ -201,6 +201,7 @@ class WebDavDestination:
         # Never replace a collection, because that would delete everything in it.
         if await self._client.is_collection(final) or not await self._client.move(staged, final, overwrite=True):
             return False
+        await self._client.verify_gone(staged, subject)
         await self._client.verify_size(final, size, subject)
         if owner_id != upload.task_id:  # after the MOVE, so that no crash gives this task a file of another one
             await self._client.mkcol(*owner[:-1])

@@ -26,8 +26,7 @@ async def probe_folder(client: WebDavClient, folder: Path) -> str:
         refuses = not await client.move(uploaded, copied, overwrite=False, method="COPY")
         await client.move(uploaded, moved, overwrite=False)
         await _expect(client, moved, token, "MOVE")
-        if await client.read(uploaded) is not None:
-            raise DestinationUnavailable(f"{client.url}: MOVE: the old name still exists", hint=PAGE_HINT)
+        await client.verify_gone(uploaded, f"{client.url}: the file of the probe")
         await client.verify_size(moved, data.size, f"{client.url}: the file of the probe")
         reports_sizes = await client.size(moved) is not None
     finally:
