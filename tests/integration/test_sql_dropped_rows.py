@@ -25,9 +25,9 @@ def sqlite_table(tmp_path):
     return database
 
 
-def add_trigger(database, event, body, table="t"):
+def add_trigger(database, event, body, table="t", kind="TRIGGER c BEFORE", timing=""):
     database.ask(f"CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$")
-    database.ask(f"CREATE TRIGGER c BEFORE {event} ON {table} FOR EACH ROW EXECUTE FUNCTION f()")
+    database.ask(f"CREATE {kind} {event} ON {table} {timing} FOR EACH ROW EXECUTE FUNCTION f()")
 
 
 def refuse(database, missing, content=TEXT, **options):
@@ -42,6 +42,30 @@ def test_trigger_that_drops_rows_is_reported(table, key):
     refuse(table, 1, key=key)
     assert table.ask("SELECT k FROM t") == []
     deliver_file(table, "k,x\n1,a\n", key=key)
+
+
+@pytest.mark.parametrize("key", [["k"], []])
+def test_trigger_that_deletes_rows_afterwards_is_reported(table, key):
+    add_trigger(table, "INSERT", "DELETE FROM t WHERE k = '2'; RETURN NULL;", kind="TRIGGER c AFTER")
+    refuse(table, 1, key=key)
+    assert table.ask("SELECT k FROM t") == []
+    deliver_file(table, "k,x\n1,a\n", key=key)
+
+
+def test_trigger_that_deletes_rows_at_the_commit_is_reported(table):
+    """Deferred triggers run before the rows are counted."""
+    body = "DELETE FROM t WHERE k = '2'; RETURN NULL;"
+    add_trigger(table, "INSERT", body, kind="CONSTRAINT TRIGGER c AFTER", timing="DEFERRABLE INITIALLY DEFERRED")
+    refuse(table, 1)
+    assert table.ask("SELECT k FROM t") == []
+    deliver_file(table, "k,x\n1,a\n")
+
+
+def test_trigger_that_deletes_a_file_afterwards_is_reported(postgres_database):
+    deliver_file(postgres_database, "old", mode="files", create=True)
+    add_trigger(postgres_database, "INSERT", "DELETE FROM t; RETURN NULL;", kind="TRIGGER c AFTER")
+    refuse(postgres_database, 1, "new", mode="files")
+    assert postgres_database.ask("SELECT data FROM t") == [(b"old",)]
 
 
 def test_trigger_that_drops_an_update_is_reported(table):
@@ -91,6 +115,25 @@ def test_trigger_of_sqlite_that_drops_rows_is_reported(sqlite_table, key):
     refuse(sqlite_table, 1, key=key)
     assert sqlite_table.ask("SELECT k FROM t") == []
     deliver_file(sqlite_table, "k,x\n1,a\n", key=key)
+
+
+@pytest.mark.parametrize("key", [["k"], []])
+def test_trigger_of_sqlite_that_deletes_rows_afterwards_is_reported(sqlite_table, key):
+    sqlite_table.ask("CREATE TRIGGER c AFTER INSERT ON t BEGIN DELETE FROM t WHERE k = '2'; END")
+    refuse(sqlite_table, 1, key=key)
+    assert sqlite_table.ask("SELECT k FROM t") == []
+    deliver_file(sqlite_table, "k,x\n1,a\n", key=key)
+
+
+@pytest.mark.parametrize("action", ["REPLACE", "IGNORE"])
+def test_row_never_replaces_that_of_another_task_in_sqlite(tmp_path, action):
+    """A UNIQUE constraint of SQLite can replace or drop rows without an error; the exporter overrides that."""
+    database = SqliteDatabase(tmp_path / "a.db")
+    database.ask(f"CREATE TABLE t (k TEXT UNIQUE ON CONFLICT {action}, x TEXT, {ROW_KEY}, {UNIQUE})")
+    deliver_file(database, "k,x\n1,a\n", task="t1")
+    with pytest.raises(SchemaMismatch, match="UNIQUE"):
+        deliver_file(database, "k,x\n1,b\n", task="t2")
+    assert database.ask("SELECT k, x FROM t") == [("1", "a")]
 
 
 def test_trigger_of_sqlite_that_drops_a_row_of_key_columns_is_reported(sqlite_table):

@@ -39,8 +39,12 @@ class Backend(Protocol):
         """Return the URL for an engine that gets the arguments of a connection, too."""
         ...
 
-    def set_up(self, connection: Any, record: object) -> None:
+    def set_up(self, connection: Any, record: Any) -> None:
         """Prepare a new connection of the driver. Blocking."""
+        ...
+
+    async def storage_problem(self, info: Mapping[Any, Any]) -> str:
+        """Return why committed rows are not where the URL says; ``info`` is the information of the connection."""
         ...
 
     async def begin(self, connection: AsyncConnection) -> bool:
@@ -71,16 +75,21 @@ class Backend(Protocol):
         key: Sequence[str],
         batches: AsyncIterable[Sequence[Sequence[Any]]],
     ) -> int:
-        """Insert rows; return how many of them the table has not taken, because a trigger or rule dropped them.
+        """Insert rows.
 
-        With a ``key``, a row replaces the one with the same key; the last one of a file wins.
+        With a ``key``, a row replaces the one with the same key; the last one of a file wins. Then return how many
+        rows the table has not taken, because a trigger or rule dropped them; 0 without a key.
         """
         ...
 
     async def put_file(
         self, connection: AsyncConnection, layout: Layout, claim: Claim, file: ExportFile, data: SpooledFile
-    ) -> int:
-        """Insert a whole file; return 1 if the table has not taken it, and 0 if it has."""
+    ) -> None:
+        """Insert a whole file."""
+        ...
+
+    async def run_deferred(self, connection: AsyncConnection) -> None:
+        """Run the triggers and constraints that would run at the commit."""
         ...
 
 

@@ -39,6 +39,7 @@ _CONCURRENCY = 8
 """Maximum number of transactions and of connections, unless the backend allows fewer."""
 _ATTEMPTS = 6
 """Attempts at one transaction."""
+_STORAGE_HINT = "Use a file, and stop the exporter before you move or remove it."
 
 
 class SqlDestination:
@@ -188,13 +189,17 @@ class SqlDestination:
             with anyio.CancelScope(shield=True) as scope:
                 try:
                     async with self._engine.begin() as connection:
-                        connection.info[SCOPE] = scope
+                        info = connection.info
+                        info[SCOPE] = scope
                         if not await self._backend.begin(connection):
                             raise DestinationUnavailable(
                                 f"{self._description}: transactions are read-only",
                                 hint="Use the primary server, and a user whose transactions may write.",
                             )
                         yield connection
+                    if problem := await self._backend.storage_problem(info):
+                        await self._engine.dispose()  # so that the next transaction opens the file anew
+                        raise DestinationUnavailable(f"{self._description}: {problem}", hint=_STORAGE_HINT)
                 except DestinationError:
                     self._tables.forget()  # a table or a right may have changed
                     raise

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from urllib.parse import unquote
 
 import sqlalchemy as sa
 
@@ -20,7 +21,9 @@ def table_place(
     schema, table = template.schema or "", template.name
     manifest_table = MANIFEST if manifest else ""
     if url.get_backend_name() == "sqlite":
-        path = (url.database or "").removeprefix("file:").partition("?")[0]
+        path = url.database or ""
+        if path.startswith("file:"):
+            path = unquote(path.removeprefix("file:").partition("?")[0])
         if path in ("", ":memory:"):
             return None
         # SQLite ignores the case of names.

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from aluma_async.destinations.common.chunks import BLOCK
 from aluma_async.destinations.common.spool import SpooledFile
 from aluma_async.destinations.sql import postgres_catalog
-from aluma_async.destinations.sql.backend import file_columns, on_conflict_clause, quote_names
+from aluma_async.destinations.sql.backend import file_columns, on_conflict_clause, quote, quote_names
 from aluma_async.destinations.sql.layout import Layout
 from aluma_async.destinations.sql.tables import label
 from aluma_async.exceptions import ConfigError
@@ -79,8 +79,11 @@ class Postgres:
     def engine_url(self, address: sa.URL) -> str | sa.URL:  # noqa: ARG002 - the arguments contain all of it
         return "postgresql+psycopg://"
 
-    def set_up(self, connection: Any, record: object) -> None:
+    def set_up(self, connection: Any, record: Any) -> None:
         """Do nothing: the connection arguments contain all settings."""
+
+    async def storage_problem(self, info: Mapping[Any, Any]) -> str:  # noqa: ARG002
+        return ""
 
     async def begin(self, connection: AsyncConnection) -> bool:
         ((_, _, read_only),) = await _fetch(connection, _BEGIN)
@@ -123,7 +126,7 @@ class Postgres:
 
     async def put_file(
         self, connection: AsyncConnection, layout: Layout, claim: Claim, file: ExportFile, data: SpooledFile
-    ) -> int:
+    ) -> None:
         values = file_columns(claim, file, data)
         names = [*values, "data"]
         fields = [
@@ -142,7 +145,10 @@ class Postgres:
             while chunk := await anyio.to_thread.run_sync(data.data.read, BLOCK):
                 await copy.write(chunk)
             await copy.write(struct.pack(">h", -1))
-        return await _finish(cursor, target, layout, names, (), 1)
+        await _finish(cursor, target, layout, names, (), 1)
+
+    async def run_deferred(self, connection: AsyncConnection) -> None:
+        await (await _cursor(connection)).execute("SET CONSTRAINTS ALL IMMEDIATE")
 
 
 class _Target(NamedTuple):
@@ -170,10 +176,10 @@ async def _open_target(cursor: Any, layout: Layout, names: Sequence[str], key: S
 async def _finish(
     cursor: Any, target: _Target, layout: Layout, names: Sequence[str], key: Sequence[str], sent: int
 ) -> int:
-    """Move the rows from the temporary table; return the number of rows that the table has not taken."""
+    """Move the rows from the temporary table; with a key, return the number of rows that the table has not taken."""
     table, columns, stage, number = target
     if stage == table:
-        return sent - int(cursor.rowcount)
+        return 0
     missing = 0
     if key:
         keys = quote_names(layout, key)[1]
@@ -183,15 +189,17 @@ async def _finish(
             f"INSERT INTO {table} AS aluma_target ({columns}) {select} {on_conflict_clause(names, key)}"
         )
         stored = int(cursor.rowcount)
-        if stored < sent:  # rows with equal keys, rows that exist already, or rows that were dropped
-            new = f"SELECT DISTINCT {keys} FROM {stage}"
-            if set(names) == set(key):
-                new, stored = f"{new} EXCEPT SELECT {keys} FROM {table}", 0
-            await cursor.execute(f"SELECT count(*) FROM ({new}) AS counted")
-            missing = (await cursor.fetchone())[0] - stored
+        new = f"(SELECT DISTINCT {keys} FROM {stage}) AS aluma_new"
+        same = " AND ".join(f"aluma_target.{name} = aluma_new.{name}" for name in map(quote, key))
+        await cursor.execute(
+            f"SELECT count(*) FROM {new} WHERE NOT EXISTS (SELECT FROM {table} AS aluma_target WHERE {same})"
+        )
+        missing = (await cursor.fetchone())[0]
+        if stored < sent and set(names) != set(key):  # rows with equal keys, or updates that were dropped
+            await cursor.execute(f"SELECT count(*) FROM {new}")
+            missing = max(missing, (await cursor.fetchone())[0] - stored)
     else:
         await cursor.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {stage} ORDER BY {number}")
-        missing = sent - int(cursor.rowcount)
     await cursor.execute(f"DROP TABLE {stage}")
     return missing
 

@@ -5,12 +5,14 @@ import sqlite3
 from collections.abc import AsyncIterable, Mapping, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from aluma_async.concurrency.threads import run_in_thread
 from aluma_async.destinations.common.chunks import BLOCK
 from aluma_async.destinations.common.spool import SpooledFile
 from aluma_async.destinations.sql.backend import file_columns, on_conflict_clause, quote, quote_names
@@ -38,6 +40,10 @@ _COMPUTED = (2, 3)
 _SLASHES_HINT = (
     "Use three slashes for a relative path (sqlite:///a.db), four for an absolute one (sqlite:////srv/a.db)."
 )
+_INSERT = "INSERT OR ABORT INTO"
+"""Overrides ON CONFLICT clauses of the table, by which a row replaces others, even those of other tasks."""
+_FILE = "file"
+"""Key of path and identity of the opened file in the information of a connection."""
 _IN_MEMORY_HINT = 'Use a file: "sqlite:////absolute/path.db".'
 
 
@@ -70,10 +76,21 @@ class Sqlite:
     def engine_url(self, address: sa.URL) -> str | sa.URL:
         return address
 
-    def set_up(self, connection: Any, record: object) -> None:  # noqa: ARG002 - SQLAlchemy passes it
+    def set_up(self, connection: Any, record: Any) -> None:
         """Use a write-ahead log, and sync at each commit, because Aluma deletes its copy afterwards."""
         for pragma in ("journal_mode=WAL", "synchronous=FULL"):
             connection.execute(f"PRAGMA {pragma}").close()
+        cursor = connection.execute("PRAGMA database_list")
+        path = next(path for _, name, path in cursor.fetchall() if name == "main")
+        cursor.close()
+        record.info[_FILE] = path, _identity(path)
+
+    async def storage_problem(self, info: Mapping[Any, Any]) -> str:
+        """Return why a commit is not in the file that the path names now."""
+        path, identity = info[_FILE]
+        if identity is None:  # no file was opened
+            return "the database exists in memory only"
+        return "" if await run_in_thread(_identity, path) == identity else f"{path} was removed or replaced meanwhile"
 
     async def begin(self, connection: AsyncConnection) -> bool:
         await connection.exec_driver_sql("BEGIN IMMEDIATE")  # created tables are part of the transaction, too
@@ -134,30 +151,34 @@ class Sqlite:
         target, columns = quote_names(layout, names)
         placeholders = ", ".join("?" * len(names))
         # With a name of its own, because a table may be named "excluded".
-        insert = f"INSERT INTO {target} AS aluma_target ({columns}) VALUES ({placeholders})"
+        insert = f"{_INSERT} {target} AS aluma_target ({columns}) VALUES ({placeholders})"
         if key:
             insert += " " + on_conflict_clause(names, key)
+        has_triggers = bool(key) and bool((await _rows(connection, *_triggers(layout)))[0][0])
+        find = f"SELECT count(*) FROM {target} WHERE " + " AND ".join(f"{quote(name)} = ?" for name in key)
+        positions = [names.index(name) for name in key]
         missing = 0
         async for batch in batches:
             rows = [tuple(map(_plain, row)) for row in batch]
-            stored = (await connection.exec_driver_sql(insert, rows)).rowcount
-            if stored < len(rows) and set(names) == set(key):  # those that exist already were not stored again
-                conditions = " AND ".join(f"{quote(name)} = ?" for name in names)
-                find = f"SELECT count(*) FROM {target} WHERE {conditions}"
-                stored = sum([(await _rows(connection, find, row))[0][0] for row in rows])
-            missing += len(rows) - stored
+            dropped = len(rows) - (await connection.exec_driver_sql(insert, rows)).rowcount
+            if has_triggers or (key and dropped):
+                keys = [tuple(row[position] for position in positions) for row in rows]
+                absent = len(rows) - sum([(await _rows(connection, find, key_values))[0][0] for key_values in keys])
+                # Rows that have only key columns are not stored again if they exist already.
+                dropped = absent if set(names) == set(key) else max(dropped, absent)
+            missing += dropped if key else 0
         return missing
 
     async def put_file(
         self, connection: AsyncConnection, layout: Layout, claim: Claim, file: ExportFile, data: SpooledFile
-    ) -> int:
+    ) -> None:
         values = file_columns(claim, file, data)
         target, columns = quote_names(layout, [*values, "data"])
         placeholders = ", ".join("?" * len(values))
-        insert = f"INSERT INTO {target} ({columns}) VALUES ({placeholders}, zeroblob(?))"
+        insert = f"{_INSERT} {target} ({columns}) VALUES ({placeholders}, zeroblob(?))"
         result = await connection.exec_driver_sql(insert, (*values.values(), data.size))
         if not result.rowcount:  # a trigger has dropped the row, and `lastrowid` is that of another one
-            return 1
+            return
         row_id = result.lastrowid
         raw: Any = (await connection.get_raw_connection()).driver_connection
 
@@ -169,7 +190,18 @@ class Sqlite:
                     blob.write(chunk)
 
         await raw._execute(write_blob)  # noqa: SLF001 - aiosqlite has no public way to run blob calls in its thread
-        return 0
+
+    async def run_deferred(self, connection: AsyncConnection) -> None:
+        """Do nothing: SQLite defers foreign keys only, and their errors abort the commit."""
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Return device and inode of a file; None if it does not exist."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 async def _rows(connection: AsyncConnection, statement: str, parameters: tuple[Any, ...] = ()) -> Sequence[Any]:
@@ -182,6 +214,13 @@ def _definition(layout: Layout) -> tuple[str, tuple[str, ...]]:
     statement = (
         f"SELECT type, sql FROM {schema}sqlite_master WHERE lower(name) = lower(?) AND type IN ('table', 'view')"
     )
+    return statement, (layout.name,)
+
+
+def _triggers(layout: Layout) -> tuple[str, tuple[str, ...]]:
+    """Return the query of the number of a table's triggers."""
+    schema = f"{quote(layout.schema)}." if layout.schema else ""
+    statement = f"SELECT count(*) FROM {schema}sqlite_master WHERE type = 'trigger' AND lower(tbl_name) = lower(?)"
     return statement, (layout.name,)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import struct
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -70,6 +71,8 @@ class TaskWriter:
         self._settings, self._access, self._connection = settings, access, connection
         self._backend, self._use = settings.backend, settings.use
         self._claim, self._spool = claim, spool
+        self._row_counts: Counter[TableId] = Counter()
+        """Rows that the tables must have for this task at the end, unless they have a key."""
         self.layouts: dict[TableId, Layout] = {}
         """The tables that were used so far."""
 
@@ -80,6 +83,9 @@ class TaskWriter:
             await self._write_files(table_id, files_by_table[table_id])
         if self._settings.manifest:
             await self._write_manifest(files_by_table)
+        with self._map_errors(f"task {self._claim.task.id}"):
+            await self._backend.run_deferred(self._connection)
+        await self._count_rows()
         await self._access.verify(self._connection, self.layouts.values())
 
     async def _write_files(self, table_id: TableId, files: Sequence[ExportFile]) -> None:
@@ -90,24 +96,40 @@ class TaskWriter:
                 layout = await self._open_table(table_id, self._use, lambda: tables.files_table(*table_id))
                 with self._map_errors(subject, layout):
                     await self._put_file(layout, file, subject)
+                    self._row_counts[table_id] += 1
             else:
                 rows = await anyio.to_thread.run_sync(self._read_rows, file, subject)
                 layout = await self._open_table(table_id, self._use, partial(self._new_table, table_id, rows))
                 self._check_rows(rows, layout)
                 with self._map_errors(subject, layout):
                     await self._put_rows(layout, file, rows)
+                    if self._use.purpose == "replace":
+                        self._row_counts[table_id] += rows.count
 
     async def _open_table(self, table_id: TableId, use: TableUse, new: Callable[[], sa.Table]) -> Layout:
         """Return a table; before its first use, delete the rows that the task has stored there."""
         if table_id not in self.layouts:
             self.layouts[table_id] = layout = await self._access.get(self._connection, table_id, use, new)
             if use.purpose == "replace":
-                table, values = core_table(layout), (clean(self._claim.task.id), self._settings.template.text)
-                # Rows and files are identified by their task, manifests by their table, too.
-                key = use.key if use is MANIFEST_USE else use.key[:1]
-                conditions = (table.columns[name] == value for name, value in zip(key, values, strict=False))
-                await self._connection.execute(sa.delete(table).where(*conditions))
+                table, condition = self._own_rows(layout, use)
+                await self._connection.execute(sa.delete(table).where(condition))
         return self.layouts[table_id]
+
+    def _own_rows(self, layout: Layout, use: TableUse) -> tuple[sa.TableClause, sa.ColumnElement[bool]]:
+        """Return a table without a key, and the condition that rows of this task fulfil."""
+        table, values = core_table(layout), (clean(self._claim.task.id), self._settings.template.text)
+        # Rows and files are identified by their task, manifests by their table, too.
+        key = use.key if use is MANIFEST_USE else use.key[:1]
+        return table, sa.and_(*(table.columns[name] == value for name, value in zip(key, values, strict=False)))
+
+    async def _count_rows(self) -> None:
+        """Raise ``SchemaMismatch`` unless the tables have all rows of this task: a trigger or rule may drop them."""
+        for table_id, expected in self._row_counts.items():
+            layout = self.layouts[table_id]
+            table, condition = self._own_rows(layout, MANIFEST_USE if table_id[1] == tables.MANIFEST else self._use)
+            query = sa.select(sa.func.count()).select_from(table).where(condition)
+            count = int((await self._connection.execute(query)).scalar_one())
+            _check_complete(f"task {self._claim.task.id}, table {layout.label}", expected - count)
 
     def _read_rows(self, file: ExportFile, subject: str) -> Rows:
         key = self._settings.key
@@ -139,8 +161,6 @@ class TaskWriter:
         names = (*rows.names, *(() if key else tables.ROW_KEY))
         batches = self._convert_batches(rows, layout, row_key)
         missing = await self._backend.put_rows(self._connection, layout, names, key, batches)
-        if missing and not key:
-            missing = rows.count - await self._count(layout, dict(zip(tables.ROW_KEY, row_key, strict=False)))
         _check_complete(rows.subject, missing)
 
     async def _put_file(self, layout: Layout, file: ExportFile, subject: str) -> None:
@@ -150,18 +170,7 @@ class TaskWriter:
                 f"{subject}: has {data.size} bytes, more than a table can store",
                 hint="Send such files to another destination with a route.",
             )
-        missing = await self._backend.put_file(self._connection, layout, self._claim, file, data)
-        if missing:
-            row_key = (clean(self._claim.task.id), file.number)
-            missing -= await self._count(layout, dict(zip(tables.FILE_KEY, row_key, strict=True)))
-        _check_complete(subject, missing)
-
-    async def _count(self, layout: Layout, row_key: Mapping[str, Any]) -> int:
-        """Return how many rows of a file are in its table, because a trigger may have moved them to another one."""
-        table = core_table(layout)
-        conditions = (table.columns[name] == value for name, value in row_key.items())
-        query = sa.select(sa.func.count()).select_from(table).where(*conditions)
-        return int((await self._connection.execute(query)).scalar_one())
+        await self._backend.put_file(self._connection, layout, self._claim, file, data)
 
     async def _convert_batches(
         self, rows: Rows, layout: Layout, row_key: tuple[Any, ...]
@@ -197,16 +206,16 @@ class TaskWriter:
 
         with self._map_errors(f"task {self._claim.task.id}, manifest", layout):
             names = (*tables.MANIFEST_KEY, tables.MANIFEST_COLUMN)
-            missing = await self._backend.put_rows(self._connection, layout, names, (), one_row())
-            _check_complete(f"task {self._claim.task.id}, manifest", missing)
+            await self._backend.put_rows(self._connection, layout, names, (), one_row())
+            self._row_counts[schema, tables.MANIFEST] = 1
 
     @contextmanager
-    def _map_errors(self, subject: str, layout: Layout) -> Iterator[None]:
+    def _map_errors(self, subject: str, layout: Layout | None = None) -> Iterator[None]:
         """Map the errors of one file, so that they name it. A value that the driver cannot send does not fit."""
         try:
             yield
         except self._settings.errors as error:
-            raise map_error(error, subject, layout.columns) from error
+            raise map_error(error, subject, layout.columns if layout else ()) from error
         except (ValueError, TypeError, ArithmeticError, struct.error) as error:
             raise SchemaMismatch(
                 f"{subject}: the database driver cannot send a value ({type(error).__name__})", hint="Check the file."
