@@ -62,13 +62,24 @@ class EarlierCopy(NamedTuple):
 
 
 class CopyWriter:
-    """One copy in progress, in the folder ``name``. ``claim`` describes the files that its destination stores."""
+    """One copy in progress, in the folder ``name``. ``claim`` describes the files that its destination stores.
+
+    Args:
+        source: Fetches the files.
+        claim: The claim of the task.
+        name: Name of the copy's folder.
+        state: What will happen to the task. If it is ``FAILED``, each file is fetched, so that none is outdated.
+        earlier: A copy that has some of the files.
+        budget: The size of the quarantine.
+        on_event: Receives the events.
+    """
 
     def __init__(
         self,
         source: RetryingSource,
         claim: Claim,
         name: str,
+        state: CopyState,
         earlier: EarlierCopy | None,
         budget: Budget,
         on_event: OnEvent,
@@ -76,6 +87,7 @@ class CopyWriter:
         self._source = source
         self._original = claim
         self.name = name
+        self.state = state
         self._earlier = earlier
         self._budget = budget
         self._on_event = on_event
@@ -115,7 +127,7 @@ class CopyWriter:
             raise NothingNew(f"task {self._original.task.id}: no missing file can be fetched yet")
         await self._fetch_all([file for file in downloads if self._in_earlier(file)], delivery)
 
-    async def finish(self, delivery: Delivery, error: AlumaAsyncError, state: CopyState, now: float) -> None:
+    async def finish(self, delivery: Delivery, error: AlumaAsyncError, now: float) -> None:
         """Save the record: a task that lacks a file must not be failed, so its state is ``PARKED``."""
         files = self._original.spec.files
         stored = [file for file in files if file.number not in self.missing]
@@ -126,7 +138,7 @@ class CopyWriter:
             type(error).__name__,
             str(error),
             tuple(self._copied_file(file, path_of.get(file.number, "")) for file in files),
-            state=CopyState.PARKED if self.missing else state,
+            state=CopyState.PARKED if self.missing else self.state,
             stored_at=now,
             specification=self._digests[self._spec_file.number],
         )
@@ -163,7 +175,8 @@ class CopyWriter:
         for file in queue:  # shared with the other downloads, so that each takes the next file
             placed = self._placed[file.number]
             try:
-                if (size := delivery.resumable_size(placed)) is not None:
+                size = None if self.state is CopyState.FAILED else delivery.resumable_size(placed)
+                if size is not None:
                     self._reserve(size)
                     self._digests[file.number] = Digest(size)
                 elif not await self._copy_earlier(file, delivery):

@@ -3,10 +3,10 @@
 Fail deletes the only copy at Aluma, and Aluma deletes parked tasks that are overdue. So everything that a task contains
 is stored durably in a destination of its own: all files that can be fetched, the specification as received, and the
 error. A file that was not fetched, for whatever reason, is missing; the record names it, and such a task must not be
-failed. A new copy replaces an earlier one only after it is stored, and only if it lacks no more files.
+failed. Before a task is failed, all its files are fetched, because the ones in an earlier copy may be outdated. A new
+copy replaces an earlier one only after it is stored, and only if it lacks no more files.
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -67,7 +67,7 @@ class Quarantine:
         self._budget = Budget(max_bytes)
         self._now = now
         self._on_event = on_event
-        self._receipts: dict[str, str] = {}  # of the copies that were stored last, without a folder
+        self._receipts: dict[str, str] = {}  # of the tasks that are being failed, by id
         self._reserved: set[str] = set()
         self._reserving = anyio.Lock()
         self._exported: list[tuple[ExportTask, float]] = []
@@ -102,26 +102,25 @@ class Quarantine:
         """Store everything that the claim contains; return the reason for each missing file, by its number.
 
         Raises ``AlumaAsyncError`` if no copy could be stored. The task must not be failed then, and neither if
-        anything is missing. A complete copy of the same specification is kept as it is.
+        anything is missing. For a parked task, a complete copy of the same specification is kept as it is, and files
+        of an incomplete one are not fetched again. For a task that will be failed, every file is fetched: Aluma may
+        have another version of it since, behind the same URL.
         """
         await self._destination.probe()  # creates the folder: the first task may come after months
         task = claim.task
         earlier = await self._find(task.id)
-        missing: Mapping[int, str] | None = None  # of an earlier copy of the same specification
-        if earlier and await self._has_same_spec(earlier[0], claim):
-            missing = await self._missing_files(earlier[0], state)
-            if not missing:
+        reusable: EarlierCopy | None = None
+        if state is CopyState.PARKED and self._folder and earlier and await self._has_same_spec(earlier[0], claim):
+            if earlier[0].is_complete:
                 await self._set_state(earlier[0], state)
                 return {}
+            reusable = EarlierCopy(frozenset(earlier[0].missing), partial(read_file, self._folder, earlier[0]))
         if self._budget.max_bytes and loop_time() >= self._measured_at + _MEASURE_SECONDS:
             await self._measure()
-        reusable: EarlierCopy | None = None
-        if missing is not None and self._folder:
-            reusable = EarlierCopy(frozenset(missing), partial(read_file, self._folder, earlier[0]))
         name = await self._reserve(task.id)
-        writer = CopyWriter(self._source, claim, name, reusable, self._budget, self._on_event)
+        writer = CopyWriter(self._source, claim, name, state, reusable, self._budget, self._on_event)
         try:
-            await self._write(writer, earlier, error, state)
+            await self._write(writer, earlier, error)
         except NothingNew:
             writer.free_bytes()
             return writer.missing
@@ -140,8 +139,6 @@ class Quarantine:
 
     def receipt(self, claim: Claim) -> str:
         """Return the text with which a later process finds the copy that ``store`` has just stored."""
-        if self._folder:
-            return hashlib.sha256(claim.spec.received).hexdigest()
         return self._receipts.pop(claim.task.id, "")
 
     async def holds(self, task_id: str, receipt: str) -> bool:
@@ -153,8 +150,7 @@ class Quarantine:
         if self._folder is None:
             return isinstance(self._destination, VerifyingDestination) and await self._destination.verify(receipt)
         for copy in await self._find(task_id):
-            specification = copy.record.specification
-            if specification and specification.sha256 == receipt:
+            if copy.record.fingerprint == receipt:
                 return not await run_in_thread(partial(self._folder.verify, strict=True), copy)
         return False
 
@@ -187,23 +183,23 @@ class Quarantine:
                 self._on_event(CopyFailed(task, error))
             self._report_use()
 
-    async def _write(
-        self, writer: CopyWriter, earlier: Sequence[Copy], error: AlumaAsyncError, state: CopyState
-    ) -> None:
+    async def _write(self, writer: CopyWriter, earlier: Sequence[Copy], error: AlumaAsyncError) -> None:
         try:
             async with self._destination.open(writer.claim) as delivery:
                 await writer.fetch(delivery)
                 if earlier and len(writer.missing) > len(earlier[0].missing):
                     raise NothingNew("the earlier copy has more files")
-                await writer.finish(delivery, error, state, self._now())
+                await writer.finish(delivery, error, self._now())
         except BaseExceptionGroup as group:
             raise primary_error(group) from None
-        if state is CopyState.FAILED and not self._folder:
-            self._receipts[writer.claim.task.id] = receipt_of(delivery)
+        receipt = receipt_of(delivery)
         if self._folder:
             copy = await self._in_folder(self._folder.read, writer.name)
             if copy.missing.keys() != writer.missing.keys():
                 raise DestinationError(f"{copy.folder}: the copy is not as it was stored")
+            receipt = copy.record.fingerprint
+        if writer.state is CopyState.FAILED and not writer.missing:
+            self._receipts[writer.claim.task.id] = receipt
 
     async def _find(self, task_id: str) -> list[Copy]:
         return await self._in_folder(self._folder.find, task_id) if self._folder else []
@@ -214,12 +210,6 @@ class Quarantine:
         with suppress(SourceError):
             return await run_in_thread(self._folder.read_specification, copy) == claim.spec.received
         return False
-
-    async def _missing_files(self, copy: Copy, state: CopyState) -> Mapping[int, str]:
-        """Return the files that a copy lacks. Before a task is failed, each file is read."""
-        if self._folder is None or state is CopyState.PARKED:
-            return copy.missing
-        return await run_in_thread(partial(self._folder.verify, strict=True), copy)
 
     async def _set_state(self, copy: Copy, state: CopyState) -> None:
         if self._folder and copy.record.state is not state:

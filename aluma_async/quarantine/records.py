@@ -9,6 +9,7 @@ A copy is a folder below the quarantine, named after the task's id::
 Records of earlier versions have neither ``state`` nor ``path``, ``size`` and ``sha256``; they stay readable.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from itertools import count
@@ -76,6 +77,12 @@ class QuarantineRecord(Struct, frozen=True):
     redelivered_at: float | None = None
     """Time of the last redelivery, in seconds since 1970."""
     specification: Digest | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of everything that the copy contains. Two versions of a file give two fingerprints."""
+        hashes = [self.specification.sha256 if self.specification else "", *(file.sha256 for file in self.files)]
+        return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
 
     def paths(self) -> Mapping[int, PathParts]:
         """Return the path of each stored file by its number. Paths that could leave the folder are left out."""

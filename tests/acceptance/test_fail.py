@@ -18,6 +18,7 @@ from tests.acceptance.test_redeliver import CONFIG as TABLE_CONFIG
 from tests.acceptance.test_redeliver import Narrow
 from tests.support.databases import SqliteDatabase
 from tests.support.processes import FAST_CONFIG, PENDING, PROGRAM, environment, expect_error
+from tests.support.proxy import proxy_for
 from tests.support.server import aluma_server
 
 PROJECTS = 4
@@ -94,6 +95,33 @@ def test_fail_by_id_fails_only_these_tasks(run_cli, state, tmp_path):
         assert aluma.simulated.messages[parked[0]].startswith("confirmed by the administrator: SchemaMismatch: ")
         check_copies(state, aluma)
     assert {record.task_id for record in records(state, HoldRecord)} == set(parked[2:])
+
+
+def test_fail_keeps_the_version_of_a_file_that_aluma_deletes(run_cli, state):
+    """The safety copies have earlier versions, behind the same URLs."""
+    new = "%PDF-1.7 new version"
+    with aluma_server(TASKS, impossible_tasks=ALL) as aluma, proxy_for(aluma.base_url) as proxy:
+        parked = park(run_cli, aluma)
+        proxy.answer = lambda verb: (200, "application/pdf", new) if verb == "file" else None
+        done = run_cli("fail", "--reason", "UnexportableTask", "--yes", "--base-url", proxy.base_url, "-q")
+        assert done.returncode == 0, done.stderr
+        assert parked < set(aluma.simulated.ids("failed"))
+    copies = [the_copy(state, task_id) for task_id in parked]
+    pdfs = [path for copy in copies for path in copy.folder.rglob("*.pdf")]
+    assert pdfs
+    assert all(path.read_text() == new for path in pdfs)
+
+
+def test_fail_keeps_a_task_whose_file_cannot_be_fetched_any_more(run_cli, state):
+    """The file in the safety copy may be outdated. A proxy answers 404 meanwhile."""
+    with aluma_server(TASKS, impossible_tasks=ALL) as aluma, proxy_for(aluma.base_url) as proxy:
+        park(run_cli, aluma)
+        proxy.answer = lambda verb: (404, "text/plain", "default backend - 404") if verb == "file" else None
+        done = run_cli("fail", "--reason", "UnexportableTask", "--yes", "--base-url", proxy.base_url, "-q")
+        assert done.returncode == 1, done.stderr
+        kept = set(aluma.simulated.ids(PENDING))
+        assert kept
+        assert all(the_copy(state, task_id).is_complete for task_id in kept)
 
 
 def test_fail_refuses_a_task_with_an_incomplete_copy(run_cli, state):

@@ -155,8 +155,7 @@ async def test_copy_with_fewer_files_does_not_replace_an_earlier_one(store):
 
 
 @virtual_time
-async def test_copy_is_verified_before_a_task_is_failed(store):
-    """A damaged file is fetched again, so that the copy of a failed task is complete and intact."""
+async def test_damaged_copy_is_replaced_before_a_task_is_failed(store):
     await store.quarantine.store(claim_for(SPEC), ERROR, PARKED)
     (copy,) = store.copies
     (copy.folder / "files/in/a.pdf").write_bytes(b"%PDF 0ne")  # the same size
@@ -168,12 +167,49 @@ async def test_copy_is_verified_before_a_task_is_failed(store):
 
 
 @virtual_time
-async def test_complete_copy_of_a_parked_task_becomes_one_of_a_failed_task(store):
+async def test_copy_is_fetched_anew_before_a_task_is_failed(store):
+    """Aluma may have another version of a file since the task was parked, behind the same URL."""
     await store.quarantine.store(claim_for(SPEC), ERROR, PARKED)
-    store.files.opened.clear()
+    store.files.content["/files/2"] = b"%PDF new version"
     assert await store.quarantine.store(claim_for(SPEC), ERROR, FAILED) == {}
     (copy,) = store.copies
-    assert (copy.record.state, store.files.opened) == (FAILED, [])
+    assert copy.record.state is FAILED
+    assert (copy.folder / "files/in/b.pdf").read_bytes() == b"%PDF new version"
+
+
+@virtual_time
+async def test_file_of_an_earlier_copy_counts_as_missing_before_a_task_is_failed(store):
+    """It cannot be fetched now, so nobody knows whether it is outdated. The earlier copy stays."""
+    await store.quarantine.store(claim_for(SPEC), ERROR, PARKED)
+    before = store.copies
+    del store.files.content["/files/1"]
+    assert set(await store.quarantine.store(claim_for(SPEC), ERROR, FAILED)) == {1}
+    assert store.copies == before
+
+
+@virtual_time
+async def test_staged_file_of_an_earlier_claim_is_fetched_again_before_a_task_is_failed(store):
+    """A copy whose download was cancelled leaves whole files, which are as outdated as those of a copy."""
+    large = 2 * 1024 * 1024
+    store.files.content = {"/files/1": b"1" * large, "/files/2": b"2" * large}
+    await _cancel_at_file(store, 2, claim_for(SPEC))
+    store.files.content = {"/files/1": b"%PDF new", "/files/2": b"%PDF new"}
+    assert await store.quarantine.store(claim_for(SPEC), ERROR, FAILED) == {}
+    (copy,) = store.copies
+    assert (copy.folder / "files/in/a.pdf").read_bytes() == b"%PDF new"
+    assert store.folder.verify(copy, strict=True) == {}
+
+
+@virtual_time
+async def test_receipt_is_that_of_the_copied_bytes(store):
+    """A copy of the same specification with another version of a file is no proof that the task is safe."""
+    await store.quarantine.store(claim_for(SPEC), ERROR, FAILED)
+    first = store.quarantine.receipt(claim_for(SPEC))
+    assert await store.quarantine.holds("t1", first)
+    store.files.content["/files/2"] = b"%PDF new version"
+    await store.quarantine.store(claim_for(SPEC), ERROR, FAILED)
+    assert await store.quarantine.holds("t1", store.quarantine.receipt(claim_for(SPEC)))
+    assert not await store.quarantine.holds("t1", first)
 
 
 @virtual_time
@@ -342,6 +378,25 @@ async def test_interrupted_copy_leaves_nothing_and_keeps_the_earlier_one(store):
             break
     assert interrupted > 3
     assert copy.is_complete
+
+
+async def _cancel_at_file(store, number, claim):
+    """Store the copy of a parked task, and cancel it when everything but one file has been fetched."""
+    opened = store.files.open_file
+    with anyio.CancelScope() as scope:
+
+        @asynccontextmanager
+        async def open_file(claim, file):
+            if file.number == number:
+                await anyio.sleep(60)
+                scope.cancel()
+            async with opened(claim, file) as blocks:
+                yield blocks
+
+        store.files.open_file = open_file
+        await store.quarantine.store(claim, ERROR, PARKED)
+    store.files.open_file = opened
+    assert scope.cancelled_caught
 
 
 async def _cancel_at(store, step, scope):
