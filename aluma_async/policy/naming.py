@@ -24,6 +24,10 @@ MAX_NAME_BYTES = 255
 """Length limit of a part in UTF-8 bytes, as in ext4, XFS, APFS and others."""
 MAX_FOLDER_DEPTH = 32
 """Number of folders in a path; deeper folders are joined into the last one."""
+_MAX_EXTENSION_BYTES = 32
+"""Length above which the text after the last dot is not kept as an extension."""
+_MAX_SUFFIX_BYTES = 16
+"""Length that suffixes do not exceed in practice; a name that leaves no room for it may be truncated."""
 INTERNAL_FOLDER = ".aluma-async"
 """The exporter's folder below the root; no exported file may have a path in it."""
 
@@ -56,19 +60,21 @@ def collision_key(parts: PathParts) -> str:
 
 def with_suffix(parts: PathParts, suffix: str) -> PathParts:
     """Return the path with ``~suffix`` before the file's extension."""
-    path = PurePosixPath(parts[-1])
-    return (*parts[:-1], _truncate_to_fit(path.stem, f"~{suffix}{path.suffix}"))
+    stem, extension = _split(parts[-1])
+    return (*parts[:-1], _truncate_to_fit(stem, f"~{suffix}{extension}"))
 
 
 def owner_suffix(task_id: str) -> str:
     """Return the suffix that distinguishes a task's file from another task's file of the same name."""
-    return hashlib.sha256(task_id.encode()).hexdigest()[:8]
+    return hashlib.sha256(task_id.encode(errors="surrogatepass")).hexdigest()[:8]
 
 
 def candidate_paths(wanted: PathParts, task_id: str) -> Iterator[PathParts]:
     """Yield, without end, the possible paths of a task's file, in order of preference."""
     yield wanted
-    suffix = owner_suffix(task_id)
+    # The name is a part of the hash if it may be truncated, so that the names of a task's files stay distinct.
+    is_long = len(wanted[-1].encode()) > MAX_NAME_BYTES - _MAX_SUFFIX_BYTES
+    suffix = owner_suffix(f"{task_id}/{wanted[-1]}" if is_long else task_id)
     for number in count(1):
         yield with_suffix(wanted, suffix if number == 1 else f"{suffix}~{number}")
 
@@ -87,13 +93,19 @@ def plan_paths(files: Sequence[ExportFile]) -> dict[str, PathParts]:
     """Return a path for each file of a task, in order, by ``collision_key``. No path is a folder of another one."""
     wanted = [safe_path(file.folder, file.filename) for file in files]
     # Folders take precedence, because a file can be renamed, but a folder of other files cannot.
-    folders = {collision_key(parts[:depth]) for parts in wanted for depth in range(1, len(parts))}
+    folders = {
+        collision_key(folder[:depth])
+        for folder in {parts[:-1] for parts in wanted}
+        for depth in range(1, len(folder) + 1)
+    }
     planned: dict[str, PathParts] = {}
+    numbers: dict[str, int] = {}  # the last number of each stem, so that no number is tried for each further file
     for parts in wanted:
-        candidate, number = parts, 1
+        candidate = parts
         while (key := collision_key(candidate)) in planned or key in folders:
-            number += 1
-            candidate = with_suffix(parts, str(number))
+            stem = collision_key(with_suffix(parts, "0" * _MAX_SUFFIX_BYTES))
+            numbers[stem] = numbers.get(stem, 1) + 1
+            candidate = with_suffix(parts, str(numbers[stem]))
         planned[key] = candidate
     return planned
 
@@ -117,10 +129,15 @@ def _truncate(text: str) -> str:
     """Truncate a part that is too long; a hash of the whole part keeps different parts distinct."""
     if len(text.encode()) <= MAX_NAME_BYTES:
         return text
-    path = PurePosixPath(text)
-    suffix = path.suffix if len(path.suffix.encode()) <= 32 else ""
+    stem, extension = _split(text)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return _truncate_to_fit(path.stem if suffix else text, f"~{digest}{suffix}")
+    return _truncate_to_fit(stem, f"~{digest}{extension}")
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Return a name without its extension, and the extension, which is empty if it is very long."""
+    path = PurePosixPath(name)
+    return (path.stem, path.suffix) if len(path.suffix.encode()) <= _MAX_EXTENSION_BYTES else (name, "")
 
 
 def _truncate_to_fit(stem: str, ending: str) -> str:

@@ -23,7 +23,7 @@ from tests.support.buckets import run_rclone
 from tests.support.clock import real_time
 from tests.support.http import http_server
 from tests.support.tasks import chunks, deliver, make_claim
-from tests.support.webdav import SimulatedWebDav, open_webdav, read_exported
+from tests.support.webdav import SimulatedWebDav, open_webdav, read_exported, simulated_webdav
 
 PASSWORD = "canary-password"
 
@@ -165,3 +165,13 @@ async def test_exporter_pauses_during_an_outage_and_exports_each_task_once(webda
             await exporter.run()
     assert pauses
     assert Counter(read_exported(webdav_folder).values()) == Counter(expected)
+
+
+@real_time
+async def test_client_remembers_a_bounded_number_of_collections():
+    """An exporter that runs for years may create a folder per task."""
+    async with simulated_webdav() as server, open_session({}) as session:
+        client = WebDavClient(session, server.url)
+        for number in (*range(10_001), 0):
+            await client.mkcol(f"{number}")
+        assert server.requests.count(("MKCOL", "export/0")) == 2

@@ -31,6 +31,7 @@ _SUCCESS = (200, 201, 204)
 _MOVED_OR_COPIED = (201, 204)
 _MISSING = -1
 """The size of a file that does not exist."""
+_MAX_KNOWN_COLLECTIONS = 10_000
 _MAX_RECORD_BYTES = 4096
 """Size above which a file is not one of the exporter's small internal files."""
 _PAGE_TYPES = ("text/html", "application/xhtml+xml")
@@ -103,6 +104,8 @@ class WebDavClient:
             response = await self._send("MKCOL", (*path, ""), (*_SUCCESS, _NOT_ALLOWED))
             if response.status == _NOT_ALLOWED and not await self.is_collection(path):
                 return False
+            if len(self._known_collections) >= _MAX_KNOWN_COLLECTIONS:
+                self._known_collections.clear()
             self._known_collections.add(path)
         return True
 

@@ -3,6 +3,8 @@
 import ntpath
 import sys
 import unicodedata
+from cProfile import Profile
+from itertools import islice
 
 import pytest
 from hypothesis import given
@@ -10,7 +12,15 @@ from hypothesis import strategies as st
 
 from aluma_async.models import ExportFile
 from aluma_async.policy import naming
-from aluma_async.policy.naming import INTERNAL_FOLDER, collision_key, owner_suffix, plan_paths, safe_path, with_suffix
+from aluma_async.policy.naming import (
+    INTERNAL_FOLDER,
+    candidate_paths,
+    collision_key,
+    owner_suffix,
+    plan_paths,
+    safe_path,
+    with_suffix,
+)
 
 UNSAFE = ["..", ".", "", "/", "\\", "C:", "\\\\srv\\x", "~", "con", "NUL.txt", "COM¹", "a:b", "a. ", " ", "\0", "\n"]
 TOO_LONG = ["x" * 300, "é" * 200, "🎉" * 80 + ".pdf", "a" * 400 + ".pdf"]
@@ -93,6 +103,50 @@ def test_plan_paths_gives_distinct_paths_none_a_folder_of_another(names):
 def test_plan_paths_numbers_files_of_the_same_name():
     paths = plan_paths([make_file(0, "x", "a.pdf"), make_file(1, "x", "A.pdf"), make_file(2, "x", "a.pdf")])
     assert ["/".join(parts) for parts in paths.values()] == ["x/a.pdf", "x/A~2.pdf", "x/a~3.pdf"]
+
+
+@pytest.mark.parametrize(
+    "name_of",
+    [
+        lambda _: "a.pdf",
+        lambda number: ["a.pdf", "A.pdf", "a.PDF", "A.PDF"][number % 4],
+        lambda number: f"a~{number // 2}.pdf" if number % 2 else "a.pdf",
+        lambda number: f"{number % 50}.pdf",
+        lambda number: f"{'x' * 247}{number // 2:04}.pdf",
+        lambda number: f"{number // 2:04}.{'x' * 240}",
+        lambda _: "é" * 500,
+    ],
+    ids=["equal", "case", "numbered", "interleaved", "long", "long extension", "truncated"],
+)
+def test_plan_paths_takes_linear_time_when_names_are_equal(name_of):
+    """A task may have thousands of documents of one name, and the event loop waits for their paths."""
+    small, large = (count_calls(name_of, files) for files in (1_000, 8_000))
+    assert large < 12 * small
+
+
+def count_calls(name_of, files):
+    """Return the number of function calls that planning the paths takes; check that all names are valid."""
+    wanted = [make_file(number, "x", name_of(number)) for number in range(files)]
+    profile = Profile()
+    profile.enable()
+    planned = plan_paths(wanted)
+    profile.disable()
+    assert len(planned) == files
+    assert max(len(parts[-1].encode()) for parts in planned.values()) <= 255
+    return sum(entry.callcount for entry in profile.getstats())
+
+
+@pytest.mark.parametrize("name", ["a.pdf", "x" * 300, "é" * 127 + ".pdf", "a." + "x" * 250])
+def test_candidate_paths_of_many_files_differ(name):
+    """All files of a task are renamed at once if an earlier task has the same long names."""
+    planned = plan_paths([make_file(number, "x", name) for number in range(200)]).values()
+    renamed = [next(islice(candidate_paths(parts, "t"), 1, None)) for parts in planned]
+    assert len({collision_key(parts) for parts in renamed}) == len(renamed)
+    assert max(len(parts[-1].encode()) for parts in renamed) <= 255
+
+
+def test_candidate_paths_of_a_task_whose_id_is_no_valid_text():
+    assert next(islice(candidate_paths(("a",), "\ud800"), 1, None))
 
 
 def test_owner_suffix_depends_only_on_the_task():
