@@ -46,6 +46,20 @@ async def test_probe_notices_that_nothing_would_be_exported(lie):
         assert "log in" not in caught.value.text
 
 
+@pytest.mark.parametrize("method", ["COPY", "MOVE"])
+@pytest.mark.parametrize("status", [400, 403, 405, 409, 501, 502])
+@real_time
+async def test_hint_names_the_destination_header_when_a_move_is_refused(method, status):
+    """The status depends on the server, if a proxy that ends TLS forwards the header unchanged.
+
+    Apache answers 502, nginx 400, and servers with sabre/dav 403. It is not the password, because PUT has worked.
+    """
+    async with simulated_webdav(f"{method}: {status}") as server, open_webdav(server.url) as destination:
+        with pytest.raises(DestinationUnavailable, match=f"{method}: {status}") as caught:
+            await destination.probe()
+    assert "Destination header" in caught.value.hint
+
+
 @pytest.mark.parametrize("manifest", [False, True])
 @pytest.mark.parametrize("lie", FATAL_LIES)
 @real_time

@@ -41,6 +41,8 @@ _COLLECTION = re.compile(rb"resourcetype[^>]*>\s*<[^/>]*collection")
 _HREF = re.compile(r"href[^>]*>\s*([^<]*?)/?\s*<")
 _LAST_MODIFIED = re.compile(r"getlastmodified[^>]*>\s*([^<]*?)\s*<")
 _MOVED = (301, 308)
+_MOVE_REFUSED = (400, 403, 405, 409, 501, 502)
+"""Responses to COPY and MOVE without ``dav_methods``, or with a Destination header that a proxy did not rewrite."""
 _NOT_FOUND, _NOT_ALLOWED, _CONFLICT, _PRECONDITION_FAILED, _LOCKED = 404, 405, 409, 412, 423
 _LOCKED_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Delays between attempts while a path is locked: some servers lock a path during another request."""
@@ -236,7 +238,7 @@ class WebDavClient:
                     raise DestinationUnavailable(
                         message, hint=_login_hint(response.headers.getall(WWW_AUTHENTICATE, []))
                     )
-                if internal and target and status in (_NOT_ALLOWED, 501, 502):
+                if internal and target and status in _MOVE_REFUSED:
                     raise DestinationUnavailable(message, hint=_MOVE_HINT)
                 raise _map_error(status, message, internal=internal)
             await anyio.sleep(delay)
