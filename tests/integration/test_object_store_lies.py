@@ -70,20 +70,31 @@ async def test_upload_in_parts_is_verified(lie):
     ("lie", "warning"),
     [
         ("", ""),
-        ("no sizes", "sizes"),
         ("loses metadata", ""),
         ("ignores conditions", "conditional"),
         ("conditions: 400", "conditional"),
+        ("conditions: 403", "conditional"),
+        ("conditions: 405", "conditional"),
         ("conditions: 501", "conditional"),
+        ("updates: 400", ""),
+        ("updates: 403", ""),
+        ("updates: 501", ""),
+        ("no ETags", ""),
     ],
 )
 @real_time
 async def test_store_with_a_limitation_is_used(lie, warning):
+    """Also when the same task, or another one, has exported objects of these names before."""
     async with simulated_s3(lie) as server:
         destination = open_bucket(server)
         await destination.probe()
         await deliver(destination, CLAIM, *CONTENTS)
         assert server.exported == {"x/a.txt": CONTENTS[0], "x/deep/b.bin": CONTENTS[1]}
+        if lie != "loses metadata":
+            await deliver(destination, CLAIM, b"new", b"too")
+            assert server.exported == {"x/a.txt": b"new", "x/deep/b.bin": b"too"}
+        await deliver(destination, make_claim("other", ("", "a.txt")), b"other")
+        assert {b"other"} < set(server.exported.values())
         assert warning in destination.warning
         assert bool(destination.warning) is bool(warning)
         assert not [key for key in server.objects if "/probe-" in key]
@@ -98,6 +109,15 @@ async def test_conditional_put_can_be_switched_off():
         await deliver(destination, CLAIM, *CONTENTS)
         assert destination.conditional is False
         assert len(server.exported) == 2
+
+
+@real_time
+async def test_store_without_sizes_is_refused():
+    """Exported objects could not be verified, and the owner of an existing object could not be read."""
+    async with simulated_s3("no sizes") as server:
+        with pytest.raises(DestinationUnavailable, match="does not report the size") as caught:
+            await open_bucket(server).probe()
+        assert "Content-Length" in caught.value.hint
 
 
 @real_time

@@ -144,7 +144,9 @@ class SimulatedS3:
     * ``page for puts``: 200 and a web page with an ETag, without an effect;
     * ``truncates``, ``empties``: half of the object is stored, or nothing;
     * ``no sizes``: responses do not contain the size of an object;
-    * ``loses metadata``; ``ignores conditions``; ``conditions: 400`` or ``501``: the status of a conditional put.
+    * ``no ETags``: responses to reads do not contain the version of an object;
+    * ``loses metadata``; ``ignores conditions``; ``conditions: 501``: the status of each conditional put;
+    * ``updates: 501``: the status of puts on condition that the object has a certain version.
     """
 
     def __init__(self, lie=""):
@@ -196,8 +198,9 @@ class SimulatedS3:
 
     def _put(self, request, key, content):
         none_match, match = request.headers.get("If-None-Match"), request.headers.get("If-Match")
-        if (none_match or match) and self.lie.startswith("conditions: "):
-            return web.Response(status=int(self.lie.removeprefix("conditions: ")))
+        about, _, status = self.lie.partition(": ")
+        if (about == "conditions" and (none_match or match)) or (about == "updates" and match):
+            return web.Response(status=int(status))
         if self.lie != "ignores conditions":
             etag = _etag(self.objects[key][0]) if key in self.objects else None
             if (none_match and etag) or (match and match != etag):
@@ -215,6 +218,8 @@ class SimulatedS3:
             return web.Response(status=404)
         content, metadata = self.objects[key]
         headers = {"ETag": _etag(content), "Last-Modified": "Fri, 27 Nov 2026 10:00:00 GMT", **metadata}
+        if self.lie == "no ETags":
+            del headers["ETag"]
         if self.lie != "no sizes":
             return web.Response(body=content, headers={"Content-Length": str(len(content)), **headers})
         response = web.StreamResponse(headers=headers)

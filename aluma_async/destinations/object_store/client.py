@@ -141,6 +141,11 @@ async def put_multipart(
     return error is None
 
 
+def version_of(meta: Mapping[str, Any]) -> Any:
+    """Return the version of an object for the condition of a put; empty if the server reports none."""
+    return {name: meta[name] for name in ("e_tag", "version") if meta[name]}
+
+
 class _Aborted(Exception):
     """Raised by the iterator of parts, so that obstore aborts the multipart upload."""
 

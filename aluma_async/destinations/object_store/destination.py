@@ -35,6 +35,7 @@ from aluma_async.destinations.object_store.client import (
     place_of,
     put_multipart,
     put_object,
+    version_of,
 )
 from aluma_async.destinations.object_store.probe import probe_store
 from aluma_async.exceptions import DestinationError, DestinationUnavailable
@@ -102,22 +103,19 @@ class ObjectStoreDestination:
         self._key_locks: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
         self.conditional: bool | None = None
         """Whether the server honours conditional writes. None: not probed yet."""
-        self._reports_sizes = True
+        self._conditional_updates = False
 
     async def probe(self) -> None:
         """Put small objects, read one of them back, and detect what the store can do."""
         capabilities = await probe_store(self._store, self._url)
-        self.conditional, self._reports_sizes = capabilities.conditional, capabilities.reports_sizes
+        self.conditional, self._conditional_updates = capabilities.conditional, capabilities.conditional_updates
 
     @property
     def warning(self) -> str:
-        """The limitations that the last probe found; empty if there are none."""
-        warnings = []
+        """The limitation that the last probe found; empty if there is none."""
         if self.conditional is False:
-            warnings.append("the server ignores conditional writes: use each prefix with one exporter only")
-        if not self._reports_sizes:
-            warnings.append("the server reports no sizes: exported objects are not verified")
-        return "; ".join(warnings)
+            return "the server ignores conditional writes: use each prefix with one exporter only"
+        return ""
 
     @asynccontextmanager
     async def open(self, claim: Claim) -> AsyncIterator[Spool]:
@@ -170,7 +168,7 @@ class ObjectStoreDestination:
                 new[key] = upload  # before the request, because it may take effect even if it fails
             try:
                 if upload.data.size <= MULTIPART_BYTES:
-                    mode = (existing.version if existing else "create") if conditional else "overwrite"
+                    mode = self._put_mode(existing) if conditional else "overwrite"
                     await put_object(self._store, key, upload.data, upload.attributes, mode)
                     confirmed = True
                 else:
@@ -184,13 +182,17 @@ class ObjectStoreDestination:
             existing = await self._head(key)
         raise DestinationError(f"{self._url}: file {upload.number}: another process keeps changing the object")
 
+    def _put_mode(self, existing: _ExistingObject | None) -> Any:
+        """Return the condition of a put: the object does not exist, or is still the same."""
+        if not existing:
+            return "create"
+        return existing.version if self._conditional_updates and existing.version else "overwrite"
+
     async def _verify(self, key: str, upload: _Upload) -> bool:
         """Compare an object with the file whose put was confirmed.
 
         Return False if another task's object has replaced it. Raises ``DestinationUnavailable`` if it is not there.
         """
-        if not self._reports_sizes:
-            return True
         stored = await self._head(key)
         if stored and stored.task not in ("", upload.attributes["task"]):
             return self._on_conflict == "overwrite"
@@ -212,9 +214,8 @@ class ObjectStoreDestination:
         except FileNotFoundError:
             return None
         meta: Mapping[str, Any] = response.meta
-        version = {name: meta[name] for name in ("e_tag", "version") if meta[name]}
         metadata = {name.lower(): value for name, value in response.attributes.items()}
-        return _ExistingObject(metadata.get("task", ""), metadata.get("sha256", ""), meta["size"], version)
+        return _ExistingObject(metadata.get("task", ""), metadata.get("sha256", ""), meta["size"], version_of(meta))
 
     async def _is_unchanged(self, key: str, expected: _ExistingObject | None) -> bool:
         return await self._head(key) == expected

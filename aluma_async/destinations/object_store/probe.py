@@ -7,15 +7,17 @@ from contextlib import suppress
 import anyio
 import obstore
 from msgspec import Struct
-from obstore.exceptions import AlreadyExistsError
+from obstore.exceptions import AlreadyExistsError, PreconditionError
 from obstore.store import ObjectStore
 
-from aluma_async.destinations.object_store.client import ERRORS, STORED_HINT, map_error
+from aluma_async.destinations.object_store.client import ERRORS, STORED_HINT, map_error, version_of
 from aluma_async.exceptions import DestinationUnavailable
 from aluma_async.policy.naming import INTERNAL_FOLDER
 
 _MARKER_KEY = f"{INTERNAL_FOLDER}/mark"
-_CONDITION_REFUSED = re.compile(r"status code: (400|501)")
+_SIZE_HINT = "Let proxies in front of the store keep the header Content-Length of responses."
+_MARKER = b"aluma-async was here"
+_CONDITION_REFUSED = re.compile(r"status code: (4(?!08|09|29)\d\d|501)")
 """Responses of servers that do not know conditional writes. The put without a condition shows whether that is all."""
 
 
@@ -23,26 +25,28 @@ class Capabilities(Struct, frozen=True):
     """What a store can do beyond plain puts."""
 
     conditional: bool
-    """Whether it honours conditional writes."""
-    reports_sizes: bool
-    """Whether it reports the sizes of objects."""
+    """Whether it honours the condition that an object does not exist."""
+    conditional_updates: bool
+    """Whether it accepts the condition that an object has a certain version."""
 
 
 async def probe_store(store: ObjectStore, url: str) -> Capabilities:
-    """Put the marker object twice on condition that it does not exist, and read back another new object.
+    """Put the marker object under conditions that fail and that hold, and read back another new object.
 
     Raises ``DestinationUnavailable`` if a request is refused, or confirmed without its effect.
     """
     try:
-        return Capabilities(await _is_conditional(store), await _read_back(store, url))
+        conditional = await _refuses_to_replace(store)
+        await _read_back(store, url)
+        return Capabilities(conditional, conditional and await _accepts_update(store))
     except ERRORS as error:
         raise map_error(error, url) from error
 
 
-async def _is_conditional(store: ObjectStore) -> bool:
+async def _refuses_to_replace(store: ObjectStore) -> bool:
     try:
         for _ in range(2):  # the second put must be refused
-            await obstore.put_async(store, _MARKER_KEY, b"aluma-async was here", mode="create")
+            await obstore.put_async(store, _MARKER_KEY, _MARKER, mode="create")
     except AlreadyExistsError:
         return True
     except NotImplementedError:  # switched off by an option
@@ -53,25 +57,44 @@ async def _is_conditional(store: ObjectStore) -> bool:
     return False
 
 
-async def _read_back(store: ObjectStore, url: str) -> bool:
-    """Put, read and delete an object; return whether the store reports sizes."""
+async def _accepts_update(store: ObjectStore) -> bool:
+    response = await obstore.get_async(store, _MARKER_KEY, options={"head": True})
+    if not (version := version_of(response.meta)):
+        return False
+    try:
+        await obstore.put_async(store, _MARKER_KEY, _MARKER, mode=version)
+    except PreconditionError:  # another exporter's probe has replaced the object
+        return True
+    except ERRORS as error:
+        if not _CONDITION_REFUSED.search(str(error)):
+            raise
+        return False
+    return True
+
+
+async def _read_back(store: ObjectStore, url: str) -> None:
+    """Put, read and delete an object."""
     content = f"aluma-async was here: {secrets.token_hex(8)}".encode()
     key = f"{INTERNAL_FOLDER}/probe-{secrets.token_hex(8)}"
     try:
         await obstore.put_async(store, key, content, mode="overwrite", use_multipart=False)
         try:
-            response = await obstore.get_async(store, key)
+            size = (await obstore.get_async(store, key, options={"head": True})).meta["size"]
+            stored = bytes(await (await obstore.get_async(store, key)).bytes_async())
         except FileNotFoundError:
-            problem = "does not exist"
-        else:
-            if response.meta["size"] == len(content) and bytes(await response.bytes_async()) == content:
-                return True
-            problem = "has another content"
+            raise _not_stored(url, "does not exist") from None
+        if size != len(content) or stored != content:
+            raise _not_stored(url, "has another content")
     except ERRORS as error:
         if "Content-Length" not in str(error):
             raise
-        return False
+        raise DestinationUnavailable(
+            f"{url}: the server does not report the size of an object", hint=_SIZE_HINT
+        ) from error
     finally:
         with anyio.CancelScope(shield=True), suppress(*ERRORS):
             await obstore.delete_async(store, key)
-    raise DestinationUnavailable(f"{url}: a put was confirmed, but the object {problem}", hint=STORED_HINT)
+
+
+def _not_stored(url: str, problem: str) -> DestinationUnavailable:
+    return DestinationUnavailable(f"{url}: a put was confirmed, but the object {problem}", hint=STORED_HINT)
