@@ -156,6 +156,7 @@ class FailureHandler:
         finally:
             if not may_be_sent:
                 self._breaker.give_back(task.id)
+            self._quarantine.unlock(task)
         await self._cooldown.clear_task(task.id)
         self._on_event(TaskFailed(task, error))
         return True

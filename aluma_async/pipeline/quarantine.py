@@ -9,7 +9,7 @@ copy replaces an earlier one only after it is stored, and only if it lacks no mo
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -25,6 +25,7 @@ from aluma_async.pipeline.retrying_source import RetryingSource
 from aluma_async.pipeline.transfer import receipt_of
 from aluma_async.ports import Destination, OnEvent, VerifyingDestination
 from aluma_async.quarantine.folder import Copy, QuarantineFolder
+from aluma_async.quarantine.locking import locked_copy
 from aluma_async.quarantine.reading import read_file
 from aluma_async.quarantine.records import CopyState, folder_names
 
@@ -68,6 +69,7 @@ class Quarantine:
         self._now = now
         self._on_event = on_event
         self._receipts: dict[str, str] = {}  # of the tasks that are being failed, by id
+        self._locks: dict[str, ExitStack] = {}  # of the copies of these tasks
         self._reserved: set[str] = set()
         self._reserving = anyio.Lock()
         self._exported: list[tuple[ExportTask, float]] = []
@@ -104,7 +106,7 @@ class Quarantine:
         Raises ``AlumaAsyncError`` if no copy could be stored. The task must not be failed then, and neither if
         anything is missing. For a parked task, a complete copy of the same specification is kept as it is, and files
         of an incomplete one are not fetched again. For a task that will be failed, every file is fetched: Aluma may
-        have another version of it since, behind the same URL.
+        have another version of it since, behind the same URL. Its copy is locked until ``unlock``.
         """
         await self._destination.probe()  # creates the folder: the first task may come after months
         task = claim.task
@@ -140,6 +142,11 @@ class Quarantine:
     def receipt(self, claim: Claim) -> str:
         """Return the text with which a later process finds the copy that ``store`` has just stored."""
         return self._receipts.pop(claim.task.id, "")
+
+    def unlock(self, task: ExportTask) -> None:
+        """Let an administrator delete the copy of a task. Call it when the journal says that the task is failed."""
+        if lock := self._locks.pop(task.id, None):
+            lock.close()
 
     async def holds(self, task_id: str, receipt: str) -> bool:
         """Return whether the copy with a receipt is there and complete. Raises ``AlumaAsyncError``.
@@ -200,6 +207,9 @@ class Quarantine:
             receipt = copy.record.fingerprint
         if writer.state is CopyState.FAILED and not writer.missing:
             self._receipts[writer.claim.task.id] = receipt
+            if self._folder:
+                lock = self._locks[writer.claim.task.id] = ExitStack()
+                await self._in_folder(lock.enter_context, locked_copy(self._folder, copy, shared=True))
 
     async def _find(self, task_id: str) -> list[Copy]:
         return await self._in_folder(self._folder.find, task_id) if self._folder else []

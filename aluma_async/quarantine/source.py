@@ -15,6 +15,7 @@ from aluma_async.concurrency.threads import run_in_thread
 from aluma_async.exceptions import ClaimConflict, SourceError
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask, TaskState
 from aluma_async.quarantine.folder import Copy, QuarantineFolder
+from aluma_async.quarantine.locking import locked_copy
 from aluma_async.quarantine.reading import read_file
 
 _PAGE = 100
@@ -77,7 +78,7 @@ class QuarantineSource:
         self._states[task.id] = "completed"
         copy = self._copies[task.id]
         try:
-            self._copies[task.id] = await run_in_thread(self._folder.mark, copy, redelivered_at=self._now())
+            self._copies[task.id] = await run_in_thread(self._mark, copy)
         except OSError as error:
             self.problems.append(f"{copy.folder}: delivered, but not marked so: {error.strerror or error}")
 
@@ -94,6 +95,10 @@ class QuarantineSource:
     async def state(self, task: ExportTask) -> str | None:
         """Return the state of the task in this object; None if it has no copy."""
         return self._states.get(task.id)
+
+    def _mark(self, copy: Copy) -> Copy:
+        with locked_copy(self._folder, copy, shared=True):  # because it could be deleted at the same time
+            return self._folder.mark(copy, redelivered_at=self._now())
 
     def _require(self, task: ExportTask, state: str, verb: str) -> None:
         actual = self._states.get(task.id)

@@ -9,8 +9,9 @@ import anyio
 import pytest
 
 from aluma_async.exceptions import SourceError
-from aluma_async.journal.sqlite import SqliteJournal
+from aluma_async.journal.sqlite import SqliteJournal, lock_folder
 from aluma_async.models import ClaimRecord, ClaimState, ExportTask, Timestamp
+from aluma_async.quarantine.locking import locked_copy
 from aluma_async.quarantine.records import CopyState
 from aluma_async.testing import SimulatedAluma
 from tests.support.processes import PROGRAM, environment, expect_error
@@ -122,8 +123,61 @@ def test_delete_refuses_the_copy_of_a_task_that_is_being_failed(run_cli, quarant
 
     anyio.run(record_failing)
     done = run_cli("quarantine", "delete", "--yes", "t2", *STATE)
-    expect_error(done, 1, "t2: the exporter is about to fail this task")
+    expect_error(done, 1, "t2: not deleted: the exporter is working on this task")
     assert len(quarantine.copies()[0]) == 3
+
+
+def test_delete_refuses_a_task_that_a_running_exporter_has_claimed(run_cli, quarantine, tmp_path):
+    """It may store the copy anew at this moment. A claim that a crash has left protects no copy."""
+
+    async def record_claim():
+        journal = SqliteJournal(tmp_path / "state")
+        await journal.load()
+        await journal.write(ClaimRecord("t1", ClaimState.CLAIMED, Timestamp("boot", 0.0, 0.0)))
+        journal.close()
+
+    anyio.run(record_claim)
+    with lock_folder(tmp_path / "state"):
+        done = run_cli("quarantine", "delete", "--yes", "t1", "t2", *STATE)
+    expect_error(done, 1, "t1: not deleted: the exporter is working on this task")
+    assert [copy.task_id for copy in quarantine.copies()[0]] == ["t1", "t3"]
+    assert run_cli("quarantine", "delete", "--yes", "t1", *STATE).returncode == 0
+
+
+def test_delete_refuses_a_copy_that_is_locked(run_cli, quarantine):
+    (copy,) = quarantine.find("t1")
+    with locked_copy(quarantine, copy, shared=True):
+        done = run_cli("quarantine", "delete", "--yes", "t1", *STATE)
+    expect_error(done, 1, "t1: not deleted: the exporter is working on this task")
+    assert quarantine.find("t1") == [copy]
+
+
+@pytest.mark.parametrize("change", ["replaced", "removed"])
+def test_delete_removes_only_the_copy_that_was_shown(change, quarantine, tmp_path):
+    """While it waits for an answer, the exporter stores another copy, or removes this one."""
+    keyboard, terminal = pty.openpty()
+    command = [*PROGRAM, "quarantine", "delete", *STATE, "t1"]
+    env = environment(tmp_path, SimulatedAluma.client_secret, {})
+    (shown,) = quarantine.find("t1")
+    with subprocess.Popen(command, stdin=terminal, stderr=subprocess.PIPE, env=env, cwd=tmp_path) as process:
+        output = b""
+        while b"?" not in output:
+            output += os.read(process.stderr.fileno(), 1000)
+        quarantine.remove(shown)
+        if change == "replaced":
+            anyio.run(_store_new_copy, quarantine)
+        os.write(keyboard, b"y\n")
+        output += process.stderr.read()
+        assert process.wait(30) == 1
+    assert b"t1: not deleted: its copy has changed meanwhile" in output
+    assert len(quarantine.find("t1")) == (change == "replaced")
+
+
+async def _store_new_copy(quarantine):
+    """Store a copy of ``t1`` in the same folder as before."""
+    task = ExportTask("t1", "t1.pdf", "p1", "Invoices")
+    store = Store(quarantine.path, Files(CONTENT))
+    await store.quarantine.store(claim_for(SPEC, task), SourceError("another reason"), CopyState.FAILED)
 
 
 def test_redeliver_delivers_parked_and_failed_tasks_and_refuses_incomplete_ones(run_cli, quarantine, tmp_path):

@@ -9,6 +9,8 @@ import pytest
 from aluma_async.events import CopyFailed, CopyStored, QuarantineNearlyFull, QuarantineUsed
 from aluma_async.exceptions import DestinationError, InvalidResponse, SchemaMismatch, SourceError, Unavailable
 from aluma_async.models import ExportTask
+from aluma_async.quarantine.folder import QuarantineFolder
+from aluma_async.quarantine.locking import CopyLocked, locked_copy
 from aluma_async.quarantine.records import CopyState
 from aluma_async.testing import MemoryDestination
 from tests.support.clock import virtual_time
@@ -198,6 +200,30 @@ async def test_staged_file_of_an_earlier_claim_is_fetched_again_before_a_task_is
     (copy,) = store.copies
     assert (copy.folder / "files/in/a.pdf").read_bytes() == b"%PDF new"
     assert store.folder.verify(copy, strict=True) == {}
+
+
+@virtual_time
+async def test_copy_of_a_task_that_will_be_failed_is_locked(store):
+    """Until the journal says that it is being failed, its copy must not be deleted."""
+    await store.quarantine.store(claim_for(SPEC), ERROR, FAILED)
+    (copy,) = store.copies
+    with pytest.raises(CopyLocked), locked_copy(store.folder, copy):
+        pass
+    store.quarantine.unlock(TASK)
+    with locked_copy(store.folder, copy):
+        pass
+
+
+@virtual_time
+async def test_task_must_not_be_failed_when_its_new_copy_was_deleted_at_once(store, monkeypatch):
+    def delete(name):
+        copy = QuarantineFolder.read(store.folder, name)
+        store.folder.remove(copy)
+        return copy
+
+    monkeypatch.setattr(store.folder, "read", delete)
+    with pytest.raises(DestinationError, match="copy has changed"):
+        await store.quarantine.store(claim_for(SPEC), ERROR, FAILED)
 
 
 @virtual_time
