@@ -148,7 +148,7 @@ class ObjectStoreDestination:
         async with self._slots if data.size <= MULTIPART_BYTES else self._multipart_slots:
             for candidate in candidate_paths(path, claim.task.id, self._on_conflict, subject):
                 key = as_object_key(candidate, self._max_path_bytes)
-                async with self._key_locks.setdefault(key, anyio.Lock()):
+                async with self._lock_of(key):
                     try:
                         if key not in used_keys and await self._put_at(key, upload, new):
                             used_keys.add(key)
@@ -156,6 +156,10 @@ class ObjectStoreDestination:
                     except ERRORS as error:
                         raise map_error(error, subject) from error
         raise AssertionError("candidate_paths ended")
+
+    def _lock_of(self, key: str) -> anyio.Lock:
+        """Return the lock that is held while the object is put or removed."""
+        return self._key_locks.setdefault(key, anyio.Lock())
 
     async def _put_at(self, key: str, upload: _Upload, new: dict[str, _Upload]) -> bool:
         """Put an object under a key; return False if the key belongs to another task or program."""
@@ -223,11 +227,12 @@ class ObjectStoreDestination:
     async def _roll_back(self, new: Mapping[str, _Upload]) -> None:
         """Delete the new objects while the store responds. The task's next attempt replaces those that remain."""
         for key, upload in new.items():
+            owner = upload.attributes["task"], upload.attributes["sha256"]
             try:
-                existing = await self._head(key)
-                owner = upload.attributes["task"], upload.attributes["sha256"]
-                if existing and (existing.task, existing.sha256) == owner:
-                    await obstore.delete_async(self._store, key)
+                async with self._lock_of(key):
+                    existing = await self._head(key)
+                    if existing and (existing.task, existing.sha256) == owner:
+                        await obstore.delete_async(self._store, key)
             except ERRORS:
                 return
 

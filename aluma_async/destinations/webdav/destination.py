@@ -169,13 +169,17 @@ class WebDavDestination:
                         break
             for final in candidate_paths((*folder, path[-1]), upload.task_id, self._on_conflict, subject):
                 key = collision_key(final)
-                async with self._path_locks.setdefault(key, anyio.Lock()):
+                async with self._lock_of(key):
                     # Shielded, because the outcome of a cancelled MOVE would be unknown.
                     with anyio.CancelScope(shield=True):
                         if key not in upload.used_keys and await self._publish_at(final, upload, file, data.size):
                             upload.used_keys.add(key)
                             return "/".join(final)
         raise AssertionError("candidate_paths ended")
+
+    def _lock_of(self, key: str) -> anyio.Lock:
+        """Return the lock that is held while the file at a path is published or removed."""
+        return self._path_locks.setdefault(key, anyio.Lock())
 
     async def _publish_at(self, final: PathParts, upload: _StagedUpload, file: ExportFile, size: int) -> bool:
         """Move a staged file to a path; return False if the path belongs to another task or program."""
@@ -209,12 +213,18 @@ class WebDavDestination:
         return True
 
     async def _roll_back(self, upload: _StagedUpload) -> None:
-        """Delete the new files while the server responds. The task's next attempt replaces those that remain."""
+        """Delete the new files while the server responds. The task's next attempt replaces those that remain.
+
+        A file that another task has replaced in the meantime is kept.
+        """
         with suppress(DestinationError):
             for published in upload.new:
-                if not await self._client.exists(published.staged):
-                    await self._client.delete(published.final)
-                await self._client.delete(published.owner)
+                async with self._lock_of(collision_key(published.final)):
+                    # Otherwise no task replaces the file of another one, and the record may be damaged.
+                    if self._on_conflict != "overwrite" or await self._client.read(published.owner) == upload.task_id:
+                        if not await self._client.exists(published.staged):
+                            await self._client.delete(published.final)
+                        await self._client.delete(published.owner)
             for path in upload.staged:
                 await self._client.delete(path)
 
