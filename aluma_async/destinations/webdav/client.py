@@ -27,6 +27,9 @@ Path: TypeAlias = Sequence[str]
 _KEEP_ALIVE_SECONDS = 15.0  # less than the idle time-out of common load balancers
 _RESPONSE_SECONDS = 120.0
 """Longest wait for a response: a server may copy or scan a big file on PUT and MOVE."""
+_REQUEST_SECONDS = 240.0
+"""Longest duration of a request without the time for its body, because a response may never end."""
+_MIN_UPLOAD_BYTES_PER_SECOND = 1024
 _SUCCESS = (200, 201, 204)
 _MOVED_OR_COPIED = (201, 204)
 _MISSING = -1
@@ -210,14 +213,16 @@ class WebDavClient:
         data: object = None,
         target: Path | None = None,
     ) -> _Response:
+        seconds = _REQUEST_SECONDS + int((headers or {}).get("Content-Length", 0)) / _MIN_UPLOAD_BYTES_PER_SECOND
         for delay in (*_LOCKED_SECONDS, None):
             try:
-                async with self._session.request(
-                    method, self._url(path), headers=headers, data=data, allow_redirects=False
-                ) as response:
-                    status, body = response.status, b""
-                    while len(body) < BLOCK and (chunk := await response.content.read(BLOCK)):
-                        body += chunk
+                with anyio.fail_after(seconds):
+                    async with self._session.request(
+                        method, self._url(path), headers=headers, data=data, allow_redirects=False
+                    ) as response:
+                        status, body = response.status, b""
+                        while len(body) < BLOCK and (chunk := await response.content.read(BLOCK)):
+                            body += chunk
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 # Only the type, because the message may contain URLs, and so names from documents.
                 raise DestinationUnavailable(
