@@ -58,6 +58,7 @@ async def _open_client(
         hosts=config.aluma.download_hosts,
         verify_content=config.aluma.verify_content,
         max_bytes=config.limits.max_file_bytes,
+        max_specification_bytes=config.limits.max_specification_bytes,
         min_bytes_per_second=config.limits.min_bytes_per_second,
     )
     connector = GuardedConnector(

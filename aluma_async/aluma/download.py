@@ -28,7 +28,7 @@ _UNCOMPRESSED = {"Accept-Encoding": "identity"}  # because a truncated compresse
 
 
 class DownloadLimits(Struct, frozen=True, kw_only=True):
-    """Limits for downloads; 0 disables a limit."""
+    """Limits for downloads; 0 disables a limit, except for specifications."""
 
     hosts: Collection[str] = ()
     """Hosts other than the API's from which a file may be downloaded, directly or by a redirect."""
@@ -36,6 +36,8 @@ class DownloadLimits(Struct, frozen=True, kw_only=True):
     """Whether to check that the first bytes of a file fit its name."""
     max_bytes: float = 0
     """Maximum size of a file."""
+    max_specification_bytes: int = 64 * 1024 * 1024
+    """Maximum size of an Export Specification, which is kept in memory."""
     min_bytes_per_second: float = 0
     """Minimum average rate over one minute."""
 
