@@ -1,8 +1,8 @@
 """``Download``: the bytes of one file, over one or more connections.
 
 If a connection breaks and the server sent a strong ETag, the download continues at the same byte (Range, If-Range),
-but only in the same version of the file. An incomplete file, a file whose first bytes do not fit its name, and an
-exceeded limit raise ``SourceError``.
+but only in the same version of the file. An incomplete file, a file whose first or last bytes do not fit its name, and
+an exceeded limit raise ``SourceError``.
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
@@ -13,7 +13,7 @@ import aiohttp
 from msgspec import Struct
 
 from aluma_async.aluma import responses
-from aluma_async.aluma.content import ContentCheck
+from aluma_async.aluma.content import TAIL_BYTES, ContentCheck, is_cut
 from aluma_async.aluma.minimum_rate import MinimumRate
 from aluma_async.clock import loop_time
 from aluma_async.exceptions import InvalidResponse, SourceError, Unavailable
@@ -33,7 +33,7 @@ class DownloadLimits(Struct, frozen=True, kw_only=True):
     hosts: Collection[str] = ()
     """Hosts other than the API's from which a file may be downloaded, directly or by a redirect."""
     verify_content: bool = True
-    """Whether to check that the first bytes of a file fit its name."""
+    """Whether to check that the first and the last bytes of a file fit its name."""
     max_bytes: float = 0
     """Maximum size of a file."""
     max_specification_bytes: int = 64 * 1024 * 1024
@@ -59,6 +59,7 @@ class Download:
         self._etag = ""
         self._verifying = limits.verify_content
         self._check: ContentCheck | None = None
+        self._tail = b""
         self._minimum_rate = MinimumRate(limits.min_bytes_per_second)
         self._resumptions, self._resumed_at = 0, -1
 
@@ -96,6 +97,8 @@ class Download:
                 raise InvalidResponse(f"{self._operation}: received {self._count} of {self._size} bytes")
             if self._verifying:
                 self._verify(b"")
+            if self._limits.verify_content and is_cut(self._file.filename, self._tail[-TAIL_BYTES:]):
+                raise responses.wrong_content(self._operation, f"the file of {self._count} bytes has no end (%%EOF)")
             raise StopAsyncIteration
         if self._verifying:
             if not self._check and chunk[:5] == b"%PDF-" and self._file.filename[-4:] == ".pdf":
@@ -103,6 +106,7 @@ class Download:
             else:
                 self._verify(chunk)
         self._count += len(chunk)
+        self._tail = chunk if len(chunk) >= TAIL_BYTES else self._tail[-TAIL_BYTES:] + chunk
         if 0 < self._limits.max_bytes < max(self._count, self._size or 0):
             raise SourceError(
                 f"{self._operation}: file is larger than {self._limits.max_bytes:.0f} bytes",

@@ -207,7 +207,7 @@ async def test_download_fails_early_when_the_file_is_too_large():
         return response
 
     async with serve_downloads(respond, max_bytes=5 * len(BODY)) as (client, _):
-        with pytest.raises(SourceError, match="larger than 512025 bytes") as caught:
+        with pytest.raises(SourceError, match="larger than 512050 bytes") as caught:
             await download(client, CLAIM)
         assert "max_file_bytes" in caught.value.hint
         assert not caught.value.retryable
