@@ -27,7 +27,7 @@ from aluma_async.clock import wall_time
 from aluma_async.destinations.common.chunks import BLOCK
 from aluma_async.destinations.common.conflicts import candidate_paths
 from aluma_async.destinations.common.place import RemotePlace, server_name
-from aluma_async.destinations.common.publishing import publish_task
+from aluma_async.destinations.common.publishing import for_each, publish_task
 from aluma_async.destinations.common.spool import Spool, SpooledFile
 from aluma_async.destinations.webdav.client import WebDavClient
 from aluma_async.destinations.webdav.probe import probe_folder
@@ -141,16 +141,15 @@ class WebDavDestination:
 
     async def _stage(self, upload: _StagedUpload, files: Sequence[tuple[ExportFile, SpooledFile]]) -> None:
         """Upload files under temporary names; with the first ones, also the record of their owner."""
-        async with anyio.create_task_group() as group:
-            if not upload.staged:
-                owner = SpooledFile.from_bytes(upload.task_id.encode(errors="surrogatepass"))
-                group.start_soon(self._put, upload.owner_record, owner)
-            for file, data in files:
-                path = upload.staged_path(file)
-                upload.staged.append(path)
-                group.start_soon(self._put, path, data)
+        puts = [(upload.staged_path(file), data) for file, data in files]
+        if not upload.staged:
+            owner = SpooledFile.from_bytes(upload.task_id.encode(errors="surrogatepass"))
+            puts.insert(0, (upload.owner_record, owner))
+        upload.staged += [upload.staged_path(file) for file, _ in files]
+        await for_each(puts, self._put)
 
-    async def _put(self, path: PathParts, data: SpooledFile) -> None:
+    async def _put(self, put: tuple[PathParts, SpooledFile]) -> None:
+        path, data = put
         async with self._slots:
             # The server may execute a cancelled PUT after the roll-back deleted the file. So a small upload is never
             # cancelled; what remains of a big one is removed by the probe after a day.
