@@ -5,6 +5,7 @@ but only in the same version of the file. An incomplete file, a file whose first
 an exceeded limit raise ``SourceError``.
 """
 
+import hashlib
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Self, TypeAlias
@@ -55,6 +56,7 @@ class Download:
         self._limits = limits
         self._connection: AbstractAsyncContextManager[aiohttp.ClientResponse] | None = None
         self._count = 0
+        self._length: int | None = None
         self._size: int | None = None
         self._etag = ""
         self._verifying = limits.verify_content
@@ -71,12 +73,17 @@ class Download:
         except BaseException:
             await self._close()
             raise
-        self._size = self._response.content_length
+        self._length = self._size = self._response.content_length
         self._etag = responses.strong_etag(self._response)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._close()
+
+    @property
+    def version(self) -> str:
+        """Identifier of the file's version; empty if the server sent no strong ETag."""
+        return hashlib.sha256(f"{self._etag} {self._length}".encode()).hexdigest()[:32] if self._etag else ""
 
     def __aiter__(self) -> Self:
         return self
