@@ -130,6 +130,9 @@ class Destination(Protocol):
         Leaving the block MUST make all files visible, complete and durable, or raise ``DestinationError``. Leaving it
         with an exception (including cancellation) MUST leave no trace and no work in progress. A repeated delivery of
         the same task MUST replace the earlier one, and MUST NOT change files of other tasks.
+
+        If ``claim.may_replace`` is False, the delivery may contain older files, or fewer: it MUST NOT remove anything,
+        and MUST raise ``AlreadyExported`` instead of replacing something that is different or cannot be compared.
         """
         ...
 

@@ -32,7 +32,7 @@ OPTIONS = {
     "status": "--json",
     "history": "--json --since --task",
     "retry": "--all",
-    "redeliver": "--all --incomplete --output --workers",
+    "redeliver": "--all --incomplete --replace --output --workers",
     "fail": "--reason --yes --output",
     "quarantine list": "--json",
     "quarantine show": "--json",

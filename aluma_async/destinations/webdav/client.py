@@ -177,6 +177,13 @@ class WebDavClient:
             )
         return response.body.decode(errors="replace")
 
+    async def has_content(self, path: Path, data: SpooledFile) -> bool:
+        """Return whether a file has this content; False if it is too large to be compared."""
+        if data.size >= BLOCK:
+            return False
+        response = await self._send("GET", path, (200, _NOT_FOUND), headers={"Accept-Encoding": "identity"})
+        return response.status == 200 and response.body == await data.read_all()
+
     async def exists(self, path: Path) -> bool:
         """Return whether a file or collection exists."""
         accepted = (*_SUCCESS, *_MOVED, _NOT_FOUND, _NOT_ALLOWED)  # some servers redirect or refuse for a collection
