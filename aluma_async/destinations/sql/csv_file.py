@@ -44,7 +44,7 @@ csv.field_size_limit(MAX_CELL_CHARS)
 
 
 def read_csv(data: IO[bytes], subject: str, file_format: FileFormat, encoding: str) -> Iterator[list[str]]:
-    """Yield the lines of a CSV file as cells, without blank lines. Raises ``SchemaMismatch``."""
+    """Yield the lines of a CSV file as cells, of a blank line none. Raises ``SchemaMismatch``."""
     data.seek(0)
     head = data.read(_HEAD_BYTES)
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS if head.startswith(mark)), encoding)
@@ -59,7 +59,7 @@ def read_csv(data: IO[bytes], subject: str, file_format: FileFormat, encoding: s
             delimiter=separator[1] if separator else file_format.delimiter,
             strict=True,
         )
-        yield from (line for line in lines if line)
+        yield from lines
     except UnicodeError:
         raise SchemaMismatch(
             f"{subject}: is not valid {encoding} text", hint="Set encoding to that of the file."
@@ -70,6 +70,18 @@ def read_csv(data: IO[bytes], subject: str, file_format: FileFormat, encoding: s
             hint = 'Double each quote within a cell (""); a backslash before it is not supported.'
         number = lines.line_num + bool(separator)
         raise SchemaMismatch(f"{subject}, line {number}: {error}", hint=hint) from None
+
+
+def fill_blank_lines(lines: Iterator[list[str]]) -> Iterator[list[str]]:
+    """Yield the lines of a file with one column; a blank line is an empty cell, except at the end of the file."""
+    blank = 0
+    for line in lines:
+        if not line:
+            blank += 1
+            continue
+        yield from ([""] for _ in range(blank))
+        blank = 0
+        yield line
 
 
 def _check_format(head: bytes, subject: str) -> None:

@@ -13,7 +13,7 @@ from typing import IO, Any, TypeAlias
 from msgspec import Struct
 
 from aluma_async.destinations.sql.convert import Convert, FileFormat, Value, converter
-from aluma_async.destinations.sql.csv_file import read_csv
+from aluma_async.destinations.sql.csv_file import fill_blank_lines, read_csv
 from aluma_async.destinations.sql.json_text import RepeatedName, load_json
 from aluma_async.destinations.sql.layout import Kind, Layout
 from aluma_async.exceptions import SchemaMismatch
@@ -248,10 +248,10 @@ def _check_names(columns: Sequence[FileColumn], subject: str, *, max_name_bytes:
 def _read_header(
     lines: Iterator[list[str]], subject: str, file_format: FileFormat
 ) -> tuple[Sequence[str], Iterator[list[str]]]:
-    names = file_format.header_names or [name.strip().removeprefix("\ufeff") for name in next(lines, [])]
+    names = file_format.header_names or [name.strip().removeprefix("\ufeff") for name in next(filter(None, lines), [])]
     if not names:
         raise SchemaMismatch(f"{subject}: is empty", hint=_NO_ROWS_HINT)
-    return names, lines
+    return names, filter(None, lines) if len(names) > 1 else fill_blank_lines(lines)
 
 
 def _read_json(data: IO[bytes], subject: str, *, lines: bool) -> tuple[Sequence[str], Iterator[list[Any]]]:

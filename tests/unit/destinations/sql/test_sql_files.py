@@ -262,3 +262,23 @@ def test_any_bytes_are_read_or_refused(data, name):
             read(data, name, encoding=encoding)
         except SchemaMismatch as error:
             assert error.hint
+
+
+@pytest.mark.parametrize(
+    ("content", "cells"),
+    [
+        ("v\na\n\nb\n", ["a", None, "b"]),
+        ("v\r\n\r\na", [None, "a"]),
+        ("\n\nv\na\n", ["a"]),
+        ("v\na\n\n\n", ["a"]),
+        ('v\na\n""\n', ["a", None]),
+    ],
+)
+def test_blank_line_of_a_file_with_one_column_is_an_empty_cell(content, cells):
+    """Except before the header and at the end of the file, where many programs add blank lines."""
+    assert read(content) == (("v",), [[cell] for cell in cells])
+
+
+def test_blank_line_of_a_file_with_more_columns_is_skipped():
+    assert read("a,b\n1,2\n\n3,4\n")[1] == [["1", "2"], ["3", "4"]]
+    assert read("1\n\n2\n", header_names=["a"])[1] == [["1"], [None], ["2"]]
