@@ -1,6 +1,5 @@
 """The sections ``[destinations.NAME]``: one class for each ``type``."""
 
-import re
 from base64 import b64encode
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
@@ -10,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from msgspec import Meta, Struct, field
 
 from aluma_async.config.credentials import read_secret
-from aluma_async.config.date_format import date_format_parts
+from aluma_async.config.date_format import date_format_problem
 from aluma_async.config.redaction import redact_url
 from aluma_async.config.schema import InvalidValue, Section
 from aluma_async.config.sections import is_unencrypted, url_problem
@@ -72,16 +71,12 @@ class SqlConfig(Section, frozen=True, kw_only=True, tag_field="type", tag="sql")
             ) from None
         if self.delimiter in '"\r\n\0':
             raise InvalidValue("delimiter", self.delimiter, "not a separator of cells", hint='Use for example ";".')
-        try:
-            has_parts = not self.date_format or any(date_format_parts(self.date_format))
-        except (ValueError, re.error):
-            has_parts = False
-        if not has_parts:
+        if self.date_format and (problem := date_format_problem(self.date_format)):
             raise InvalidValue(
                 "date_format",
                 self.date_format,
-                "neither a whole date nor a time",
-                hint='Use for example "%d.%m.%Y" or "%d.%m.%Y %H:%M".',
+                problem,
+                hint='Use for example "%d.%m.%Y", "%d.%m.%Y %H:%M" or "%d.%m.%Y %I:%M %p".',
             )
         for key, names in (("key", self.key), ("header_names", tuple(filter(None, self.header_names)))):
             if len(set(names)) < len(names):

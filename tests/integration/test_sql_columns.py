@@ -73,7 +73,7 @@ def test_array_is_written_from_a_list(postgres_database):
     postgres_database.ask("CREATE TABLE t (k TEXT PRIMARY KEY, x TEXT[], n INTEGER[], v VARCHAR(3)[])")
     text = r'[{"k": "a", "x": ["q\"\\,{}", null, "NULL", "ü"], "n": [1, 2], "v": []}, {"k": "b", "x": null}]'
     deliver_file(postgres_database, text, name="a.json", key=["k"])
-    deliver_file(postgres_database, 'k,x,n\nc,"[""a,b""]",[7]\nd,"{a,b}",\n', key=["k"])
+    deliver_file(postgres_database, 'k,x,n\nc,"[""a,b""]",[7]\nd,"[""a"",""b""]",\n', key=["k"])
     assert postgres_database.ask("SELECT x, n, v FROM t ORDER BY k") == [
         (['q"\\,{}', None, "NULL", "ü"], [1, 2], []),
         (None, None, None),
@@ -85,9 +85,9 @@ def test_array_is_written_from_a_list(postgres_database):
 @pytest.mark.parametrize(
     ("cell", "message"),
     [
-        ('"a,b"', "row 1, column 'x': is not a list"),
+        ('"a,b"', "row 1, column 'x': is not a JSON list"),
         ('"[""a"""', "row 1, column 'x': is not a JSON list"),
-        ('"{a"', "a value does not have the form that the type of its column needs, row 1, column x"),
+        ('"{a,b}"', "row 1, column 'x': is not a JSON list"),
         ('"[[""a""],[""b"",""c""]]"', "a value does not have the form"),
     ],
 )
@@ -112,18 +112,6 @@ def test_type_that_changes_values_is_refused(postgres_database, declared, messag
     with pytest.raises(DestinationError, match=message):
         deliver_file(postgres_database, "k,x\n1,12.50\n", key=["k"])
     deliver_file(postgres_database, "k\n1\n", key=["k"])
-
-
-def test_types_that_the_database_parses_are_passed_on_as_text(postgres_database):
-    postgres_database.ask("CREATE TYPE colour AS ENUM ('red', 'green')")
-    postgres_database.ask("CREATE TABLE t (k TEXT PRIMARY KEY, i INET, v INTERVAL, r INT4RANGE, c colour, u UUID)")
-    uuid = "0f8fad5b-d9cb-469f-a165-70867728950e"
-    deliver_file(postgres_database, f'k,i,v,r,c,u\n1,10.0.0.1,1 day,"[1,5)",red,{uuid.upper()}\n', key=["k"])
-    row = postgres_database.ask("SELECT i::text, v::text, r::text, c::text, u::text FROM t")
-    assert row == [("10.0.0.1/32", "1 day", "[1,5)", "red", uuid)]
-    with pytest.raises(SchemaMismatch, match=r"a value does not have the form.*row 1, column c") as caught:
-        deliver_file(postgres_database, "k,c\n1,secret\n", key=["k"])
-    assert "secret" not in str(caught.value)
 
 
 def test_json_column_keeps_numbers_and_texts(database):

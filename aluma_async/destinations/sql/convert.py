@@ -9,17 +9,17 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Mapping
-from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import Struct
 
-from aluma_async.config.date_format import date_format_parts
-from aluma_async.destinations.sql.json_text import load_json
+from aluma_async.destinations.sql.intervals import read_interval
+from aluma_async.destinations.sql.json_text import RepeatedName, load_json
 from aluma_async.destinations.sql.layout import Column, ColumnType, Kind
 from aluma_async.destinations.sql.numbers import count_digits, integer, parse_number, to_float
+from aluma_async.destinations.sql.temporal import temporal
 
 Value: TypeAlias = Any
 """A value that a driver accepts: None, str, int, float, bool, Decimal, date, datetime, time."""
@@ -30,12 +30,8 @@ _TRUTH = {"true": True, "t": True, "yes": True, "y": True, "1": True, "on": True
     ("false", "f", "no", "n", "0", "off"), False
 )
 _UUID = re.compile(r"\{?[0-9A-Fa-f]{8}(-?[0-9A-Fa-f]{4}){3}-?[0-9A-Fa-f]{12}\}?")
-_TIME = r"([0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?|[0-9]{4}|[0-9]{6})(Z|[+-][0-9]{2}(:?[0-9]{2}){0,2})?"
-_ISO_TIME = re.compile(_TIME.replace("|[0-9]{4}|[0-9]{6}", ""))
-_ISO_TIMESTAMP = re.compile(rf"[0-9W-]{{8,10}}([T ]{_TIME})?")
-"""Python also reads an hour with a fraction, such as 12,5, which is a number."""
-_UNIT = re.compile(r".*[0-9]+(:[0-9]|\s*[A-Za-z])|P.*[0-9][A-Z]", re.DOTALL)
 _JSON = msgspec.json.Encoder(decimal_format="number")
+_REPEATED_NAME = "repeats a name within an object"
 _SHORT_INTEGER = 18
 _DOUBLE_INTEGER_DIGITS = 18
 """SQLite stores whole numbers of so many digits as integers, even in a column of floating-point numbers."""
@@ -95,12 +91,14 @@ def _json_text(cell: Any) -> str:
 
 
 def _text(column: ColumnType, _: FileFormat) -> Convert:
-    max_chars = column.max_chars
+    max_chars, is_padded = column.max_chars, column.is_padded
 
     def convert(cell: Any) -> str:
         text = _plain(cell)
         if max_chars is not None and len(text) > max_chars:
             raise ValueError(f"has {len(text)} characters, more than {max_chars}")
+        if is_padded and text.endswith(" "):
+            raise ValueError("ends with a space, which the column does not keep")
         return text
 
     return convert
@@ -166,53 +164,20 @@ def _boolean(_: ColumnType, __: FileFormat) -> Convert:
     return convert
 
 
-def _temporal(
-    parse: Callable[[str], Value], pick: Callable[[datetime], Value], type_name: str
-) -> Callable[[ColumnType, FileFormat], Convert]:
-    def make(column: ColumnType, file_format: FileFormat) -> Convert:
-        date_format = file_format.date_format
-        if date_format:
-            has_date, has_time = date_format_parts(date_format)
-            if not (has_time if type_name == "time" else has_date):
-                date_format = ""  # such as a time in a file whose format is one of dates
-
-        def convert(cell: Any) -> Value:
-            text = str(cell).strip()
-            try:
-                if not text.isascii() and any(char.isdigit() and not char.isascii() for char in text):
-                    raise ValueError
-                # Without a time zone, unless the format contains one: the table's column defines its meaning.
-                value = pick(datetime.strptime(text, date_format)) if date_format else parse(text)  # noqa: DTZ007
-            except ValueError:
-                raise ValueError(f"is not a {type_name} ({date_format or 'ISO 8601'})") from None
-            if column.drops_zone and value.tzinfo is not None:
-                raise ValueError("has a time zone, which the column does not keep")
-            return value
-
-        return convert
-
-    return make
+def _interval(column: ColumnType, _: FileFormat) -> Convert:
+    return lambda cell: read_interval(_plain(cell), column)
 
 
-def _parse_timestamp(text: str) -> datetime:
-    if not _ISO_TIMESTAMP.fullmatch(text):
-        raise ValueError
-    return datetime.fromisoformat(text)
-
-
-def _parse_time(text: str) -> time:
-    if not _ISO_TIME.fullmatch(text):
-        raise ValueError
-    return time.fromisoformat(text)
-
-
-def _interval(_: ColumnType, __: FileFormat) -> Convert:
-    """Return the converter for intervals, which the database parses; it would read a bare number as seconds."""
+def _other(column: ColumnType, _: FileFormat) -> Convert:
+    """Return the converter for types that the database parses, but whose texts it keeps."""
+    if not column.pattern:
+        return _plain
+    pattern = re.compile(column.pattern)
 
     def convert(cell: Any) -> str:
         text = _plain(cell)
-        if not _UNIT.match(text):
-            raise ValueError("is not an interval with units, such as 3 days or 01:30:00")
+        if not pattern.fullmatch(text):
+            raise ValueError("is not in a form that the column keeps unchanged")
         return text
 
     return convert
@@ -223,7 +188,9 @@ def _json(column: ColumnType, _: FileFormat) -> Convert:
 
     def convert(cell: Any) -> str:
         try:
-            value = load_json(cell)
+            value = load_json(cell, unique_names=column.unique_names)
+        except RepeatedName:
+            raise ValueError(_REPEATED_NAME) from None
         except ValueError:
             return json.dumps(_plain(cell), ensure_ascii=False)
         except RecursionError:
@@ -261,12 +228,17 @@ def _uuid(_: ColumnType, __: FileFormat) -> Convert:
 
 
 def _array(column: ColumnType, file_format: FileFormat) -> Convert:
-    """Return the converter for arrays: a JSON list, or text in the database's own form, which begins with a brace."""
+    """Return the converter for arrays, which are JSON lists, also of lists of equal length.
+
+    The database's own form, such as {a,b}, does not fit, because a brace, a backslash or NULL in it may be plain text.
+    """
     item = column.item or ColumnType()
     convert_item = _json_value(item) if item.kind == "json" else _CONVERTERS[item.kind](item, file_format)
 
     def literal(value: Any) -> str:
         if isinstance(value, list):
+            if [] in value:
+                raise ValueError("contains an empty list within a list, which the column does not keep")
             return "{" + ",".join(map(literal, value)) + "}"
         if value is None:
             return "NULL"
@@ -276,14 +248,14 @@ def _array(column: ColumnType, file_format: FileFormat) -> Convert:
     def convert(cell: Any) -> str:
         if isinstance(cell, str) and cell.lstrip().startswith("["):
             try:
-                cell = load_json(cell)
+                cell = load_json(cell, unique_names=True)
+            except RepeatedName:
+                raise ValueError(_REPEATED_NAME) from None
             except (ValueError, RecursionError):
                 raise ValueError("is not a JSON list") from None
         if isinstance(cell, list):
             return literal(cell)
-        if isinstance(cell, str) and cell.lstrip().startswith("{") and item.kind in ("text", "other"):
-            return _plain(cell)
-        raise ValueError("is not a list")
+        raise ValueError("is not a JSON list")
 
     return convert
 
@@ -294,12 +266,10 @@ _CONVERTERS: Mapping[Kind, Callable[[ColumnType, FileFormat], Convert]] = {
     "number": _number,
     "float": _float,
     "boolean": _boolean,
-    "date": _temporal(date.fromisoformat, datetime.date, "date"),
-    "timestamp": _temporal(_parse_timestamp, lambda moment: moment, "date and time"),
-    "time": _temporal(_parse_time, datetime.timetz, "time"),
+    **dict.fromkeys(("date", "timestamp", "time"), lambda column, files: temporal(column, files.date_format)),
     "interval": _interval,
     "json": _json,
     "uuid": _uuid,
     "array": _array,
-    "other": lambda _, __: _plain,
+    "other": _other,
 }

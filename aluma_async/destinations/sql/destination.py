@@ -22,6 +22,8 @@ from aluma_async.destinations.sql.errors import is_transient, map_error
 from aluma_async.destinations.sql.layout import (
     Layout,
     check_columns,
+    check_writable,
+    type_warnings,
 )
 from aluma_async.destinations.sql.place import table_place
 from aluma_async.destinations.sql.postgres import Postgres
@@ -138,7 +140,9 @@ class SqlDestination:
         names = self._settings.file_format.column_names
         header = [names.get(name, name) for name in self._settings.file_format.header_names]
         check_columns(layout, [name for name in header if name])
-        return [
+        for name in filter(None, header):
+            check_writable(layout, name)
+        return type_warnings(layout) + [
             f"table {layout.label} has no column {name!r}, which column_names contains"
             for name in names.values()
             if name and name not in layout.columns

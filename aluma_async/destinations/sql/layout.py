@@ -26,7 +26,9 @@ Kind: TypeAlias = Literal[
     "array",
     "other",
 ]
-"""How a cell is converted; ``other`` cells are passed on as text, and the database parses them."""
+"""How a cell is converted; ``other`` cells are passed on as text, if they match ``ColumnType.pattern``."""
+
+Unit: TypeAlias = Literal["year", "month", "day", "hour", "minute", "second"]
 
 Purpose: TypeAlias = Literal["upsert", "replace"]
 """``upsert``: rows replace those with the same key. ``replace``: all rows of the task are deleted before."""
@@ -45,6 +47,10 @@ class ColumnType(Struct, frozen=True, kw_only=True):
 
     kind: Kind = "other"
     max_chars: int | None = None
+    is_padded: bool = False
+    """Whether spaces at the end of a text are lost."""
+    pattern: str = ""
+    """Regular expression of the texts that the type keeps as they are; empty: all, or those that it does not refuse."""
     bits: int = 64
     """Size of an integer, or of a floating-point number."""
     precision: int | None = None
@@ -55,6 +61,12 @@ class ColumnType(Struct, frozen=True, kw_only=True):
     """Whether a number is stored as a floating-point number, which keeps 15 to 17 digits."""
     drops_zone: bool = False
     """Whether the time zone of a time would be lost."""
+    fraction: int = 6
+    """Maximum number of digits after the decimal sign of seconds."""
+    unit: Unit = "second"
+    """The smallest unit that an interval keeps."""
+    unique_names: bool = False
+    """Whether JSON keeps only one of several values with the same name."""
     item: "ColumnType | None" = None
     """The type of the items of an array."""
     problem: str = ""
@@ -172,6 +184,15 @@ def check_writable(layout: Layout, name: str) -> None:
             f"table {layout.label}: column {name!r} is of type {column.declared}, {reason}",
             hint='Change the type, or omit the column with column_names = { "name in the file" = "" }.',
         )
+
+
+def type_warnings(layout: Layout) -> list[str]:
+    """Return a warning for each column that files cannot fill, because its type would change values."""
+    return [
+        f"table {layout.label}: files cannot fill column {column.name!r} of type {column.declared}, {problem}"
+        for column in layout.columns.values()
+        if (problem := (column.type.item or column.type).problem) and not column.written_by
+    ]
 
 
 def check_rights(layout: Layout, name: str, key: Sequence[str], purpose: Purpose) -> None:

@@ -7,7 +7,8 @@ resolve domains.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aluma_async.destinations.sql.layout import Column, ColumnType, Layout, UniqueIndex
+from aluma_async.destinations.sql.layout import Column, ColumnType, Kind, Layout, UniqueIndex, Unit
+from aluma_async.destinations.sql.temporal import MAX_FRACTION
 
 DESCRIBE = """
 SELECT n.nspname, c.relkind, c.relpersistence, has_schema_privilege(n.oid, 'USAGE'),
@@ -16,8 +17,8 @@ SELECT n.nspname, c.relkind, c.relpersistence, has_schema_privilege(n.oid, 'USAG
     SELECT coalesce(json_agg(DISTINCT p.polcmd), '[]') FROM pg_policy p
     WHERE p.polrelid = c.oid AND p.polpermissive AND (p.polroles = '{0}' OR EXISTS (
       SELECT FROM unnest(p.polroles) AS member (oid) WHERE member.oid <> 0 AND pg_has_role(member.oid, 'USAGE')))) END,
-  (SELECT coalesce(json_agg(json_build_array(a.attname, format_type(a.atttypid, a.atttypmod), base.typname,
-      base.is_core, base.mod, base.is_array, a.attnotnull OR base.required, a.attidentity = 'a', a.attgenerated <> '',
+  (SELECT coalesce(json_agg(json_build_array(a.attname, format_type(a.atttypid, a.atttypmod), base.name, base.mod,
+      base.is_array, a.attnotnull OR base.required, a.attidentity = 'a', a.attgenerated <> '',
       array_remove(ARRAY[
         CASE WHEN NOT has_column_privilege(c.oid, a.attnum, 'SELECT') THEN 'SELECT' END,
         CASE WHEN NOT has_column_privilege(c.oid, a.attnum, 'INSERT') THEN 'INSERT' END,
@@ -38,7 +39,9 @@ SELECT n.nspname, c.relkind, c.relpersistence, has_schema_privilege(n.oid, 'USAG
          chain.required OR (t.typnotnull AND NOT chain.is_array), chain.is_array OR t.typtype <> 'd', depth + 1
        FROM chain JOIN pg_type t ON t.oid = chain.oid
        WHERE t.typtype = 'd' OR (t.typcategory = 'A' AND t.typelem <> 0))
-     SELECT t.typname, t.typnamespace = 'pg_catalog'::regnamespace AS is_core, mod, required, is_array
+     SELECT CASE WHEN t.typtype = 'e' THEN 'enum'
+         WHEN t.typnamespace = 'pg_catalog'::regnamespace OR t.typname = 'citext' THEN t.typname ELSE '' END AS name,
+       mod, required, is_array
      FROM chain JOIN pg_type t ON t.oid = chain.oid ORDER BY depth DESC LIMIT 1) AS base
    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
   (SELECT coalesce(json_agg(json_build_array(x.relname,
@@ -89,20 +92,35 @@ _TYPES: Mapping[str, ColumnType] = {
     "float4": ColumnType(kind="float", bits=32),
     "float8": ColumnType(kind="float", bits=64),
     "text": ColumnType(kind="text"),
+    "citext": ColumnType(kind="text"),
+    "enum": ColumnType(),
     "date": ColumnType(kind="date"),
-    "timestamp": ColumnType(kind="timestamp", drops_zone=True),
-    "timestamptz": ColumnType(kind="timestamp"),
-    "time": ColumnType(kind="time", drops_zone=True),
-    "timetz": ColumnType(kind="time"),
-    "interval": ColumnType(kind="interval"),
     "json": ColumnType(kind="json"),
-    "jsonb": ColumnType(kind="json"),
+    "jsonb": ColumnType(kind="json", unique_names=True),
     "uuid": ColumnType(kind="uuid"),
+    "bytea": ColumnType(pattern=r"\\x(?:[0-9A-Fa-f]{2})*"),
+    **dict.fromkeys(("bit", "varbit"), ColumnType(pattern=r"[01]+")),
+    **dict.fromkeys(
+        ("inet", "cidr"),
+        ColumnType(pattern=r"(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f.:]*:[0-9A-Fa-f.:]*)(?:/[0-9]{1,3})?"),
+    ),
+    "macaddr": ColumnType(pattern=r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}"),
     "money": ColumnType(problem="which depends on the language of the server; use numeric"),
     "name": ColumnType(problem="which cuts long values; use text"),
     "char": ColumnType(problem="which cuts all characters after the first; use text"),
 }
-"""By the name of the type in ``pg_catalog``; those with a length or precision are in ``_column_type``."""
+"""By the name of the type; those with a length or precision are in ``_column_type``. No others keep all values."""
+_UNKNOWN = ColumnType(problem="which may change values; use text")
+
+_TIMES: Mapping[str, tuple[Kind, bool]] = {
+    "timestamp": ("timestamp", True),
+    "timestamptz": ("timestamp", False),
+    "time": ("time", True),
+    "timetz": ("time", False),
+}
+"""Types with a number of digits of the seconds: the kind, and whether the time zone is dropped."""
+_UNIT_BITS: Mapping[Unit, int] = {"year": 2, "month": 1, "day": 3, "hour": 10, "minute": 11, "second": 12}
+"""The bits of the fields in the modifier of an interval; all are set if it is not limited."""
 
 
 def read_layout(row: Sequence[Any], name: str, label: str) -> Layout:
@@ -137,8 +155,8 @@ _ALL_RIGHTS = frozenset({"SELECT", "INSERT", "UPDATE"})
 
 
 def _column(row: Sequence[Any]) -> Column:
-    name, declared, type_name, is_core, modifier, is_array, required, is_identity, is_generated, rights, sequence = row
-    column_type = _column_type(type_name, modifier) if is_core else ColumnType()
+    name, declared, type_name, modifier, is_array, required, is_identity, is_generated, rights, sequence = row
+    column_type = _column_type(type_name, modifier)
     written_by = "is computed by the database (GENERATED)" if is_generated else ""
     if is_identity:
         written_by = "is numbered by the database (GENERATED ALWAYS AS IDENTITY)"
@@ -156,7 +174,7 @@ def _column(row: Sequence[Any]) -> Column:
 def _column_type(name: str, modifier: int) -> ColumnType:
     """Return the type of a column; ``modifier`` contains a length, or precision and scale."""
     if name in ("varchar", "bpchar"):
-        return ColumnType(kind="text", max_chars=modifier - 4 if modifier >= 4 else None)
+        return ColumnType(kind="text", max_chars=modifier - 4 if modifier >= 4 else None, is_padded=name == "bpchar")
     if name == "numeric":
         if modifier < 4:
             return ColumnType(kind="number")
@@ -164,4 +182,11 @@ def _column_type(name: str, modifier: int) -> ColumnType:
         return ColumnType(
             kind="number", precision=((modifier - 4) >> 16) & 0xFFFF, scale=scale - 0x800 if scale >= 0x400 else scale
         )
-    return _TYPES.get(name, ColumnType())
+    if name in _TIMES:
+        kind, drops_zone = _TIMES[name]
+        return ColumnType(kind=kind, drops_zone=drops_zone, fraction=modifier if modifier >= 0 else MAX_FRACTION)
+    if name == "interval":
+        fields, fraction = (modifier >> 16) & 0x7FFF, modifier & 0xFFFF
+        units = [unit for unit, bit in _UNIT_BITS.items() if fields >> bit & 1]
+        return ColumnType(kind="interval", fraction=min(fraction, MAX_FRACTION), unit=units[-1])
+    return _TYPES.get(name, _UNKNOWN)

@@ -16,25 +16,12 @@ from aluma_async.concurrency.threads import run_in_thread
 from aluma_async.destinations.common.chunks import BLOCK
 from aluma_async.destinations.common.spool import SpooledFile
 from aluma_async.destinations.sql.backend import file_columns, on_conflict_clause, quote, quote_names
-from aluma_async.destinations.sql.layout import Column, ColumnType, Layout, UniqueIndex
+from aluma_async.destinations.sql.layout import Column, Layout, UniqueIndex
+from aluma_async.destinations.sql.sqlite_types import column_type
 from aluma_async.destinations.sql.tables import label
 from aluma_async.exceptions import ConfigError
 from aluma_async.models import Claim, ExportFile
 
-_DECLARED = re.compile(r"\s*([^(]*?)\s*(?:\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\)\s*)?")
-_TYPES: Mapping[str, ColumnType] = {
-    "BOOL": ColumnType(kind="boolean"),
-    "BOOLEAN": ColumnType(kind="boolean"),
-    "DATE": ColumnType(kind="date"),
-    "DATETIME": ColumnType(kind="timestamp"),
-    "TIMESTAMP": ColumnType(kind="timestamp"),
-    "TIME": ColumnType(kind="time"),
-    "JSON": ColumnType(kind="json", is_double=True),
-    "JSONB": ColumnType(kind="json", is_double=True),
-    "UUID": ColumnType(kind="uuid"),
-    "ANY": ColumnType(),
-}
-"""Column types by their declaration; all others are found by SQLite's rules for the affinity of a column."""
 _COMPUTED = (2, 3)
 """Values of ``hidden`` in ``table_xinfo`` for generated columns."""
 _SLASHES_HINT = (
@@ -191,9 +178,6 @@ class Sqlite:
 
         await raw._execute(write_blob)  # noqa: SLF001 - aiosqlite has no public way to run blob calls in its thread
 
-    def driver_value(self, value: Any) -> Any:
-        return _plain(value)
-
     async def run_deferred(self, connection: AsyncConnection) -> None:
         """Do nothing: SQLite defers foreign keys only, and their errors abort the commit."""
 
@@ -232,27 +216,10 @@ def _column(row: Sequence[Any], *, is_strict: bool) -> Column:
     return Column(
         name=name,
         declared=declared or "any type",
-        type=_column_type(declared, is_strict=is_strict),
+        type=column_type(declared, is_strict=is_strict),
         nullable=not not_null,
         written_by="is computed by the database (GENERATED)" if hidden in _COMPUTED else "",
     )
-
-
-def _column_type(declared: str, *, is_strict: bool) -> ColumnType:
-    match = _DECLARED.fullmatch(declared)
-    name = match[1].upper() if match else declared.upper()
-    if name in _TYPES and (name != "ANY" or is_strict):
-        return _TYPES[name]
-    if "INT" in name:
-        return ColumnType(kind="integer")
-    if any(word in name for word in ("CHAR", "CLOB", "TEXT")):
-        return ColumnType(kind="text", max_chars=int(match[2]) if match and match[2] else None)
-    if not name or "BLOB" in name:
-        return ColumnType()
-    if any(word in name for word in ("REAL", "FLOA", "DOUB")):
-        return ColumnType(kind="float")
-    precision = int(match[2]) if match and match[2] else None
-    return ColumnType(kind="number", precision=precision, scale=int((match and match[3]) or 0), is_double=True)
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,15 @@ from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aluma_async.destinations.sql.backend import Backend
-from aluma_async.destinations.sql.layout import Kind, Layout, Purpose, check_columns, check_kinds, check_layout
+from aluma_async.destinations.sql.layout import (
+    ColumnType,
+    Kind,
+    Layout,
+    Purpose,
+    check_columns,
+    check_kinds,
+    check_layout,
+)
 from aluma_async.destinations.sql.tables import TableId, label
 from aluma_async.exceptions import DestinationError
 
@@ -93,8 +101,13 @@ class TableAccess:
     def _check(self, layout: Layout, use: TableUse) -> None:
         check_layout(layout, use.key, use.purpose)
         check_columns(layout, (*use.kinds, *use.further))
-        if self._backend.has_strict_types:
-            check_kinds(layout, use.kinds)
+        kinds = use.kinds
+        if not self._backend.has_strict_types:  # texts are stored wrong only in columns that turn them into numbers
+            columns = layout.columns
+            kinds = {
+                name: kind for name, kind in kinds.items() if kind == "text" and columns[name].type != ColumnType()
+            }
+        check_kinds(layout, kinds)
 
     async def _missing(self, connection: AsyncConnection, table_id: TableId) -> DestinationError:
         hint = "Create it, or set create = true."
