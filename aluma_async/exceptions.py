@@ -21,7 +21,8 @@ operator::
     │   └── UnexportableTask       its text can never be exported, anywhere                    fatal
     ├── DestinationError           the files of one task could not be stored
     │   ├── DestinationUnavailable no task's files can be stored at present
-    │   └── SchemaMismatch         the data does not fit the destination's schema              persistent
+    │   ├── SchemaMismatch         the data does not fit the destination's schema              persistent
+    │   └── AlreadyExported        an earlier export has stored another version
     ├── FailConfirmed              the administrator has confirmed that the task is failed      fatal
     └── JournalError               the journal cannot be written
         └── JournalLocked          another process uses the state folder
@@ -168,6 +169,16 @@ class SchemaMismatch(DestinationError):
     """The data does not fit the destination's schema. Never fatal, because the schema can be changed."""
 
     persistent = True
+
+
+class AlreadyExported(DestinationError):
+    """A redelivery would replace another version that an earlier export has stored, and that may be newer."""
+
+    def __init__(self, subject: str) -> None:
+        super().__init__(
+            f"{subject}: an earlier export has stored another version",
+            hint="Compare them; 'aluma-async redeliver --replace' replaces it, if the copy is complete.",
+        )
 
 
 class JournalError(AlumaAsyncError):

@@ -78,6 +78,8 @@ class Claim(Struct, frozen=True, gc=False):
     spec: ExportSpec
     sent_at: float
     """Time of Start on the event loop's clock. The lease begins no earlier."""
+    may_replace: bool = True
+    """Whether its files may replace different ones of an earlier export. False if they may be older than these."""
 
 
 class Timestamp(Struct, frozen=True, gc=False):

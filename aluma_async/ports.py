@@ -46,7 +46,9 @@ class TaskSource(Protocol):
     def open_file(self, claim: Claim, file: ExportFile) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """Open the download of a file whose ``source`` is ``url``.
 
-        The iterator MUST raise an error unless the file is provably complete at its end. MAY be called repeatedly.
+        The iterator MUST raise an error unless the file is provably complete at its end. MAY be called repeatedly. The
+        iterator MAY have an attribute ``version``: letters and digits that are different for each content of the file,
+        at most 64, or empty. With it, a file that an earlier attempt has saved is not downloaded again.
         """
         ...
 
@@ -87,8 +89,13 @@ class Delivery(Protocol):
     def resumable_size(self, file: ExportFile) -> int | None:
         """Return the size of a file that an earlier attempt has staged completely; None if it must be saved.
 
-        MUST return a size only if the attempt had exactly the same specification. MAY always return None. Resuming
-        helps tasks whose downloads take longer than a lease.
+        MUST return a size only if the attempt had exactly the same specification, and the file is certainly there and
+        complete, also after a power loss. MAY always return None. Resuming helps tasks whose downloads take longer than
+        a lease.
+
+        The staged file is used only if the delivery also has a method ``resumable_version(file)`` that returns the
+        ``version`` which ``chunks`` had when it was saved, and the source returns the same one again. Otherwise the
+        file is saved again.
         """
         ...
 
@@ -96,7 +103,8 @@ class Delivery(Protocol):
         """Stage one file.
 
         MUST support concurrent calls for different files. MUST start from nothing if it is called again for the same
-        file, so that a failed download can be repeated. MUST pass on unchanged any error that ``chunks`` raises.
+        file, so that a failed download can be repeated, or for a file that could be resumed. MUST pass on unchanged any
+        error that ``chunks`` raises.
         Raises ``DestinationError``.
         """
         ...
@@ -122,6 +130,9 @@ class Destination(Protocol):
         Leaving the block MUST make all files visible, complete and durable, or raise ``DestinationError``. Leaving it
         with an exception (including cancellation) MUST leave no trace and no work in progress. A repeated delivery of
         the same task MUST replace the earlier one, and MUST NOT change files of other tasks.
+
+        If ``claim.may_replace`` is False, the delivery may contain older files, or fewer: it MUST NOT remove anything,
+        and MUST raise ``AlreadyExported`` instead of replacing something that is different or cannot be compared.
         """
         ...
 

@@ -58,6 +58,7 @@ async def _open_client(
         hosts=config.aluma.download_hosts,
         verify_content=config.aluma.verify_content,
         max_bytes=config.limits.max_file_bytes,
+        max_specification_bytes=config.limits.max_specification_bytes,
         min_bytes_per_second=config.limits.min_bytes_per_second,
     )
     connector = GuardedConnector(
@@ -183,7 +184,12 @@ async def open_reloadable_exporter(
 
 @asynccontextmanager
 async def open_redelivery(
-    config: Config, copies: Sequence[Copy], *, incomplete: bool = False, on_event: OnEvent | None = None
+    config: Config,
+    copies: Sequence[Copy],
+    *,
+    incomplete: bool = False,
+    replace: bool = False,
+    on_event: OnEvent | None = None,
 ) -> AsyncIterator[tuple[Exporter, QuarantineSource]]:
     """Open an exporter that delivers copies in the quarantine, without Aluma. Raises ``ConfigError``.
 
@@ -194,11 +200,13 @@ async def open_redelivery(
         config: The configuration, with the destinations and routes of today.
         copies: The copies to deliver, one for each task.
         incomplete: Whether a task is delivered although its copy lacks files.
+        replace: Whether a complete copy replaces other versions that the destinations have.
         on_event: A listener for all events.
     """
     _check_environment()
     routing, state = config.routing(), config.state_folder()
-    source = QuarantineSource(QuarantineFolder(config.quarantine_folder()), copies, incomplete=incomplete)
+    folder = QuarantineFolder(config.quarantine_folder())
+    source = QuarantineSource(folder, copies, incomplete=incomplete, replace=replace)
     async with open_destinations(config.destinations, state) as opened:
         await anyio.to_thread.run_sync(check_places, config, opened)
         exporter = Exporter(

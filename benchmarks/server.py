@@ -53,7 +53,9 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     def file(self) -> Path:
         """Write the file that all tasks share; return its path."""
         path = Path(self.folder) / "file.bin"
-        block = b"%PDF-" + random.Random(0).randbytes(min(self.size, 1 << 20))[5:]  # checked by the exporter
+        block = (
+            b"%PDF-" + random.Random(0).randbytes(min(self.size, 1 << 20))[10:] + b"%%EOF"
+        )  # checked by the exporter
         path.write_bytes(block * max(1, self.size >> 20))
         return path
 

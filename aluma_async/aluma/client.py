@@ -73,7 +73,14 @@ class AlumaClient:
     ) -> None:
         self._request_limiter: RequestLimiter = request_limiter or _Unlimited()
         self._urls = DownloadUrls(base_url, downloads.hosts)
-        self._transport = ApiTransport(session, base_url, credentials, self._request_limiter, self._urls)
+        self._transport = ApiTransport(
+            session,
+            base_url,
+            credentials,
+            self._request_limiter,
+            self._urls,
+            max_specification_bytes=downloads.max_specification_bytes,
+        )
         self._filter = ProjectFilter(projects)
         self._downloads = downloads
         self._on_event: Callable[[Event], None] = on_event or (lambda _: None)

@@ -3,7 +3,8 @@
 It compares the first bytes with the file's name. Each rule is certain, because a false alarm keeps a task from being
 exported: an image may have the format of another image, an Office file may be encrypted, and ``.doc``, ``.xls`` and
 ``.txt`` may contain the many things that they contain in practice. Unknown names are only checked for emptiness. Where
-there is a signature, the bytes decide and not the content type. Wrong content of the right format is not detected.
+there is a signature, the bytes decide and not the content type. Wrong content of the right format is not detected,
+except for a PDF that was cut (``is_cut``), because a proxy may pass on the beginning of a file as the whole.
 """
 
 import re
@@ -12,6 +13,8 @@ import msgspec
 
 _HEAD_BYTES = 1024
 """Number of bytes that decide, because a PDF may begin anywhere in them (Adobe's reader accepts that)."""
+TAIL_BYTES = 4096
+"""Number of bytes at the end of a PDF that must contain its end mark; Adobe's reader wants it in the last 1024."""
 _MAX_JSON_BYTES = 64 * 1024
 """Maximum size of a file that is parsed to find out whether it is JSON."""
 
@@ -101,6 +104,11 @@ class ContentCheck:
     def _text(self) -> bytes:
         """Return the beginning as text in an encoding like UTF-8, without white space before it."""
         return self._head.replace(b"\x00", b"").lstrip(_BLANK)  # NUL: half of the bytes in UTF-16
+
+
+def is_cut(filename: str, tail: bytes) -> bool:
+    """Return whether a file lacks its end. ``tail``: its last ``TAIL_BYTES`` bytes."""
+    return _extension(filename) == "pdf" and b"%%EOF" not in tail
 
 
 def is_html(content_type: str | None) -> bool:

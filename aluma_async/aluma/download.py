@@ -1,10 +1,11 @@
 """``Download``: the bytes of one file, over one or more connections.
 
 If a connection breaks and the server sent a strong ETag, the download continues at the same byte (Range, If-Range),
-but only in the same version of the file. An incomplete file, a file whose first bytes do not fit its name, and an
-exceeded limit raise ``SourceError``.
+but only in the same version of the file. An incomplete file, a file whose first or last bytes do not fit its name, and
+an exceeded limit raise ``SourceError``.
 """
 
+import hashlib
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Self, TypeAlias
@@ -13,7 +14,7 @@ import aiohttp
 from msgspec import Struct
 
 from aluma_async.aluma import responses
-from aluma_async.aluma.content import ContentCheck
+from aluma_async.aluma.content import TAIL_BYTES, ContentCheck, is_cut
 from aluma_async.aluma.minimum_rate import MinimumRate
 from aluma_async.clock import loop_time
 from aluma_async.exceptions import InvalidResponse, SourceError, Unavailable
@@ -28,14 +29,16 @@ _UNCOMPRESSED = {"Accept-Encoding": "identity"}  # because a truncated compresse
 
 
 class DownloadLimits(Struct, frozen=True, kw_only=True):
-    """Limits for downloads; 0 disables a limit."""
+    """Limits for downloads; 0 disables a limit, except for specifications."""
 
     hosts: Collection[str] = ()
     """Hosts other than the API's from which a file may be downloaded, directly or by a redirect."""
     verify_content: bool = True
-    """Whether to check that the first bytes of a file fit its name."""
+    """Whether to check that the first and the last bytes of a file fit its name."""
     max_bytes: float = 0
     """Maximum size of a file."""
+    max_specification_bytes: int = 64 * 1024 * 1024
+    """Maximum size of an Export Specification, which is kept in memory."""
     min_bytes_per_second: float = 0
     """Minimum average rate over one minute."""
 
@@ -53,10 +56,12 @@ class Download:
         self._limits = limits
         self._connection: AbstractAsyncContextManager[aiohttp.ClientResponse] | None = None
         self._count = 0
+        self._length: int | None = None
         self._size: int | None = None
         self._etag = ""
         self._verifying = limits.verify_content
         self._check: ContentCheck | None = None
+        self._tail = b""
         self._minimum_rate = MinimumRate(limits.min_bytes_per_second)
         self._resumptions, self._resumed_at = 0, -1
 
@@ -68,12 +73,17 @@ class Download:
         except BaseException:
             await self._close()
             raise
-        self._size = self._response.content_length
+        self._length = self._size = self._response.content_length
         self._etag = responses.strong_etag(self._response)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._close()
+
+    @property
+    def version(self) -> str:
+        """Identifier of the file's version; empty if the server sent no strong ETag."""
+        return hashlib.sha256(f"{self._etag} {self._length}".encode()).hexdigest()[:32] if self._etag else ""
 
     def __aiter__(self) -> Self:
         return self
@@ -94,6 +104,8 @@ class Download:
                 raise InvalidResponse(f"{self._operation}: received {self._count} of {self._size} bytes")
             if self._verifying:
                 self._verify(b"")
+            if self._limits.verify_content and is_cut(self._file.filename, self._tail[-TAIL_BYTES:]):
+                raise responses.wrong_content(self._operation, f"the file of {self._count} bytes has no end (%%EOF)")
             raise StopAsyncIteration
         if self._verifying:
             if not self._check and chunk[:5] == b"%PDF-" and self._file.filename[-4:] == ".pdf":
@@ -101,6 +113,7 @@ class Download:
             else:
                 self._verify(chunk)
         self._count += len(chunk)
+        self._tail = chunk if len(chunk) >= TAIL_BYTES else self._tail[-TAIL_BYTES:] + chunk
         if 0 < self._limits.max_bytes < max(self._count, self._size or 0):
             raise SourceError(
                 f"{self._operation}: file is larger than {self._limits.max_bytes:.0f} bytes",

@@ -16,6 +16,7 @@ from aluma_async.connections import close_connection
 from aluma_async.exceptions import (
     Ambiguous,
     AuthenticationFailed,
+    BadSpecification,
     ClaimConflict,
     FileMissing,
     InvalidResponse,
@@ -33,7 +34,6 @@ TRANSPORT_ERRORS = (aiohttp.ClientError, TimeoutError)
 
 MAX_ERROR_BODY_BYTES = 64 * 1024
 """Maximum size of a response that should be short: an error, a token, a task."""
-_MAX_SPEC_BYTES = 64 * 1024 * 1024
 _ERROR_BODY_SECONDS = 5.0  # Limit for bodies of which only the status matters.
 CREDENTIALS_HINT = "Check ALUMA_CLIENT_ID and ALUMA_CLIENT_SECRET, or client_id and client_secret_file."
 _URL_HINT = "Check base_url, and whether a proxy or a log-in page answers in place of Aluma."
@@ -200,14 +200,20 @@ async def read_chunk(operation: str, response: aiohttp.ClientResponse) -> bytes:
         raise map_transport_error(operation, error, changes=False) from None
 
 
-async def read_accepted(operation: str, response: aiohttp.ClientResponse, *, needed: bool) -> bytes:
-    """Read the body of a successful response. A body that is not ``needed`` may be missing or incomplete."""
+async def read_accepted(operation: str, response: aiohttp.ClientResponse, *, max_specification_bytes: int = 0) -> bytes:
+    """Read the body of a successful response. Unless it is a specification, it may be missing or incomplete."""
     body = b""
-    if needed:
+    if max_specification_bytes:
         try:
-            body = await read_body(response, _MAX_SPEC_BYTES)
-        except (*TRANSPORT_ERRORS, InvalidResponse):
+            body = await read_body(response, max_specification_bytes)
+        except TRANSPORT_ERRORS:
             raise InvalidResponse(f"{operation}: accepted, but the response is incomplete") from None
+        except InvalidResponse:
+            raise BadSpecification(
+                f"{operation}: the Export Specification is larger than max_specification_bytes"
+                f" ({max_specification_bytes}), so it was not read, and there is no copy of the task",
+                hint="Raise max_specification_bytes under [limits]. Four times as much memory must be free.",
+            ) from None
     elif not response.content.at_eof():
         with suppress(*TRANSPORT_ERRORS, InvalidResponse), anyio.fail_after(_ERROR_BODY_SECONDS):
             body = await read_body(response, MAX_ERROR_BODY_BYTES)

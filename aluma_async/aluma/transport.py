@@ -40,6 +40,8 @@ class ApiTransport:
         credentials: Credentials,
         request_limiter: RequestLimiter,
         urls: DownloadUrls,
+        *,
+        max_specification_bytes: int,
     ) -> None:
         self.session = session
         self.request_limiter = request_limiter
@@ -47,6 +49,7 @@ class ApiTransport:
         self.urls = urls
         self._base_url = base_url.rstrip("/")
         self._credentials = credentials
+        self._max_specification_bytes = max_specification_bytes
         self._deadline = SharedDeadline(REQUEST_TIMEOUT_SECONDS)
 
     def get(
@@ -92,7 +95,8 @@ class ApiTransport:
                         return None
                     kind = responses.START if is_start else responses.SETTLE
                     await responses.raise_for_status(operation, response, kind)
-                    return await responses.read_accepted(operation, response, needed=is_start)
+                    limit = self._max_specification_bytes if is_start else 0
+                    return await responses.read_accepted(operation, response, max_specification_bytes=limit)
             except responses.TRANSPORT_ERRORS as error:
                 raise responses.map_transport_error(operation, error, changes=True) from None
         raise responses.map_transport_error(operation, TimeoutError(), changes=True)

@@ -4,7 +4,7 @@ The state folder is locked meanwhile, because an exporter writes to the same des
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 import click
@@ -25,16 +25,24 @@ from aluma_async.service.formatting import format_bytes, pluralize, sanitize
 @click.argument("task_ids", metavar="TASK_ID...", nargs=-1, shell_complete=complete_task_ids)
 @click.option("--all", "all_tasks", is_flag=True, help="All tasks in the quarantine.")
 @click.option("--incomplete", is_flag=True, help="Also tasks whose copy lacks files; these files are left out.")
+@click.option("--replace", is_flag=True, help="Complete copies replace other versions at the destinations.")
 @add_options("config", "output", "workers", "state", "progress", "log_format", "verbose", "quiet")
 @click.pass_context
 def redeliver(
-    context: click.Context, /, *, task_ids: tuple[str, ...], all_tasks: bool, incomplete: bool, **inner: Any
+    context: click.Context,
+    /,
+    *,
+    task_ids: tuple[str, ...],
+    all_tasks: bool,
+    incomplete: bool,
+    replace: bool,
+    **inner: Any,
 ) -> int:
     """Deliver the copies of quarantined tasks.
 
     Uses the copies of failed and parked tasks, the present configuration, and nothing from Aluma. The copies stay, so
-    that it can be repeated; 'aluma-async quarantine delete' removes them. Stop the exporter first. Put "--" before an
-    id that starts with a dash.
+    that it can be repeated; 'aluma-async quarantine delete' removes them. A task is not delivered if a destination has
+    another version of it, which may be newer. Stop the exporter first. Put "--" before an id that starts with a dash.
     """
     if bool(task_ids) == all_tasks:
         raise click.UsageError("name the tasks to deliver, or use --all", context)
@@ -45,27 +53,35 @@ def redeliver(
 
     check_config_file(config, config_file(options))
     if not config.quarantine_folder().is_dir():
-        return _deliver(config, {}, task_ids, incomplete=incomplete, progress=None)
+        return _deliver(config, {}, task_ids, _Choice(), progress=None)
     try:
         with lock_folder(config.state_folder()):
             copies = read_copies(config)
             wanted = [*copies] if all_tasks else task_ids
-            return _deliver(config, copies, wanted, incomplete=incomplete, progress=options.get("progress"))
+            choice = _Choice(incomplete, replace)
+            return _deliver(config, copies, wanted, choice, progress=options.get("progress"))
     except JournalLocked as error:
         raise JournalLocked(str(error), hint="Stop the exporter, redeliver, then start it again.") from None
 
 
+class _Choice(NamedTuple):
+    """The options for copies that lack files, and for other versions at the destinations."""
+
+    incomplete: bool = False
+    replace: bool = False
+
+
 def _deliver(
-    config: Config, copies: dict[str, Copy], task_ids: Sequence[str], *, incomplete: bool, progress: bool | None
+    config: Config, copies: dict[str, Copy], task_ids: Sequence[str], choice: _Choice, *, progress: bool | None
 ) -> int:
     """Deliver the copies of tasks, print the result, and return the exit code."""
     chosen = selected_copies(copies, task_ids)
-    refused = [] if incomplete else [copy for copy in chosen if not copy.is_complete]
+    refused = [] if choice.incomplete else [copy for copy in chosen if not copy.is_complete]
     for copy in refused:
         reason = f"{completeness(copy_row(copy))}; --incomplete delivers the others"
         click.echo(f"{sanitize(copy.task_id)}: not redelivered: {reason}", err=True)
     accepted = [copy for copy in chosen if copy not in refused]
-    delivered = anyio.run(_run, config, accepted, incomplete, progress) if accepted else _Result()
+    delivered = anyio.run(_run, config, accepted, choice, progress) if accepted else _Result()
     for copy in accepted:
         if copy.task_id not in delivered.completed:
             reason = delivered.errors.get(copy.task_id, "not tried")
@@ -91,7 +107,7 @@ class _Result:
                 self.files += event.files
                 self.bytes += event.bytes
             case TaskCancelled(task=task, error=error):
-                self.errors[task.id] = f"{type(error).__name__}: {error}"
+                self.errors[task.id] = f"{type(error).__name__}: {error.text}"
                 return False  # it is printed at the end, and there is no next attempt
             case TaskParked(task=task, hold=hold):
                 self.errors[task.id] = f"{hold.error}: {hold.message}"
@@ -99,7 +115,7 @@ class _Result:
         return True
 
 
-async def _run(config: Config, copies: Sequence[Copy], incomplete: bool, progress: bool | None) -> _Result:
+async def _run(config: Config, copies: Sequence[Copy], choice: _Choice, progress: bool | None) -> _Result:
     from aluma_async.wiring import open_redelivery  # imports aiohttp, which takes long, and --help does not need it
 
     result = _Result()
@@ -110,7 +126,9 @@ async def _run(config: Config, copies: Sequence[Copy], incomplete: bool, progres
         if result.on_event(event):
             console.log(event)
 
-    async with open_redelivery(config, copies, incomplete=incomplete, on_event=on_event) as (exporter, source):
+    async with open_redelivery(
+        config, copies, incomplete=choice.incomplete, replace=choice.replace, on_event=on_event
+    ) as (exporter, source):
         error = await drain(exporter, console)
         for problem in source.problems:
             console.print_message("warning", "NotMarked", problem)

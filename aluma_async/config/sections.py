@@ -88,6 +88,8 @@ class LimitsConfig(Section, frozen=True, kw_only=True):
     """Minimum average rate of one download over a minute; slower downloads are restarted. 0: no minimum."""
     max_file_bytes: Rate = 0
     """Maximum size of one file in bytes; 0: no limit."""
+    max_specification_bytes: Annotated[int, Meta(ge=1024**2, le=1024**4)] = 64 * 1024**2
+    """Maximum size of an Export Specification, which contains the texts of its task and is kept in memory."""
 
 
 class RetryConfig(Section, frozen=True, kw_only=True):

@@ -1,6 +1,6 @@
 """``DestinationRouter``: a ``Destination`` over several: each file goes to the destinations of its route."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -112,6 +112,11 @@ class RoutedDelivery:
         sizes = {delivery.resumable_size(file) for delivery in self._deliveries[file.number]}
         return sizes.pop() if len(sizes) == 1 else None
 
+    def resumable_version(self, file: ExportFile) -> str:
+        """Return the version of that file at the server; empty if the destinations have different ones."""
+        versions = {_version_of(delivery)(file) for delivery in self._deliveries[file.number]}
+        return versions.pop() if len(versions) == 1 else ""
+
     async def save(self, file: ExportFile, chunks: AsyncIterable[bytes]) -> None:
         """Stage a file at all its destinations. It is read once, at the speed of the slowest destination."""
         deliveries = self._deliveries[file.number]
@@ -121,7 +126,7 @@ class RoutedDelivery:
         try:
             async with anyio.create_task_group() as group:
                 for delivery, (_, receive) in zip(deliveries, pipes, strict=True):
-                    group.start_soon(_feed_delivery, delivery, file, receive)
+                    group.start_soon(_feed_delivery, delivery, file, receive, getattr(chunks, "version", ""))
                 async for chunk in chunks:
                     for send, _ in pipes:
                         await send.send(chunk)
@@ -147,6 +152,7 @@ class _SingleDelivery:
         delivery = self._opened = await self._delivery.__aenter__()
         self.save = delivery.save
         self.resumable_size = delivery.resumable_size
+        self.resumable_version = _version_of(delivery)
         return self
 
     def __aexit__(
@@ -169,8 +175,29 @@ def _combine_receipts(deliveries: Mapping[str, Delivery]) -> str:
     return _SEPARATOR.join(part for pair in receipts.items() for part in pair)
 
 
-async def _feed_delivery(delivery: Delivery, file: ExportFile, chunks: MemoryObjectReceiveStream[bytes]) -> None:
+def _version_of(delivery: Delivery) -> Callable[[ExportFile], str]:
+    return getattr(delivery, "resumable_version", _unknown_version)
+
+
+def _unknown_version(_: ExportFile) -> str:
+    return ""
+
+
+class _Copy:
+    """The bytes of a file for one of its destinations."""
+
+    def __init__(self, chunks: AsyncIterable[bytes], version: str) -> None:
+        self._chunks = chunks
+        self.version = version
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return aiter(self._chunks)
+
+
+async def _feed_delivery(
+    delivery: Delivery, file: ExportFile, chunks: MemoryObjectReceiveStream[bytes], version: str
+) -> None:
     async with chunks:
-        await delivery.save(file, chunks)
+        await delivery.save(file, _Copy(chunks, version))
         if chunks.statistics().current_buffer_used:
             raise DestinationError(f"file {file.number}: a destination has not read it to its end")

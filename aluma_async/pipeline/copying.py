@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from aluma_async.exceptions import AlumaAsyncError, DestinationError, SourceError
 from aluma_async.models import Claim, ExportFile, ExportSpec
 from aluma_async.pipeline.retrying_source import RetryingSource
-from aluma_async.pipeline.transfer import ProgressMeter, SingleChunk
+from aluma_async.pipeline.transfer import ProgressMeter, SingleChunk, is_same_version
 from aluma_async.ports import Delivery, OnEvent
 from aluma_async.quarantine.records import (
     CopiedFile,
@@ -173,13 +173,8 @@ class CopyWriter:
 
     async def _fetch_next(self, queue: Iterator[ExportFile], delivery: Delivery) -> None:
         for file in queue:  # shared with the other downloads, so that each takes the next file
-            placed = self._placed[file.number]
             try:
-                size = None if self.state is CopyState.FAILED else delivery.resumable_size(placed)
-                if size is not None:
-                    self._reserve(size)
-                    self._digests[file.number] = Digest(size)
-                elif not await self._copy_earlier(file, delivery):
+                if not await self._copy_earlier(file, delivery):
                     operation = f"copy file {file.number} of task {self._original.task.id}"
                     await self._source.retry(operation, self._download, file, delivery)
             except (SourceError, QuarantineFull) as error:
@@ -197,9 +192,15 @@ class CopyWriter:
         return True
 
     async def _download(self, file: ExportFile, delivery: Delivery) -> None:
+        placed = self._placed[file.number]
         async with self._source.open_file(self._original, file) as chunks:
-            meter = ProgressMeter(chunks, self._original, file, self._on_event)
-            await self._save(self._placed[file.number], meter, delivery)
+            size = None if self.state is CopyState.FAILED else delivery.resumable_size(placed)
+            if size is not None and is_same_version(chunks, placed, delivery):
+                self._reserve(size)
+                self._digests[file.number] = Digest(size)
+            else:
+                meter = ProgressMeter(chunks, self._original, file, self._on_event)
+                await self._save(placed, meter, delivery)
 
     async def _save_data(self, placed: ExportFile, data: bytes, delivery: Delivery) -> None:
         await self._save(placed, SingleChunk(data), delivery)
@@ -233,6 +234,7 @@ class _Digesting:
     """Passes chunks on, reserves their bytes and computes their digest."""
 
     def __init__(self, chunks: AsyncIterable[bytes], reserve: Callable[[int], None]) -> None:
+        self.version: str = getattr(chunks, "version", "")
         self._chunks = aiter(chunks)
         self._reserve = reserve
         self._hash = hashlib.sha256()

@@ -198,6 +198,9 @@ class FailureHandler:
     async def _copy(self, task: ExportTask, error: AlumaAsyncError, claim: Claim | None) -> None:
         """Store a copy of a parked task while it is claimed, because Aluma deletes it when it is overdue."""
         if claim is None and isinstance(error, BadSpecification):
+            if not error.received:
+                self._on_event(CopyFailed(task, error))
+                return
             unread = ExportFile(0, 0, "", "", "url", problem=str(error))
             claim = Claim(task, ExportSpec((unread,), error.received), loop_time() - self._claims.age(task.id))
         if claim is None or self._quarantine is None:

@@ -63,9 +63,6 @@ class FileTransfer:
     async def _save_next(self, claim: Claim, queue: Iterator[ExportFile], delivery: Delivery, sizes: list[int]) -> None:
         for file in queue:  # shared with the other downloads, so that each takes the next file
             try:
-                if (size := delivery.resumable_size(file)) is not None:
-                    sizes.append(size)
-                    continue
                 sizes.append(
                     await self._source.retry(
                         f"download file {file.number} of task {claim.task.id}", self._save, claim, file, delivery
@@ -87,6 +84,8 @@ class FileTransfer:
             self._on_event(BytesReceived(claim.task, file, size))
         else:
             async with self._source.open_file(claim, file) as chunks:
+                if (kept := delivery.resumable_size(file)) is not None and is_same_version(chunks, file, delivery):
+                    return kept
                 meter = ProgressMeter(chunks, claim, file, self._on_event)
                 await delivery.save(file, meter)
                 if not meter.is_read:
@@ -98,6 +97,13 @@ class FileTransfer:
 
 def _unread(file: ExportFile) -> DestinationError:
     return DestinationError(f"file {file.number}: the destination has not read it to its end")
+
+
+def is_same_version(chunks: AsyncIterator[bytes], file: ExportFile, delivery: Delivery) -> bool:
+    """Return whether the file that a delivery can resume with is certainly the one that the server has now."""
+    version_of = getattr(delivery, "resumable_version", None)
+    version = getattr(chunks, "version", "")
+    return bool(version and version_of and version_of(file) == version)
 
 
 def receipt_of(delivery: Delivery) -> str:
@@ -122,6 +128,11 @@ class ProgressMeter:
         self.total = 0
         self.is_read = False
         """Whether the file was read to its end."""
+
+    @property
+    def version(self) -> str:
+        """Identifier of the file's version; empty if unknown."""
+        return getattr(self._chunks, "version", "")
 
     def __aiter__(self) -> Self:
         return self

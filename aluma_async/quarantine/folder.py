@@ -122,15 +122,16 @@ class QuarantineFolder:
                 missing[SPEC_NUMBER] = reason
         return Copy(self.path / name, record, missing, total + size, record_name, spec_name)
 
-    def read_specification(self, copy: Copy, max_bytes: int = MAX_RECORD_BYTES) -> bytes:
+    def read_specification(self, copy: Copy) -> bytes:
         """Return the Export Specification of a copy. Raises ``SourceError`` if it is missing or has changed."""
         subject = f"task {copy.task_id}: {SPEC_NAME} in the quarantine"
+        digest = copy.record.specification
+        max_bytes = digest.size if digest else MAX_RECORD_BYTES
         try:
             with self._opened(copy.folder.name) as folder, opened_file(folder, (copy.spec_name,)) as file:
                 data = read_all(file, max_bytes)
         except (OSError, ValueError) as error:
             raise SourceError(f"{subject}: {getattr(error, 'strerror', None) or error}") from None
-        digest = copy.record.specification
         if digest and digest.sha256 not in ("", hashlib.sha256(data).hexdigest()):
             raise SourceError(f"{subject}: it has changed since it was stored")
         return data

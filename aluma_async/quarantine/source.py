@@ -7,7 +7,7 @@ this object. Completing a task marks its copy as redelivered; no copy is changed
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 
-from msgspec.structs import replace
+from msgspec import structs
 
 from aluma_async.aluma import wire
 from aluma_async.clock import loop_time, wall_time
@@ -28,6 +28,8 @@ class QuarantineSource:
         folder: The quarantine.
         copies: The copies to deliver.
         incomplete: Whether a task is delivered although its copy lacks files.
+        replace: Whether a complete copy replaces other versions that the destinations have. An incomplete one never
+            does.
         now: Returns the time in seconds since 1970.
     """
 
@@ -37,11 +39,13 @@ class QuarantineSource:
         copies: Iterable[Copy],
         *,
         incomplete: bool = False,
+        replace: bool = False,
         now: Callable[[], float] = wall_time,
     ) -> None:
         self._folder = folder
         self._copies = {copy.task_id: copy for copy in copies}
         self._incomplete = incomplete
+        self._replace = replace
         self._now = now
         self._states: dict[str, str] = dict.fromkeys(self._copies, TaskState.PENDING)
         self.problems: list[str] = []
@@ -61,7 +65,8 @@ class QuarantineSource:
         spec = wire.export_spec(body)
         files = tuple(self._deliverable(copy, spec.files))
         self._states[task.id] = TaskState.CLAIMED
-        return Claim(task, ExportSpec(files, body), loop_time())
+        may_replace = self._replace and copy.is_complete and len(files) == len(spec.files)
+        return Claim(task, ExportSpec(files, body), loop_time(), may_replace=may_replace)
 
     @asynccontextmanager
     async def open_file(self, claim: Claim, file: ExportFile) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -113,7 +118,7 @@ class QuarantineSource:
             if file.source == "content" and not file.problem:
                 yield file  # its content comes from the specification
             elif record and (record.folder, record.filename) == (file.folder, file.filename):
-                yield replace(file, problem="")
+                yield structs.replace(file, problem="")
             elif not self._incomplete:
                 reason = copy.missing.get(file.number) or file.problem or "not in the record"
                 raise SourceError(f"task {copy.task_id}: file {file.number} is missing in the quarantine: {reason}")

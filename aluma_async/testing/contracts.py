@@ -6,14 +6,16 @@ real hardware can show it.
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import anyio
+from msgspec import structs
 
-from aluma_async.exceptions import AlumaAsyncError, ClaimConflict, DestinationError
+from aluma_async.exceptions import AlreadyExported, AlumaAsyncError, ClaimConflict, DestinationError
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
 from aluma_async.ports import Delivery, Destination, TaskSource, VerifyingDestination
 
@@ -117,11 +119,31 @@ async def check_destination(make: Callable[[], Destination], visible: Callable[[
         await _deliver(destination, hostile, *contents)
         assert_visible("files with hostile names are all kept, and replaced when delivered again", *before, *contents)
 
+    await _check_redelivery(destination, first, assert_visible, (*before, *contents))
+
     many = _claim("many", *(f"{number}.txt" for number in range(1000)))
     contents += tuple(f"many {number}".encode() for number in range(1000))
     await _deliver_concurrently(destination, many, *contents[-1000:])
     assert_visible("a task may have 1,000 files, several of them saved concurrently", *before, *contents)
     await destination.probe()
+
+
+async def _check_redelivery(
+    destination: Destination, claim: Claim, assert_visible: Callable[..., None], stored: tuple[bytes, ...]
+) -> None:
+    """Check deliveries that must not replace anything. The files of ``claim`` contain b"changed" and nothing."""
+    older = structs.replace(claim, may_replace=False)
+    await _deliver(destination, older, b"changed", b"")
+    assert_visible("a delivery that must not replace anything succeeds if nothing is different", *stored)
+    try:
+        await _deliver(destination, older, b"changed", b"an older version")
+    except AlreadyExported:
+        assert_visible("a delivery that must not replace anything changes nothing", *stored)
+    else:
+        raise AssertionError("a delivery that must not replace anything raises AlreadyExported if a file is different")
+    with suppress(AlreadyExported):
+        await _deliver(destination, structs.replace(older, spec=ExportSpec(claim.spec.files[:1])), b"changed")
+    assert_visible("a delivery that must not replace anything removes nothing", *stored)
 
 
 async def check_memory(destination: Destination, *, size: int = 200_000_000, at_most: int = 150_000_000) -> None:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from aluma_async.exceptions import DestinationUnavailable
+from aluma_async.exceptions import AlreadyExported, DestinationUnavailable
 from aluma_async.models import Claim, ExportFile
 
 
@@ -32,8 +32,14 @@ class MemoryDestination:
 
     def commit(self, claim: Claim, delivery: "MemoryDelivery") -> None:
         """Make the files of a delivery visible and issue their receipt."""
-        self.tasks[claim.task.id] = delivery.files
-        delivery.receipt = _receipt(claim.task.id, delivery.files)
+        files = delivery.files
+        if not claim.may_replace:
+            earlier = self.tasks.get(claim.task.id, {})
+            if any(earlier[key] != files[key] for key in earlier.keys() & files.keys()):
+                raise AlreadyExported(f"task {claim.task.id}")
+            files = earlier | files
+        self.tasks[claim.task.id] = files
+        delivery.receipt = _receipt(claim.task.id, files)
 
     @asynccontextmanager
     async def open(self, claim: Claim) -> AsyncIterator["MemoryDelivery"]:

@@ -58,6 +58,8 @@ class WrongReply(StrEnum):
     """Status 200 with a web page, and the content type of the requested file."""
     EMPTY = "empty"
     """Status 200 with an empty body."""
+    CUT = "cut"
+    """Status 200 with the first half of the file, and the length of that half."""
     OTHER_VERSION = "other-version"
     """A download is interrupted; its resumption continues with another version of the file."""
     SURPLUS = "surplus"
@@ -72,7 +74,7 @@ PROXY_REPLIES = (
     WrongReply.NOT_ALLOWED,
 )
 """Replies of a proxy to a request of any verb."""
-WRONG_FILES = (WrongReply.JSON_ERROR, WrongReply.LOG_IN_PAGE, WrongReply.EMPTY)
+WRONG_FILES = (WrongReply.JSON_ERROR, WrongReply.LOG_IN_PAGE, WrongReply.EMPTY, WrongReply.CUT)
 """Replies to a download with wrong bytes."""
 VERBS = ("list", "start", "complete", "cancel", "fail", "get", "file", "token")
 """The kinds of requests."""

@@ -17,6 +17,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 FaultyHandler = Callable[[web.Request, AnyFault | None], Awaitable[web.StreamResponse]]
 
 _CHUNK = 256 * 1024
+_END_MARK_BYTES = 6
+"""Number of bytes at the end of each PDF that are the same in all versions."""
 _SURPLUS_RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: application/pdf\r\nContent-Length: 19\r\n\r\n%PDF-1.4 of no task"
 _END = web.RequestKey("end", str)  # how to end the connection after the request: "abort" or "close"
 
@@ -191,6 +193,8 @@ class _Handlers:
         body = self._aluma.file(request.match_info["collection"], request.match_info["file"])
         if fault is WrongReply.OTHER_VERSION:
             return await _other_version(request, body)
+        if fault is WrongReply.CUT:
+            body = body[: len(body) // 2]
         response = web.StreamResponse(headers={"Content-Type": "application/pdf"})
         offset = 0
         if self._aluma.behaviour.resumable:
@@ -264,7 +268,7 @@ async def _other_version(request: web.Request, body: bytes) -> web.StreamRespons
     response = web.StreamResponse(headers={"Content-Type": "application/pdf", "ETag": f'"{zlib.crc32(body):x}"'})
     view = memoryview(body)
     if start:
-        view = memoryview(body.swapcase()[::-1])[start:]
+        view = memoryview(body[:-_END_MARK_BYTES].swapcase()[::-1] + body[-_END_MARK_BYTES:])[start:]
         response.set_status(206)
         response.headers["ETag"] = f'"{zlib.crc32(view):x}"'
         response.headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"

@@ -81,7 +81,7 @@ class SampleData:
     def pdf(self, file: SampleFile) -> bytes:
         """Return a PDF of exactly ``file.size`` bytes (profile ``tiny``: a few bytes)."""
         if self._profile == "tiny":
-            return b"%%PDF-1.4 %d of %d" % (file.seed, self._seed)
+            return b"%%PDF-1.4 %d of %d %%%%EOF" % (file.seed, self._seed)
         start = file.seed % (1024 * 1024)
         return _pdf(file.filename, file.size, memoryview(self._image_bytes)[start:])
 

@@ -14,7 +14,8 @@ TASKS = 6
 NOT_FOUND = (404, "text/plain", "default backend - 404")
 FORBIDDEN = (403, "application/json", '{"message": "forbidden"}')
 LOG_IN = (403, "text/html", "<html>Please log in</html>")
-SHORT_CONFIG = FAST_CONFIG.replace("0.5", "0.1").replace("= 2", "= 0.1")
+LIMITS = "[limits]\nmax_specification_bytes = 1048576\n"
+SHORT_CONFIG = FAST_CONFIG.replace("0.5", "0.1").replace("= 2", "= 0.1") + LIMITS
 
 
 @pytest.fixture
@@ -61,6 +62,12 @@ def with_source(source):
     return apply
 
 
+def with_long_text(specification):
+    file = {"folder": "", "filename": "long.txt", "source": "content", "content": "x" * 2**20}
+    specification["documents"][0]["files"].append(file)
+    return specification
+
+
 @pytest.mark.parametrize(
     "spell",
     [
@@ -103,6 +110,19 @@ def test_task_that_cannot_be_exported_today_is_kept(export, aluma, proxy, change
     proxy.change = None
     assert export("--state", "other").returncode == 0
     assert aluma.state()["tasks"] == {"completed": TASKS}
+
+
+def test_task_with_a_specification_above_the_limit_is_kept(export, aluma, proxy):
+    """The reason, the limit and the setting are shown, and that there is no safety copy."""
+    proxy.change = with_long_text
+    done = export()
+    assert done.returncode == 1, done.stderr
+    assert "larger than max_specification_bytes (1048576), so it was not read" in done.stderr
+    assert "there is no copy of the task" in done.stderr
+    assert aluma.state()["tasks"] == {PENDING: TASKS}
+    assert not {"fail", "complete"} & set(aluma.state()["requests"])
+    proxy.change = None
+    assert export("--state", "other").returncode == 0
 
 
 @pytest.mark.parametrize("answer", [NOT_FOUND, (404, "application/json", '{"message": "no Route matched"}'), LOG_IN])

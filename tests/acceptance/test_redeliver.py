@@ -13,6 +13,7 @@ from aluma_async.quarantine.folder import QuarantineFolder
 from aluma_async.testing import SimulatedAluma
 from tests.support.databases import PostgresDatabase, SqliteDatabase
 from tests.support.processes import FAST_CONFIG, PROGRAM, environment, expect_error
+from tests.support.proxy import proxy_for
 from tests.support.quarantine import make_copy
 from tests.support.server import aluma_server
 
@@ -53,6 +54,29 @@ def check_delivered(folder, database, aluma):
         _, *lines = csv.reader(io.StringIO(content.decode()))
         wanted += [(task_id, number, *line) for number, line in enumerate(lines, 1)]
     assert Counter(rows) in (Counter(wanted), Counter((t, n - 1, *line) for t, n, *line in wanted))
+
+
+MORE_ROWS = "PatientNumber,PatientName,Amount\n1,Ann,more\n"
+
+
+def with_newer_rows(specification):
+    """Change the last column of all rows."""
+    for document in specification["documents"]:
+        for file in document["files"]:
+            if file["filename"].endswith(".csv"):
+                header, *lines = file["content"].splitlines()
+                rows = [line.rpartition(",")[0] + ",newer" for line in lines]
+                file["content"] = "\n".join([header, *rows]) + "\n"
+    return specification
+
+
+def with_rows_in_each_file(specification):
+    """Let each download have rows."""
+    for document in specification["documents"]:
+        for file in document["files"]:
+            if file["source"] == "url":
+                file["filename"] = "more.csv"
+    return specification
 
 
 class Narrow:
@@ -123,6 +147,43 @@ def test_ten_parked_and_deleted_tasks_are_delivered_from_their_copies(run, tmp_p
     assert run("quarantine", "delete", "--yes", "--", *task_ids).returncode == 0
     assert QuarantineFolder(tmp_path / "state/quarantine").copies() == ([], [])
     assert run("redeliver", "--all").returncode == 0
+
+
+def test_redeliver_replaces_a_newer_export_only_if_told_to(run, tmp_path, database):
+    """Another exporter has exported another version of the tasks since their safety copies were stored."""
+    narrow = Narrow(database)
+    with aluma_server(3) as aluma, proxy_for(aluma.base_url) as proxy:
+        export = ("--once", "-q", "--base-url", proxy.base_url)
+        assert run(*export).returncode == 1
+        narrow.widen()
+        proxy.change = with_newer_rows
+        assert run(*export, "--state", "other").returncode == 0
+        newer = sorted(database.ask("SELECT * FROM rows"))
+        assert all(row[-1] == "newer" for row in newer)
+        done = run("redeliver", "--all", "-q")
+        assert (done.returncode, done.stderr.count("not redelivered: AlreadyExported: ")) == (1, 3), done.stderr
+        assert "--replace" in done.stderr
+        assert sorted(database.ask("SELECT * FROM rows")) == newer
+        assert run("redeliver", "--all", "--replace", "-q").returncode == 0
+        check_delivered(tmp_path, database, aluma)
+
+
+@pytest.mark.parametrize("options", [(), ("--replace",)])
+def test_redeliver_removes_no_row_of_a_file_that_the_copy_lacks(run, options, database):
+    """Another exporter has exported the whole task meanwhile."""
+    Narrow(database).widen()
+    with aluma_server(3) as aluma, proxy_for(aluma.base_url) as proxy:
+        export = ("--once", "-q", "--base-url", proxy.base_url)
+        proxy.change = with_rows_in_each_file
+        proxy.answer = lambda verb: (404, "text/plain", "default backend - 404") if verb == "file" else None
+        assert run(*export).returncode == 1
+        proxy.answer = lambda verb: (200, "text/csv", MORE_ROWS) if verb == "file" else None
+        assert run(*export, "--state", "other").returncode == 0
+        complete = sorted(database.ask("SELECT * FROM rows"))
+        assert sum(row[-1] == "more" for row in complete) == 3
+        done = run("redeliver", "--all", "--incomplete", *options, "-q")
+        assert (done.returncode, done.stderr.count("not redelivered: AlreadyExported: ")) == (1, 3), done.stderr
+        assert sorted(database.ask("SELECT * FROM rows")) == complete
 
 
 def test_redeliver_is_refused_while_an_exporter_uses_the_state_folder(run_cli, tmp_path):

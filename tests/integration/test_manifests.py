@@ -6,6 +6,7 @@ import sqlite3
 from contextlib import asynccontextmanager, closing
 
 import pytest
+from msgspec.structs import replace
 
 from aluma_async.config import Config
 from aluma_async.destinations.folder.destination import FolderDestination
@@ -14,7 +15,7 @@ from aluma_async.destinations.registry import open_destinations
 from aluma_async.destinations.sql.destination import SqlDestination
 from aluma_async.destinations.webdav.client import open_session
 from aluma_async.destinations.webdav.destination import WebDavDestination
-from aluma_async.exceptions import DestinationError
+from aluma_async.exceptions import AlreadyExported, DestinationError
 from aluma_async.policy.naming import owner_suffix
 from tests.support import buckets
 from tests.support.clock import real_time
@@ -123,6 +124,36 @@ async def test_second_export_replaces_the_manifest(target):
     files = target.files()
     assert set(files) == {"a.txt", "manifests/t.json"}
     assert json.loads(files["manifests/t.json"])["files"][0]["size"] == len(b"after")
+
+
+@real_time
+async def test_redelivery_keeps_the_manifest_of_an_earlier_export(target):
+    """Its copy may lack files, and the manifest lists them."""
+    claim = make_claim("t1", "a.txt", "b.txt")
+    async with target.open() as destination:
+        await deliver(destination, claim, "one", "two")
+        before = target.files()
+        older = replace(claim, spec=replace(claim.spec, files=claim.spec.files[:1]), may_replace=False)
+        await deliver(destination, older, "one")
+        assert target.files() == before
+        with pytest.raises(AlreadyExported):
+            await deliver(destination, older, "another")
+        assert target.files() == before
+
+
+@pytest.mark.parametrize("size", [5, 2_000_000])
+@real_time
+async def test_redelivery_replaces_no_file_of_another_task(target, size):
+    """With ``on_conflict = "overwrite"`` the file may be that of a newer task."""
+    claim = make_claim("t1", "a.txt")
+    async with target.open(on_conflict="overwrite") as destination:
+        await deliver(destination, make_claim("t2", "a.txt"), "x" * size)
+        before = target.files()
+        with pytest.raises(AlreadyExported):
+            await deliver(destination, replace(claim, may_replace=False), "y" * size)
+        assert {data for path, data in target.files().items() if path.endswith(".txt")} == {b"x" * size}
+        await deliver(destination, claim, "y" * size)
+        assert target.files().keys() >= before.keys()
 
 
 @real_time

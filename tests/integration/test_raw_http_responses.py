@@ -28,7 +28,7 @@ from aluma_async.pipeline.throttle import Throttle
 from aluma_async.wiring import open_client
 from tests.support.http import JSON, raw_server
 
-BODY = b"%PDF-" + bytes(range(256)) * 40
+BODY = b"%PDF-" + bytes(range(256)) * 40 + b"%%EOF"
 FILE = ExportFile(0, 0, "", "a.pdf", "url", url="/f")
 CLAIM = Claim(ExportTask("t"), ExportSpec((FILE,)), 0.0)
 

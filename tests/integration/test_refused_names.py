@@ -1,35 +1,34 @@
 """A name that a WebDAV server or an object store refuses stops no other task, and no number of files is too large."""
 
-from contextlib import asynccontextmanager
-
 import anyio
 import msgspec
 import pytest
+from aiohttp import web
 
 from aluma_async import events
-from aluma_async.destinations.object_store.destination import ObjectStoreDestination
 from aluma_async.exceptions import DestinationError
 from aluma_async.models import TaskState
 from aluma_async.testing import SimulatedSource
-from tests.support.buckets import simulated_s3
 from tests.support.clock import real_time
+from tests.support.servers import open_server
 from tests.support.tasks import deliver, make_claim
-from tests.support.webdav import open_webdav, simulated_webdav
 from tests.support.world import World
 
 SICK, HEALTHY = 6, 20
 LONG = "x" * 251 + ".pdf"
 
 
-@asynccontextmanager
-async def open_server(kind, **options):
-    """Yield a server that behaves well, and a destination on it."""
-    if kind == "webdav":
-        async with simulated_webdav() as server, open_webdav(server.url, **options) as destination:
-            yield server, destination
-    else:
-        async with simulated_s3() as server:
-            yield server, ObjectStoreDestination("s3://bucket", options=server.options, **options)
+def refusing(refuses, status=500):
+    """Return a hook that answers requests for some paths with a status, or closes the connection if it is 0."""
+
+    async def hook(request, path):
+        if not refuses(path):
+            return None
+        if not status:
+            request.transport.abort()
+        return web.Response(status=status or 500)
+
+    return hook
 
 
 def source_with_names(filename):
@@ -64,7 +63,7 @@ def source_with_names(filename):
 async def test_refused_name_stops_no_other_task(kind, filename, refuses, status):
     """The probe succeeds, so the error is the task's: only that task cools down, and claiming does not pause."""
     async with open_server(kind) as (server, destination):
-        server.refuses, server.refusal = refuses, status
+        server.hook = refusing(refuses, status)
         world = World(SICK + HEALTHY, source=source_with_names(filename), destination=destination)
         sick = set(world.aluma.ids()[:SICK])
 
@@ -87,12 +86,12 @@ async def test_refused_name_stops_no_other_task(kind, filename, refuses, status)
 async def test_task_is_exported_when_the_server_accepts_its_name_later(kind):
     """Nothing of the refused attempt remains."""
     async with open_server(kind) as (server, destination):
-        server.refuses = lambda path: "sick" in path
+        server.hook = refusing(lambda path: "sick" in path)
         claim = make_claim("t", ("", "healthy.pdf"), ("", "sick.pdf"))
         with pytest.raises(DestinationError):
             await deliver(destination, claim, "one", "two")
         assert not server.exported
-        server.refuses = None
+        server.hook = None
         await deliver(destination, claim, "one", "two")
         assert server.exported == {"healthy.pdf": b"one", "sick.pdf": b"two"}
 

@@ -227,6 +227,25 @@ async def test_unreadable_specification_is_kept_as_it_was_received(tmp_path):
 
 
 @virtual_time
+async def test_task_whose_specification_was_not_read_has_no_copy_and_says_why(tmp_path):
+    """It is larger than the limit. An empty copy would look like a task without content."""
+
+    class TooLarge(SimulatedSource):
+        async def start(self, task):
+            await super().start(task)
+            raise BadSpecification("larger than 5 bytes, and there is no copy")
+
+    world = World(tmp_path, source=TooLarge)
+    await world.exporter().run_until_drained()
+    assert world.folder.copies() == ([], [])
+    (failed,) = [event for event in world.events if isinstance(event, events.CopyFailed)]
+    assert "there is no copy" in str(failed.error)
+    (hold,) = [record for record in await world.journal.load() if isinstance(record, HoldRecord)]
+    assert (hold.parked, hold.message) == (True, str(failed.error))
+    assert world.aluma.count_by_state() == {"pending:start_client_action": 1}
+
+
+@virtual_time
 async def test_hold_has_the_creation_time_of_its_task(tmp_path):
     world = World(tmp_path)
     await world.exporter().run_until_drained()

@@ -30,7 +30,7 @@ def response(status, body=b"", content_type="application/pdf"):
 
 
 def pdf(name):
-    return response("200 OK", b"%PDF-1.4 " + name.encode())
+    return response("200 OK", b"%PDF-1.4 " + name.encode() + b" %%EOF")
 
 
 SURPLUS = {
@@ -79,7 +79,7 @@ async def test_download_never_gets_surplus_bytes(surplus, delay, unread):
             for number in range(3):
                 # More body in the same read is an error of that response.
                 with suppress(*[SourceError] if surplus == SURPLUS["more body"] else []):
-                    assert await download(client, number) == f"%PDF-1.4 /f/{number}"
+                    assert await download(client, number) == f"%PDF-1.4 /f/{number} %%EOF"
                 await wait_for_surplus(server, unread=unread)
             assert server.opened >= 3
 
@@ -114,7 +114,7 @@ async def test_second_response_to_a_token_request_or_a_redirect_is_never_used():
     with KeepAliveServer(answer) as server:
         async with client_of(server) as client:
             assert [task.id async for tasks in client.list_pending() for task in tasks] == ["right"]
-            assert await download(client, "old") == "%PDF-1.4 right"
+            assert await download(client, "old") == "%PDF-1.4 right %%EOF"
 
 
 @pytest.mark.parametrize("delay", [None, 0.02])

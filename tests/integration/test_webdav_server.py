@@ -20,8 +20,9 @@ from aluma_async.pipeline.exporter import Exporter
 from aluma_async.policy.backoff import Backoff
 from aluma_async.testing import SimulatedAluma, SimulatedSource
 from tests.support.buckets import run_rclone
-from tests.support.clock import real_time
+from tests.support.clock import real_time, virtual_time
 from tests.support.http import http_server
+from tests.support.stack import app_session
 from tests.support.tasks import chunks, deliver, make_claim
 from tests.support.webdav import SimulatedWebDav, open_webdav, read_exported, simulated_webdav
 
@@ -175,3 +176,32 @@ async def test_client_remembers_a_bounded_number_of_collections():
         for number in (*range(10_001), 0):
             await client.mkcol(f"{number}")
         assert server.requests.count(("MKCOL", "export/0")) == 2
+
+
+@pytest.mark.parametrize("method", ["PUT", "MKCOL", "GET", "PROPFIND", "MOVE"])
+@virtual_time
+async def test_endless_response_is_abandoned(method):
+    """A server that sends a byte every few seconds does not hold a delivery, or the end of the program, for ever."""
+
+    async def drip(request):
+        await request.read()
+        response = web.StreamResponse(status=207 if method == "PROPFIND" else 201)
+        await response.prepare(request)
+        while True:
+            await response.write(b"x")
+            await anyio.sleep(5)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", drip)
+    async with app_session(app) as session:
+        client = WebDavClient(session, "http://webdav.test/dav")
+        requests = {
+            "PUT": lambda: client.put(("a",), SpooledFile.from_bytes(b"x")),
+            "MKCOL": lambda: client.mkcol("a"),
+            "GET": lambda: client.read(("a",)),
+            "PROPFIND": lambda: client.modified_times(("a",)),
+            "MOVE": lambda: client.move(("a",), ("b",), overwrite=True),
+        }
+        with pytest.raises(DestinationUnavailable, match=f"{method}: TimeoutError"):
+            await requests[method]()
+    assert anyio.current_time() < 290

@@ -9,7 +9,7 @@ import pytest
 from aiohttp.client_proto import ResponseHandler
 
 from aluma_async import connections
-from aluma_async.aluma import responses
+from aluma_async.aluma import download, responses
 from aluma_async.aluma.download import Download
 from aluma_async.exceptions import Ambiguous, FileMissing, RequestRejected, SchemaMismatch, SourceError
 from aluma_async.journal.memory import MemoryJournal
@@ -205,6 +205,11 @@ def omit_a_file(patch):
 
 def accept_any_content(patch):
     patch.setattr(Download, "_verify", lambda self, chunk: None)
+    accept_a_cut_file(patch)
+
+
+def accept_a_cut_file(patch):
+    patch.setattr(download, "is_cut", lambda filename, tail: False)
 
 
 def join_two_versions_of_a_file(patch):
@@ -345,6 +350,7 @@ BUGS = {
         ignore_retry_after,
         ignore_the_request_limit,
         accept_any_content,
+        accept_a_cut_file,
         join_two_versions_of_a_file,
         use_a_response_without_a_request,
         take_another_success_of_start_for_not_executed,
@@ -367,6 +373,7 @@ HARSHER = {
     fail_on_a_missing_file: with_replies(WrongReply.NOT_FOUND),
     count_attempts_over_all_kinds_of_errors: {"misbehaviour": Misbehaviour(refused=(0, 1))},
     accept_any_content: with_replies(*WRONG_FILES),
+    accept_a_cut_file: with_replies(WrongReply.CUT),
     join_two_versions_of_a_file: with_replies(WrongReply.OTHER_VERSION),
     use_a_response_without_a_request: with_replies(WrongReply.SURPLUS),
     take_another_success_of_start_for_not_executed: with_replies(WrongReply.OTHER_SUCCESS),

@@ -25,7 +25,7 @@ from aiohttp import web
 from moto.server import ThreadedMotoServer
 from obstore.store import from_url
 
-from tests.support.http import http_server, refuse
+from tests.support.http import http_server
 
 KEY, SECRET = "AKIAEXAMPLEKEY", "canary-secret-7c1"
 # The account of every Azure Storage emulator.
@@ -154,8 +154,8 @@ class SimulatedS3:
         self.objects, self._uploads = {}, {}
         self.requests = []
         self.options = {}
-        self.refuses, self.refusal = None, 500
-        """Which keys the server refuses (a function; None: no key), and the status. 0: it closes the connection."""
+        self.hook = None
+        """An async function that is called with each request and its path, and may return another response."""
 
     @property
     def exported(self):
@@ -171,8 +171,8 @@ class SimulatedS3:
         content = await request.content.read()
         key, query = unquote(request.rel_url.raw_path), request.query
         self.requests.append((request.method, key))
-        if self.refuses and self.refuses(key):
-            return refuse(request, self.refusal)
+        if self.hook and (response := await self.hook(request, key)):
+            return response
         reads = request.method in ("GET", "HEAD")
         if self.lie == "page for all" or (reads and self.lie == "page for reads"):
             return web.Response(text="<html>log in</html>", content_type="text/html")

@@ -9,7 +9,7 @@ from aluma_async.aluma.download import DownloadLimits
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
 from tests.support.stack import BASE_URL, app_session
 
-BODY = b"%PDF-" + bytes(range(256)) * 400
+BODY = b"%PDF-" + bytes(range(256)) * 400 + b"%%EOF"
 FILE = ExportFile(0, 0, "", "a.pdf", "url", url="/f")
 CLAIM = Claim(ExportTask("t"), ExportSpec((FILE,)), 0.0)
 

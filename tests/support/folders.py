@@ -25,6 +25,20 @@ async def yielding_chunks(*data):
         yield chunk
 
 
+class Download:
+    """The chunks of a download, with a checkpoint before each, and the version of the file at the server."""
+
+    def __init__(self, *data, version="1"):
+        self.version = version
+        self._chunks = yielding_chunks(*data)
+
+    def __aiter__(self):
+        return self._chunks
+
+    def __anext__(self):
+        return anext(self._chunks)
+
+
 async def deliver(destination, claim, *data):
     """Deliver a claim; ``data`` has the content of each file, or a tuple of its chunks."""
     async with destination.open(claim) as delivery:

@@ -26,13 +26,6 @@ async def http_server(handler, ssl_context=None):
         await runner.cleanup()
 
 
-def refuse(request, status):
-    """Answer with a status, or close the connection if it is 0."""
-    if not status:
-        request.transport.abort()
-    return web.Response(status=status or 500)
-
-
 @asynccontextmanager
 async def raw_server(answer, tls=None, *, stalls=False):
     """Answer each request with the bytes that ``answer`` returns for its first line, then close the connection.

@@ -13,6 +13,7 @@ from aluma_async.models import Claim, ExportTask
 from aluma_async.pipeline.quarantine import Quarantine
 from aluma_async.pipeline.retrying_source import RetryingSource
 from aluma_async.quarantine.folder import QuarantineFolder
+from tests.support.folders import Download
 
 TASK = ExportTask("t1", "scan.pdf", "p1", "Invoices", 1_711_385_828.0)
 
@@ -38,6 +39,7 @@ class Files:
 
     def __init__(self, content=()):
         self.content = dict(content)
+        self.version = ""
         self.opened = []
 
     @asynccontextmanager
@@ -46,12 +48,7 @@ class Files:
         data = self.content.get(file.url, FileMissing(f"file {file.number}: not found"))
         if isinstance(data, Exception):
             raise data
-        yield _blocks(data)
-
-
-async def _blocks(data):
-    for start in range(0, len(data), 1000):
-        yield data[start : start + 1000]
+        yield Download(*[data[start : start + 1000] for start in range(0, len(data), 1000)], version=self.version)
 
 
 class Store:

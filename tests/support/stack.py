@@ -8,6 +8,7 @@ import anyio
 from aiohttp import web
 
 from aluma_async import AlumaClient, Credentials
+from aluma_async.aluma.download import DownloadLimits
 from aluma_async.ports import OnEvent, RequestLimiter
 from aluma_async.testing import Behaviour, FaultPlan, MemoryConnector, SimulatedAluma, simulated_app
 
@@ -40,6 +41,7 @@ async def client_of(
     credentials: Credentials | None = None,
     request_limiter: RequestLimiter | None = None,
     projects=(),
+    downloads: DownloadLimits = DownloadLimits(),  # noqa: B008 - frozen
     on_event: OnEvent | None = None,
 ) -> AsyncIterator[AlumaClient]:
     """Open the real client with a base URL that has a path."""
@@ -50,6 +52,7 @@ async def client_of(
             credentials or Credentials(aluma.client_id, aluma.client_secret),
             request_limiter=request_limiter,
             projects=projects,
+            downloads=downloads,
             on_event=on_event,
         )
 

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from aluma_async.destinations.webdav.client import open_session
 from aluma_async.destinations.webdav.destination import WebDavDestination
-from tests.support.http import http_server, refuse
+from tests.support.http import http_server
 
 WEB_PAGE = "<!DOCTYPE html><html><body>please log in</body></html>"
 
@@ -52,8 +52,8 @@ class SimulatedWebDav:
         self.files, self.folders = {}, {""}
         self.requests = []
         self.url = ""
-        self.refuses, self.refusal = None, 500
-        """Which paths the server refuses (a function; None: no path), and the status. 0: it closes the connection."""
+        self.hook = None
+        """An async function that is called with each request and its path, and may return another response."""
 
     @property
     def exported(self):
@@ -66,8 +66,9 @@ class SimulatedWebDav:
         content = await request.content.read()  # unlike read(), without a limit
         path, method = unquote(request.raw_path).strip("/"), request.method
         self.requests.append((method, path))
-        if self.refuses and self.refuses(path + unquote(request.headers.get("Destination", ""))):
-            return refuse(request, self.refusal)
+        paths = path + unquote(request.headers.get("Destination", ""))
+        if self.hook and (response := await self.hook(request, paths)):
+            return response
         about, _, lie = self.lie.partition(": ")
         if self.lie == "page for all" or (self.lie == "page for reads" and method in ("GET", "HEAD")):
             return web_page()

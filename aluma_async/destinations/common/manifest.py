@@ -31,6 +31,11 @@ def manifest_file(claim: Claim) -> ExportFile:
     return ExportFile(-1, -1, FOLDER, f"{claim.task.id}.json", "content")
 
 
+def is_manifest(file: ExportFile) -> bool:
+    """Return whether a file is the manifest of its task. A redelivery leaves an existing one as it is."""
+    return file.number < 0
+
+
 def render_manifest(claim: Claim, stored: Iterable[StoredFile], exported_at: float) -> bytes:
     """Return the manifest as JSON; ``exported_at`` is in seconds since 1970."""
     task = claim.task

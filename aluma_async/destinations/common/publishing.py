@@ -5,7 +5,7 @@ back if one of them fails or is cancelled.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import anyio
 
@@ -15,12 +15,28 @@ from aluma_async.exceptions import primary_error
 from aluma_async.models import Claim, ExportFile
 from aluma_async.policy.naming import PathParts, plan_paths
 
+_AT_ONCE = 32
+"""Files of a task that are processed at once. A destination has further limits for all tasks together."""
+Item = TypeVar("Item")
 StageFiles: TypeAlias = Callable[[Sequence[tuple[ExportFile, SpooledFile]]], Awaitable[None]]
 """Copies files to the server under temporary names."""
 PublishFile: TypeAlias = Callable[[ExportFile, PathParts, SpooledFile], Awaitable[str]]
 """Publishes a file at its planned path or at another one, if that is taken, and returns the path for the manifest."""
 RollBack: TypeAlias = Callable[[], Awaitable[None]]
 """Removes all files that are new. Called shielded from cancellation; MUST NOT raise if the server is away."""
+
+
+async def for_each(items: Sequence[Item], function: Callable[[Item], Awaitable[None]]) -> None:
+    """Call a function for each item, for several at once; a task may have thousands of files."""
+    rest = iter(items)
+
+    async def work() -> None:
+        for item in rest:
+            await function(item)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(min(_AT_ONCE, len(items))):
+            group.start_soon(work)
 
 
 async def publish_task(
@@ -38,7 +54,7 @@ async def publish_task(
         claim: the claim whose files were saved.
         spool: contains the saved files.
         stage: called before ``publish``, with all files at once and then with the manifest. None: files are not staged.
-        publish: called for all files concurrently, and last for the manifest.
+        publish: called for all files, several at once, and last for the manifest.
         roll_back: called if a step fails or is cancelled.
         now: time of the export in seconds since 1970, for the manifest. None: publish no manifest.
     """
@@ -46,15 +62,14 @@ async def publish_task(
     *paths, manifest_path = plan_paths((*files, manifest)).values()
     published: dict[int, str] = {}
 
-    async def publish_file(file: ExportFile, path: PathParts) -> None:
+    async def publish_file(planned: tuple[ExportFile, PathParts]) -> None:
+        file, path = planned
         published[file.number] = await publish(file, path, spool[file])
 
     try:
         if stage:
             await stage([(file, spool[file]) for file in files])
-        async with anyio.create_task_group() as group:
-            for file, path in zip(files, paths, strict=True):
-                group.start_soon(publish_file, file, path)
+        await for_each(list(zip(files, paths, strict=True)), publish_file)
         if now:
             stored = [StoredFile(file, published[file.number], spool[file].size, spool[file].sha256) for file in files]
             data = SpooledFile.from_bytes(render_manifest(claim, stored, now()))

@@ -22,6 +22,7 @@ from aluma_async.concurrency.batcher import Batch, Batcher
 from aluma_async.destinations.common.chunks import BLOCK, iter_blocks, to_crlf
 from aluma_async.destinations.common.place import FolderPlace
 from aluma_async.destinations.folder import fs
+from aluma_async.destinations.folder.kept import KeptFiles
 from aluma_async.destinations.folder.owners import Owners
 from aluma_async.destinations.folder.publish import publish
 from aluma_async.destinations.folder.receipt import Receipt
@@ -71,9 +72,9 @@ class FolderDestination:
         self.place = FolderPlace(self.root)
         folder = RootFolder(self.root, mounts)
         owners = Owners(folder.internal / "owners.sqlite3")
-        self._settings = FolderSettings(
-            folder, owners, on_conflict, durability == "full", manifest, now, boot or system_clock().boot
-        )
+        boot = boot or system_clock().boot
+        kept = KeptFiles(folder.internal / "kept", boot)
+        self._settings = FolderSettings(folder, kept, owners, on_conflict, durability == "full", manifest, now, boot)
         self._threads = FileThreads(folder, executor)
         self._crlf = newline == "crlf"
         self._memory = _Memory()
@@ -115,7 +116,7 @@ class FolderDestination:
         if not root.is_same_folder():
             owners.close()  # because an open file outlives its folder, and would continue to answer
         root.ensure()
-        root.load_resumable()
+        self._settings.kept.load(root.now())
         with root.open(sync=False) as folders:
             for name in os.listdir(folders.staging):  # noqa: PTH208 - Path does not support descriptors
                 if self._is_orphan(name):
@@ -192,7 +193,12 @@ class FolderDelivery:
 
     def resumable_size(self, file: ExportFile) -> int | None:
         """Return the size of a file that an earlier attempt at the same specification has finished."""
-        return self._task.resumed.get(file.number)
+        kept = self._task.resumed.get(file.number)
+        return kept and kept.size
+
+    def resumable_version(self, file: ExportFile) -> str:
+        """Return the version of that file at the server."""
+        return self._task.resumed[file.number].version
 
     async def omit(self, file: ExportFile) -> None:
         """Leave a file out of the delivery, also if it was saved in part or completely."""
@@ -209,7 +215,7 @@ class FolderDelivery:
             chunks = to_crlf(chunks)
         stream: AsyncFileIO | None = None
         writing: asyncio.Future[None] | None = None
-        written = 0
+        written, version = 0, ""
         try:
             async for block, size in iter_blocks(chunks):
                 if not stream and size < BLOCK and size + self._memory.used < _MAX_BUFFERED_BYTES:
@@ -219,6 +225,7 @@ class FolderDelivery:
                 if not stream:
                     task.on_disk.add(number)
                     stream = await self._threads.open_staged(task.staged_name(number))
+                    version = getattr(chunks, "version", "")
                 if writing:
                     await self._threads.wait(writing)
                 writing = self._threads.start(_write, stream.fileno(), block, task.hasher(number))
@@ -227,7 +234,7 @@ class FolderDelivery:
             if stream and writing:
                 await self._threads.wait(writing)
                 writing = None
-                await self._threads.run(task.finish, number, stream.fileno(), written)
+                await self._threads.run(task.finish, number, stream.fileno(), written, version)
         finally:
             if writing:
                 with suppress(DestinationError):

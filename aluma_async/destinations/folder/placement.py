@@ -8,9 +8,11 @@ from itertools import islice
 from typing import NamedTuple
 
 from aluma_async.destinations.common.conflicts import candidate_paths
+from aluma_async.destinations.common.manifest import is_manifest
 from aluma_async.destinations.folder import fs
 from aluma_async.destinations.folder.open_folders import OpenFolders
 from aluma_async.destinations.folder.owners import Owners
+from aluma_async.exceptions import AlreadyExported
 from aluma_async.models import ExportFile
 from aluma_async.policy.naming import OnConflict, PathParts, collision_key
 
@@ -31,7 +33,11 @@ class Placement(NamedTuple):
 class PathAllocator:
     """Assigns paths to the files of one task, inside a transaction of ``owners``."""
 
-    def __init__(self, folders: OpenFolders, owners: Owners, on_conflict: OnConflict, task_id: str) -> None:
+    def __init__(
+        self, folders: OpenFolders, owners: Owners, on_conflict: OnConflict, task_id: str, *, may_replace: bool
+    ) -> None:
+        """``may_replace``: whether a file may replace one with another content; it always may if it is a manifest."""
+        self._may_replace = may_replace
         self._folders = folders
         self._owners = owners
         self._on_conflict = on_conflict
@@ -60,6 +66,8 @@ class PathAllocator:
             existing = fs.lstat(fd, parts[-1])
             if self._may_use(key, staged, existing, (fd, parts[-1])):
                 self._assigned.add(key)
+                if existing and not (self._may_replace or is_manifest(file) or self._is_same(staged, (fd, parts[-1]))):
+                    raise AlreadyExported(f"task {self._task_id}: file {file.number}")
                 return Placement(file.number, staged, parts, existing is None)
         raise AssertionError  # there are infinitely many candidates
 
@@ -95,9 +103,10 @@ class PathAllocator:
         owner = self._owners.owner_of(key)
         if owner is None:
             # Only a regular file is opened: opening a pipe or a device could block or have side effects.
-            if existing and not (
-                stat.S_ISREG(existing.st_mode) and fs.same_content((self._folders.staging, staged), path)
-            ):
+            if existing and not (stat.S_ISREG(existing.st_mode) and self._is_same(staged, path)):
                 return False
             self._owners.assign(key, self._task_id)
         return owner in (None, self._task_id)
+
+    def _is_same(self, staged: str, path: tuple[int, str]) -> bool:
+        return fs.same_content((self._folders.staging, staged), path)

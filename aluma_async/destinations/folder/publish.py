@@ -123,7 +123,8 @@ class _Publication:
     def assign_paths(self, folders: OpenFolders) -> None:
         """Assign each file a path and reserve it for this task."""
         staged = self.staged
-        paths = PathAllocator(folders, staged.settings.owners, staged.settings.on_conflict, staged.claim.task.id)
+        owners, on_conflict, claim = staged.settings.owners, staged.settings.on_conflict, staged.claim
+        paths = PathAllocator(folders, owners, on_conflict, claim.task.id, may_replace=claim.may_replace)
         self._placements = paths.assign(self._files, self._planned, staged.staged_name)
 
     def rename_all(self, folders: OpenFolders) -> None:
@@ -142,6 +143,9 @@ class _Publication:
         """Write and rename the manifest. If that fails, roll back the other files."""
         staged = self.staged
         *placements, last = self._placements
+        if not (last.new or staged.claim.may_replace):
+            self._placements = placements
+            return
         stored = []
         for file, placement in zip(staged.files, placements, strict=True):
             data = staged.in_memory.get(file.number)

@@ -1,4 +1,4 @@
-"""``RootFolder``: the folder that files are exported into, and the files in it that an earlier attempt has finished.
+"""``RootFolder``: the folder that files are exported into.
 
 A marker file, ``.aluma-async/root``, distinguishes the folder from the empty one that takes its place while a share is
 not mounted, and its content from any other folder that has a marker. All of it blocks.
@@ -18,9 +18,6 @@ from aluma_async.policy.naming import INTERNAL_FOLDER
 
 _MARKER = "root"
 _STAGING = "staging"
-_RESUMABLE = "kept"
-KEEP_RESUMABLE_SECONDS = 7 * 86400.0
-"""How long a finished file is kept for the next attempt. A task may be parked for hours; Aluma keeps it for 72 h."""
 
 
 class RootFolder:
@@ -29,9 +26,7 @@ class RootFolder:
     def __init__(self, path: Path, mounts: Path | None = None) -> None:
         self.path = path
         self.internal = path / INTERNAL_FOLDER
-        self.resumable: set[str] = set()
-        """Names of the files that are kept for a later attempt, as far as this process knows."""
-        self._staging = self.internal / _STAGING
+        self.staging = self.internal / _STAGING
         self._mount_record = mounts and mounts / hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:16]
         self._mounted_on = ""
 
@@ -48,7 +43,7 @@ class RootFolder:
                 with _opened(folder.parent) as parent:
                     fs.sync_folder(parent)  # durable files are lost if the folder that contains them is not durable
         self._identify()
-        self._staging.mkdir(exist_ok=True, mode=0o700)  # other users must not read incomplete files
+        self.staging.mkdir(exist_ok=True, mode=0o700)  # other users must not read incomplete files
         if not self._mounted_on:
             self._mounted_on = str(_mount_point(self.path))
             if self._mount_record:
@@ -81,34 +76,11 @@ class RootFolder:
         with self._open_path() as (_, _, staging):
             return fs.create(staging, name)
 
-    # -- files of an earlier attempt
-
-    def store_resumable(self, staged: str, name: str) -> None:
-        """Keep a staged file for a later attempt."""
-        (self.internal / _RESUMABLE).mkdir(exist_ok=True, mode=0o700)
-        (self._staging / staged).replace(self.internal / _RESUMABLE / name)
-        self.resumable.add(name)
-
-    def take_resumable(self, name: str, staged: str) -> os.stat_result | None:
-        """Stage a file that was kept by an earlier attempt and return its status; None if there is none."""
-        if name in self.resumable:
-            self.resumable.discard(name)
-            with suppress(FileNotFoundError):
-                (self.internal / _RESUMABLE / name).replace(self._staging / staged)
-                return (self._staging / staged).lstat()
-        return None
-
-    def load_resumable(self) -> None:
-        """List the files that are kept for a later attempt, and remove those that are too old."""
+    def now(self) -> float:
+        """Return the time of the file system, because a share has a clock of its own."""
         marker = self.internal / _MARKER
         marker.touch()
-        now, self.resumable = marker.stat().st_mtime, set()  # the clock of the file system: a share has its own
-        with suppress(FileNotFoundError):
-            for path in (self.internal / _RESUMABLE).iterdir():
-                if path.lstat().st_mtime < now - KEEP_RESUMABLE_SECONDS:
-                    path.unlink()
-                else:
-                    self.resumable.add(path.name)
+        return marker.stat().st_mtime
 
     @contextmanager
     def _open_path(self) -> Iterator[tuple[int, int, int]]:

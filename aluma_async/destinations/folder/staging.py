@@ -5,9 +5,11 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 from aluma_async.destinations.folder import fs
+from aluma_async.destinations.folder.kept import KeptFile, KeptFiles
 from aluma_async.destinations.folder.owners import Owners
 from aluma_async.destinations.folder.root import RootFolder
 from aluma_async.exceptions import DestinationError
@@ -19,6 +21,7 @@ class FolderSettings(NamedTuple):
     """Where files are exported to, and how."""
 
     root: RootFolder
+    kept: KeptFiles
     owners: Owners
     on_conflict: OnConflict
     sync: bool
@@ -41,18 +44,20 @@ class StagedTask:
         """Small files. They are written when the task is published, in one thread hop for all."""
         self.on_disk: set[int] = set()
         """Files that may exist in the staging folder, complete or not."""
-        self.resumed: dict[int, int] = {}
-        """Sizes of the files that an earlier attempt has finished."""
+        self.resumed: dict[int, KeptFile] = {}
+        """The files that an earlier attempt has finished."""
         self.inodes: dict[int, int] = {}
         """Inodes of the files that are complete and durable on disk."""
         self.sizes: dict[int, int] = {}
+        self.versions: dict[int, str] = {}
+        """Versions of the files on disk at the server; empty if unknown."""
         self.hashes: dict[int, hashlib._Hash] = {}
         """SHA-256 of the files on disk, if a manifest will be written."""
         self.receipt = ""
         """The receipt of the published files; empty before."""
         self._prefix = prefix
-        kept = settings.root.resumable
-        self.may_resume = bool(kept) and any(self._resume_name(file.number) in kept for file in claim.spec.files)
+        kept = settings.kept
+        self.may_resume = bool(kept) and any(self._resume_key(file.number) in kept for file in claim.spec.files)
         """Whether an earlier attempt may have finished files."""
 
     def staged_name(self, number: int) -> str:
@@ -63,10 +68,11 @@ class StagedTask:
         """Return the hash object that the bytes of a file on disk must update; None if no hash is needed."""
         return self.hashes.setdefault(number, hashlib.sha256()) if self.settings.manifest else None
 
-    def finish(self, number: int, fd: int, size: int) -> None:
-        """Make a file durable to which ``size`` bytes were written. Blocks."""
+    def finish(self, number: int, fd: int, size: int, version: str = "") -> None:
+        """Make a file durable to which ``size`` bytes of this version were written. Blocks."""
         self.inodes[number] = fs.fsync_checked(fd, size, sync=self.settings.sync)
         self.sizes[number] = size
+        self.versions[number] = version
 
     def restart(self, number: int) -> None:
         """Discard the record of a saved file."""
@@ -84,22 +90,25 @@ class StagedTask:
 
     def restore(self) -> None:
         """Stage the files that an earlier attempt at the same specification has finished."""
-        for file in self.claim.spec.files:
-            number = file.number
-            if status := self.settings.root.take_resumable(self._resume_name(number), self.staged_name(number)):
-                self.on_disk.add(number)
-                self.inodes[number], self.sizes[number] = status.st_ino, status.st_size
+        kept = self.settings.kept
+        for number in [file.number for file in self.claim.spec.files if self._resume_key(file.number) in kept]:
+            self.on_disk.add(number)
+            if taken := kept.take(self._resume_key(number), self._staged_path(number)):
+                file, status = taken
+                self.inodes[number], self.sizes[number], self.versions[number] = status.st_ino, *file
                 if self.settings.manifest:
                     with self.settings.root.open(sync=False) as folders:
                         self.hashes[number] = fs.sha256(folders.staging, self.staged_name(number))
-                self.resumed[number] = status.st_size
+                self.resumed[number] = file
 
     def save_for_resume(self) -> None:
         """Keep the finished files on disk for a later attempt, and remove the others."""
         with suppress(OSError):
             for number in self.on_disk & self.inodes.keys() - self.in_memory.keys():
-                self.settings.root.store_resumable(self.staged_name(number), self._resume_name(number))
-                self.on_disk.discard(number)
+                file = KeptFile(self.sizes[number], self.versions[number])
+                self.settings.kept.store(
+                    self._staged_path(number), self._resume_key(number), file, synced=self.settings.sync
+                )
         self.discard()
 
     def discard(self) -> None:
@@ -123,5 +132,8 @@ class StagedTask:
         names = "\0".join((task.id, *(text for file in spec.files for text in (file.folder, file.filename, file.url))))
         return hashlib.sha256(names.encode(errors="surrogatepass") + b"\0" + spec.received).hexdigest()[:32]
 
-    def _resume_name(self, number: int) -> str:
+    def _staged_path(self, number: int) -> Path:
+        return self.settings.root.staging / self.staged_name(number)
+
+    def _resume_key(self, number: int) -> str:
         return f"{self._spec_fingerprint}-{number}"

@@ -24,6 +24,7 @@ from obstore.exceptions import AlreadyExistsError, PreconditionError
 from aluma_async.clock import wall_time
 from aluma_async.config.redaction import redact_url
 from aluma_async.destinations.common.conflicts import candidate_paths
+from aluma_async.destinations.common.manifest import is_manifest
 from aluma_async.destinations.common.publishing import publish_task
 from aluma_async.destinations.common.spool import Spool, SpooledFile
 from aluma_async.destinations.object_store.client import (
@@ -38,7 +39,7 @@ from aluma_async.destinations.object_store.client import (
     version_of,
 )
 from aluma_async.destinations.object_store.probe import probe_store
-from aluma_async.exceptions import DestinationError, DestinationUnavailable
+from aluma_async.exceptions import AlreadyExported, DestinationError, DestinationUnavailable
 from aluma_async.models import Claim, ExportFile
 from aluma_async.policy.naming import OnConflict, PathParts, as_object_key
 
@@ -66,6 +67,8 @@ class _Upload(Struct, frozen=True):
     number: int
     data: SpooledFile
     attributes: dict[str, str]
+    is_manifest: bool
+    may_replace: bool
 
 
 class ObjectStoreDestination:
@@ -143,12 +146,12 @@ class ObjectStoreDestination:
         data: SpooledFile,
     ) -> str:
         """Put a file under the first key that is free or its task's own, and return the key."""
-        upload = _make_upload(claim, file.number, path, data)
+        upload = _make_upload(claim, file, path, data)
         subject = f"{self._url}: task {claim.task.id}: file {file.number}"
         async with self._slots if data.size <= MULTIPART_BYTES else self._multipart_slots:
             for candidate in candidate_paths(path, claim.task.id, self._on_conflict, subject):
                 key = as_object_key(candidate, self._max_path_bytes)
-                async with self._key_locks.setdefault(key, anyio.Lock()):
+                async with self._lock_of(key):
                     try:
                         if key not in used_keys and await self._put_at(key, upload, new):
                             used_keys.add(key)
@@ -157,6 +160,10 @@ class ObjectStoreDestination:
                         raise map_error(error, subject) from error
         raise AssertionError("candidate_paths ended")
 
+    def _lock_of(self, key: str) -> anyio.Lock:
+        """Return the lock that is held while the object is put or removed."""
+        return self._key_locks.setdefault(key, anyio.Lock())
+
     async def _put_at(self, key: str, upload: _Upload, new: dict[str, _Upload]) -> bool:
         """Put an object under a key; return False if the key belongs to another task or program."""
         conditional = self.conditional and upload.data.size <= MULTIPART_BYTES
@@ -164,6 +171,10 @@ class ObjectStoreDestination:
         for _ in range(_ATTEMPTS):
             if existing and existing.task != upload.attributes["task"] and self._on_conflict != "overwrite":
                 return False
+            if existing and not upload.may_replace:
+                if upload.is_manifest or existing.sha256 == upload.data.sha256:
+                    return True
+                raise AlreadyExported(f"{self._url}: file {upload.number}")
             if not existing:
                 new[key] = upload  # before the request, because it may take effect even if it fails
             try:
@@ -223,19 +234,21 @@ class ObjectStoreDestination:
     async def _roll_back(self, new: Mapping[str, _Upload]) -> None:
         """Delete the new objects while the store responds. The task's next attempt replaces those that remain."""
         for key, upload in new.items():
+            owner = upload.attributes["task"], upload.attributes["sha256"]
             try:
-                existing = await self._head(key)
-                owner = upload.attributes["task"], upload.attributes["sha256"]
-                if existing and (existing.task, existing.sha256) == owner:
-                    await obstore.delete_async(self._store, key)
+                async with self._lock_of(key):
+                    existing = await self._head(key)
+                    if existing and (existing.task, existing.sha256) == owner:
+                        await obstore.delete_async(self._store, key)
             except ERRORS:
                 return
 
 
-def _make_upload(claim: Claim, number: int, path: PathParts, data: SpooledFile) -> _Upload:
+def _make_upload(claim: Claim, file: ExportFile, path: PathParts, data: SpooledFile) -> _Upload:
     content_type = mimetypes.guess_type(path[-1])[0] or "application/octet-stream"
     metadata = {"task": claim.task.id, "project": claim.task.project_id, "sha256": data.sha256}
-    return _Upload(number, data, {"Content-Type": content_type} | {k: _header_safe(v) for k, v in metadata.items()})
+    attributes = {"Content-Type": content_type} | {name: _header_safe(value) for name, value in metadata.items()}
+    return _Upload(file.number, data, attributes, is_manifest(file), claim.may_replace)
 
 
 def _header_safe(text: str) -> str:

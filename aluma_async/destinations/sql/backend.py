@@ -88,6 +88,10 @@ class Backend(Protocol):
         """Insert a whole file."""
         ...
 
+    def driver_value(self, value: Any) -> Any:
+        """Return a converted value as the driver accepts it in a query."""
+        ...
+
     async def run_deferred(self, connection: AsyncConnection) -> None:
         """Run the triggers and constraints that would run at the commit."""
         ...

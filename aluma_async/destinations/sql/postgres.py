@@ -147,6 +147,9 @@ class Postgres:
             await copy.write(struct.pack(">h", -1))
         await _finish(cursor, target, layout, names, (), 1)
 
+    def driver_value(self, value: Any) -> Any:
+        return value
+
     async def run_deferred(self, connection: AsyncConnection) -> None:
         await (await _cursor(connection)).execute("SET CONSTRAINTS ALL IMMEDIATE")
 

@@ -178,6 +178,9 @@ class Sqlite:
 
         await raw._execute(write_blob)  # noqa: SLF001 - aiosqlite has no public way to run blob calls in its thread
 
+    def driver_value(self, value: Any) -> Any:
+        return _plain(value)
+
     async def run_deferred(self, connection: AsyncConnection) -> None:
         """Do nothing: SQLite defers foreign keys only, and their errors abort the commit."""
 

@@ -3,7 +3,7 @@
 import json
 import struct
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -22,12 +22,13 @@ from aluma_async.destinations.common.spool import Spool
 from aluma_async.destinations.sql import tables
 from aluma_async.destinations.sql.backend import Backend, clean, core_table
 from aluma_async.destinations.sql.convert import FileFormat
+from aluma_async.destinations.sql.earlier import KeyedRows, OwnRows
 from aluma_async.destinations.sql.errors import map_error
 from aluma_async.destinations.sql.layout import Layout, check_defaults, check_rights, check_writable
 from aluma_async.destinations.sql.rows import Rows, read_rows
 from aluma_async.destinations.sql.table_access import TableAccess, TableUse
 from aluma_async.destinations.sql.tables import TableId, TableTemplate
-from aluma_async.exceptions import SchemaMismatch
+from aluma_async.exceptions import AlreadyExported, SchemaMismatch
 from aluma_async.models import Claim, ExportFile
 
 MANIFEST_USE = TableUse(
@@ -36,6 +37,8 @@ MANIFEST_USE = TableUse(
 """How the table of manifests is used."""
 SCOPE = "scope"
 """Key of the cancel scope in the information of a connection."""
+_COMPARED_OF_FILES = tuple(name for name in tables.FILE_KINDS if name != "data")
+"""Columns of a table of whole files that show whether a file has changed; its hash is one of them."""
 _BATCH_ROWS = 1000
 """Rows that are read and converted in one step in a thread."""
 
@@ -73,6 +76,8 @@ class TaskWriter:
         self._claim, self._spool = claim, spool
         self._row_counts: Counter[TableId] = Counter()
         """Rows that the tables must have for this task at the end, unless they have a key."""
+        self._own_rows_before: dict[TableId, OwnRows] = {}
+        self._keyed_rows_before: list[tuple[str, KeyedRows]] = []
         self.layouts: dict[TableId, Layout] = {}
         """The tables that were used so far."""
 
@@ -86,6 +91,7 @@ class TaskWriter:
         with self._map_errors(f"task {self._claim.task.id}"):
             await self._backend.run_deferred(self._connection)
         await self._count_rows()
+        await self._check_earlier_rows()
         await self._access.verify(self._connection, self.layouts.values())
 
     async def _write_files(self, table_id: TableId, files: Sequence[ExportFile]) -> None:
@@ -95,6 +101,7 @@ class TaskWriter:
             if self._settings.mode == "files":
                 layout = await self._open_table(table_id, self._use, lambda: tables.files_table(*table_id))
                 with self._map_errors(subject, layout):
+                    self._record_written(table_id, file, _COMPARED_OF_FILES)
                     await self._put_file(layout, file, subject)
                     self._row_counts[table_id] += 1
             else:
@@ -102,6 +109,7 @@ class TaskWriter:
                 layout = await self._open_table(table_id, self._use, partial(self._new_table, table_id, rows))
                 self._check_rows(rows, layout)
                 with self._map_errors(subject, layout):
+                    self._record_written(table_id, file, rows.names)
                     await self._put_rows(layout, file, rows)
                     if self._use.purpose == "replace":
                         self._row_counts[table_id] += rows.count
@@ -112,8 +120,29 @@ class TaskWriter:
             self.layouts[table_id] = layout = await self._access.get(self._connection, table_id, use, new)
             if use.purpose == "replace":
                 table, condition = self._own_rows(layout, use)
+                if not self._claim.may_replace:
+                    if use is MANIFEST_USE:
+                        return layout
+                    is_file = self._settings.mode == "files"
+                    names = _COMPARED_OF_FILES if is_file else tuple(layout.columns)
+                    rows = OwnRows(table, condition, use.key[1:], names)
+                    await rows.remember(self._connection, use.key[1 if is_file else 2])
+                    self._own_rows_before[table_id] = rows
                 await self._connection.execute(sa.delete(table).where(condition))
         return self.layouts[table_id]
+
+    def _record_written(self, table_id: TableId, file: ExportFile, names: Collection[str]) -> None:
+        if table_id in self._own_rows_before:
+            self._own_rows_before[table_id].record(file.number, names)
+
+    async def _check_earlier_rows(self) -> None:
+        """Raise ``AlreadyExported`` if rows have changed that must not be replaced."""
+        for rows in self._own_rows_before.values():
+            if (number := await rows.changed_file(self._connection)) is not None:
+                raise AlreadyExported(f"task {self._claim.task.id}, file {number}")
+        for subject, keyed in self._keyed_rows_before:
+            if await keyed.are_changed(self._connection):
+                raise AlreadyExported(f"{subject}: a row with the same key")
 
     def _own_rows(self, layout: Layout, use: TableUse) -> tuple[sa.TableClause, sa.ColumnElement[bool]]:
         """Return a table without a key, and the condition that rows of this task fulfil."""
@@ -157,6 +186,11 @@ class TaskWriter:
 
     async def _put_rows(self, layout: Layout, file: ExportFile, rows: Rows) -> None:
         key = self._settings.key
+        if key and not self._claim.may_replace:
+            keyed = KeyedRows(layout, key, rows.names)
+            again = await anyio.to_thread.run_sync(self._read_rows, file, rows.subject)
+            await keyed.remember(self._connection, self._backend, self._convert_batches(again, layout, ()))
+            self._keyed_rows_before.append((rows.subject, keyed))
         row_key = () if key else (clean(self._claim.task.id), file.document, file.number)
         names = (*rows.names, *(() if key else tables.ROW_KEY))
         batches = self._convert_batches(rows, layout, row_key)
@@ -200,6 +234,11 @@ class TaskWriter:
         row = [clean(self._claim.task.id), self._settings.template.text, json.dumps(msgspec.json.decode(text))]
         schema = self._settings.template.fixed_schema
         layout = await self._open_table((schema, tables.MANIFEST), MANIFEST_USE, lambda: tables.manifest_table(schema))
+
+        if not self._claim.may_replace:
+            table, condition = self._own_rows(layout, MANIFEST_USE)
+            if (await self._connection.execute(sa.select(sa.true()).select_from(table).where(condition))).first():
+                return
 
         async def one_row() -> AsyncIterator[list[list[Any]]]:
             yield [row]

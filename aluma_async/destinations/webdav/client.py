@@ -27,6 +27,9 @@ Path: TypeAlias = Sequence[str]
 _KEEP_ALIVE_SECONDS = 15.0  # less than the idle time-out of common load balancers
 _RESPONSE_SECONDS = 120.0
 """Longest wait for a response: a server may copy or scan a big file on PUT and MOVE."""
+_REQUEST_SECONDS = 240.0
+"""Longest duration of a request without the time for its body, because a response may never end."""
+_MIN_UPLOAD_BYTES_PER_SECOND = 1024
 _SUCCESS = (200, 201, 204)
 _MOVED_OR_COPIED = (201, 204)
 _MISSING = -1
@@ -174,6 +177,13 @@ class WebDavClient:
             )
         return response.body.decode(errors="replace")
 
+    async def has_content(self, path: Path, data: SpooledFile) -> bool:
+        """Return whether a file has this content; False if it is too large to be compared."""
+        if data.size >= BLOCK:
+            return False
+        response = await self._send("GET", path, (200, _NOT_FOUND), headers={"Accept-Encoding": "identity"})
+        return response.status == 200 and response.body == await data.read_all()
+
     async def exists(self, path: Path) -> bool:
         """Return whether a file or collection exists."""
         accepted = (*_SUCCESS, *_MOVED, _NOT_FOUND, _NOT_ALLOWED)  # some servers redirect or refuse for a collection
@@ -210,14 +220,16 @@ class WebDavClient:
         data: object = None,
         target: Path | None = None,
     ) -> _Response:
+        seconds = _REQUEST_SECONDS + int((headers or {}).get("Content-Length", 0)) / _MIN_UPLOAD_BYTES_PER_SECOND
         for delay in (*_LOCKED_SECONDS, None):
             try:
-                async with self._session.request(
-                    method, self._url(path), headers=headers, data=data, allow_redirects=False
-                ) as response:
-                    status, body = response.status, b""
-                    while len(body) < BLOCK and (chunk := await response.content.read(BLOCK)):
-                        body += chunk
+                with anyio.fail_after(seconds):
+                    async with self._session.request(
+                        method, self._url(path), headers=headers, data=data, allow_redirects=False
+                    ) as response:
+                        status, body = response.status, b""
+                        while len(body) < BLOCK and (chunk := await response.content.read(BLOCK)):
+                            body += chunk
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 # Only the type, because the message may contain URLs, and so names from documents.
                 raise DestinationUnavailable(

@@ -26,12 +26,13 @@ from msgspec import Struct
 from aluma_async.clock import wall_time
 from aluma_async.destinations.common.chunks import BLOCK
 from aluma_async.destinations.common.conflicts import candidate_paths
+from aluma_async.destinations.common.manifest import is_manifest
 from aluma_async.destinations.common.place import RemotePlace, server_name
-from aluma_async.destinations.common.publishing import publish_task
+from aluma_async.destinations.common.publishing import for_each, publish_task
 from aluma_async.destinations.common.spool import Spool, SpooledFile
 from aluma_async.destinations.webdav.client import WebDavClient
 from aluma_async.destinations.webdav.probe import probe_folder
-from aluma_async.exceptions import DestinationError
+from aluma_async.exceptions import AlreadyExported, DestinationError
 from aluma_async.models import Claim, ExportFile
 from aluma_async.policy.naming import INTERNAL_FOLDER, OnConflict, PathParts, collision_key
 
@@ -55,6 +56,7 @@ class _StagedUpload(Struct):
     """The files of one task on the server."""
 
     task_id: str
+    may_replace: bool
     prefix: str
     """Begins the names of the task's staged files."""
     staged: list[PathParts]
@@ -120,7 +122,9 @@ class WebDavDestination:
         with Spool(self._spool) as spool:
             yield spool
             await self._ensure_folders()
-            upload = _StagedUpload(claim.task.id, f"{self._token}-{next(self._numbers)}", [], [], set())
+            upload = _StagedUpload(
+                claim.task.id, claim.may_replace, f"{self._token}-{next(self._numbers)}", [], [], set()
+            )
             try:
                 await publish_task(
                     claim,
@@ -141,16 +145,15 @@ class WebDavDestination:
 
     async def _stage(self, upload: _StagedUpload, files: Sequence[tuple[ExportFile, SpooledFile]]) -> None:
         """Upload files under temporary names; with the first ones, also the record of their owner."""
-        async with anyio.create_task_group() as group:
-            if not upload.staged:
-                owner = SpooledFile.from_bytes(upload.task_id.encode(errors="surrogatepass"))
-                group.start_soon(self._put, upload.owner_record, owner)
-            for file, data in files:
-                path = upload.staged_path(file)
-                upload.staged.append(path)
-                group.start_soon(self._put, path, data)
+        puts = [(upload.staged_path(file), data) for file, data in files]
+        if not upload.staged:
+            owner = SpooledFile.from_bytes(upload.task_id.encode(errors="surrogatepass"))
+            puts.insert(0, (upload.owner_record, owner))
+        upload.staged += [upload.staged_path(file) for file, _ in files]
+        await for_each(puts, self._put)
 
-    async def _put(self, path: PathParts, data: SpooledFile) -> None:
+    async def _put(self, put: tuple[PathParts, SpooledFile]) -> None:
+        path, data = put
         async with self._slots:
             # The server may execute a cancelled PUT after the roll-back deleted the file. So a small upload is never
             # cancelled; what remains of a big one is removed by the probe after a day.
@@ -169,15 +172,19 @@ class WebDavDestination:
                         break
             for final in candidate_paths((*folder, path[-1]), upload.task_id, self._on_conflict, subject):
                 key = collision_key(final)
-                async with self._path_locks.setdefault(key, anyio.Lock()):
+                async with self._lock_of(key):
                     # Shielded, because the outcome of a cancelled MOVE would be unknown.
                     with anyio.CancelScope(shield=True):
-                        if key not in upload.used_keys and await self._publish_at(final, upload, file, data.size):
+                        if key not in upload.used_keys and await self._publish_at(final, upload, file, data):
                             upload.used_keys.add(key)
                             return "/".join(final)
         raise AssertionError("candidate_paths ended")
 
-    async def _publish_at(self, final: PathParts, upload: _StagedUpload, file: ExportFile, size: int) -> bool:
+    def _lock_of(self, key: str) -> anyio.Lock:
+        """Return the lock that is held while the file at a path is published or removed."""
+        return self._path_locks.setdefault(key, anyio.Lock())
+
+    async def _publish_at(self, final: PathParts, upload: _StagedUpload, file: ExportFile, data: SpooledFile) -> bool:
         """Move a staged file to a path; return False if the path belongs to another task or program."""
         staged = upload.staged_path(file)
         subject = f"{self._client.url}: task {upload.task_id}: file {file.number}"
@@ -190,7 +197,7 @@ class WebDavDestination:
                 published = _PublishedFile(staged, final, owner)
                 upload.new.append(published)
                 if await self._client.move(staged, final, overwrite=False):
-                    await self._client.verify_size(final, size, subject)
+                    await self._client.verify_size(final, data.size, subject)
                     return True
                 upload.new.remove(published)  # another program created a file there in the meantime
                 await self._client.delete(owner)
@@ -199,22 +206,35 @@ class WebDavDestination:
         if owner_id != upload.task_id and self._on_conflict != "overwrite":
             return False
         # Never replace a collection, because that would delete everything in it.
-        if await self._client.is_collection(final) or not await self._client.move(staged, final, overwrite=True):
+        if await self._client.is_collection(final):
+            return False
+        if not upload.may_replace and await self._client.exists(final):
+            if not (is_manifest(file) or await self._client.has_content(final, data)):
+                raise AlreadyExported(subject)
+            await self._client.delete(staged)
+            return True
+        if not await self._client.move(staged, final, overwrite=True):
             return False
         await self._client.verify_gone(staged, subject)
-        await self._client.verify_size(final, size, subject)
+        await self._client.verify_size(final, data.size, subject)
         if owner_id != upload.task_id:  # after the MOVE, so that no crash gives this task a file of another one
             await self._client.mkcol(*owner[:-1])
             await self._client.move(upload.owner_record, owner, overwrite=True, method="COPY")
         return True
 
     async def _roll_back(self, upload: _StagedUpload) -> None:
-        """Delete the new files while the server responds. The task's next attempt replaces those that remain."""
+        """Delete the new files while the server responds. The task's next attempt replaces those that remain.
+
+        A file that another task has replaced in the meantime is kept.
+        """
         with suppress(DestinationError):
             for published in upload.new:
-                if not await self._client.exists(published.staged):
-                    await self._client.delete(published.final)
-                await self._client.delete(published.owner)
+                async with self._lock_of(collision_key(published.final)):
+                    # Otherwise no task replaces the file of another one, and the record may be damaged.
+                    if self._on_conflict != "overwrite" or await self._client.read(published.owner) == upload.task_id:
+                        if not await self._client.exists(published.staged):
+                            await self._client.delete(published.final)
+                        await self._client.delete(published.owner)
             for path in upload.staged:
                 await self._client.delete(path)
 

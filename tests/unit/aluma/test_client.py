@@ -7,8 +7,10 @@ import pytest
 from aiohttp import web
 
 from aluma_async import AlumaClient, Credentials, Exporter, events
+from aluma_async.aluma.download import DownloadLimits
 from aluma_async.exceptions import (
     Ambiguous,
+    BadSpecification,
     FileMissing,
     InvalidResponse,
     RateLimited,
@@ -86,6 +88,23 @@ async def test_client_sends_start_once_when_it_fails(fault, error, executed):
         assert type(caught.value) is error
         assert aluma.counts["start"] == executed
         assert faults.remaining("start") == 0
+
+
+@virtual_time
+async def test_client_reports_a_specification_above_the_limit():
+    """Limit, reason and remedy are named, because the task is not exported before the limit is raised."""
+    aluma = simulated(1)
+    task = ExportTask(aluma.ids()[0])
+    size = len(aluma.specification(task.id))
+    async with client_of(aluma, downloads=DownloadLimits(max_specification_bytes=size - 1)) as client:
+        with pytest.raises(BadSpecification, match=rf"larger than \w+ \({size - 1}\), so it was not read") as caught:
+            await client.start(task)
+        assert "no copy of the task" in str(caught.value)
+        assert "max_specification_bytes under [limits]" in caught.value.hint
+        await client.cancel(task)
+    async with client_of(aluma, downloads=DownloadLimits(max_specification_bytes=size)) as client:
+        claim = await client.start(task)
+        assert len(claim.spec.received) == size
 
 
 @pytest.mark.parametrize("fault", [Fault.DROP_BEFORE, Fault.DROP_AFTER, Fault.ERROR_BEFORE, Fault.HANG])

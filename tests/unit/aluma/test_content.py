@@ -14,7 +14,7 @@ from aluma_async.exceptions import WrongContent
 from aluma_async.models import Claim, ExportSpec
 from aluma_async.testing.sample_data import SampleData
 from tests.support.clock import virtual_time
-from tests.support.downloads import CLAIM, FILE, serve_downloads
+from tests.support.downloads import BODY, CLAIM, FILE, serve_downloads
 from tests.support.stack import download
 
 ERROR = b'{"message": "The file is not available", "status": 500}'
@@ -213,6 +213,22 @@ async def test_download_raises_before_the_end_when_the_content_is_wrong():
         with pytest.raises(WrongContent):
             received.extend([chunk async for chunk in chunks])
     assert not received
+
+
+@pytest.mark.parametrize("length", [5, 1_000, len(BODY) - 1])
+@virtual_time
+async def test_download_raises_when_a_pdf_is_cut(length):
+    """A proxy may pass on the beginning of a file with the length of the beginning."""
+    async with serve_downloads(respond_with(BODY[:length])) as (client, _):
+        with pytest.raises(WrongContent, match=rf"the file of {length} bytes has no end"):
+            await download(client, CLAIM)
+
+
+@pytest.mark.parametrize("padding", [b"", b"\r\n", bytes(4_000), b"\n" * 4_000])
+@virtual_time
+async def test_download_accepts_a_padded_pdf(padding):
+    async with serve_downloads(respond_with(BODY + padding)) as (client, _):
+        assert await download(client, CLAIM) == BODY + padding
 
 
 @virtual_time

@@ -54,6 +54,26 @@ async def test_download_is_complete_or_raises():
 
 
 @virtual_time
+async def test_download_has_the_version_of_its_strong_etag_and_length():
+    """Without both being equal, a file that was saved earlier is not used again."""
+    answers = [('"1"', 1), ('"1"', 1), ('"1"', 2), ('"2"', 1), ('W/"1"', 1), (None, 1), ("1", 1)]
+
+    async def respond(request, number):
+        etag, length = answers[number - 1]
+        return await send_part(request, 0, len(BODY), status=200, etag=etag, length=len(BODY) * length)
+
+    versions = []
+    async with serve_downloads(respond) as (client, _):
+        for _ in answers:
+            async with client.open_file(CLAIM, FILE) as chunks:
+                versions.append(chunks.version)
+    assert versions[0] == versions[1]
+    assert len(set(versions[:4])) == 3
+    assert all(version.isalnum() for version in versions[:4])
+    assert versions[4:] == ["", "", ""]
+
+
+@virtual_time
 async def test_download_resumes_where_the_connection_broke():
     for framing in ("length", "chunked"):
         aluma, faults = simulated(1, framing=framing), FaultPlan()
@@ -207,7 +227,7 @@ async def test_download_fails_early_when_the_file_is_too_large():
         return response
 
     async with serve_downloads(respond, max_bytes=5 * len(BODY)) as (client, _):
-        with pytest.raises(SourceError, match="larger than 512025 bytes") as caught:
+        with pytest.raises(SourceError, match="larger than 512050 bytes") as caught:
             await download(client, CLAIM)
         assert "max_file_bytes" in caught.value.hint
         assert not caught.value.retryable

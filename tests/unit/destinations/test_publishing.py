@@ -1,5 +1,6 @@
 """``publish_task``: all files before the manifest, and nothing after a failure."""
 
+import asyncio
 import json
 
 import anyio
@@ -94,3 +95,24 @@ async def test_cancellation_rolls_back_completely():
     assert scope.cancelled_caught
     assert server.rolled_back
     assert not server.objects
+
+
+@virtual_time
+async def test_thousands_of_files_are_published_in_few_tasks():
+    """The event loop starts a bounded number of tasks, whatever the number of files is."""
+    claim = make_claim("t1", *["a.pdf"] * 2_000)
+    paths, most = [], 0
+
+    async def publish(file, path, data):
+        nonlocal most
+        most = max(most, len(asyncio.all_tasks()))
+        await anyio.sleep(1)
+        paths.append(path)
+
+    with Spool() as spool:
+        for file in claim.spec.files:
+            await spool.save(file, chunks(b"x"))
+        await publish_task(claim, spool, publish=publish, roll_back=anyio.sleep_forever)
+    assert len(set(paths)) == 2_000
+    assert 8 < most < 50
+    assert anyio.current_time() < 2_000 / 8

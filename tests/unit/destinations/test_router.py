@@ -10,6 +10,7 @@ from aluma_async.models import Claim, ExportSpec
 from aluma_async.policy.routing import Route, Routing
 from aluma_async.testing import MemoryDestination
 from tests.support.clock import virtual_time
+from tests.support.folders import Download
 from tests.support.tasks import TASK, chunks, make_file
 
 
@@ -117,3 +118,41 @@ async def test_router_issues_no_receipt_without_a_usable_one_of_each_destination
 async def test_router_does_not_verify_a_text_that_is_no_receipt(receipt):
     router = DestinationRouter({"one": MemoryDestination()}, Routing((), "one"))
     assert not await router.verify(receipt)
+
+
+class Resuming(MemoryDestination):
+    """A destination that kept an earlier version of each file."""
+
+    def __init__(self, version):
+        super().__init__()
+        self.version = version
+        self.received = []
+
+    @asynccontextmanager
+    async def open(self, claim):
+        async with super().open(claim) as delivery:
+            save = delivery.save
+
+            async def record_version(file, chunks):
+                self.received.append(getattr(chunks, "version", ""))
+                await save(file, chunks)
+
+            delivery.save = record_version
+            delivery.resumable_size = lambda _: 4
+            if self.version:
+                delivery.resumable_version = lambda _: self.version
+            yield delivery
+
+
+@pytest.mark.parametrize(
+    ("versions", "version"), [(["1"], "1"), ([""], ""), (["1", "1"], "1"), (["1", "2"], ""), (["1", ""], "")]
+)
+@virtual_time
+async def test_router_resumes_only_if_all_destinations_have_one_version(versions, version):
+    destinations = {str(number): Resuming(version) for number, version in enumerate(versions)}
+    router = DestinationRouter(destinations, Routing((Route(tuple(destinations)),), "0"))
+    async with router.open(Claim(TASK, ExportSpec((make_file(),)), 0.0)) as delivery:
+        assert delivery.resumable_size(make_file()) == 4
+        assert delivery.resumable_version(make_file()) == version
+        await delivery.save(make_file(), Download(b"data", version="3"))
+    assert all(destination.received == ["3"] for destination in destinations.values())

@@ -194,12 +194,28 @@ async def test_staged_file_of_an_earlier_claim_is_fetched_again_before_a_task_is
     """A copy whose download was cancelled leaves whole files, which are as outdated as those of a copy."""
     large = 2 * 1024 * 1024
     store.files.content = {"/files/1": b"1" * large, "/files/2": b"2" * large}
+    store.files.version = "1"
     await _cancel_at_file(store, 2, claim_for(SPEC))
     store.files.content = {"/files/1": b"%PDF new", "/files/2": b"%PDF new"}
     assert await store.quarantine.store(claim_for(SPEC), ERROR, FAILED) == {}
     (copy,) = store.copies
     assert (copy.folder / "files/in/a.pdf").read_bytes() == b"%PDF new"
     assert store.folder.verify(copy, strict=True) == {}
+
+
+@pytest.mark.parametrize(("version", "resumed"), [("1", True), ("2", False), ("", False)])
+@virtual_time
+async def test_staged_file_of_an_earlier_claim_is_used_only_in_the_same_version(version, resumed, store):
+    old, new = b"1" * 2_000_000, b"%PDF new"
+    store.files.content = {"/files/1": old, "/files/2": old}
+    store.files.version = "1"
+    await _cancel_at_file(store, 2, claim_for(SPEC))
+    store.files.content = {"/files/1": new, "/files/2": new}
+    store.files.version = version
+    assert await store.quarantine.store(claim_for(SPEC), ERROR, PARKED) == {}
+    (copy,) = store.copies
+    assert (copy.folder / "files/in/a.pdf").read_bytes() == (old if resumed else new)
+    assert store.folder.verify(copy) == {}
 
 
 @virtual_time

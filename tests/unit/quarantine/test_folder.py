@@ -211,11 +211,18 @@ def test_record_is_written_with_names_that_utf_8_cannot_contain():
     assert json.loads(encode_record(record))["message"] == "?"
 
 
-def test_specification_that_is_too_large_is_refused(tmp_path):
-    make_copy(tmp_path / "t1", RECORD, spec=specification(("", "a.csv", "x" * 100)))
+def test_specification_is_read_up_to_the_size_that_was_recorded(tmp_path, monkeypatch):
+    """Without a recorded size, as in copies of earlier versions, up to a fixed one."""
+    monkeypatch.setattr("aluma_async.quarantine.folder.MAX_RECORD_BYTES", 5000)
+    spec = specification(("", "a.csv", "x" * 5000))
     folder = QuarantineFolder(tmp_path)
-    with pytest.raises(SourceError, match="larger than 50 bytes"):
-        folder.read_specification(folder.read("t1"), 50)
+    for name, size in (("t1", len(spec)), ("t2", len(spec) - 1), ("t3", None)):
+        record = {"task": {"id": name}, "error": "E", "message": "", "specification": {"size": size} if size else None}
+        make_copy(tmp_path / name, json.dumps(record).encode(), spec=spec)
+    assert folder.read_specification(folder.read("t1")) == spec
+    for name in ("t2", "t3"):
+        with pytest.raises(SourceError, match="larger than"):
+            folder.read_specification(folder.read(name))
 
 
 def make_suffixed_copy(path, task_id, content, *, spec=b"{}"):

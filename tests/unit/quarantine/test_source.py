@@ -55,6 +55,24 @@ async def test_source_delivers_the_stored_files_and_marks_the_copy(tmp_path):
     assert [task async for tasks in source.list_pending() for task in tasks] == []
 
 
+@pytest.mark.parametrize(
+    ("content", "options", "may_replace"),
+    [
+        (CONTENT, {}, False),
+        (CONTENT, {"replace": True}, True),
+        (CONTENT, {"replace": True, "incomplete": True}, True),
+        ({}, {"replace": True, "incomplete": True}, False),
+    ],
+    ids=["by default", "complete", "complete although it need not be", "incomplete"],
+)
+@virtual_time
+async def test_source_lets_only_a_complete_copy_replace(tmp_path, content, options, may_replace):
+    """A destination may have a newer version, or files that the copy lacks."""
+    copies, folder = await stored(tmp_path, "t1", content=content)
+    claim = await QuarantineSource(folder, copies, **options).start(copies[0].record.task)
+    assert claim.may_replace is may_replace
+
+
 @virtual_time
 async def test_source_delivers_when_the_copy_cannot_be_marked(tmp_path, monkeypatch):
     copies, folder = await stored(tmp_path, "t1")

@@ -8,7 +8,7 @@ import pytest
 
 from aluma_async.exceptions import DestinationError
 from tests.support.clock import real_time
-from tests.support.folders import claim_of, deliver, exported_files, open_folder, yielding_chunks
+from tests.support.folders import Download, claim_of, deliver, exported_files, open_folder, yielding_chunks
 
 
 @real_time
@@ -18,7 +18,7 @@ async def test_manifest_lists_large_and_resumed_files(tmp_path):
     async with open_folder(tmp_path, manifest=True) as destination:
         with anyio.CancelScope() as scope:
             async with destination.open(claim) as delivery:
-                await delivery.save(claim.spec.files[0], yielding_chunks(contents[0]))
+                await delivery.save(claim.spec.files[0], Download(contents[0]))
                 scope.cancel()
                 await anyio.lowlevel.checkpoint()
         async with destination.open(claim) as delivery:

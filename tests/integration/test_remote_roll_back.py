@@ -1,0 +1,58 @@
+"""A delivery to a server that fails removes its own files, and none of another task."""
+
+import anyio
+import pytest
+from aiohttp import web
+
+from aluma_async.exceptions import DestinationError
+from tests.support.clock import real_time
+from tests.support.servers import open_server
+from tests.support.tasks import deliver, make_claim
+
+ONE, TWO = make_claim("one", ("", "a.txt"), ("", "sick.txt")), make_claim("two", ("", "a.txt"))
+
+
+@pytest.mark.parametrize("kind", ["webdav", "object store"])
+@real_time
+async def test_roll_back_keeps_a_file_that_another_task_has_replaced(kind):
+    """With ``on_conflict = "overwrite"``, the other task may have been completed in the meantime."""
+    async with open_server(kind, on_conflict="overwrite") as (server, destination):
+
+        async def hook(_, path):
+            if "sick" not in path:
+                return None
+            while "a.txt" not in server.exported:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+            server.hook = None
+            await deliver(destination, TWO, b"two")
+            return web.Response(status=400)
+
+        await destination.probe()
+        server.hook = hook
+        with pytest.raises(DestinationError), anyio.fail_after(10):
+            await deliver(destination, ONE, b"one", b"one")
+        assert server.exported == {"a.txt": b"two"}
+
+
+@pytest.mark.parametrize("kind", ["webdav", "object store"])
+@real_time
+async def test_roll_back_removes_no_file_that_is_replaced_at_the_same_time(kind):
+    async with open_server(kind, on_conflict="overwrite") as (server, destination), anyio.create_task_group() as group:
+
+        async def hook(request, path):
+            if "sick" in path:
+                while "a.txt" not in server.exported:  # noqa: ASYNC110
+                    await anyio.sleep(0.01)
+                return web.Response(status=400)
+            if "delete" in request.query or (request.method, path) == ("DELETE", "export/a.txt"):
+                server.hook = None
+                group.start_soon(deliver, destination, TWO, b"two")
+                await anyio.sleep(0.3)
+            return None
+
+        await destination.probe()
+        server.hook = hook
+        with pytest.raises(DestinationError), anyio.fail_after(10):
+            await deliver(destination, ONE, b"one", b"one")
+        assert server.hook is None
+    assert server.exported == {"a.txt": b"two"}
