@@ -134,7 +134,7 @@ class _Result:
 
     def reason(self, task_id: str) -> str:
         """Return the reason why a task was not failed."""
-        return self._errors.get(task_id, "not pending at Aluma, or not tried")
+        return self._errors.get(task_id, "not pending at Aluma, where it may have failed already, or not tried")
 
 
 async def _run(config: Config, tasks: Mapping[str, ConfirmedTask]) -> _Result:

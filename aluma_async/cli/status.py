@@ -1,5 +1,7 @@
 """``status``: prints claims, holds and quarantined tasks, from the state folder. An exporter may run meanwhile."""
 
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,14 @@ from aluma_async.cli.status_text import status_lines
 from aluma_async.clock import system_clock
 from aluma_async.config import Config
 from aluma_async.journal import reader
-from aluma_async.models import ClaimRecord, ClaimState, HoldRecord, Timestamp
+from aluma_async.models import BreakerRecord, ClaimRecord, ClaimState, HoldRecord, Timestamp
+from aluma_async.pipeline.breaker import MAX_FAILED_TASKS
 from aluma_async.policy.deadline import seconds_left
 from aluma_async.policy.lease import elapsed, remaining
 from aluma_async.quarantine.folder import Copy
 from aluma_async.service.formatting import format_duration
 
-_KEYS = ("in_hand", "cooling_down", "parked", "quarantined")
+_KEYS = ("in_hand", "cooling_down", "parked", "quarantined", "failure_limits")
 """Keys of the JSON output."""
 _DAY_SECONDS = 86400
 _MAX_SECONDS = 1e11
@@ -66,7 +69,24 @@ def _rows(config: Config, now: Timestamp) -> dict[str, list[Row]]:
             row = _hold_row(record, now, config.aluma.task_deadline_seconds, copies.get(record.task_id))
             rows["parked" if record.parked else "cooling_down"].append(row)
     rows["quarantined"] = [copy_row(copy) for copy in sorted(copies.values(), key=lambda copy: copy.folder)]
+    rows["failure_limits"] = list(_limit_rows(records, rows["parked"], copies))
     return rows
+
+
+def _limit_rows(records: Iterable[object], parked: Sequence[Row], copies: Mapping[str, Copy]) -> Iterator[Row]:
+    """Yield a row for each kind of tasks of which the exporter fails no more by itself."""
+    failed = Counter(record.kind for record in records if isinstance(record, BreakerRecord))
+    for (reason, project, *destinations), count in failed.items():
+        if count >= MAX_FAILED_TASKS:
+            alike = [str(row["task"]) for row in parked if row["error"] == reason]
+            tasks = [copies[task_id].record.task for task_id in alike if task_id in copies]
+            yield {
+                "error": reason,
+                "project": project,
+                "destinations": destinations,
+                "failed": count,
+                "parked": sum(task.project_id == project for task in tasks),
+            }
 
 
 def _claim_row(claim: ClaimRecord, now: Timestamp) -> Row:

@@ -43,6 +43,23 @@ def status_lines(rows: Mapping[str, Sequence[Row]], columns: int | None) -> Iter
             indent = "    " if reason else "  "
             for row in tasks:
                 yield from wrap_parts(indent, [sanitize(part) for part in _parts(row)], columns)
+    yield from _limit_lines(rows.get("failure_limits", ()), columns)
+
+
+def _limit_lines(rows: Sequence[Row], columns: int | None) -> Iterator[str]:
+    """Yield the lines about the kinds of tasks of which no more are failed automatically."""
+    if rows:
+        yield "no more tasks are failed automatically:"
+    for row in rows:
+        kind = [str(row["error"]), f"project {row['project']}"]
+        if isinstance(row["destinations"], list) and row["destinations"]:
+            kind.append(f"to {', '.join(row['destinations'])}")
+        kind.append(f"{row['failed']} failed, {row['parked']} parked")
+        yield from wrap_parts("  ", [sanitize(part) for part in kind], columns)
+        hint = (
+            f"Look at their copies, then run 'aluma-async retry --all' or 'aluma-async fail --reason {row['error']}'."
+        )
+        yield from wrap_parts("    ", sanitize(hint).split(" "), columns, gap=" ")
 
 
 def _by_reason(rows: Iterable[Row]) -> dict[str, list[Row]]:

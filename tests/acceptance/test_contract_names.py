@@ -163,6 +163,7 @@ STATUS_KEYS = (
     "cooling_down",
     "parked",
     "quarantined",
+    "failure_limits",
 )
 
 

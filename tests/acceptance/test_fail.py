@@ -1,5 +1,6 @@
 """``fail``: parked tasks are failed at Aluma after the administrator has confirmed it, and never without a copy."""
 
+import json
 import os
 import pty
 import subprocess
@@ -69,6 +70,10 @@ def test_fail_by_reason_fails_the_tasks_that_the_breaker_has_parked(run_cli, sta
         parked = park(run_cli, aluma)
         assert len(parked) == TASKS - FAILED
         assert len(records(state, BreakerRecord)) == FAILED
+        limits = json.loads(run_cli("status", "--json").stdout)["failure_limits"]
+        assert len(limits) == PROJECTS
+        assert {(row["error"], row["failed"], row["parked"]) for row in limits} == {("UnexportableTask", 3, 2)}
+        assert "'aluma-async fail --reason UnexportableTask'" in run_cli("status").stdout
         run_cli("retry", "--all")
         assert park(run_cli, aluma) == parked, "the next process fails no more"
         done = run_cli("fail", "--reason", "UnexportableTask", "--yes", "--base-url", aluma.base_url, "-q")
@@ -77,6 +82,7 @@ def test_fail_by_reason_fails_the_tasks_that_the_breaker_has_parked(run_cli, sta
         assert all("confirmed by the administrator: Unexport" in aluma.simulated.messages[key] for key in parked)
         check_copies(state, aluma)
     assert not reader.read_records(state), "no claim is open, no task is on hold, and the breaker is reset"
+    assert json.loads(run_cli("status", "--json").stdout)["failure_limits"] == []
 
 
 def test_fail_by_id_fails_only_these_tasks(run_cli, state, tmp_path):
@@ -99,7 +105,7 @@ def test_fail_by_id_fails_only_these_tasks(run_cli, state, tmp_path):
 
 def test_fail_keeps_the_version_of_a_file_that_aluma_deletes(run_cli, state):
     """The safety copies have earlier versions, behind the same URLs."""
-    new = "%PDF-1.7 new version"
+    new = "%PDF-1.7 new version\n%%EOF\n"
     with aluma_server(TASKS, impossible_tasks=ALL) as aluma, proxy_for(aluma.base_url) as proxy:
         parked = park(run_cli, aluma)
         proxy.answer = lambda verb: (200, "application/pdf", new) if verb == "file" else None

@@ -57,6 +57,15 @@ def test_status_lines_are_one_per_task_without_a_terminal():
     ]
 
 
+@pytest.mark.parametrize("columns", [None, 80])
+def test_status_lines_show_which_tasks_are_not_failed_any_more(columns):
+    """And the commands that the administrator can choose from."""
+    limit = {"error": "UnexportableTask", "project": "p1", "destinations": ["a", "b"], "failed": 3, "parked": 7}
+    text = " ".join(" ".join(status_lines({**NONE, "failure_limits": [limit]}, columns)).split())
+    assert "no more tasks are failed automatically: UnexportableTask project p1 to a, b 3 failed, 7 parked" in text
+    assert "'aluma-async retry --all' or 'aluma-async fail --reason UnexportableTask'" in text
+
+
 def test_status_lines_separate_orphaned_claims_from_tasks_in_progress():
     """A claim that no worker owns is not in progress."""
     claims = [
