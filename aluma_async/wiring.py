@@ -80,6 +80,7 @@ async def _open_client(
             credentials,
             projects=config.aluma.projects,
             downloads=downloads,
+            max_files=config.limits.max_files,
             request_limiter=throttle,
             on_event=on_event,
         )

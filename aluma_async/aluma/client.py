@@ -56,6 +56,7 @@ class AlumaClient:
         credentials: Client id and secret; exchanged for a token before the first request.
         projects: Ids or names of projects; listings contain only their tasks. Empty: all projects.
         downloads: Limits for downloads, and the hosts other than the API's that they may use.
+        max_files: Maximum number of files of one task; 0: no limit.
         request_limiter: Limits all requests, including those for tokens and downloads. None: no limit.
         on_event: Receives ``RowSkipped``, ``ProjectsFiltered``, ``ProjectUnmatched`` and ``UnrequestedResponse``.
     """
@@ -68,6 +69,7 @@ class AlumaClient:
         *,
         projects: Collection[str] = (),
         downloads: DownloadLimits = DownloadLimits(),  # noqa: B008 - frozen
+        max_files: int = 0,
         request_limiter: RequestLimiter | None = None,
         on_event: OnEvent | None = None,
     ) -> None:
@@ -83,6 +85,7 @@ class AlumaClient:
         )
         self._filter = ProjectFilter(projects)
         self._downloads = downloads
+        self._max_files = max_files
         self._on_event: Callable[[Event], None] = on_event or (lambda _: None)
         guard_connections(session.connector, lambda: self._on_event(UnrequestedResponse(DISTRUST_SECONDS)))
 
@@ -108,7 +111,7 @@ class AlumaClient:
     async def start(self, task: ExportTask) -> Claim:
         """Claim a task."""
         sent_at, body = await self._change("start", task)
-        return Claim(task, wire.export_spec(body, self._urls), sent_at)
+        return Claim(task, wire.export_spec(body, self._urls, max_files=self._max_files), sent_at)
 
     def open_file(self, claim: Claim, file: ExportFile) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """Open the download of a file; the chunks are yielded as they arrive."""

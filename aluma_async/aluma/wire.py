@@ -55,17 +55,25 @@ class _Problem(Struct):
 
 _spec = msgspec.json.Decoder(_Spec)
 
+_FILE_MARK = b'"filename"'
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def export_spec(body: bytes, urls: DownloadUrls | None = None) -> ExportSpec:
+def export_spec(body: bytes, urls: DownloadUrls | None = None, *, max_files: int = 0) -> ExportSpec:
     """Decode an Export Specification.
 
     A file that cannot be exported has a ``problem``; the other files stay readable, for the quarantine. With ``urls``,
     a URL that must not be requested is a problem. Unpaired surrogates, which no encoding can represent, become
-    replacement characters. Raises ``BadSpecification`` if the specification is unreadable, or if it or one of its
-    documents contains nothing.
+    replacement characters. Raises ``BadSpecification`` if the specification is unreadable, if it or one of its
+    documents contains nothing, or if it contains more than ``max_files`` files (0: no limit).
     """
+    # Counted before decoding, which would need seconds and much memory. Texts contain no such bytes, but \"filename\".
+    if 0 < max_files < (count := body.count(_FILE_MARK)):
+        raise BadSpecification(
+            f"the Export Specification contains {count} files, more than {max_files}",
+            hint="Raise max_files under [limits] if such tasks are expected.",
+            received=body,
+        )
     try:
         spec = _spec.decode(body)
     except UNREADABLE as error:

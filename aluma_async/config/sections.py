@@ -90,6 +90,8 @@ class LimitsConfig(Section, frozen=True, kw_only=True):
     """Maximum size of one file in bytes; 0: no limit."""
     max_specification_bytes: Annotated[int, Meta(ge=1024**2, le=1024**4)] = 64 * 1024**2
     """Maximum size of an Export Specification, which contains the texts of its task and is kept in memory."""
+    max_files: Annotated[int, Meta(ge=0, le=10_000_000)] = 100_000
+    """Maximum number of files of one task; 0: no limit."""
 
 
 class RetryConfig(Section, frozen=True, kw_only=True):

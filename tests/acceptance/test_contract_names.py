@@ -64,7 +64,7 @@ CONFIG_KEYS = {
     "exporter": "workers queue_size drain_timeout_seconds poll_wait_initial_seconds poll_wait_max_seconds state"
     " quarantine_max_bytes",
     "limits": "max_at_once max_per_second max_bytes_per_second min_bytes_per_second max_file_bytes adaptive"
-    " max_specification_bytes",
+    " max_files max_specification_bytes",
     "retry": "attempts wait_initial_seconds wait_max_seconds cooldown_initial_seconds cooldown_max_seconds park_after"
     " park_seconds",
     "service": "listen log_format log_level stuck_after_seconds notify_command notify_url notify_task_age_seconds",
