@@ -4,9 +4,11 @@ Raised by a plug-in, these exceptions would silently end a worker or the whole r
 """
 
 import asyncio
+from collections import Counter
 
 import anyio
 
+from aluma_async.events import Event
 from aluma_async.exceptions import AlumaAsyncError
 
 
@@ -19,4 +21,19 @@ def plugin_defect(error: BaseException) -> AlumaAsyncError | None:
             return None
     elif not isinstance(error, Exception | SystemExit):
         return None
-    return AlumaAsyncError(f"unexpected {type(error).__name__}")
+    return unexpected(error)
+
+
+def unexpected(error: BaseException) -> AlumaAsyncError:
+    """Return the error that stands for an exception of another kind; its message may contain values."""
+    defect = AlumaAsyncError(f"unexpected {type(error).__name__}")
+    defect.__cause__ = error
+    return defect
+
+
+def report_listener_defect(error: Exception, counts: Counter[type[Event]]) -> None:
+    """Report the first exception of a listener to the event loop, which logs it with its stack; count all of them."""
+    counts[Event] += 1
+    if counts[Event] == 1:
+        context = {"message": "on_event raised an exception; further ones are not reported", "exception": error}
+        asyncio.get_running_loop().call_exception_handler(context)

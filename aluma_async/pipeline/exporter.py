@@ -15,15 +15,7 @@ from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from aluma_async.clock import loop_time, system_clock
-from aluma_async.events import (
-    DrainStarted,
-    Event,
-    RunEnded,
-    TaskCancelled,
-    TaskCompleted,
-    TaskFailed,
-    TaskParked,
-)
+from aluma_async.events import DrainStarted, Event, RunEnded, TaskCancelled, TaskCompleted, TaskFailed, TaskParked
 from aluma_async.exceptions import AlumaAsyncError, JournalError
 from aluma_async.journal.memory import MemoryJournal
 from aluma_async.models import ExportTask, Summary
@@ -32,6 +24,7 @@ from aluma_async.pipeline.breaker import FailBreaker
 from aluma_async.pipeline.claim_source import ClaimTrackingSource
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
+from aluma_async.pipeline.defect import report_listener_defect
 from aluma_async.pipeline.destination_probe import DestinationProbe
 from aluma_async.pipeline.failure import FailureHandler
 from aluma_async.pipeline.lease_deadline import LeaseDeadline
@@ -323,8 +316,8 @@ class Exporter:
         if self._listener:
             try:
                 self._listener(event)
-            except Exception:  # noqa: BLE001
-                self._counts[Event] += 1
+            except Exception as error:  # noqa: BLE001
+                report_listener_defect(error, self._counts)
 
     def _summary(self, seconds: float, held_back: int) -> Summary:
         return Summary(

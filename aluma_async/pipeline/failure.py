@@ -36,6 +36,7 @@ from aluma_async.pipeline.admission import Admission
 from aluma_async.pipeline.breaker import FailBreaker
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
+from aluma_async.pipeline.defect import unexpected
 from aluma_async.pipeline.destination_probe import DestinationProbe
 from aluma_async.pipeline.lease_deadline import LeaseDeadline
 from aluma_async.pipeline.quarantine import Quarantine
@@ -210,7 +211,7 @@ class FailureHandler:
         except AlumaAsyncError as failure:
             self._on_event(CopyFailed(task, failure))
         except Exception as failure:  # noqa: BLE001 - without a copy, the task is parked nevertheless
-            self._on_event(CopyFailed(task, AlumaAsyncError(f"unexpected {type(failure).__name__}")))
+            self._on_event(CopyFailed(task, unexpected(failure)))
         except BaseException:
             await self.release_on_stop(task)
             raise

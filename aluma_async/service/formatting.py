@@ -1,4 +1,25 @@
-"""Formats numbers and durations for people, and makes text from outside safe for a terminal."""
+"""Formats numbers, durations and defects for people, and makes text from outside safe for a terminal."""
+
+import traceback
+
+from aluma_async.exceptions import AlumaAsyncError
+
+_MAX_CAUSES = 3
+
+
+def describe_defect(error: BaseException | None) -> str:
+    """Describe the exceptions that an "unexpected" error stands for, with their messages and stacks but no variables.
+
+    Returns an empty text for other errors, since their causes may contain texts of a database server.
+    """
+    described: list[str] = []
+    while error is not None and len(described) < _MAX_CAUSES and (described or type(error) is AlumaAsyncError):
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        if error is not None:
+            frames = reversed(traceback.extract_tb(error.__traceback__)[-5:])
+            stack = ", called by ".join(f"{frame.name} ({frame.filename}:{frame.lineno})" for frame in frames)
+            described.append(f"{type(error).__name__}: {error}" + (f" in {stack}" if stack else ""))
+    return "; caused by ".join(described)
 
 
 def sanitize(text: str, limit: int = 500) -> str:

@@ -17,7 +17,7 @@ from aluma_async import events, exceptions
 from aluma_async.events import Event
 from aluma_async.exceptions import AlumaAsyncError
 from aluma_async.models import ExportFile, ExportTask, HoldRecord, Summary
-from aluma_async.service.formatting import sanitize, without_task
+from aluma_async.service.formatting import describe_defect, sanitize, without_task
 from aluma_async.service.journald import PRIORITIES
 from aluma_async.service.log_suppression import RepeatFilter
 
@@ -131,6 +131,8 @@ class Log:
         self.flush_suppressed()
         if "debug" in self._levels or self._repeat_filter.allow((line.kind, fields.get("error_type")), line):
             self.write(line.level, line.kind, line.message, **fields)
+        if "debug" in self._levels and (defect := describe_defect(getattr(event, "error", None))):
+            self.write("debug", line.kind, defect)
 
     def flush_suppressed(self, *, all_windows: bool = False) -> None:
         """Write the number of suppressed lines of each expired window, or of all windows."""

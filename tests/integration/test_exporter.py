@@ -1,5 +1,6 @@
 """``Exporter``: whole runs in virtual time, without and with faults, and changes of the number of workers."""
 
+import asyncio
 import random
 from collections import Counter
 from contextlib import asynccontextmanager
@@ -93,10 +94,13 @@ async def test_exporter_limits_claims_when_complete_is_slow():
 
 
 @virtual_time
-async def test_exporter_ignores_an_error_of_its_listener():
-    aluma = simulated(5)
-    exporter = Exporter(SimulatedSource(aluma), MemoryDestination(), on_event=lambda event: 1 / 0)
+async def test_exporter_reports_the_first_error_of_its_listener_only():
+    """The event loop logs it; the export goes on."""
+    reported = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context["exception"]))
+    exporter = Exporter(SimulatedSource(simulated(5)), MemoryDestination(), on_event=lambda event: 1 / 0)
     assert (await exporter.run_until_drained()).exported == 5
+    assert [type(error) for error in reported] == [ZeroDivisionError]
 
 
 @virtual_time

@@ -11,6 +11,7 @@ from msgspec import structs
 
 from aluma_async import events
 from aluma_async.exceptions import Unavailable
+from aluma_async.pipeline.defect import unexpected
 from aluma_async.service import journald
 from aluma_async.service.logs import LEVELS, MESSAGES, Log
 from tests.support.events import CONTENT, NAME, TASK, event_types, sample_event
@@ -41,6 +42,29 @@ def test_log_contains_no_content_and_names_only_at_level_debug(log_format):
         text = log_text(*all_events(), log_format=log_format, level=level)
         assert CONTENT not in text
         assert (NAME in text) == (level == "debug")
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_log_shows_the_cause_of_an_unexpected_error_at_level_debug(log_format):
+    """Message, cause and stack of a defect of a plug-in, without the values of variables."""
+    try:
+        try:
+            {}["a key"]
+        except KeyError as cause:
+            raise TypeError("no text") from cause
+    except TypeError as error:
+        defect = unexpected(error)
+    event = sample_event(events.TaskCancelled, error=defect)
+    text = log_text(event, log_format=log_format, level="debug")
+    for part in (
+        "unexpected TypeError",
+        "TypeError: no text in test_log_shows_",
+        "caused by KeyError: ",
+        "test_logs.py",
+    ):
+        assert part in text
+    assert len(log_text(event, log_format=log_format).splitlines()) == 1
+    assert "no text" not in log_text(event, log_format=log_format)
 
 
 def test_log_omits_lower_levels():
