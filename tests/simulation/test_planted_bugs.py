@@ -1,9 +1,11 @@
 """The simulation detects bugs that are planted in the pipeline; otherwise its success would prove nothing."""
 
+import asyncio
 import gc
 import sys
 from contextlib import suppress
 
+import anyio
 import msgspec
 import pytest
 from aiohttp.client_proto import ResponseHandler
@@ -14,11 +16,12 @@ from aluma_async.aluma.download import Download
 from aluma_async.exceptions import Ambiguous, FileMissing, RequestRejected, SchemaMismatch, SourceError
 from aluma_async.journal.memory import MemoryJournal
 from aluma_async.models import ClaimRecord, ClaimState, ExportSpec
-from aluma_async.pipeline import failure
+from aluma_async.pipeline import destination_probe, failure, worker
 from aluma_async.pipeline.breaker import FailBreaker
 from aluma_async.pipeline.claim_source import ClaimTrackingSource
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
+from aluma_async.pipeline.destination_probe import DestinationProbe
 from aluma_async.pipeline.failure import FailureHandler
 from aluma_async.pipeline.lease_deadline import LeaseDeadline
 from aluma_async.pipeline.quarantine import Quarantine
@@ -221,6 +224,61 @@ def join_two_versions_of_a_file(patch):
     patch.setattr(responses, "validate_range", validate_without_etag)
 
 
+def pause_for_every_unavailable_place(patch):
+    async def concerns_all(self, error):
+        return True
+
+    patch.setattr(FailureHandler, "_concerns_all", concerns_all)
+
+
+def pause_after_every_error_of_a_destination(patch):
+    cool_down = FailureHandler._cool_down
+
+    async def pause(self, task, error, claim=None, **options):
+        self._admission.blocking_error = error
+        await cool_down(self, task, error, claim, **options)
+
+    patch.setattr(FailureHandler, "_cool_down", pause)
+
+
+def wait_for_the_cool_down_in_the_worker(patch):
+    cool_down = FailureHandler._cool_down
+
+    async def wait(self, task, error, claim=None, **options):
+        await cool_down(self, task, error, claim, **options)
+        await anyio.sleep(60)
+
+    patch.setattr(FailureHandler, "_cool_down", wait)
+
+
+def end_the_run_after_an_exception_of_a_plugin(patch):
+    defect = worker.plugin_defect
+    patch.setattr(worker, "plugin_defect", lambda error: None if isinstance(error, Exception) else defect(error))
+
+
+def take_a_cancellation_by_a_plugin_for_a_stop(patch):
+    defect = worker.plugin_defect
+    patch.setattr(
+        worker, "plugin_defect", lambda error: None if isinstance(error, asyncio.CancelledError) else defect(error)
+    )
+
+
+def end_the_run_after_an_exception_of_a_probe(patch):
+    patch.setattr(destination_probe, "plugin_defect", lambda _: None)
+
+
+def never_probe_again(patch):
+    """The result of the first probe is kept."""
+
+    async def run(self):
+        if not self._probes:
+            self._probes, self._error = 1, await self._probe()
+        if self._error:
+            raise self._error
+
+    patch.setattr(DestinationProbe, "run", run)
+
+
 def use_a_response_without_a_request(patch):
     patch.setattr(connections._GuardedProtocol, "is_connected", ResponseHandler.is_connected)
 
@@ -345,6 +403,13 @@ BUGS = {
         count_failed_tasks_after_an_await,
         forget_failed_tasks_after_a_restart,
         allow_failed_tasks_again_after_any_export,
+        pause_for_every_unavailable_place,
+        pause_after_every_error_of_a_destination,
+        wait_for_the_cool_down_in_the_worker,
+        end_the_run_after_an_exception_of_a_plugin,
+        take_a_cancellation_by_a_plugin_for_a_stop,
+        end_the_run_after_an_exception_of_a_probe,
+        never_probe_again,
     ),
     FullSchedule: (
         ignore_retry_after,

@@ -36,11 +36,11 @@ from aluma_async.testing.simulation.invariants import Instance
 from aluma_async.testing.simulation.misbehaviour import Loss
 from aluma_async.testing.simulation.schedule import Schedule
 from aluma_async.testing.simulation.watched import (
-    DestinationFaults,
     WatchedAluma,
     WatchedRequestLimiter,
     WatchedSource,
 )
+from aluma_async.testing.simulation.watched_destination import DestinationFaults
 
 _SHM = Path("/dev/shm")  # noqa: S108 - temporary files
 _BASE_URL = "http://aluma.test/v1"
@@ -199,15 +199,18 @@ class _WatchedFolder:
 
     async def probe(self) -> None:
         await self._instance.crash_point()
-        self._destination_faults.raise_if_away()
+        self._destination_faults.probe()
         await self._folder.probe()
 
     @asynccontextmanager
     async def open(self, claim: Claim) -> AsyncIterator[Delivery]:
+        if self._may_refuse:
+            self._destination_faults.raise_if_sick(claim.task.id, "open")
         async with self._folder.open(claim) as delivery:
             yield delivery
             await self._instance.crash_point()
             if self._may_refuse:
+                self._destination_faults.raise_if_sick(claim.task.id, "commit")
                 self._destination_faults.raise_if_refused(claim.task.id)
             await self._destination_faults.inject()
         await self._instance.crash_point()

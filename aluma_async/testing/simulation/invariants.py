@@ -79,6 +79,8 @@ class Instance:
         self.journal_broken_until = 0.0
         self.is_deleted: Callable[[str], bool] = lambda _: True
         """Returns whether a task (by id) is completed or failed at Aluma."""
+        self.is_sick: Callable[[str], bool] = lambda _: False
+        """Returns whether the place of a task (by id) at the destination is defective."""
         self._clock = clock
         self._claim_timeout = claim_timeout
         self._in_flight: dict[str, str] = {}
@@ -151,7 +153,8 @@ class Instance:
         """Count an event of the exporter and note the cool-down that it starts or ends."""
         self.checker.counts[type(event).__name__] += 1
         error = getattr(event, "error", None)
-        if type(error) is AlumaAsyncError:  # The worker converts other exceptions to it.
+        if type(error) is AlumaAsyncError and not self.is_sick(event.task.id):  # type: ignore[attr-defined]
+            # The worker converts other exceptions to it.
             self.checker.require(False, f"exporter {self.number}: {DEFECT}: {error}")
         now = self._clock().boottime
         if loop_time() < self.journal_broken_until:

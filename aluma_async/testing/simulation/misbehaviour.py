@@ -39,6 +39,21 @@ class Loss(StrEnum):
     """The quarantine is empty."""
 
 
+class Sickness(StrEnum):
+    """How the place of one task at the destination is defective, although the probe succeeds."""
+
+    ERROR = "error"
+    """Saving raises ``DestinationError``."""
+    UNAVAILABLE = "unavailable"
+    """Saving raises ``DestinationUnavailable``."""
+    EXCEPTION = "exception"
+    """Saving raises an exception that a plug-in must not raise."""
+    CANCELLED = "cancelled"
+    """Saving raises ``CancelledError``."""
+    EXIT = "exit"
+    """Saving raises ``SystemExit``."""
+
+
 class Outage(Struct, frozen=True):
     """A time during which a proxy answers all requests of some verbs. Times are seconds from the start."""
 
@@ -60,6 +75,12 @@ class Misbehaviour(Struct, frozen=True):
     """What may be lost after each crash."""
     configured_anew: bool = False
     """Whether each run has other settings, and perhaps another destination."""
+    sick: Mapping[int, Sickness] = {}
+    """The tasks whose places are defective until the end of the faulty time, by number."""
+    healthy_by: float = 0.0
+    """Time at which all other tasks must be completed; 0: not checked, because of further faults."""
+    probe_raises: bool = False
+    """Whether the probe raises an exception of another kind while the destination is unavailable."""
 
     @property
     def may_lose_claims(self) -> bool:
@@ -122,6 +143,15 @@ def misbehave(seed: int, tasks: int, instances: int, faulty_seconds: float) -> M
     if instances == 1 and (rng := _stream(seed, "loss", 0.3)):
         losses = (rng.choice(tuple(Loss)),)
     return Misbehaviour(replies, tuple(outages), refused, losses, _stream(seed, "configuration", 0.1) is not None)
+
+
+def sick_places(seed: int) -> tuple[random.Random, Mapping[int, Sickness]] | None:
+    """Return a random stream and the sick tasks of a schedule; None if it has none. They are listed first."""
+    rng = _stream(seed, "sick", 0.1)
+    if rng is None:
+        return None
+    kinds = rng.sample(tuple(Sickness), rng.choice((1, 2, len(Sickness))))
+    return rng, {number: rng.choice(kinds) for number in range(rng.choice((1, 5, 5, 30)))}
 
 
 def add_quirks(seed: int, tasks: int, behaviour: Behaviour) -> Behaviour:

@@ -11,14 +11,18 @@ from aluma_async.testing.behaviour import Behaviour
 from aluma_async.testing.faults import Fault
 from aluma_async.testing.simulation.misbehaviour import (
     Misbehaviour,
+    Sickness,
     add_quirks,
     is_project_unexportable,
     misbehave,
+    sick_places,
     unexportable_project,
 )
 
 CLAIM_TIMEOUT = 1800.0
 """Duration of a claim's lease, in seconds."""
+HEALTHY_SECONDS = 240.0
+"""Seconds within which healthy tasks must be completed: a worker needs 2 for a task, and a pause takes 60 at most."""
 
 
 class Plan(Struct, frozen=True):
@@ -76,7 +80,34 @@ def plan(seed: int) -> Plan:
         # Without a limit of listings, because parked tasks at their beginning would hide the others.
         behaviour = replace(chosen.behaviour, impossible_tasks=impossible, quirks={}, max_listed=0)
         chosen = replace(chosen, tasks=tasks, workers=4, behaviour=behaviour)
+    elif sick := sick_places(seed):
+        chosen = _add_sick_places(chosen, *sick)
     return chosen
+
+
+def _add_sick_places(chosen: Plan, rng: random.Random, sick: Mapping[int, Sickness]) -> Plan:
+    """Return a plan with sick tasks and healthy ones after them; often nothing else goes wrong."""
+    misbehaviour = replace(chosen.misbehaviour, sick=sick, probe_raises=rng.random() < 0.5)
+    tasks = max(chosen.tasks, len(sick) + rng.choice((3, 10)))
+    # Without a limit of listings, because tasks on hold at their beginning would hide the others.
+    behaviour = replace(chosen.behaviour, max_listed=0)
+    if rng.random() < 0.3:
+        return replace(chosen, tasks=tasks, behaviour=behaviour, misbehaviour=misbehaviour)
+    away = _windows(rng, 100.0)[:1] if rng.random() < 0.3 else ()
+    # A healthy task that meets the outage cools down, too.
+    healthy_by = HEALTHY_SECONDS + (away[0][1] + 2 * chosen.cooldown if away else 0.0)
+    return Plan(
+        seed=chosen.seed,
+        tasks=tasks,
+        instances=chosen.instances,
+        workers=chosen.workers,
+        faulty_seconds=healthy_by + 300.0,
+        behaviour=replace(behaviour, impossible_tasks=(), quirks={}),
+        away=away,
+        misbehaviour=Misbehaviour(sick=sick, probe_raises=misbehaviour.probe_raises, healthy_by=healthy_by),
+        cooldown=chosen.cooldown,
+        park_after=chosen.park_after,
+    )
 
 
 def _network_plan(seed: int) -> Plan:

@@ -25,12 +25,11 @@ from aluma_async.testing.simulation.invariants import DEFECT, RECOVERY_SECONDS, 
 from aluma_async.testing.simulation.misbehaviour import Loss, MisbehavingFaults
 from aluma_async.testing.simulation.plans import CLAIM_TIMEOUT, Plan, plan
 from aluma_async.testing.simulation.watched import (
-    DestinationFaults,
     WatchedAluma,
-    WatchedDestination,
     WatchedJournal,
     WatchedSource,
 )
+from aluma_async.testing.simulation.watched_destination import DestinationFaults, WatchedDestination
 from aluma_async.testing.source import SimulatedSource
 from aluma_async.testing.virtual_loop import Process, VirtualTimeLoop
 from aluma_async.testing.virtual_time import run_virtual
@@ -94,10 +93,13 @@ class Schedule:
             chosen.slow,
             chosen.away,
             {self._aluma.ids()[number] for number in chosen.misbehaviour.refused},
+            {self._aluma.ids()[number]: kind for number, kind in chosen.misbehaviour.sick.items()},
+            probe_raises=chosen.misbehaviour.probe_raises,
         )
         instances = [Instance(n, checker, self.clock, CLAIM_TIMEOUT) for n in range(chosen.instances)]
         for instance in instances:
             instance.journal = WatchedJournal(instance)
+            instance.is_sick = self._destination_faults.is_sick
             if not chosen.misbehaviour.hides_states:
                 instance.is_deleted = self._aluma.is_deleted
         for number, start, end in chosen.journal_broken:
@@ -106,6 +108,8 @@ class Schedule:
             loop.call_at(at, self._sleep_machine, seconds)
         if chosen.kill_step:
             loop.at_step(chosen.kill_step, lambda: instances[0].process.kill())
+        if chosen.misbehaviour.healthy_by:
+            loop.call_at(chosen.misbehaviour.healthy_by, self._check_healthy_tasks)
         async with anyio.create_task_group() as group:
             for instance in instances:
                 group.start_soon(self._run_instance, instance)
@@ -144,6 +148,13 @@ class Schedule:
             await anyio.sleep(20)
         self._checker.require(self._all_ended(), f"tasks that have not ended: {self._aluma.count_by_state()}")
         self._finished.set()
+
+    def _check_healthy_tasks(self) -> None:
+        """Require that all tasks are completed but the sick ones."""
+        aluma = self._aluma
+        late = [task_id for task_id in aluma.ids() if aluma.is_unsettled(task_id)]
+        late = [task_id for task_id in late if not self._destination_faults.is_sick(task_id)]
+        self._checker.require(not late, f"healthy tasks that are not exported because of sick ones: {late}")
 
     def _all_ended(self) -> bool:
         """Return whether each task is completed or failed, but for those that must not be failed automatically."""
@@ -194,7 +205,7 @@ class Schedule:
                 self._exporters[instance.number] = exporter
                 await exporter.run()
                 self._checker.require(not exporter.tasks_in_progress, "a task is in progress after the end")
-        except Exception as error:  # noqa: BLE001 - errors of this package are expected; others are violations
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - only errors of this package are expected
             self._checker.record(f"{instance.number} ended: {type(error).__name__}: {error}")
             is_expected = type(error).__module__.startswith("aluma_async")
             self._checker.require(is_expected, f"{DEFECT} raised by run(): {type(error).__name__}: {error}")

@@ -1,21 +1,14 @@
 """Wrappers that watch the edges of the pipeline: they report to the invariants, inject faults and have crash points."""
 
-import hashlib
-import random
 from collections import Counter
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
-
-import anyio
 
 from aluma_async.clock import loop_time
 from aluma_async.exceptions import (
     ClaimConflict,
-    DestinationError,
-    DestinationUnavailable,
     JournalError,
-    SchemaMismatch,
     SourceError,
 )
 from aluma_async.journal.memory import MemoryJournal
@@ -23,7 +16,6 @@ from aluma_async.journal.records import Record
 from aluma_async.models import Claim, ExportFile, ExportTask
 from aluma_async.pipeline.source_wrapper import SourceWrapper
 from aluma_async.ports import RequestLimiter, TaskSource
-from aluma_async.testing.destination import MemoryDelivery, MemoryDestination
 from aluma_async.testing.simulation.invariants import MAX_FAILED_TASKS, Instance, InvariantChecker
 from aluma_async.testing.simulation.plans import Plan
 from aluma_async.testing.simulator import SimulatedAluma
@@ -223,114 +215,3 @@ class WatchedJournal(MemoryJournal):
     def durable(self) -> Sequence[Record]:
         """Return the records that the next process would load."""
         return list(self._durable.values())
-
-
-class DestinationFaults:
-    """Faults of a destination.
-
-    Args:
-        rng: Random decisions.
-        broken: Probability that a step fails.
-        slow: Probability that a step takes longer.
-        away: Start and end of the times at which the destination is unavailable.
-        refused: Ids of the tasks whose content the destination refuses.
-    """
-
-    def __init__(
-        self,
-        rng: random.Random,
-        broken: float,
-        slow: float,
-        away: Sequence[tuple[float, float]],
-        refused: Collection[str] = (),
-    ) -> None:
-        self._refused = refused
-        self._rng = rng
-        self._broken = broken
-        self._slow = slow
-        self._away = away
-
-    def end(self) -> None:
-        """Remove all faults."""
-        self._broken = self._slow = 0.0
-        self._away = ()
-        self._refused = ()
-
-    def raise_if_refused(self, task_id: str) -> None:
-        """Raise ``SchemaMismatch`` if the content of a task does not fit the table at present."""
-        if task_id in self._refused:
-            raise SchemaMismatch("a value is too long for its column")
-
-    def raise_if_away(self) -> None:
-        """Raise ``DestinationUnavailable`` if the destination is unavailable now."""
-        if any(start <= loop_time() < end for start, end in self._away):
-            raise DestinationUnavailable("the disk is full")
-
-    async def inject(self) -> None:
-        """Delay a step, or let it fail."""
-        if self._slow and self._rng.random() < self._slow:
-            await anyio.sleep(self._rng.choice((1, 20, 400, 1600)))
-        self.raise_if_away()
-        if self._broken and self._rng.random() < self._broken:
-            raise DestinationError("cannot write a file")
-
-
-class WatchedDestination:
-    """A destination in memory with faults, and with crash points between its steps."""
-
-    def __init__(
-        self, store: MemoryDestination, instance: Instance, faults: DestinationFaults, *, may_refuse: bool = False
-    ) -> None:
-        self._may_refuse = may_refuse
-        self._store = store
-        self._instance = instance
-        self._faults = faults
-
-    async def probe(self) -> None:
-        await self._instance.crash_point()
-        self._faults.raise_if_away()
-
-    async def verify(self, receipt: str) -> bool:
-        await self._instance.crash_point()
-        self._faults.raise_if_away()
-        return any(receipt == _receipt(task_id, files) for task_id, files in self._store.tasks.items())
-
-    @asynccontextmanager
-    async def open(self, claim: Claim) -> AsyncIterator["WatchedDelivery"]:
-        delivery = MemoryDelivery(self._store)
-        watched = WatchedDelivery(delivery, self._instance, self._faults)
-        yield watched
-        await self._instance.crash_point()
-        if self._may_refuse:
-            self._faults.raise_if_refused(claim.task.id)
-        await self._faults.inject()
-        self._store.tasks[claim.task.id] = delivery.files
-        watched.receipt = _receipt(claim.task.id, delivery.files)
-        await self._instance.crash_point()
-
-
-def _receipt(task_id: str, files: Mapping[tuple[str, str, int], bytes]) -> str:
-    """Return a text that is different for each content of a task."""
-    return hashlib.sha256(repr((task_id, sorted(files.items()))).encode()).hexdigest()
-
-
-class WatchedDelivery:
-    """The files of one claim."""
-
-    receipt = ""
-
-    def __init__(self, delivery: MemoryDelivery, instance: Instance, faults: DestinationFaults) -> None:
-        self._delivery = delivery
-        self._instance = instance
-        self._faults = faults
-
-    def resumable_size(self, file: ExportFile) -> int | None:
-        return self._delivery.resumable_size(file)
-
-    async def omit(self, file: ExportFile) -> None:
-        await self._delivery.omit(file)
-
-    async def save(self, file: ExportFile, chunks: AsyncIterable[bytes]) -> None:
-        await self._instance.crash_point()
-        await self._delivery.save(file, chunks)
-        await self._faults.inject()
