@@ -3,8 +3,9 @@
 import asyncio
 import hashlib
 import random
-from collections.abc import AsyncIterable, AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
@@ -19,12 +20,12 @@ from aluma_async.testing.simulation.misbehaviour import Sickness
 
 Step: TypeAlias = Literal["open", "commit"]
 _STEPS: tuple[Step, ...] = ("open", "commit")
-_SICKNESS_ERRORS: Mapping[Sickness, BaseException] = {
-    Sickness.ERROR: DestinationError("cannot write to this folder"),
-    Sickness.UNAVAILABLE: DestinationUnavailable("this folder is on a disk that is full"),
-    Sickness.EXCEPTION: ZeroDivisionError(),
-    Sickness.CANCELLED: asyncio.CancelledError(),
-    Sickness.EXIT: SystemExit(3),
+_SICKNESS_ERRORS: Mapping[Sickness, Callable[[], BaseException]] = {
+    Sickness.ERROR: partial(DestinationError, "cannot write to this folder"),
+    Sickness.UNAVAILABLE: partial(DestinationUnavailable, "this folder is on a disk that is full"),
+    Sickness.EXCEPTION: ZeroDivisionError,
+    Sickness.CANCELLED: asyncio.CancelledError,
+    Sickness.EXIT: partial(SystemExit, 3),
 }
 
 
@@ -84,7 +85,8 @@ class DestinationFaults:
     def raise_if_sick(self, task_id: str, step: Step) -> None:
         """Raise the error of a task's place, at one of the steps of a delivery."""
         if task_id in self._sick and not self._ended and step == random.Random(task_id).choice(_STEPS):
-            raise _SICKNESS_ERRORS[self._sick[task_id]]
+            make_error = _SICKNESS_ERRORS[self._sick[task_id]]
+            raise make_error()
 
     def raise_if_refused(self, task_id: str) -> None:
         """Raise ``SchemaMismatch`` if the content of a task does not fit the table at present."""
