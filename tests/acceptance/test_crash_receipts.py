@@ -135,7 +135,7 @@ def test_committed_task_is_completed_without_a_second_download(aluma, tmp_path):
     assert hash_files(tmp_path / "out") == expected_hashes(1, profile="small")
 
 
-@pytest.mark.parametrize("change", [remove_file, replace_disk, replace_folder_with_empty_one])
+@pytest.mark.parametrize("change", [remove_file, replace_folder_with_empty_one])
 def test_committed_task_whose_files_are_not_there_is_exported_again(change, aluma, tmp_path):
     machine = Machine(tmp_path, aluma)
     machine.run_until_killed()
@@ -144,6 +144,20 @@ def test_committed_task_whose_files_are_not_there_is_exported_again(change, alum
     assert done.returncode == 0, done.stderr
     assert machine.exported_again()
     assert "its files, saved before the restart, are missing from the destination" in done.stderr
+
+
+def test_disk_with_another_marker_is_not_used_until_that_is_confirmed(aluma, tmp_path):
+    """It could be the folder below the mount point of a share."""
+    machine = Machine(tmp_path, aluma)
+    machine.run_until_killed()
+    replace_disk(tmp_path)
+    done = machine.run()
+    assert done.returncode == 69, done.stderr
+    assert machine.requests("complete") == 0
+    next(path for path in (tmp_path / "state" / "mounts").iterdir() if path.name in done.stderr).unlink()
+    done = machine.run()
+    assert done.returncode == 0, done.stderr
+    assert machine.exported_again()
 
 
 @pytest.mark.parametrize("durability", ["full", "rename"])

@@ -5,10 +5,11 @@ damaged, files are compared by content instead, and exports continue.
 """
 
 import errno
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -51,6 +52,7 @@ class Owners:
         """
         with self._lock:
             try:
+                self._close_if_replaced()
                 try:
                     self._open().execute("BEGIN IMMEDIATE")
                 except sqlite3.Error as error:
@@ -94,7 +96,15 @@ class Owners:
     def _open(self) -> sqlite3.Connection:
         if self._database is None:
             self._database = sqlite_file.connect(self._path, _SET_UP, timeout=30)
+            self._file = self._path.stat()
         return self._database
+
+    def _close_if_replaced(self) -> None:
+        """Close the file if another one has its name, because the folder may have been replaced by a copy."""
+        with suppress(FileNotFoundError):
+            if not self._database or os.path.samestat(self._file, os.stat(self._path)):  # noqa: PTH116 - fewer calls
+                return
+        self._close()
 
     def _close(self) -> None:
         if self._database:

@@ -12,6 +12,8 @@ from typing import Self, TypeAlias
 import msgspec
 from msgspec import Struct
 
+from aluma_async.destinations.folder.identity import hash_of
+
 StoredSize: TypeAlias = tuple[str, int]
 """Path below the root, with slashes, and size in bytes."""
 
@@ -35,7 +37,7 @@ class Receipt(Struct, frozen=True):
         """Return the receipt of a delivery as text."""
         nonce = os.urandom(_NONCE_BYTES).hex()
         data = msgspec.json.encode(files)
-        return msgspec.json.encode(cls(_hash(folder_id), nonce, _crypt(data, folder_id, nonce), boot)).decode()
+        return msgspec.json.encode(cls(hash_of(folder_id), nonce, _crypt(data, folder_id, nonce), boot)).decode()
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
@@ -47,16 +49,12 @@ class Receipt(Struct, frozen=True):
 
     def stored(self, folder_id: str) -> Sequence[StoredSize] | None:
         """Return the files; None if the receipt was issued for another folder."""
-        if not folder_id or self.folder != _hash(folder_id):
+        if not folder_id or self.folder != hash_of(folder_id):
             return None
         try:
             return _files.decode(_crypt(self.files, folder_id, self.nonce))
         except msgspec.DecodeError:
             return None
-
-
-def _hash(folder_id: str) -> str:
-    return hashlib.sha256(folder_id.encode()).hexdigest()[:16]
 
 
 def _crypt(data: bytes, key: str, nonce: str) -> bytes:

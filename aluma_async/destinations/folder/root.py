@@ -1,10 +1,9 @@
 """``RootFolder``: the folder that files are exported into.
 
-A marker file, ``.aluma-async/root``, distinguishes the folder from the empty one that takes its place while a share is
-not mounted, and its content from any other folder that has a marker. All of it blocks.
+A marker file, ``.aluma-async/root``, distinguishes the folder from the one below the mount point that takes its place
+while a share is not mounted, and from any other folder that has a marker. All of it blocks.
 """
 
-import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from aluma_async.destinations.folder import fs
+from aluma_async.destinations.folder.identity import FolderRecord, Identity, hash_of
 from aluma_async.destinations.folder.open_folders import OpenFolders
 from aluma_async.exceptions import DestinationUnavailable
 from aluma_async.policy.naming import INTERNAL_FOLDER
@@ -21,59 +21,65 @@ _STAGING = "staging"
 
 
 class RootFolder:
-    """The folder ``path``. ``mounts`` is a folder elsewhere that records, across processes, where it was mounted."""
+    """The folder ``path``. ``mounts`` is a folder elsewhere that records, across processes, which folder it was."""
 
     def __init__(self, path: Path, mounts: Path | None = None) -> None:
         self.path = path
         self.internal = path / INTERNAL_FOLDER
         self.staging = self.internal / _STAGING
-        self._mount_record = mounts and mounts / hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:16]
-        self._mounted_on = ""
+        self._record = FolderRecord(mounts, path)
+        self._identifier = ""  # of the folder that this process uses; empty before the first ``ensure``
+        self._identity: Identity | None = None
 
     def ensure(self) -> None:
         """Create missing folders. Raises ``DestinationUnavailable`` if another folder has taken the place of this."""
-        if not self.is_same_folder():
-            if self._mounted_on and self.path.exists():
+        known = self._identity or self._record.read()
+        found = self._read_marker()
+        if found is None:
+            if self._identifier and self.path.exists():
                 raise self._replaced_error()
-            self._check_mount()
+            self._check_mount(known.mount)
+            self._record.write(Identity(known.mount))  # the new folder will have another marker
             missing = [folder for folder in (self.internal, *self.internal.parents) if not folder.exists()]
             self.internal.mkdir(parents=True, exist_ok=True)
             (self.internal / _MARKER).touch(fs.FILE_MODE)  # the identifier follows
             for folder in missing:
                 with _opened(folder.parent) as parent:
                     fs.sync_folder(parent)  # durable files are lost if the folder that contains them is not durable
+        elif known.marker and known.marker != hash_of(found):
+            raise self._replaced_error(found)
         self._identify()
         self.staging.mkdir(exist_ok=True, mode=0o700)  # other users must not read incomplete files
-        if not self._mounted_on:
-            self._mounted_on = str(_mount_point(self.path))
-            if self._mount_record:
-                self._mount_record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                self._mount_record.write_text(self._mounted_on)
+        self._identifier = self._read_marker() or ""
+        self._identity = Identity(str(_mount_point(self.path)), hash_of(self._identifier))
+        self._record.write(self._identity)
 
     def is_same_folder(self) -> bool:
-        """Return whether the path leads to a folder that has the marker."""
-        return (self.internal / _MARKER).is_file()
+        """Return whether the path leads to the folder that this process uses; at the start, to any with a marker."""
+        try:
+            found = self._read_marker()
+        except OSError:
+            return False
+        return found is not None and self._identifier in ("", found)
 
     @contextmanager
     def open(self, *, sync: bool) -> Iterator[OpenFolders]:
         """Open the folder; ``sync`` makes changed entries durable at the end.
 
-        Raises ``DestinationUnavailable`` if another folder has taken its place, and ``OSError``.
+        Raises ``OSError``, and ``DestinationUnavailable`` if another folder has taken its place, also meanwhile.
         """
         with self._open_path() as (root, internal, staging):
-            try:
-                identifier = fs.read_text(internal, _MARKER)
-            except FileNotFoundError:
-                raise self._replaced_error() from None
-            folders = OpenFolders(root, staging, identifier, sync=sync)
+            folders = OpenFolders(root, staging, self._check_marker(internal), sync=sync)
             try:
                 yield folders
             finally:
                 folders.close()
+            self._check_path(root)
 
     def open_staged(self, name: str, flags: int = 0) -> int:  # noqa: ARG002 - the signature of an opener of ``open``
         """Open a new file in the staging folder for writing."""
-        with self._open_path() as (_, _, staging):
+        with self._open_path() as (_, internal, staging):
+            self._check_marker(internal)
             return fs.create(staging, name)
 
     def now(self) -> float:
@@ -102,22 +108,60 @@ class RootFolder:
         finally:
             os.close(fd)
 
-    def _check_mount(self) -> None:
+    def _read_marker(self) -> str | None:
+        """Return the identifier of the folder that the path leads to; None if it has no marker."""
+        with suppress(FileNotFoundError, NotADirectoryError), _opened(self.internal) as internal:
+            return fs.read_text(internal, _MARKER)
+        return None
+
+    def _check_marker(self, internal: int) -> str:
+        """Return the identifier of the open folder, which must be the one that this process uses."""
+        try:
+            found = fs.read_text(internal, _MARKER)
+        except FileNotFoundError:
+            raise self._replaced_error() from None
+        if self._identifier not in ("", found):
+            raise self._replaced_error(found)
+        return found
+
+    def _check_path(self, root: int) -> None:
+        """Check that the path still leads to the open folder: its files must not be confirmed if it was moved."""
+        status = os.fstat(root)
+        try:
+            at_path = self.path.stat()
+        except OSError:
+            raise self._moved_error() from None
+        if (status.st_dev, status.st_ino) != (at_path.st_dev, at_path.st_ino):
+            raise self._moved_error()
+
+    def _check_mount(self, before: str) -> None:
         """Distinguish a share that is not mounted from a folder that was deleted on purpose."""
-        before, now = self._mounted_on, str(_mount_point(self.path))
-        with suppress(FileNotFoundError):
-            before = before or (self._mount_record.read_text() if self._mount_record else "")
+        now = str(_mount_point(self.path))
         if before and before != now:
-            move = f" If the folder has moved on purpose, remove {self._mount_record}." if self._mount_record else ""
+            record = self._record.path
+            move = f" If the folder has moved on purpose, remove {record}." if record else ""
             raise DestinationUnavailable(
                 f"folder {self.path}: is on the file system mounted at {now}, but was on the one mounted at {before}",
                 hint=f"Mount the share.{move}",
+                for_all=True,
             )
 
-    def _replaced_error(self) -> DestinationUnavailable:
+    def _replaced_error(self, found: str | None = None) -> DestinationUnavailable:
+        """Return the error of a folder whose marker is missing, or has the identifier ``found``."""
+        marker, record = f"{INTERNAL_FOLDER}/{_MARKER}", self._record.path
+        message = f"folder {self.path}: another folder is in its place, because {marker} is missing"
+        hint = "Check that the share is mounted, or restart the exporter to use the folder as it is."
+        if found is not None:
+            message = f"folder {self.path}: another folder is in its place, because {marker} has another identifier"
+            if record:
+                hint = f"Check that the share is mounted. To use this folder, remove {record} and restart."
+        return DestinationUnavailable(message, hint=hint, for_all=True)
+
+    def _moved_error(self) -> DestinationUnavailable:
         return DestinationUnavailable(
-            f"folder {self.path}: another folder is in its place, because {INTERNAL_FOLDER}/{_MARKER} is missing",
-            hint="Check that the share is mounted, or restart the exporter to use the folder as it is.",
+            f"folder {self.path}: was moved or replaced while files were saved",
+            hint="Check that the folder is at its path.",
+            for_all=True,
         )
 
 

@@ -66,7 +66,8 @@ class FileThreads:
     def map_error(self, error: OSError) -> DestinationError:
         """Return the ``DestinationError`` that stands for an ``OSError``."""
         message = f"folder {self._root.path}: {error.strerror or error}"
-        if error.errno in fs.UNAVAILABLE or not self._root.is_same_folder():
+        known = error.errno in fs.UNAVAILABLE
+        if known or not self._root.is_same_folder():
             hint = "Check that the folder exists, is writable and has free space."
-            return DestinationUnavailable(message, hint=hint, for_all=error.errno in fs.FULL)
+            return DestinationUnavailable(message, hint=hint, for_all=not known or error.errno in fs.FULL)
         return DestinationError(message)
