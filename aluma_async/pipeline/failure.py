@@ -36,7 +36,7 @@ from aluma_async.pipeline.admission import Admission
 from aluma_async.pipeline.breaker import FailBreaker
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
-from aluma_async.pipeline.defect import unexpected
+from aluma_async.pipeline.defect import plugin_defect
 from aluma_async.pipeline.destination_probe import DestinationProbe
 from aluma_async.pipeline.lease_deadline import LeaseDeadline
 from aluma_async.pipeline.quarantine import Quarantine
@@ -132,7 +132,7 @@ class FailureHandler:
             return False
         message, may_be_sent = str(error)[:_MAX_MESSAGE_CHARS], False
         try:
-            missing = await self._lease.run(self._quarantine.store, claim, error)
+            missing = await self._store(self._quarantine, claim, error, CopyState.FAILED)
             if missing:  # also a file that no request can fetch, because it may exist at Aluma all the same
                 raise _incomplete_copy(task, missing)
             await self._breaker.record(task.id)
@@ -207,13 +207,24 @@ class FailureHandler:
         if claim is None or self._quarantine is None:
             return
         try:
-            await self._lease.run(self._quarantine.store, claim, error, CopyState.PARKED)
-        except AlumaAsyncError as failure:
+            await self._store(self._quarantine, claim, error, CopyState.PARKED)
+        except AlumaAsyncError as failure:  # without a copy, the task is parked nevertheless
             self._on_event(CopyFailed(task, failure))
-        except Exception as failure:  # noqa: BLE001 - without a copy, the task is parked nevertheless
-            self._on_event(CopyFailed(task, unexpected(failure)))
         except BaseException:
             await self.release_on_stop(task)
+            raise
+
+    async def _store(
+        self, quarantine: Quarantine, claim: Claim, error: AlumaAsyncError, state: CopyState
+    ) -> Mapping[int, str]:
+        """Store a copy; return why files are missing. Raises ``AlumaAsyncError``, also for a defect of a plug-in."""
+        try:
+            return await self._lease.run(quarantine.store, claim, error, state)
+        except AlumaAsyncError:
+            raise
+        except BaseException as exception:
+            if defect := plugin_defect(exception):
+                raise defect from exception
             raise
 
     async def _settle_or_defer(self, task: ExportTask) -> Event | None:

@@ -19,6 +19,7 @@ from aluma_async.models import BreakerRecord, ClaimRecord, ClaimState, ExportTas
 from aluma_async.pipeline.breaker import FailBreaker
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
+from aluma_async.pipeline.defect import plugin_defect
 from aluma_async.pipeline.quarantine import Quarantine
 from aluma_async.pipeline.settlement import settle_claim
 from aluma_async.pipeline.task_tracker import TaskTracker
@@ -101,11 +102,14 @@ class Recovery:
     async def _verify_claim(self, claim: ClaimRecord, place: Destination | Quarantine | None) -> None:
         proven: object = False
         if claim.receipt:
-            with suppress(Exception):  # also for a defect of a plug-in, files without proof count as lost
+            try:
                 if isinstance(place, Quarantine):
                     proven = await place.holds(claim.task_id, claim.receipt)
                 elif isinstance(place, VerifyingDestination):
                     proven = await place.verify(claim.receipt)
+            except BaseException as error:
+                if not plugin_defect(error):  # also after a defect of a plug-in, files without proof count as lost
+                    raise
         if proven is True:
             return
         if claim.receipt and place:

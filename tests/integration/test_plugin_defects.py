@@ -9,10 +9,11 @@ import pytest
 
 from aluma_async import RetryPolicy, events
 from aluma_async.destinations.router import DestinationRouter
+from aluma_async.models import ClaimState, TaskState
 from aluma_async.policy.routing import Route, Routing
 from aluma_async.testing import Fault, FaultPlan, MemoryDestination, SimulatedSource
 from tests.support.clock import virtual_time
-from tests.support.world import World
+from tests.support.world import ImpossibleSource, World, claim_record
 
 
 class Defective(MemoryDestination):
@@ -24,6 +25,10 @@ class Defective(MemoryDestination):
 
     def raise_at(self, step, task_id):
         if step == self.step and task_id in self.bad:
+            raise self.error
+
+    async def probe(self):
+        if self.step == "probe" and self.bad:
             raise self.error
 
     @asynccontextmanager
@@ -78,6 +83,41 @@ async def test_cancellation_of_the_exporter_still_ends_it():
     with pytest.raises(asyncio.CancelledError):
         await running
     world.check()
+
+
+@pytest.mark.parametrize("step", ["open", "save", "commit", "probe"])
+@pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit, ZeroDivisionError])
+@virtual_time
+async def test_exception_of_a_quarantine_only_parks_its_task(error, step):
+    """Neither a Fail is sent nor the run ended, and the next task that is failed gets its copy."""
+    world = World(5, source=ImpossibleSource, quarantine=Defective(error, step))
+    bad = world.aluma.ids()[0]
+    world.quarantine.bad = frozenset({bad})
+    await world.run_for(3600)
+    assert world.aluma.count_by_state() == {"completed": 4, TaskState.PENDING: 1}
+    assert [event.task.id for event in world.events(events.QuarantineFailed)] == [bad]
+    world.quarantine.bad = frozenset()
+    world.restart()
+    await world.run_for(12 * 3600)
+    assert world.aluma.ids("failed") == [bad]
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit, ZeroDivisionError])
+@virtual_time
+async def test_exception_of_a_verification_lets_the_claim_be_cancelled(error):
+    """The files that an earlier process committed are not proven to be there."""
+
+    class Unverifiable(MemoryDestination):
+        async def verify(self, receipt):
+            raise error
+
+    world = World(1, destination=Unverifiable())
+    task_id = world.aluma.ids()[0]
+    world.aluma.start(task_id)
+    await world.journal.write(claim_record(task_id, ClaimState.COMMITTED, receipt="r"))
+    await world.run_for(3600)
+    assert world.aluma.counts["cancel"] == 1
+    assert world.aluma.ids("completed") == [task_id]
 
 
 class DefectiveSource(SimulatedSource):

@@ -34,13 +34,14 @@ class World:
         faults=None,
         source=SimulatedSource,
         destination=None,
+        quarantine=None,
         profile="mixed",
         exporter=None,
         **behaviour,
     ):
         self.aluma = simulated(tasks, profile, **behaviour)
         self.source = source(self.aluma, faults)
-        self.destination, self.quarantine = destination or MemoryDestination(), MemoryDestination()
+        self.destination, self.quarantine = destination or MemoryDestination(), quarantine or MemoryDestination()
         self.journal = MemoryJournal()
         self.timed_events = []
         self._settings = exporter or {}
