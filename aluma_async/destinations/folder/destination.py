@@ -118,7 +118,7 @@ class FolderDestination:
         root.ensure()
         self._settings.kept.load(root.now())
         with root.open(sync=False) as folders:
-            for name in os.listdir(folders.staging):  # noqa: PTH208 - Path does not support descriptors
+            for name in fs.names(folders.staging):
                 if self._is_orphan(name):
                     fs.unlink(folders.staging, name)
             trial = f"{self._prefix}-{next(self._numbers)}.probe"  # because probes may run at the same time

@@ -1,7 +1,7 @@
 """Blocking file operations on a name in an open folder. They know nothing about tasks.
 
 A folder is a descriptor that was opened inside its parent and never through a link. If a path is replaced by a link
-meanwhile, no operation leaves the root through it.
+meanwhile, no operation leaves the root through it. Names are UTF-8 on disk, whatever the locale.
 """
 
 import errno
@@ -9,6 +9,8 @@ import hashlib
 import os
 import stat
 from contextlib import closing, suppress
+
+from aluma_async.destinations.folder.no_replace import move_new
 
 FILE_MODE = 0o640
 FOLDER_MODE = 0o750
@@ -29,7 +31,7 @@ _MAX_TEXT_BYTES = 100
 
 def create(folder: int, name: str) -> int:
     """Open a file for writing. An existing one is truncated, because a restarted download uses the same name."""
-    return os.open(name, _NEW, FILE_MODE, dir_fd=folder)
+    return os.open(name.encode(), _NEW, FILE_MODE, dir_fd=folder)
 
 
 def write_file(folder: int, name: str, data: bytes, *, sync: bool) -> int:
@@ -70,41 +72,60 @@ def fsync_checked(fd: int, expected: int, *, sync: bool) -> int:
 def open_folder(name: str | os.PathLike[str], *, inside: int | None = None) -> int:
     """Open a folder; inside another folder it must not be a link."""
     no_link = 0 if inside is None else os.O_NOFOLLOW
-    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | no_link, dir_fd=inside)
+    path = name.encode() if isinstance(name, str) else name
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | no_link, dir_fd=inside)
+
+
+def make_folder(parent: int, name: str) -> None:
+    """Create a folder. Raises ``FileExistsError``."""
+    os.mkdir(name.encode(), FOLDER_MODE, dir_fd=parent)
+
+
+def names(folder: int) -> list[str]:
+    """Return the names of all entries."""
+    listed = os.listdir(folder)
+    return [os.fsencode(name).decode(errors="surrogateescape") for name in listed]
 
 
 def lstat(folder: int, name: str) -> os.stat_result | None:
     """Return the status of an entry without following a link; None if there is no such entry."""
     try:
-        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return os.stat(name.encode(), dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
         return None
 
 
 def read_text(folder: int, name: str) -> str:
     """Return the beginning of a small file."""
-    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    fd = os.open(name.encode(), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
     try:
         return os.read(fd, _MAX_TEXT_BYTES).decode(errors="replace")
     finally:
         os.close(fd)
 
 
-def replace(source: int, name: str, folder: int, final: str, *, inode: int) -> None:
-    """Move a file from the folder ``source`` to its final name, replacing what has that name."""
+def move(source: int, name: str, folder: int, final: str, *, inode: int, new: bool) -> None:
+    """Move a file from the folder ``source`` to its final name, replacing what has that name.
+
+    With ``new`` it replaces nothing, and raises ``FileExistsError`` if something has that name.
+    """
     try:
-        os.replace(name, final, src_dir_fd=source, dst_dir_fd=folder)
+        if new:
+            move_new(source, name, folder, final)
+        else:
+            os.replace(name.encode(), final.encode(), src_dir_fd=source, dst_dir_fd=folder)
     except OSError:
         # A network share may execute the rename, lose its reply, and reject the repetition.
         existing = lstat(folder, final)
         if existing is None or (existing.st_ino, existing.st_dev) != (inode, os.fstat(source).st_dev):
             raise
+        unlink(source, name)
 
 
 def unlink(folder: int, name: str) -> None:
     """Remove a file if it exists."""
     with suppress(FileNotFoundError):
-        os.unlink(name, dir_fd=folder)
+        os.unlink(name.encode(), dir_fd=folder)
 
 
 def same_content(one: tuple[int, str], other: tuple[int, str]) -> bool:
@@ -135,7 +156,7 @@ class _RegularFileReader:
 
     def __init__(self, folder: int, name: str) -> None:
         # Without O_NONBLOCK, opening a named pipe would wait for its other end.
-        self._fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+        self._fd = os.open(name.encode(), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
         status = os.fstat(self._fd)
         self.size = status.st_size
         if not stat.S_ISREG(status.st_mode):

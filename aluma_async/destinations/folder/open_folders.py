@@ -36,7 +36,7 @@ class OpenFolders:
             fd = fs.open_folder(name, inside=parent)
         except FileNotFoundError:
             with suppress(FileExistsError):  # another thread has created it meanwhile
-                os.mkdir(name, fs.FOLDER_MODE, dir_fd=parent)
+                fs.make_folder(parent, name)
             self._changed.add(folder[:-1])
             fd = fs.open_folder(name, inside=parent)
         except OSError as error:

@@ -23,7 +23,8 @@ _SET_UP = (
 )
 _SELECT_ALL = "SELECT key, task FROM owner WHERE key IN (SELECT value FROM json_each(?))"
 _SELECT = "SELECT task FROM owner WHERE key = ?"
-_INSERT = "INSERT INTO owner SELECT key, value FROM json_each(?)"
+_DELETE = "DELETE FROM owner WHERE key = ?"
+_INSERT = "INSERT OR REPLACE INTO owner SELECT key, value FROM json_each(?)"
 # An error that affects all tasks (a full disk) must be distinguishable from one that affects one task (a busy file).
 _ERRNOS = {
     sqlite3.SQLITE_FULL: errno.ENOSPC,
@@ -85,8 +86,14 @@ class Owners:
         return self._known[key]
 
     def assign(self, key: str, task_id: str) -> None:
-        """Record the task as the owner of a path that has none. Only inside a transaction."""
+        """Record the task as the owner of a path. Only inside a transaction."""
         self._known[key] = self._new[key] = task_id
+
+    def release(self, key: str) -> None:
+        """Delete the record of a path's owner. Only inside a transaction."""
+        self._known[key] = None
+        self._new.pop(key, None)
+        self._open().execute(_DELETE, (key,))
 
     def close(self) -> None:
         """Close the file. The next transaction opens it again."""

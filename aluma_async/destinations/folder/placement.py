@@ -43,6 +43,7 @@ class PathAllocator:
         self._on_conflict = on_conflict
         self._task_id = task_id
         self._assigned: set[str] = set()  # collision keys, because two files of a task must not get one path
+        self._listed: dict[PathParts, frozenset[str]] = {}  # the names in a folder
 
     def assign(
         self, files: Sequence[ExportFile], planned: Mapping[str, PathParts], staged_name: Callable[[int], str]
@@ -58,18 +59,45 @@ class PathAllocator:
         self._folders.reserved.update([placement.parts for placement in placements])
         return placements
 
+    def assign_again(self, file: ExportFile, key: str, planned: PathParts, taken: Placement) -> Placement:
+        """Assign a path to a file whose path another file has taken meanwhile, or has under an equivalent name."""
+        taken_key = collision_key(taken.parts)
+        self._assigned.discard(taken_key)
+        self._listed.clear()
+        with self._owners.transaction():  # on its own, so that the path is not this task's even if there is no other
+            if self._owners.owner_of(taken_key) == self._task_id:
+                self._owners.release(taken_key)
+        with self._owners.transaction():
+            return self._assign(key, planned, file, taken.staged)
+
     def _assign(self, key: str, planned: PathParts, file: ExportFile, staged: str) -> Placement:
         folder, fd = self._open_folder(planned[:-1], file)
         wanted = (*folder, planned[-1])
         for parts in self._candidates(wanted, file):
             key = key if parts == planned else collision_key(parts)
             existing = fs.lstat(fd, parts[-1])
+            if existing and self._has_other_name(parts):
+                continue
             if self._may_use(key, staged, existing, (fd, parts[-1])):
                 self._assigned.add(key)
                 if existing and not (self._may_replace or is_manifest(file) or self._is_same(staged, (fd, parts[-1]))):
                     raise AlreadyExported(f"task {self._task_id}: file {file.number}")
                 return Placement(file.number, staged, parts, existing is None)
         raise AssertionError  # there are infinitely many candidates
+
+    def _has_other_name(self, parts: PathParts) -> bool:
+        """Return whether an existing file has another name, which the file system regards as equal to this path.
+
+        The file then belongs to that other path, and its owner is recorded there.
+        """
+        for depth, part in enumerate(parts):
+            folder = parts[:depth]
+            if folder not in self._listed:
+                self._listed[folder] = frozenset(fs.names(self._folders.open(folder)))
+            listed = self._listed[folder]
+            if part not in listed and collision_key((part,)) not in (collision_key((name,)) for name in listed):
+                return True
+        return False
 
     def _open_folder(self, wanted: PathParts, file: ExportFile) -> tuple[PathParts, int]:
         """Open the folder for a file; if a file has the name of one of its parts, open one with a similar name."""
@@ -98,9 +126,11 @@ class PathAllocator:
         """
         if key in self._assigned or (existing and stat.S_ISDIR(existing.st_mode)):
             return False
-        if self._on_conflict == "overwrite":
-            return True
         owner = self._owners.owner_of(key)
+        if self._on_conflict == "overwrite":
+            if owner != self._task_id:
+                self._owners.assign(key, self._task_id)  # for a later run with another setting
+            return True
         if owner is None:
             # Only a regular file is opened: opening a pipe or a device could block or have side effects.
             if existing and not (stat.S_ISREG(existing.st_mode) and self._is_same(staged, path)):

@@ -29,6 +29,8 @@ from aluma_async.exceptions import DestinationError
 from aluma_async.models import ExportFile
 from aluma_async.policy.naming import PathParts, plan_paths
 
+_MAX_RENAMES = 10
+"""Paths to try for a file. More than two are rarely needed, even if another program creates files."""
 _MAX_OPEN_FILES = 16
 """Small files of one task that are written before they are synced."""
 
@@ -86,6 +88,7 @@ class _Publication:
         self._open: dict[int, int] = {}  # descriptors of files that are written and not yet durable
         self._files: Sequence[ExportFile] = ()  # including the manifest
         self._planned: Mapping[str, PathParts] = {}
+        self._paths: PathAllocator | None = None
         self._placements: list[Placement] = []
 
     def write(self, folders: OpenFolders) -> None:
@@ -124,18 +127,17 @@ class _Publication:
         """Assign each file a path and reserve it for this task."""
         staged = self.staged
         owners, on_conflict, claim = staged.settings.owners, staged.settings.on_conflict, staged.claim
-        paths = PathAllocator(folders, owners, on_conflict, claim.task.id, may_replace=claim.may_replace)
-        self._placements = paths.assign(self._files, self._planned, staged.staged_name)
+        self._paths = PathAllocator(folders, owners, on_conflict, claim.task.id, may_replace=claim.may_replace)
+        self._placements = self._paths.assign(self._files, self._planned, staged.staged_name)
 
     def rename_all(self, folders: OpenFolders) -> None:
         """Rename all files except the manifest, or none."""
         done: list[Placement] = []
         try:
-            for placement in self._placements[: len(self.staged.files)]:
-                _rename(folders, placement, self.staged.inodes[placement.number])
-                done.append(placement)
+            for index in range(len(self.staged.files)):
+                done.append(self._rename(folders, index, self.staged.inodes[self._placements[index].number]))
                 folders.close_if_many()
-        except OSError:
+        except (OSError, DestinationError):
             _roll_back(folders, done)
             raise
 
@@ -160,11 +162,28 @@ class _Publication:
                 inode = fs.fsync_checked(fd, len(content), sync=sync)
             finally:
                 os.close(fd)
-            _rename(folders, last, inode)
+            self._rename(folders, len(placements), inode)
             staged.sizes[last.number] = len(content)
-        except OSError:
+        except (OSError, DestinationError):
             _roll_back(folders, placements)
             raise
+
+    def _rename(self, folders: OpenFolders, index: int, inode: int) -> Placement:
+        """Rename a file; if another one has taken its path since that was assigned, assign another path."""
+        for _ in range(_MAX_RENAMES):
+            placement = self._placements[index]
+            _, staged, parts, new = placement
+            try:
+                fs.move(folders.staging, staged, folders.open(parts[:-1]), parts[-1], inode=inode, new=new)
+            except FileExistsError:
+                if not (new and self._paths):
+                    raise
+                key, planned = list(self._planned.items())[index]
+                self._placements[index] = self._paths.assign_again(self._files[index], key, planned, placement)
+            else:
+                folders.mark_changed(parts[:-1])
+                return placement
+        raise DestinationError(f"task {self.staged.claim.task.id}: file {index}: its names are taken again and again")
 
     def issue_receipt(self, folder_id: str) -> None:
         """Issue the receipt of the published files, if the folder has an identifier."""
@@ -172,12 +191,6 @@ class _Publication:
         if folder_id:
             files = [("/".join(placement.parts), staged.sizes[placement.number]) for placement in self._placements]
             staged.receipt = Receipt.issue(folder_id, files, "" if settings.sync else settings.boot)
-
-
-def _rename(folders: OpenFolders, placement: Placement, inode: int) -> None:
-    folder, final = placement.parts[:-1], placement.parts[-1]
-    fs.replace(folders.staging, placement.staged, folders.open(folder), final, inode=inode)
-    folders.mark_changed(folder)
 
 
 def _roll_back(folders: OpenFolders, placements: Iterable[Placement]) -> None:

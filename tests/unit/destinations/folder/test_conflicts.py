@@ -101,3 +101,24 @@ async def test_damaged_index_of_owners_loses_no_file(destination):
     with sqlite3.connect(index) as database:
         assert database.execute("SELECT count(*) FROM owner").fetchone()[0] == 2
     database.close()
+
+
+@real_time
+async def test_file_that_was_overwritten_belongs_to_the_new_task_in_later_runs(tmp_path):
+    """Also if ``on_conflict`` is another one then: a task never takes another task's file for its own."""
+    for on_conflict, task, data in (
+        ("keep-both", "one", b"1"),
+        ("overwrite", "other", b"2"),
+        ("keep-both", "one", b"3"),
+        ("keep-both", "other", b"4"),
+        ("overwrite", "third", b"5"),
+        ("keep-both", "other", b"6"),
+    ):
+        async with open_folder(tmp_path, on_conflict=on_conflict) as destination:
+            await deliver(destination, claim_of(task, "a"), data)
+    exported = exported_files(tmp_path)
+    assert exported.pop("a") == b"5"
+    assert sorted(exported.values()) == [b"3", b"6"]
+    async with open_folder(tmp_path, on_conflict="fail") as destination:
+        with pytest.raises(DestinationError, match="already has this name"):
+            await deliver(destination, claim_of("one", "a"), b"7")

@@ -136,8 +136,13 @@ async def test_batch_that_never_ran_fails_for_all_its_callers(tmp_path):
 @real_time
 async def test_task_is_rolled_back_when_a_file_cannot_be_renamed(destination, before_disk_step):
     """A file that existed before stays, with its new content."""
-    await deliver(destination, claim_of("t", "a", "old"), b"1", b"2")
-    before_disk_step("os.rename", 1, (destination.root / "blocked").mkdir)
+    await deliver(destination, claim_of("t", "a", "old", "blocked"), b"1", b"2", b"3")
+
+    def block():
+        (destination.root / "blocked").unlink()
+        (destination.root / "blocked").mkdir()
+
+    before_disk_step("os.rename", 1, block)
     with pytest.raises(DestinationError, match="directory"):
         await deliver(destination, claim_of("t", "new", "old", "blocked"), b"3", b"4", b"5")
     assert exported_files(destination.root) == {"a": b"1", "old": b"4"}

@@ -40,7 +40,7 @@ async def test_task_is_rolled_back_when_its_manifest_cannot_be_written(tmp_path)
         (root / "manifests" / "t.json" / "in the way").mkdir(parents=True)
         return 0.0
 
-    async with open_folder(root, manifest=True, now=take_path) as destination:
+    async with open_folder(root, manifest=True, on_conflict="fail", now=take_path) as destination:
         with pytest.raises(DestinationError):
             await deliver(destination, claim_of("t", "in/a.txt"), b"data")
     assert not exported_files(root)
