@@ -32,7 +32,7 @@ from aluma_async.pipeline.producer import Producer
 from aluma_async.pipeline.quarantine import Quarantine
 from aluma_async.pipeline.recovery import Recovery
 from aluma_async.pipeline.retrying_source import RetryingSource
-from aluma_async.pipeline.settlement import SETTLE_TIMEOUT_SECONDS
+from aluma_async.pipeline.settlement import IDLE_SETTLE_TIMEOUT_SECONDS, SETTLE_TIMEOUT_SECONDS
 from aluma_async.pipeline.task_tracker import TaskTracker
 from aluma_async.pipeline.transfer import FileTransfer
 from aluma_async.pipeline.unexported import AttemptEnded, UnexportedTasks
@@ -104,6 +104,8 @@ class Exporter:
         self._files = self._bytes = 0
         self._unexported = UnexportedTasks()
         self._stop = anyio.Event()
+        self._starting = CancelScope()
+        self._settle_seconds = SETTLE_TIMEOUT_SECONDS
         self._exporting = 0
         self._slots = anyio.Semaphore(workers, fast_acquire=True)
         self._group: TaskGroup | None = None  # of the workers, while they run
@@ -173,7 +175,10 @@ class Exporter:
     def stop(self) -> None:
         """Start draining: claim no new task, and finish the claimed ones within ``drain_timeout``."""
         self._admission.stopping = True
+        if not self._exporting:  # recovery has tried to settle the claims that are open now
+            self._settle_seconds = IDLE_SETTLE_TIMEOUT_SECONDS
         self._stop.set()
+        self._starting.cancel()
 
     def set_workers(self, workers: int) -> None:
         """Save ``workers`` tasks at the same time from now on; tasks in progress are finished first."""
@@ -197,7 +202,10 @@ class Exporter:
         started_at = loop_time()
         with self._receive, self._send:
             await self._start()
-            held_back, error = await self._export(until_drained=until_drained)
+            held_back, error = 0, None
+            if not self._starting.cancelled_caught:  # otherwise no claim was verified, so that none may be settled
+                held_back, error = await self._export(until_drained=until_drained)
+                await self._recovery.settle_remaining(self._settle_seconds)
         await self._finish()
         summary = self._summary(loop_time() - started_at, held_back)
         self._emit(RunEnded(summary))
@@ -211,14 +219,15 @@ class Exporter:
         await self._recovery.load()
         if self._quarantine:
             await self._quarantine.load()
-        try:
-            await self._probe.run()
-        except AlumaAsyncError:
-            await self._recovery.verify(None, self._quarantine)
-            # Settling needs no destination, and the next run may come after the leases have expired.
-            await self._recovery.settle_remaining(SETTLE_TIMEOUT_SECONDS)
-            raise
-        await self._recovery.verify(self.destination, self._quarantine)
+        with self._starting:  # a server that does not answer must not delay a stop
+            try:
+                await self._probe.run()
+            except AlumaAsyncError:
+                await self._recovery.verify(None, self._quarantine)
+                # Settling needs no destination, and the next run may come after the leases have expired.
+                await self._recovery.settle_remaining(self._settle_seconds)
+                raise
+            await self._recovery.verify(self.destination, self._quarantine)
 
     async def _export(self, *, until_drained: bool) -> tuple[int, AlumaAsyncError | None]:
         """Run producer, workers and recovery; return the number of tasks on hold and the error that ended listing."""
@@ -255,12 +264,10 @@ class Exporter:
         return 0, None
 
     async def _finish(self) -> None:
-        """Settle the remaining claims, remove the copies of exported tasks, and make all records durable."""
-        await self._recovery.settle_remaining(SETTLE_TIMEOUT_SECONDS)
+        """Remove the copies of exported tasks, and make all records durable."""
         if self._quarantine:
             await self._quarantine.discard_exported()
         await self._cooldown.close()
-        # Last, because settling changes records.
         await self._flush()
 
     def _spawn_workers(self, group: TaskGroup) -> None:

@@ -8,6 +8,8 @@ from aluma_async.ports import TaskSource
 
 SETTLE_TIMEOUT_SECONDS = 30.0
 """Seconds that settling a claim may take while the exporter stops; then it is left to recovery or a later run."""
+IDLE_SETTLE_TIMEOUT_SECONDS = 2.0
+"""The same if no task is in progress when the exporter is stopped."""
 
 
 async def settle_claim(source: TaskSource, claims: ClaimTracker, task: ExportTask) -> Event | None:
