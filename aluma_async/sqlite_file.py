@@ -6,9 +6,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
-def connect(path: Path, set_up: Iterable[str], *, timeout: float) -> sqlite3.Connection:
+def connect(path: Path | str, set_up: Iterable[str], *, timeout: float) -> sqlite3.Connection:
     """Open a file, wait at most ``timeout`` seconds for other users, and execute ``set_up``. Raises ``sqlite3.Error``.
 
+    An empty path is a temporary file, which is removed when it is closed.
     Transactions are explicit, and any thread may use the connection, one at a time.
     """
     database = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)

@@ -55,6 +55,9 @@ class FolderDestination:
         boot: Identifier of the machine's current boot. None: ask the system.
     """
 
+    warning = ""
+    """What the probe has found to be restricted; empty if nothing is."""
+
     def __init__(
         self,
         path: str | Path,
@@ -78,6 +81,7 @@ class FolderDestination:
         self._threads = FileThreads(folder, executor)
         self._crlf = newline == "crlf"
         self._memory = _Memory()
+        self._chose_mode = False
         # The names of staged files contain host and process, so that a later run on this host can recognize the files
         # of a process that has ended.
         self._host = f"{socket.gethostname().split('.')[0]}-"
@@ -116,6 +120,9 @@ class FolderDestination:
         if not root.is_same_folder():
             owners.close()  # because an open file outlives its folder, and would continue to answer
         root.ensure()
+        if not self._chose_mode:
+            owners.choose_mode(root.staging / f"{self._prefix}-{next(self._numbers)}.probe")
+            self.warning, self._chose_mode = owners.warning, True
         self._settings.kept.load(root.now())
         with root.open(sync=False) as folders:
             for name in fs.names(folders.staging):

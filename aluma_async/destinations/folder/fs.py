@@ -15,8 +15,8 @@ from aluma_async.destinations.folder.no_replace import move_new
 FILE_MODE = 0o640
 FOLDER_MODE = 0o750
 
-# What fsync of a folder returns on a file system that does not support it (NFS, some FUSE file systems).
-_NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP}
+# What fsync of a folder returns on a file system that does not support it (NFS, CIFS, some FUSE file systems).
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EISDIR}
 # Errors that affect every file of the folder, not only the file in question.
 _UNAVAILABLE = (
     "ENOSPC EDQUOT EROFS EACCES EPERM EIO ESTALE EMFILE ENFILE ENOMEM ENODEV ENXIO ENOTCONN EHOSTDOWN ETIMEDOUT"

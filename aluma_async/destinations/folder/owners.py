@@ -8,23 +8,31 @@ import errno
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
 from aluma_async import sqlite_file
 
-_SET_UP = (
-    "PRAGMA journal_mode=WAL",
-    "PRAGMA synchronous=NORMAL",  # not damaged by a power loss, and no fsync for each task
-    "CREATE TABLE IF NOT EXISTS owner (key TEXT PRIMARY KEY, task TEXT NOT NULL) WITHOUT ROWID",
-)
+_CREATE = "CREATE TABLE IF NOT EXISTS owner (key TEXT PRIMARY KEY, task TEXT NOT NULL) WITHOUT ROWID"
+_SET_UP: Mapping[str, Sequence[str]] = {
+    # Not damaged by a power loss, and no fsync for each task. Needs shared memory.
+    "wal": ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL", _CREATE),
+    "truncate": ("PRAGMA journal_mode=TRUNCATE", "PRAGMA synchronous=FULL", _CREATE),
+    "": (_CREATE,),
+}
+"""The statements for each journal mode; none for a private index that ends with the process."""
 _SELECT_ALL = "SELECT key, task FROM owner WHERE key IN (SELECT value FROM json_each(?))"
 _SELECT = "SELECT task FROM owner WHERE key = ?"
 _DELETE = "DELETE FROM owner WHERE key = ?"
 _INSERT = "INSERT OR REPLACE INTO owner SELECT key, value FROM json_each(?)"
+_TIMEOUT_SECONDS = 30
+_NO_INDEX = (
+    "its file system has no file locks, so that the tasks of its files are forgotten at the end of the process: "
+    "use it with one exporter only"
+)
 # An error that affects all tasks (a full disk) must be distinguishable from one that affects one task (a busy file).
 _ERRNOS = {
     sqlite3.SQLITE_FULL: errno.ENOSPC,
@@ -35,10 +43,17 @@ _ERRNOS = {
 
 
 class Owners:
-    """A SQLite file, used by many threads and several processes, one transaction at a time."""
+    """A SQLite file, used by many threads and several processes, one transaction at a time.
+
+    Where the file system has neither locks nor shared memory, the index is a temporary file of this process.
+    """
+
+    warning = ""
+    """What ``choose_mode`` has found to be restricted."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._mode = "wal"
         self._lock = threading.Lock()
         self._database: sqlite3.Connection | None = None
         # Within the current transaction: rows read from the table, and rows to be inserted.
@@ -95,6 +110,11 @@ class Owners:
         self._new.pop(key, None)
         self._open().execute(_DELETE, (key,))
 
+    def choose_mode(self, trial: Path) -> None:
+        """Choose how the file is used, by means of a trial file in the same file system that nobody else uses."""
+        self._mode = next((mode for mode in _SET_UP if mode and _works(trial, mode)), "")
+        self.warning = "" if self._mode else _NO_INDEX
+
     def close(self) -> None:
         """Close the file. The next transaction opens it again."""
         with self._lock:
@@ -102,12 +122,16 @@ class Owners:
 
     def _open(self) -> sqlite3.Connection:
         if self._database is None:
-            self._database = sqlite_file.connect(self._path, _SET_UP, timeout=30)
-            self._file = self._path.stat()
+            if self._mode:
+                self._file = _make_private(self._path)
+            path = str(self._path) if self._mode else ""
+            self._database = sqlite_file.connect(path, _SET_UP[self._mode], timeout=_TIMEOUT_SECONDS)
         return self._database
 
     def _close_if_replaced(self) -> None:
         """Close the file if another one has its name, because the folder may have been replaced by a copy."""
+        if not self._mode:
+            return
         with suppress(FileNotFoundError):
             if not self._database or os.path.samestat(self._file, os.stat(self._path)):  # noqa: PTH116 - fewer calls
                 return
@@ -121,6 +145,34 @@ class Owners:
     def _move_damaged_aside(self) -> None:
         self._close()
         sqlite_file.move_aside(self._path, ".damaged")
+
+
+def _make_private(path: Path) -> os.stat_result:
+    """Create the file if it is missing, and let only the user read it, because it contains names of documents."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        with suppress(OSError):  # it belongs to another user, or the file system has no modes
+            os.fchmod(fd, 0o600)
+        return os.fstat(fd)
+    finally:
+        os.close(fd)
+
+
+def _works(path: Path, mode: str) -> bool:
+    """Return whether the file system supports a journal mode. Raises ``OSError`` if it is full."""
+    try:
+        with closing(sqlite_file.connect(path, _SET_UP[mode], timeout=0)) as database:
+            with sqlite_file.transaction(database):
+                database.execute("INSERT INTO owner VALUES ('key', 'task')")
+            (used,) = database.execute("PRAGMA journal_mode").fetchone()  # without an error, it may be another one
+            return str(used) == mode
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        return False
+    finally:
+        for ending in ("", "-wal", "-shm", "-journal"):
+            path.with_name(path.name + ending).unlink(missing_ok=True)
 
 
 def _json(value: object) -> str:

@@ -6,6 +6,7 @@ while a share is not mounted, and from any other folder that has a marker. All o
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -41,7 +42,8 @@ class RootFolder:
             self._check_mount(known.mount)
             self._record.write(Identity(known.mount))  # the new folder will have another marker
             missing = [folder for folder in (self.internal, *self.internal.parents) if not folder.exists()]
-            self.internal.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.internal.mkdir(exist_ok=True, mode=0o700)
             (self.internal / _MARKER).touch(fs.FILE_MODE)  # the identifier follows
             for folder in missing:
                 with _opened(folder.parent) as parent:
@@ -49,7 +51,10 @@ class RootFolder:
         elif known.marker and known.marker != hash_of(found):
             raise self._replaced_error(found)
         self._identify()
-        self.staging.mkdir(exist_ok=True, mode=0o700)  # other users must not read incomplete files
+        with suppress(OSError):  # it belongs to another user, or the file system has no modes
+            if stat.S_IMODE(self.internal.stat().st_mode) & 0o077:
+                self.internal.chmod(0o700)  # other users must not read names of documents, nor incomplete files
+        self.staging.mkdir(exist_ok=True, mode=0o700)
         self._identifier = self._read_marker() or ""
         self._identity = Identity(str(_mount_point(self.path)), hash_of(self._identifier))
         self._record.write(self._identity)
