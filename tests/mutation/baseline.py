@@ -1,0 +1,58 @@
+"""The lines that each unit test runs, so that a mutation is tried with the tests that reach it, fastest first.
+
+The record of a test file is kept in ``.mutation_cache`` until the file, ``tests/support`` or the package changes.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from tests.mutation.mutations import Mutation
+from tests.mutation.workspace import Workspace
+
+UNIT_TESTS = ("tests/unit/*/test_*.py", "tests/integration/test_journal.py", "tests/integration/test_history.py")
+"""The journal's unit tests are among the integration tests because they need files and processes."""
+NOT_RECORDED = ("tests/unit/cli/", "tests/unit/config/", "tests/unit/destinations/", "tests/unit/mutation/")
+
+
+class Baseline:
+    """Records of the tests that pass without a mutation, by identifier."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._cache = root / ".mutation_cache"
+        self._common = _digest([*root.glob("aluma_async/**/*.py"), *root.glob("tests/support/*.py")])
+        self._tests: dict[str, dict] = {}
+
+    def record(self, workspace: Workspace) -> list[str]:
+        """Run the test files that have changed, and return the tests that do not pass."""
+        self._cache.mkdir(exist_ok=True)
+        files = [path.relative_to(self._root).as_posix() for pattern in UNIT_TESTS for path in self._root.glob(pattern)]
+        for file in sorted(file for file in files if not file.startswith(NOT_RECORDED)):
+            record = self._cache / f"{_digest([self._root / file], self._common)}.json"
+            if not record.exists():
+                workspace.record(file, record)
+            self._tests |= json.loads(record.read_text("utf-8"))
+        return [test for test, result in self._tests.items() if not result["passed"]]
+
+    def tests_of(self, mutation: Mutation) -> list[str]:
+        """Return the tests that run a mutated line or, of lines outside functions, the module; fastest first."""
+        changed = set(range(mutation.first_line, mutation.last_line + 1))
+        reaching = [
+            (result["seconds"], test)
+            for test, result in self._tests.items()
+            if result["passed"] and (seen := result["lines"].get(mutation.file))
+            if not mutation.in_function or not changed.isdisjoint(seen)
+        ]
+        return [test for _, test in sorted(reaching)]
+
+    def seconds(self, tests: Iterable[str]) -> float:
+        return sum(self._tests[test]["seconds"] for test in tests)
+
+
+def _digest(paths: list[Path], start: str = "") -> str:
+    digest = hashlib.sha256(start.encode())
+    for path in sorted(paths):
+        digest.update(str(path).encode() + path.read_bytes())
+    return digest.hexdigest()[:24]

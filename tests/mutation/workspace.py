@@ -1,0 +1,113 @@
+"""A temporary copy of the repository in which mutations are tried one after another; the original never changes."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.mutation.mutations import Mutation
+
+COPIED = ("aluma_async", "tests", "benchmarks", "pyproject.toml", "README.md", "CHANGELOG.md", "config.example.toml")
+PYTEST = (
+    sys.executable,
+    "-m",
+    "pytest",
+    "-x",
+    "-q",
+    "-n",
+    "0",
+    "-p",
+    "no:cacheprovider",
+    "-p",
+    "mutation_recorder",
+)
+SIMULATION = (sys.executable, "-m", "aluma_async.testing.simulation", "--jobs", "1")
+PIPELINE_TESTS = (
+    "confirmed",
+    "drain",
+    "exporter",
+    "failing",
+    "fail_breaker",
+    "journal",
+    "once",
+    "plugin_defects",
+    "producer",
+    "reload",
+    "safety_copies",
+)
+FULL = (
+    (*SIMULATION, "--count", "300"),
+    (*SIMULATION, "--full", "--count", "60"),
+    (*PYTEST, *(f"tests/integration/test_{name}.py" for name in PIPELINE_TESTS)),
+    (*PYTEST, "tests/contracts/test_memory.py", "tests/contracts/test_folder.py", "tests/contracts/test_router.py"),
+)
+FULL_SECONDS = 600.0
+
+
+class Workspace:
+    """One copy of the repository."""
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        self._root = root
+        self._folder = folder
+        self._modified_at = 1_000_000_000
+        folder.mkdir()
+        shutil.copy(Path(__file__).with_name("recorder.py"), folder / "mutation_recorder.py")
+        for name in COPIED:
+            if (source := root / name).is_dir():
+                shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            elif source.exists():
+                shutil.copy(source, folder / name)
+
+    def record(self, file: str, record: Path) -> None:
+        """Record the lines that each test of a file runs."""
+        self._run((*(part for part in PYTEST if part != "-x"), file), 1800.0, MUTATION_RECORD=str(record))
+
+    def survives(self, mutation: Mutation, tests: list[str], seconds: float, *, full: bool) -> bool:
+        """Return whether no test notices the mutation. A time-out counts as noticed."""
+        self._write(mutation.file, mutation.source)
+        try:
+            if tests and not self._passes(tests, seconds):
+                return False
+            return not full or all(self._run(command, FULL_SECONDS) for command in FULL)
+        finally:
+            self._write(mutation.file, (self._root / mutation.file).read_text("utf-8"))
+
+    def _passes(self, tests: list[str], seconds: float) -> bool:
+        selection = self._folder / "selection.json"
+        selection.write_text(json.dumps(tests), "utf-8")
+        files = dict.fromkeys(test.partition("::")[0] for test in tests)
+        return self._run((*PYTEST, *files), seconds, MUTATION_SELECT=str(selection))
+
+    def _write(self, file: str, source: str) -> None:
+        """Write a file with a new time of change, because cached bytecode of an equal time and size would be used."""
+        path = self._folder / file
+        path.write_text(source, "utf-8")
+        self._modified_at += 10
+        os.utime(path, (self._modified_at, self._modified_at))
+
+    def _run(self, command: tuple[str, ...], seconds: float, **environ: str) -> bool:
+        temporary = self._folder / "tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        process = subprocess.Popen(
+            command,
+            cwd=self._folder,
+            env={**os.environ, "PYTHONPATH": str(self._folder), "TMPDIR": str(temporary), **environ},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            return process.wait(seconds) == 0
+        except subprocess.TimeoutExpired:
+            return False
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
