@@ -280,6 +280,14 @@ class ConcurrencyLimitChanged(Event, frozen=True):
     limit: int
 
 
+class ConcurrencyLimitAdapted(Event, frozen=True):
+    """The adaptive limit has changed considerably, because Aluma refuses requests, answers slowly, or has recovered."""
+
+    previous: int
+    """The limit before: the last one with this event, or the largest one before the first."""
+    limit: int
+
+
 class DrainStarted(Event, frozen=True):
     """The run stops: no new task is claimed, and tasks in progress are finished."""
 

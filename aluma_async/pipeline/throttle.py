@@ -6,7 +6,7 @@ from types import TracebackType
 import anyio
 
 from aluma_async.clock import loop_time
-from aluma_async.events import ConcurrencyLimitChanged, RequestsPaused
+from aluma_async.events import ConcurrencyLimitAdapted, ConcurrencyLimitChanged, RequestsPaused
 from aluma_async.exceptions import RateLimited, SourceError
 from aluma_async.policy.adaptive_limit import AdaptiveLimit
 from aluma_async.policy.backoff import exponential
@@ -16,6 +16,8 @@ from aluma_async.ports import OnEvent, Uniform
 MAX_PAUSE_SECONDS = 3600.0
 """Upper limit of a pause; a longer Retry-After is cut to this."""
 _DEFAULT_PAUSE = (5.0, 300.0)  # first and longest pause in seconds after a 429 without Retry-After
+_REPORT_FACTOR = 1.5
+"""Factor between two adaptive limits that makes a change worth a line in the log."""
 _MIN_SLEEP_SECONDS = 0.01  # so that the clock's resolution does not turn a wait into a busy loop
 
 
@@ -30,7 +32,7 @@ class Throttle:
         max_per_second: Requests per second; 0 for no limit.
         max_bytes_per_second: Downloaded bytes per second; 0 for no limit.
         uniform: Returns a random number between two bounds.
-        on_event: Receives ``RequestsPaused`` and ``ConcurrencyLimitChanged``.
+        on_event: Receives ``RequestsPaused``, ``ConcurrencyLimitChanged`` and ``ConcurrencyLimitAdapted``.
     """
 
     def __init__(
@@ -45,9 +47,13 @@ class Throttle:
     ) -> None:
         self.in_flight = 0
         """Number of permits that are held now."""
+        self.unanswered = 0
+        """Number of requests that have been sent and not answered; others with a permit wait for the end of a pause."""
         self._adaptive = AdaptiveLimit(max_at_once) if adaptive else None
         self.limit = self._adaptive.value if self._adaptive else max_at_once
         """Number of permits that may be held now."""
+        self._reported_limit = self.limit
+        self._limit_was_reduced = False
         self._pace = RateLimit(max_per_second) if max_per_second else None
         self._bytes = RateLimit(max_bytes_per_second, burst=max_bytes_per_second) if max_bytes_per_second else None
         self._urgent: deque[anyio.Event] = deque()
@@ -64,7 +70,7 @@ class Throttle:
             self._adaptive.set_maximum(max_at_once)
         self._pace = RateLimit(max_per_second) if max_per_second else None
         self._bytes = RateLimit(max_bytes_per_second, burst=max_bytes_per_second) if max_bytes_per_second else None
-        self._set_limit(self._adaptive.value if self._adaptive else max_at_once)
+        self._set_limit(self._adaptive.value if self._adaptive else max_at_once, report=False)
         self._wake_waiters()
 
     def permit(self, *, urgent: bool = False) -> "_Permit":
@@ -101,25 +107,38 @@ class Throttle:
         except BaseException:
             self._free_permit()
             raise
+        self.unanswered += 1
         return now
 
-    def release(self, sent_at: float, error: BaseException | None, *, urgent: bool) -> None:
-        """Take the permit back, and record the outcome of the request."""
+    def release(self, sent_at: float, level: int, error: BaseException | None, *, urgent: bool) -> None:
+        """Take the permit back, and record the outcome of a request; ``level`` is ``unanswered`` after it was sent."""
+        self.unanswered -= 1
         if error is None:
             self._rate_limited_count = 0
-            # Skip samples that carry no information about the limit: it was not reached, and the round trip was not
-            # measured.
-            if self._adaptive and (urgent or self.in_flight >= self.limit):
-                self._adaptive.record_success(sent_at, loop_time(), in_flight=self.in_flight, measured=urgent)
+            # Skip samples that carry no information about the limit: it was not reached, the round trip was not
+            # measured, and no request was refused.
+            if self._adaptive and (urgent or self.in_flight >= self.limit or self._adaptive.refusals):
+                self._adaptive.record_success(
+                    sent_at, loop_time(), level=level, in_flight=self.in_flight, measured=urgent
+                )
                 self._set_limit(self._adaptive.value)
         elif isinstance(error, SourceError):
-            self._record_error(error, sent_at)
+            self._record_error(error, sent_at, level)
         self._free_permit()
 
-    def _set_limit(self, limit: int) -> None:
-        if limit != self.limit:
-            self.limit = limit
-            self._on_event(ConcurrencyLimitChanged(limit))
+    def _set_limit(self, limit: int, *, report: bool = True) -> None:
+        if limit == self.limit:
+            return
+        self.limit = limit
+        self._on_event(ConcurrencyLimitChanged(limit))
+        previous = self._reported_limit
+        is_reduced = limit * _REPORT_FACTOR <= previous
+        if report and (is_reduced or (self._limit_was_reduced and limit >= previous * _REPORT_FACTOR)):
+            self._limit_was_reduced = True
+            self._reported_limit = limit
+            self._on_event(ConcurrencyLimitAdapted(previous, limit))
+        elif not (report and (self._limit_was_reduced or limit < previous)):  # growth at the start is not reported
+            self._reported_limit = limit
 
     async def _wait_in_line(self, line: deque[anyio.Event]) -> None:
         """Wait in a line; the caller holds the permit when this returns."""
@@ -149,11 +168,17 @@ class Throttle:
         """Return the seconds until the next request may be sent."""
         return max(self._paused_until - now, self._pace.delay_until_allowed(now) if self._pace else 0.0)
 
-    def _record_error(self, error: SourceError, sent_at: float) -> None:
+    def _record_error(self, error: SourceError, sent_at: float, level: int) -> None:
         """Start a pause if the error asks for one, and lower the limit if Aluma is overloaded."""
         now = loop_time()
         if self._adaptive and error.overloaded:
-            self._adaptive.record_overload(sent_at, now, min(error.retry_after or 0.0, MAX_PAUSE_SECONDS))
+            self._adaptive.record_refusal(
+                sent_at,
+                now,
+                level=level,
+                rate_limited=isinstance(error, RateLimited),
+                pause=min(error.retry_after or 0.0, MAX_PAUSE_SECONDS),
+            )
             self._set_limit(self._adaptive.value)
         pause = error.retry_after
         if pause is None and isinstance(error, RateLimited) and now >= self._paused_until:
@@ -172,7 +197,7 @@ class Throttle:
 class _Permit:
     """Acquires and releases one permit. A class, because a generator would cost more than all its work."""
 
-    __slots__ = ("_sent_at", "_throttle", "_urgent")
+    __slots__ = ("_level", "_sent_at", "_throttle", "_urgent")
 
     def __init__(self, throttle: Throttle, *, urgent: bool) -> None:
         self._throttle = throttle
@@ -180,9 +205,10 @@ class _Permit:
 
     async def __aenter__(self) -> float:
         self._sent_at = await self._throttle.acquire(urgent=self._urgent)
+        self._level = self._throttle.unanswered
         return self._sent_at
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._throttle.release(self._sent_at, error, urgent=self._urgent)
+        self._throttle.release(self._sent_at, self._level, error, urgent=self._urgent)

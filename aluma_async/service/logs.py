@@ -73,6 +73,7 @@ MESSAGES: Mapping[type[Event], tuple[Level, str]] = {
         "a server or proxy sent a response without a request: no connection is used twice for {seconds:.0f} s",
     ),
     events.ConcurrencyLimitChanged: ("debug", "concurrency limit is now {limit} requests"),
+    events.ConcurrencyLimitAdapted: ("info", "adapting to Aluma: at most {limit} requests at once, {previous} before"),
     events.DrainStarted: ("debug", "draining, {tasks_in_progress} tasks queued or in progress"),
     events.RunEnded: ("debug", "run ended: {exported} tasks exported"),
 }

@@ -111,7 +111,7 @@ def test_adaptive_limit_stays_below_its_new_maximum_and_grows_to_it():
     assert limit.value == 5
     limit.set_maximum(50)
     for moment in range(100):
-        limit.record_success(float(moment), moment + 0.5, in_flight=limit.value, measured=False)
+        limit.record_success(float(moment), moment + 0.5, level=limit.value, in_flight=limit.value, measured=False)
     assert limit.value == 50
 
 

@@ -73,6 +73,12 @@ def test_log_omits_lower_levels():
         assert {json.loads(line)["level"] for line in lines} == set(LEVELS[LEVELS.index(level) :])
 
 
+def test_log_shows_a_considerable_change_of_the_limit_at_level_info():
+    text = log_text(events.ConcurrencyLimitChanged(9), events.ConcurrencyLimitAdapted(32, 8))
+    assert text.endswith(" info    adapting to Aluma: at most 8 requests at once, 32 before\n")
+    assert len(text.splitlines()) == 1
+
+
 def test_log_line_in_json_has_the_fields_of_its_event():
     line = json.loads(log_text(sample_event(events.TaskCancelled, retry_in=2.5), log_format="json"))
     assert line == {
