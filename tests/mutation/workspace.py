@@ -52,7 +52,6 @@ class Workspace:
     """One copy of the repository."""
 
     def __init__(self, root: Path, folder: Path) -> None:
-        self._root = root
         self._folder = folder
         self._modified_at = 1_000_000_000
         folder.mkdir()
@@ -69,13 +68,14 @@ class Workspace:
 
     def survives(self, mutation: Mutation, tests: list[str], seconds: float, *, full: bool) -> bool:
         """Return whether no test notices the mutation. A time-out counts as noticed."""
+        original = (self._folder / mutation.file).read_text("utf-8")
         self._write(mutation.file, mutation.source)
         try:
             if tests and not self._passes(tests, seconds):
                 return False
             return not full or all(self._run(command, FULL_SECONDS) for command in FULL)
         finally:
-            self._write(mutation.file, (self._root / mutation.file).read_text("utf-8"))
+            self._write(mutation.file, original)
 
     def _passes(self, tests: list[str], seconds: float) -> bool:
         selection = self._folder / "selection.json"

@@ -35,6 +35,7 @@ class World:
         source=SimulatedSource,
         destination=None,
         quarantine=None,
+        journal=None,
         profile="mixed",
         exporter=None,
         **behaviour,
@@ -42,7 +43,7 @@ class World:
         self.aluma = simulated(tasks, profile, **behaviour)
         self.source = source(self.aluma, faults)
         self.destination, self.quarantine = destination or MemoryDestination(), quarantine or MemoryDestination()
-        self.journal = MemoryJournal()
+        self.journal = journal or MemoryJournal()
         self.timed_events = []
         self._settings = exporter or {}
         self.exporter = self.restart()

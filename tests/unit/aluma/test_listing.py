@@ -87,3 +87,41 @@ def test_listing_returns_tasks_before_it_is_complete():
     assert 2000 < len(early) < 2600
     late = decoder.feed(document[len(document) // 2 :])
     assert [t.id for t in (*early, *late, *decoder.close())] == [row["id"] for row in rows]
+
+
+class SmallRows(SmallWindows):
+    MAX_ROW_BYTES = 100
+
+
+@pytest.mark.parametrize(
+    ("document", "reason"),
+    [
+        (b'{"tasks":[{"id":"a","name":"' + b"n" * 100, "a row is longer"),
+        (b'{"tasks":[{"id":"a"},{"id":"b","name":"' + b"}" * 101, "a row is longer"),
+        (b'{"other":"' + b"n" * 100, "no 'tasks' field"),
+        (b"<html>" * 20, "no 'tasks' field"),
+    ],
+)
+def test_listing_raises_before_its_end_when_memory_would_grow(document, reason):
+    """Otherwise a server that never ends a row would exhaust the memory."""
+    with pytest.raises(InvalidResponse, match=reason):
+        SmallRows(lambda _: None).feed(document)
+
+
+@pytest.mark.parametrize("head", [b'{"other":"', b'{"tasks":['])
+def test_listing_waits_for_a_row_of_the_maximum_size(head):
+    decoder = SmallRows(lambda _: None)
+    start = b"" if b"tasks" in head else head
+    assert decoder.feed(head) == []
+    assert decoder.feed(b"x" * (SmallRows.MAX_ROW_BYTES - len(start))) == []
+    with pytest.raises(InvalidResponse):
+        decoder.feed(b"x")
+
+
+def test_listing_keeps_the_bytes_after_the_last_complete_row():
+    decoder = SmallWindows(lambda _: None)
+    first = b'{"tasks":[{"id":"a","name":"' + b"n" * 40 + b'"} , {"id":"b","na'
+    assert [task.id for task in decoder.feed(first)] == ["a"]
+    assert [task.id for task in decoder.feed(b'me":"' + b"m" * 40 + b'"}')] == ["b"]
+    with pytest.raises(InvalidResponse, match="incomplete"):
+        decoder.close()
