@@ -293,7 +293,10 @@ def _make_throttle(config: Config, on_event: OnEvent | None) -> Throttle:
 
 def _open_quarantine(config: Config, state: Path, stack: AsyncExitStack) -> Destination:
     # Each copy has a folder of its own, so that no file of another task can be in its place.
-    return open_folder(FolderConfig(path=config.quarantine_folder(), on_conflict="overwrite"), state, stack)
+    folder = FolderConfig(
+        path=config.quarantine_folder(), on_conflict="overwrite", file_mode="0640", folder_mode="0750"
+    )
+    return open_folder(folder, state, stack)
 
 
 def _open_journal(folder: Path, stack: AsyncExitStack, on_event: OnEvent | None) -> SqliteJournal:

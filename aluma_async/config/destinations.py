@@ -1,5 +1,6 @@
 """The sections ``[destinations.NAME]``: one class for each ``type``."""
 
+import re
 from base64 import b64encode
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
@@ -26,6 +27,21 @@ class FolderConfig(Section, frozen=True, kw_only=True, tag_field="type", tag="fo
     newline: Literal["keep", "crlf"] = "keep"
     on_conflict: OnConflict = "keep-both"
     durability: Literal["full", "rename"] = "full"
+    file_mode: str = ""
+    """Mode of new files, in octal digits; empty: the umask decides."""
+    folder_mode: str = ""
+    """Mode of new folders, in octal digits; empty: the umask decides."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key, mode, pattern, example in (
+            ("file_mode", self.file_mode, "0?[67][0-7][0-7]", "0640"),
+            ("folder_mode", self.folder_mode, "[02]?7[0-7][0-7]", "0750"),
+        ):
+            if mode and not re.fullmatch(pattern, mode):
+                reason = "is not a mode in octal digits that lets the exporter write"
+                raise InvalidValue(key, mode, reason, hint=f'Use for example "{example}".')
+
     manifest: bool = False
 
     @property

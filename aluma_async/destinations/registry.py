@@ -52,6 +52,8 @@ def open_folder(config: FolderConfig, state: Path, stack: AsyncExitStack) -> Des
         manifest=config.manifest,
         executor=executor,
         mounts=state / "mounts",
+        file_mode=int(config.file_mode, 8) if config.file_mode else None,
+        folder_mode=int(config.folder_mode, 8) if config.folder_mode else None,
     )
     stack.callback(destination.close)
     return destination

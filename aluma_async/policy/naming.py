@@ -64,6 +64,11 @@ def with_suffix(parts: PathParts, suffix: str) -> PathParts:
     return (*parts[:-1], _truncate_to_fit(stem, f"~{suffix}{extension}"))
 
 
+def fit_names(parts: PathParts, max_bytes: int) -> PathParts:
+    """Return the path with names of at most ``max_bytes``, for a file system with a lower limit than most."""
+    return tuple(_truncate(part, max_bytes) for part in parts)
+
+
 def owner_suffix(task_id: str) -> str:
     """Return the suffix that distinguishes a task's file from another task's file of the same name."""
     return hashlib.sha256(task_id.encode(errors="surrogatepass")).hexdigest()[:8]
@@ -125,13 +130,13 @@ def _sanitize(text: str) -> str:
     return _truncate(text)
 
 
-def _truncate(text: str) -> str:
+def _truncate(text: str, max_bytes: int = MAX_NAME_BYTES) -> str:
     """Truncate a part that is too long; a hash of the whole part keeps different parts distinct."""
-    if len(text.encode()) <= MAX_NAME_BYTES:
+    if len(text.encode()) <= max_bytes:
         return text
     stem, extension = _split(text)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return _truncate_to_fit(stem, f"~{digest}{extension}")
+    return _truncate_to_fit(stem, f"~{digest}{extension}", max_bytes)
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -140,6 +145,5 @@ def _split(name: str) -> tuple[str, str]:
     return (path.stem, path.suffix) if len(path.suffix.encode()) <= _MAX_EXTENSION_BYTES else (name, "")
 
 
-def _truncate_to_fit(stem: str, ending: str) -> str:
-    max_bytes = MAX_NAME_BYTES - len(ending.encode())
-    return stem.encode()[:max_bytes].decode(errors="ignore").rstrip(". ") + ending
+def _truncate_to_fit(stem: str, ending: str, max_bytes: int = MAX_NAME_BYTES) -> str:
+    return stem.encode()[: max_bytes - len(ending.encode())].decode(errors="ignore").rstrip(". ") + ending

@@ -24,6 +24,7 @@ from aluma_async.destinations.common.place import FolderPlace
 from aluma_async.destinations.folder import fs
 from aluma_async.destinations.folder.kept import KeptFiles
 from aluma_async.destinations.folder.owners import Owners
+from aluma_async.destinations.folder.permissions import Permissions
 from aluma_async.destinations.folder.publish import publish
 from aluma_async.destinations.folder.receipt import Receipt
 from aluma_async.destinations.folder.root import RootFolder
@@ -51,6 +52,8 @@ class FolderDestination:
         executor: Runs the blocking steps.
         mounts: A folder elsewhere that records where this one was mounted. With it, a share that is not mounted is
             distinguished from a new folder even by the first ``probe`` of a process.
+        file_mode: Mode of new files. None: the umask decides.
+        folder_mode: Mode of new folders. None: the umask decides.
         now: Returns the time in seconds since 1970.
         boot: Identifier of the machine's current boot. None: ask the system.
     """
@@ -68,12 +71,14 @@ class FolderDestination:
         manifest: bool = False,
         executor: Executor | None = None,
         mounts: Path | None = None,
+        file_mode: int | None = None,
+        folder_mode: int | None = None,
         now: Callable[[], float] = wall_time,
         boot: str | None = None,
     ) -> None:
         self.root = Path(path)
         self.place = FolderPlace(self.root)
-        folder = RootFolder(self.root, mounts)
+        folder = RootFolder(self.root, mounts, Permissions(file_mode, folder_mode))
         owners = Owners(folder.internal / "owners.sqlite3")
         boot = boot or system_clock().boot
         kept = KeptFiles(folder.internal / "kept", boot)

@@ -11,9 +11,7 @@ import stat
 from contextlib import closing, suppress
 
 from aluma_async.destinations.folder.no_replace import move_new
-
-FILE_MODE = 0o640
-FOLDER_MODE = 0o750
+from aluma_async.policy.naming import MAX_NAME_BYTES
 
 # What fsync of a folder returns on a file system that does not support it (NFS, CIFS, some FUSE file systems).
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EISDIR}
@@ -25,13 +23,14 @@ FULL = {errno.ENOSPC, errno.EDQUOT}
 UNAVAILABLE = {getattr(errno, name) for name in _UNAVAILABLE.split() if hasattr(errno, name)}
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
 _MAX_CHUNKS = 1024  # the limit of Linux for one call
+_MIN_NAME_BYTES = 64
 _READ_SIZE = 256 * 1024
 _MAX_TEXT_BYTES = 100
 
 
 def create(folder: int, name: str) -> int:
     """Open a file for writing. An existing one is truncated, because a restarted download uses the same name."""
-    return os.open(name.encode(), _NEW, FILE_MODE, dir_fd=folder)
+    return os.open(name.encode(), _NEW, 0o666, dir_fd=folder)
 
 
 def write_file(folder: int, name: str, data: bytes, *, sync: bool) -> int:
@@ -76,9 +75,13 @@ def open_folder(name: str | os.PathLike[str], *, inside: int | None = None) -> i
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | no_link, dir_fd=inside)
 
 
-def make_folder(parent: int, name: str) -> None:
-    """Create a folder. Raises ``FileExistsError``."""
-    os.mkdir(name.encode(), FOLDER_MODE, dir_fd=parent)
+def max_name_bytes(folder: int) -> int:
+    """Return the length limit of names, in bytes."""
+    try:
+        limit = os.fpathconf(folder, "PC_NAME_MAX")
+    except (OSError, ValueError):
+        return MAX_NAME_BYTES
+    return limit if _MIN_NAME_BYTES <= limit < MAX_NAME_BYTES else MAX_NAME_BYTES  # some systems return nonsense
 
 
 def names(folder: int) -> list[str]:

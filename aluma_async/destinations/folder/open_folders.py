@@ -6,6 +6,7 @@ import stat
 from contextlib import suppress
 
 from aluma_async.destinations.folder import fs
+from aluma_async.destinations.folder.permissions import Inheritance, Permissions
 from aluma_async.policy.naming import PathParts
 
 MAX_OPEN_FOLDERS = 64
@@ -14,14 +15,17 @@ MAX_OPEN_FOLDERS = 64
 class OpenFolders:
     """Open folders below a root. With ``sync``, folders whose entries changed are made durable when they are closed."""
 
-    def __init__(self, root: int, staging: int, identifier: str, *, sync: bool) -> None:
+    def __init__(self, root: int, staging: int, identifier: str, permissions: Permissions, *, sync: bool) -> None:
         self.staging = staging
+        self.max_name_bytes = fs.max_name_bytes(root)
         self.identifier = identifier
         """Identifier of the root folder; empty if its marker has none."""
         self.reserved: set[PathParts] = set()
         """Paths of files that will exist soon."""
         self._root = root
+        self._permissions = permissions
         self._sync = sync
+        self._inheritance: dict[int, Inheritance] = {}  # of open folders, by descriptor
         self._open: dict[PathParts, int] = {(): root}
         self._changed: set[PathParts] = set()
 
@@ -36,7 +40,7 @@ class OpenFolders:
             fd = fs.open_folder(name, inside=parent)
         except FileNotFoundError:
             with suppress(FileExistsError):  # another thread has created it meanwhile
-                fs.make_folder(parent, name)
+                self._permissions.make_folder(parent, name)
             self._changed.add(folder[:-1])
             fd = fs.open_folder(name, inside=parent)
         except OSError as error:
@@ -57,6 +61,16 @@ class OpenFolders:
             return None
         return status.st_size if status and stat.S_ISREG(status.st_mode) else None
 
+    def apply_permissions(self, staged: str, folder: PathParts) -> None:
+        """Give a staged file the permissions that it would have if it had been created in this folder."""
+        of_staging, of_folder = self._inheritance_of(self.staging), self._inheritance_of(self.open(folder))
+        self._permissions.apply(self.staging, staged, of_staging, of_folder, sync=self._sync)
+
+    def _inheritance_of(self, fd: int) -> Inheritance:
+        if fd not in self._inheritance:
+            self._inheritance[fd] = Inheritance.of(fd)
+        return self._inheritance[fd]
+
     def mark_changed(self, folder: PathParts) -> None:
         """Record that an entry of a folder has changed."""
         self._changed.add(folder)
@@ -74,6 +88,7 @@ class OpenFolders:
                     fs.sync_folder(self._open[folder])
         finally:
             self._changed.clear()
+            self._inheritance.clear()
             for fd in list(self._open.values())[1:]:
                 os.close(fd)
             self._open = {(): self._root}

@@ -14,7 +14,7 @@ from aluma_async.destinations.folder.open_folders import OpenFolders
 from aluma_async.destinations.folder.owners import Owners
 from aluma_async.exceptions import AlreadyExported
 from aluma_async.models import ExportFile
-from aluma_async.policy.naming import OnConflict, PathParts, collision_key
+from aluma_async.policy.naming import OnConflict, PathParts, collision_key, fit_names
 
 
 class Placement(NamedTuple):
@@ -117,7 +117,8 @@ class PathAllocator:
         """Yield the paths to try for a file or its folder; nearly always the first one is free."""
         yield wanted
         subject = f"task {self._task_id}: file {file.number}"
-        yield from islice(candidate_paths(wanted, self._task_id, self._on_conflict, subject), 1, None)
+        for parts in islice(candidate_paths(wanted, self._task_id, self._on_conflict, subject), 1, None):
+            yield fit_names(parts, self._folders.max_name_bytes)
 
     def _may_use(self, key: str, staged: str, existing: os.stat_result | None, path: tuple[int, str]) -> bool:
         """Return whether a file may have this path.

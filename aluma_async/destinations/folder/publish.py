@@ -27,7 +27,7 @@ from aluma_async.destinations.folder.receipt import Receipt
 from aluma_async.destinations.folder.staging import FolderSettings, StagedTask
 from aluma_async.exceptions import DestinationError
 from aluma_async.models import ExportFile
-from aluma_async.policy.naming import PathParts, plan_paths
+from aluma_async.policy.naming import MAX_NAME_BYTES, PathParts, collision_key, fit_names, plan_paths
 
 _MAX_RENAMES = 10
 """Paths to try for a file. More than two are rarely needed, even if another program creates files."""
@@ -51,7 +51,8 @@ def publish(settings: FolderSettings, tasks: Sequence[StagedTask], errors: dict[
         with settings.root.open(sync=settings.sync) as folders:
             _for_each(batch, lambda task: task.write(folders))
             _for_each(batch, _Publication.fsync_all)
-            with settings.owners.transaction([key for task in batch for key in task.plan_paths()]):
+            keys = [key for task in batch for key in task.plan_paths(folders.max_name_bytes)]
+            with settings.owners.transaction(keys):
                 _for_each(batch, lambda task: task.assign_paths(folders))
             _for_each(batch, lambda task: task.rename_all(folders))
         if settings.manifest:
@@ -115,12 +116,15 @@ class _Publication:
         while self._open:
             os.close(self._open.popitem()[1])
 
-    def plan_paths(self) -> Iterable[str]:
+    def plan_paths(self, max_name_bytes: int) -> Iterable[str]:
         """Plan a path for each file; return the collision keys of these paths."""
         claim = self.staged.claim
         files = self.staged.files
         self._files = (*files, manifest_file(claim)) if self.staged.settings.manifest else files
         self._planned = plan_paths(self._files)
+        if max_name_bytes < MAX_NAME_BYTES:
+            fitting = [fit_names(parts, max_name_bytes) for parts in self._planned.values()]
+            self._planned = {collision_key(parts): parts for parts in fitting}
         return self._planned
 
     def assign_paths(self, folders: OpenFolders) -> None:
@@ -174,6 +178,7 @@ class _Publication:
             placement = self._placements[index]
             _, staged, parts, new = placement
             try:
+                folders.apply_permissions(staged, parts[:-1])
                 fs.move(folders.staging, staged, folders.open(parts[:-1]), parts[-1], inode=inode, new=new)
             except FileExistsError:
                 if not (new and self._paths):

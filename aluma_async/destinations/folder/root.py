@@ -14,6 +14,7 @@ from pathlib import Path
 from aluma_async.destinations.folder import fs
 from aluma_async.destinations.folder.identity import FolderRecord, Identity, hash_of
 from aluma_async.destinations.folder.open_folders import OpenFolders
+from aluma_async.destinations.folder.permissions import Permissions
 from aluma_async.exceptions import DestinationUnavailable
 from aluma_async.policy.naming import INTERNAL_FOLDER
 
@@ -24,10 +25,11 @@ _STAGING = "staging"
 class RootFolder:
     """The folder ``path``. ``mounts`` is a folder elsewhere that records, across processes, which folder it was."""
 
-    def __init__(self, path: Path, mounts: Path | None = None) -> None:
+    def __init__(self, path: Path, mounts: Path | None = None, permissions: Permissions | None = None) -> None:
         self.path = path
         self.internal = path / INTERNAL_FOLDER
         self.staging = self.internal / _STAGING
+        self._permissions = permissions or Permissions()
         self._record = FolderRecord(mounts, path)
         self._identifier = ""  # of the folder that this process uses; empty before the first ``ensure``
         self._identity: Identity | None = None
@@ -42,9 +44,12 @@ class RootFolder:
             self._check_mount(known.mount)
             self._record.write(Identity(known.mount))  # the new folder will have another marker
             missing = [folder for folder in (self.internal, *self.internal.parents) if not folder.exists()]
-            self.path.mkdir(parents=True, exist_ok=True)
+            if not self.path.exists():
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with _opened(self.path.parent) as parent, suppress(FileExistsError):
+                    self._permissions.make_folder(parent, self.path.name)
             self.internal.mkdir(exist_ok=True, mode=0o700)
-            (self.internal / _MARKER).touch(fs.FILE_MODE)  # the identifier follows
+            (self.internal / _MARKER).touch()  # the identifier follows
             for folder in missing:
                 with _opened(folder.parent) as parent:
                     fs.sync_folder(parent)  # durable files are lost if the folder that contains them is not durable
@@ -52,8 +57,9 @@ class RootFolder:
             raise self._replaced_error(found)
         self._identify()
         with suppress(OSError):  # it belongs to another user, or the file system has no modes
-            if stat.S_IMODE(self.internal.stat().st_mode) & 0o077:
-                self.internal.chmod(0o700)  # other users must not read names of documents, nor incomplete files
+            mode = self.internal.stat().st_mode
+            if mode & 0o077:  # other users must not read names of documents, nor incomplete files
+                self.internal.chmod(0o700 | mode & stat.S_ISGID)
         self.staging.mkdir(exist_ok=True, mode=0o700)
         self._identifier = self._read_marker() or ""
         self._identity = Identity(str(_mount_point(self.path)), hash_of(self._identifier))
@@ -74,7 +80,7 @@ class RootFolder:
         Raises ``OSError``, and ``DestinationUnavailable`` if another folder has taken its place, also meanwhile.
         """
         with self._open_path() as (root, internal, staging):
-            folders = OpenFolders(root, staging, self._check_marker(internal), sync=sync)
+            folders = OpenFolders(root, staging, self._check_marker(internal), self._permissions, sync=sync)
             try:
                 yield folders
             finally:

@@ -148,6 +148,11 @@ def test_secret_in_the_file_is_refused_without_repeating_it():
         lambda: RetryConfig(attempts="3"),
         lambda: AlumaConfig(base_url="http://aluma.example"),
         lambda: FolderConfig(path="a text"),
+        lambda: FolderConfig(path=Path("a"), file_mode="0440"),
+        lambda: FolderConfig(path=Path("a"), file_mode="rw-"),
+        lambda: FolderConfig(path=Path("a"), file_mode="6400"),
+        lambda: FolderConfig(path=Path("a"), folder_mode="0640"),
+        lambda: FolderConfig(path=Path("a"), folder_mode="4750"),
         lambda: structs.replace(ExporterConfig(), workers=-1),
     ],
 )
