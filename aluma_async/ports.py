@@ -3,7 +3,7 @@
 ``aluma_async.testing.check_task_source`` and ``check_destination`` check an implementation against these contracts.
 """
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -206,17 +206,4 @@ class Journal(Protocol):
 
     async def pop_released(self) -> Sequence[str]:
         """Return, once, the ids of the tasks whose hold an operator has ended since the last call."""
-        ...
-
-
-@runtime_checkable
-class ExportHistory(Protocol):
-    """A journal that also keeps the exported tasks. With it, copies that outlived a crash are removed."""
-
-    async def exported_at(self, task_ids: Collection[str]) -> Mapping[str, float]:
-        """Return the time of the last export, in seconds since 1970, of those tasks that were exported.
-
-        MUST be written together with the end of the task's claim, so that a crash never loses only one of them. Raises
-        ``JournalError``.
-        """
         ...

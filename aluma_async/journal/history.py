@@ -6,7 +6,7 @@ lose it. The history contains neither file names nor content.
 """
 
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -62,11 +62,6 @@ def insert(database: sqlite3.Connection, records: Sequence[ExportRecord]) -> Non
 def trim(database: sqlite3.Connection, now: float) -> None:
     """Delete records beyond the limits; ``now``: seconds since 1970. Raises ``sqlite3.Error``."""
     database.execute(_TRIM, (MAX_TASKS, now - MAX_AGE_SECONDS))
-
-
-def exported_at(database: sqlite3.Connection, task_ids: Collection[str]) -> dict[str, float]:
-    """Return the time of the last export of those tasks that were exported. Raises ``sqlite3.Error``."""
-    return {record.task_id: record.at for record in pages(database, 0.0) if record.task_id in task_ids}
 
 
 def pages(database: sqlite3.Connection, since: float) -> Iterator[ExportRecord]:

@@ -8,7 +8,7 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -77,10 +77,6 @@ class SqliteJournal(ChangeCollector):
         """Return the ids that ``release_holds`` was called with, in this process or another."""
         return await self._in_thread(self._pop_released)
 
-    async def exported_at(self, task_ids: Collection[str]) -> Mapping[str, float]:
-        """Return the time of the last export of those tasks that are in the history."""
-        return await self._in_thread(lambda: self._exported_at(task_ids))
-
     def close(self) -> None:
         """Write pending changes and unlock the folder. It blocks, and MUST NOT be called during a write."""
         if self._batcher.pending and self._connection:
@@ -139,10 +135,6 @@ class SqliteJournal(ChangeCollector):
     def _pop_released(self) -> list[str]:
         with map_errors(self._path):
             return database.pop_released(self._connect())
-
-    def _exported_at(self, task_ids: Collection[str]) -> Mapping[str, float]:
-        with map_errors(self._path):
-            return history.exported_at(self._connect(), task_ids)
 
     def _connect(self) -> sqlite3.Connection:
         if self._connection is None:

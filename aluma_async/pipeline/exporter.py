@@ -316,8 +316,6 @@ class Exporter:
             self._admission.on_task_completed()
             if self._unexported:
                 self._unexported.discard(event.task.id)
-            if self._quarantine and event.task.id in self._quarantine.task_ids:
-                self._quarantine.discard_later(event.task)
         elif isinstance(event, AttemptEnded):
             self._unexported.record(event)
         if self._listener:

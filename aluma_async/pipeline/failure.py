@@ -76,10 +76,12 @@ class FailureHandler:
         self._breaker = breaker
         self._on_event = on_event
 
-    async def clear(self, task: ExportTask, destinations: tuple[str, ...]) -> None:
-        """Forget the failures of an exported task; tasks of its kind may be failed again."""
-        self._breaker.reset(task.project_id, destinations)
-        await self._cooldown.clear_task(task.id)
+    async def clear(self, claim: Claim, destinations: tuple[str, ...]) -> None:
+        """Forget the failures of an exported task, and its safety copy; tasks of its kind may be failed again."""
+        if self._quarantine and claim.task.id in self._quarantine.task_ids:
+            self._quarantine.discard_later(claim)
+        self._breaker.reset(claim.task.project_id, destinations)
+        await self._cooldown.clear_task(claim.task.id)
 
     async def handle(self, task: ExportTask, claim: Claim | None, error: AlumaAsyncError) -> bool:
         """Handle the error that ended an attempt; return whether Aluma will not offer the task again.

@@ -5,9 +5,11 @@ is stored durably in a destination of its own: all files that can be fetched, th
 error. A file that was not fetched, for whatever reason, is missing; the record names it, and such a task must not be
 failed. Before a task is failed, all its files are fetched, because the ones in an earlier copy may be outdated. A new
 copy replaces an earlier one only after it is stored, and only if it lacks no more files.
+
+The copy of a parked task is removed when this process has exported its specification. No other copy of an exported task
+is removed, because nothing but the wall clock, which may be wrong, shows whether it is older than the export.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -72,7 +74,8 @@ class Quarantine:
         self._locks: dict[str, ExitStack] = {}  # of the copies of these tasks
         self._reserved: set[str] = set()
         self._reserving = anyio.Lock()
-        self._exported: list[tuple[ExportTask, float]] = []
+        self._removing = anyio.Lock()
+        self._exported: dict[str, Claim] = {}
         self._wakeup = anyio.Event()
         self._changes = 0
         """Number of copies that were stored or discarded by this process."""
@@ -110,6 +113,8 @@ class Quarantine:
         """
         await self._destination.probe()  # creates the folder: the first task may come after months
         task = claim.task
+        async with self._removing:  # because the task is pending again, and its copies must stay
+            self._exported.pop(task.id, None)
         earlier = await self._find(task.id)
         reusable: EarlierCopy | None = None
         if state is CopyState.PARKED and self._folder and earlier and await self._has_same_spec(earlier[0], claim):
@@ -161,11 +166,12 @@ class Quarantine:
                 return not await run_in_thread(partial(self._folder.verify, strict=True), copy)
         return False
 
-    def discard_later(self, task: ExportTask, exported_at: float = math.inf) -> None:
-        """Let ``run`` remove the copies of an exported task, but none that was stored after ``exported_at``."""
-        self.task_ids.discard(task.id)
-        self._changes += 1
-        self._exported.append((task, exported_at))
+    def discard_later(self, claim: Claim) -> None:
+        """Let ``run`` remove the copies of a task that this process has exported from ``claim``.
+
+        A copy stays if its task was failed, or has another specification: it may be the only one of its content.
+        """
+        self._exported[claim.task.id] = claim
         self._wakeup.set()
 
     async def run(self) -> None:
@@ -180,15 +186,25 @@ class Quarantine:
 
     async def discard_exported(self) -> None:
         """Remove the copies of the tasks that were exported so far."""
-        while self._exported:
-            task, exported_at = self._exported.pop()
-            try:
-                for copy in await self._find(task.id):
-                    if copy.record.stored_at <= exported_at:
-                        await self._remove(task, copy)
-            except DestinationError as error:
-                self._on_event(CopyFailed(task, error))
-            self._report_use()
+        async with self._removing:
+            while self._exported:
+                _, claim = self._exported.popitem()
+                try:
+                    await self._discard(claim)
+                except DestinationError as error:
+                    self._on_event(CopyFailed(claim.task, error))
+                self._report_use()
+
+    async def _discard(self, claim: Claim) -> None:
+        task = claim.task
+        copies = await self._find(task.id)
+        parked = [copy for copy in copies if copy.record.state is CopyState.PARKED]
+        exported = [copy for copy in parked if await self._has_same_spec(copy, claim)]
+        for copy in exported:
+            await self._remove(task, copy)
+        if len(exported) == len(copies):
+            self.task_ids.discard(task.id)
+            self._changes += 1
 
     async def _write(self, writer: CopyWriter, earlier: Sequence[Copy], error: AlumaAsyncError) -> None:
         try:

@@ -6,15 +6,12 @@ process is completed or failed only if its files are proven to be there; otherwi
 identical export.
 """
 
-from collections.abc import Mapping
-from contextlib import suppress
-
 import anyio
 from anyio.abc import TaskGroup
 
 from aluma_async.clock import loop_time
 from aluma_async.events import CommitUnverified, SettlementDeferred, TaskParked
-from aluma_async.exceptions import JournalError, SourceError
+from aluma_async.exceptions import SourceError
 from aluma_async.models import BreakerRecord, ClaimRecord, ClaimState, ExportTask, HoldRecord
 from aluma_async.pipeline.breaker import FailBreaker
 from aluma_async.pipeline.claim_tracker import ClaimTracker
@@ -24,7 +21,7 @@ from aluma_async.pipeline.quarantine import Quarantine
 from aluma_async.pipeline.settlement import settle_claim
 from aluma_async.pipeline.task_tracker import TaskTracker
 from aluma_async.policy.backoff import exponential
-from aluma_async.ports import Destination, ExportHistory, Journal, OnEvent, TaskSource, VerifyingDestination
+from aluma_async.ports import Destination, Journal, OnEvent, TaskSource, VerifyingDestination
 
 RELEASED_TASK_DELAY_SECONDS = 2.0
 """Seconds before a task that was released after a crash is exported again; the crash is not counted as its failure."""
@@ -80,24 +77,12 @@ class Recovery:
             destination: The destination, if its probe has succeeded.
             quarantine: The copies of failed tasks, if they are kept.
         """
-        if quarantine:
-            await self._discard_exported(quarantine)
         async with anyio.create_task_group() as group:
             for claim in self._claims:
                 if claim.state is ClaimState.COMMITTED:
                     group.start_soon(self._verify_claim, claim, destination)
                 elif claim.state is ClaimState.FAILING:
                     group.start_soon(self._verify_claim, claim, quarantine)
-
-    async def _discard_exported(self, quarantine: Quarantine) -> None:
-        """Discard the copies of exported tasks, because an earlier process may have ended before it removed them."""
-        exported: Mapping[str, float] = {}
-        if quarantine.task_ids and isinstance(self._journal, ExportHistory):
-            with suppress(JournalError):  # the copies stay until a later start
-                exported = await self._journal.exported_at(quarantine.task_ids)
-        for task_id, exported_at in exported.items():
-            if not (await self._cooldown.get(task_id)).failures:  # otherwise it was pending again after that
-                quarantine.discard_later(ExportTask(task_id), exported_at)
 
     async def _verify_claim(self, claim: ClaimRecord, place: Destination | Quarantine | None) -> None:
         proven: object = False

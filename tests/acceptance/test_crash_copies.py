@@ -1,14 +1,19 @@
-"""The exporter is killed after Complete, before it removes the safety copy: the next one removes it."""
+"""Copies that outlive the process that exported their tasks: no later process removes them."""
 
+import asyncio
 import os
 import subprocess
 import sys
 
 import pytest
 
+from aluma_async.clock import wall_time
+from aluma_async.journal.sqlite import SqliteJournal
+from aluma_async.models import ExportRecord
 from aluma_async.quarantine.folder import QuarantineFolder
 from tests.support.files import ROOT, expected_hashes, hash_files
 from tests.support.processes import FAST_CONFIG, PROGRAM, environment, simulator
+from tests.support.quarantine import make_copy
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
@@ -49,57 +54,57 @@ async def complete_and_die(self, task):
 AlumaClient.complete = complete_and_die
 main()
 """,
-    "killed before the removal": """
-import os
-import signal
-import time
-
-from aluma_async.cli.main import main
-from aluma_async.quarantine.folder import QuarantineFolder
-
-
-def die(self, copy):
-    time.sleep(0.5)  # so that the journal is written meanwhile
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-QuarantineFolder.remove = die
-main()
-""",
 }
 
 
-@pytest.mark.parametrize("program", ["killed after Complete", "killed before the removal"])
-def test_copy_of_an_exported_task_is_removed_after_a_kill(program, tmp_path):
-    def run(program=""):
-        (tmp_path / "program.py").write_text(PROGRAMS.get(program, ""))
-        command = [sys.executable, "program.py"] if program else PROGRAM
-        return subprocess.run(
-            [*command, "--once", "-q", "-o", "out", "--base-url", aluma.base_url],
-            cwd=tmp_path,
-            env=environment(tmp_path, "simulated-secret", {"PYTHONPATH": os.fspath(ROOT)}),
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+def run(folder, aluma, program=""):
+    (folder / "program.py").write_text(PROGRAMS.get(program, ""))
+    command = [sys.executable, "program.py"] if program else PROGRAM
+    return run_command(folder, *command, "--once", "-q", "-o", "out", "--base-url", aluma.base_url)
 
+
+def run_command(folder, *command):
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=environment(folder, "simulated-secret", {"PYTHONPATH": os.fspath(ROOT)}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_copy_of_an_exported_task_stays_after_a_kill_until_it_is_deleted(tmp_path):
     (tmp_path / "config.toml").write_text(CONFIG)
     folder = QuarantineFolder(tmp_path / "state" / "quarantine")
     with simulator("--tasks", "1", "--profile", "small") as aluma:
-        assert run("refused").returncode == 1
-        assert len(folder.copies()[0]) == 1
-        retried = subprocess.run(
-            [*PROGRAM, "retry", "--all"],
-            cwd=tmp_path,
-            env=environment(tmp_path, "", {}),
-            capture_output=True,
-            timeout=60,
-        )
-        assert retried.returncode == 0
-        assert run(program).returncode < 0
+        assert run(tmp_path, aluma, "refused").returncode == 1
+        assert run_command(tmp_path, *PROGRAM, "retry", "--all").returncode == 0
+        assert run(tmp_path, aluma, "killed after Complete").returncode < 0
         assert aluma.state()["tasks"] == {"completed": 1}
-        assert len(folder.copies()[0]) == 1
-        done = run()
+        done = run(tmp_path, aluma)
         assert done.returncode == 0, done.stderr
+        (copy,) = folder.copies()[0]
+        assert run_command(tmp_path, *PROGRAM, "quarantine", "delete", "--yes", copy.task_id).returncode == 0
         assert folder.copies() == ([], [])
         assert hash_files(tmp_path / "out") == expected_hashes(1, profile="small")
+
+
+@pytest.mark.parametrize("record", [{}, {"state": "failed", "stored_at": 1e9}, {"state": "parked", "stored_at": 1e9}])
+def test_copy_stays_although_the_history_has_a_later_export_of_its_task(record, tmp_path):
+    """The task was offered again after that export, and the clock was ahead then, or the copy has no time."""
+    state = tmp_path / "state"
+    make_copy(state / "quarantine" / "t1", {"task": {"id": "t1"}, "error": "E", "message": "", **record})
+    journal = SqliteJournal(state)
+    journal.put_export(ExportRecord("t1", wall_time() + 7200, 1, 1, 1.0, ("out",)))
+
+    async def write():
+        await journal.load()
+        await journal.flush()
+        journal.close()
+
+    asyncio.run(write())
+    (tmp_path / "config.toml").write_text(CONFIG)
+    with simulator("--tasks", "1", "--profile", "small") as aluma:
+        assert run(tmp_path, aluma).returncode == 0
+    assert [copy.task_id for copy in QuarantineFolder(state / "quarantine").copies()[0]] == ["t1"]

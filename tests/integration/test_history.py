@@ -49,12 +49,6 @@ def test_history_is_read_in_order_while_an_exporter_writes(journal, tmp_path):
     assert list(reader.read_history(tmp_path))[-1] == record("new")
 
 
-def test_history_returns_the_last_export_of_tasks(journal, tmp_path):
-    insert(tmp_path, [record(number % 600, NOW.wall + number) for number in range(1200)])
-    found = asyncio.run(journal.exported_at({"task-0", "task-599", "other"}))
-    assert found == {"task-0": NOW.wall + 600, "task-599": NOW.wall + 1199}
-
-
 def test_history_is_written_together_with_the_next_record(journal, tmp_path):
     """All exports of one write are one row."""
 

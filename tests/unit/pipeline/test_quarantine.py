@@ -8,7 +8,7 @@ import pytest
 
 from aluma_async.events import CopyFailed, CopyStored, QuarantineNearlyFull, QuarantineUsed
 from aluma_async.exceptions import DestinationError, InvalidResponse, SchemaMismatch, SourceError, Unavailable
-from aluma_async.models import ExportTask
+from aluma_async.models import Claim, ExportSpec, ExportTask
 from aluma_async.quarantine.folder import QuarantineFolder
 from aluma_async.quarantine.locking import CopyLocked, locked_copy
 from aluma_async.quarantine.records import CopyState
@@ -275,7 +275,7 @@ async def test_copy_of_a_hostile_id_can_be_stored_found_and_removed(task_id, sto
     (copy,) = store.copies
     assert copy.folder.parent == store.folder.path
     assert store.folder.find(task_id) == [copy]
-    store.quarantine.discard_later(task)
+    store.quarantine.discard_later(claim_for(SPEC, task))
     await store.quarantine.discard_exported()
     assert store.copies == []
 
@@ -343,10 +343,45 @@ async def test_copies_of_exported_tasks_are_removed(store):
     for task in (TASK, other):
         await store.quarantine.store(claim_for(SPEC, task), ERROR, PARKED)
     assert store.quarantine.task_ids == {"t1", "t2"}
-    store.quarantine.discard_later(TASK)
+    store.quarantine.discard_later(claim_for(SPEC))
     await store.quarantine.discard_exported()
     assert [copy.task_id for copy in store.copies] == ["t2"]
     assert store.quarantine.task_ids == {"t2"}
+
+
+@pytest.mark.parametrize(
+    ("state", "exported"),
+    [(FAILED, SPEC), (PARKED, specification(("in", "a.csv", "new"))), (PARKED, b"")],
+    ids=["of a failed task", "of another specification", "of an unknown specification"],
+)
+@virtual_time
+async def test_copy_that_may_be_the_only_one_stays_after_an_export(state, exported, store):
+    """The task is offered again with other content, or its Fail was unconfirmed."""
+    await store.quarantine.store(claim_for(SPEC), ERROR, state)
+    before = store.copies
+    claim = claim_for(exported) if exported else Claim(TASK, ExportSpec(()), 0.0)
+    store.quarantine.discard_later(claim)
+    await store.quarantine.discard_exported()
+    assert store.copies == before
+    assert store.quarantine.task_ids == {"t1"}
+
+
+@pytest.mark.parametrize("checkpoints", [0, 1, 2, 5, 10])
+@virtual_time
+async def test_copy_stays_if_its_task_is_parked_again_before_the_removal(checkpoints, store):
+    """Whether the removal has not begun, runs, or has ended when the next copy is stored."""
+    await store.quarantine.store(claim_for(SPEC), ERROR, PARKED)
+    store.quarantine.discard_later(claim_for(SPEC))
+    async with anyio.create_task_group() as group:
+        group.start_soon(store.quarantine.run)
+        for _ in range(checkpoints):
+            await anyio.lowlevel.checkpoint()
+        assert await store.quarantine.store(claim_for(SPEC), ERROR, PARKED) == {}
+        await anyio.sleep(60)
+        group.cancel_scope.cancel()
+    (copy,) = store.copies
+    assert store.folder.verify(copy) == {}
+    assert store.quarantine.task_ids == {"t1"}
 
 
 @virtual_time
@@ -356,7 +391,7 @@ async def test_copy_that_cannot_be_removed_is_reported(store, monkeypatch):
 
     await store.quarantine.store(claim_for(SPEC), ERROR, PARKED)
     monkeypatch.setattr(store.folder, "remove", fail)
-    store.quarantine.discard_later(TASK)
+    store.quarantine.discard_later(claim_for(SPEC))
     await store.quarantine.discard_exported()
     assert store.count(CopyFailed) == 1
     assert len(store.copies) == 1
