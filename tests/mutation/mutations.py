@@ -45,6 +45,8 @@ class Mutation:
     after: str
     source: str
     """The whole file after the change."""
+    is_default: bool = False
+    """Whether it changes the default value of a parameter."""
     number: int = 0
     """Number among the equal changes of the function."""
 
@@ -55,7 +57,8 @@ class Mutation:
 
     @property
     def in_function(self) -> bool:
-        return self.function != ""
+        """Whether calls of the function run its lines; those of constants and default values run during import."""
+        return self.function != "" and not self.is_default
 
     def __str__(self) -> str:
         return f"{self.id} {self.file}:{self.first_line} {self.function}\n    - {self.before}\n    + {self.after}"
@@ -65,7 +68,7 @@ def find_mutations(source: str, file: str) -> list[Mutation]:
     """Return all mutations of the source of one file."""
     found: list[Mutation] = []
     numbers: dict[tuple[str, str, str], int] = {}
-    for node, new, function in _visit(ast.parse(source), ""):
+    for node, new, function, is_default in _visit(ast.parse(source), ""):
         start, end = (
             _offset(source, node.lineno, node.col_offset),
             _offset(source, node.end_lineno, node.end_col_offset),
@@ -75,7 +78,7 @@ def find_mutations(source: str, file: str) -> list[Mutation]:
         before = " ".join(source[line_start:line_end].split())
         after = " ".join((source[line_start:start] + new + source[end:line_end]).split())
         number = numbers[function, before, after] = numbers.get((function, before, after), -1) + 1
-        found.append(Mutation(file, function, node.lineno, node.end_lineno, before, after, mutated, number))
+        found.append(Mutation(file, function, node.lineno, node.end_lineno, before, after, mutated, is_default, number))
     return found
 
 
@@ -89,13 +92,13 @@ def find_in_packages(root: Path, packages: list[str]) -> list[Mutation]:
     ]
 
 
-def _visit(node: ast.AST, function: str) -> Iterator[tuple[ast.AST, str, str]]:
+def _visit(node: ast.AST, function: str, is_default: bool = False) -> Iterator[tuple[ast.AST, str, str, bool]]:
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         function = f"{function}.{node.name}".strip(".")
     for new in _replacements(node):
-        yield node, new, function
+        yield node, new, function, is_default
     if isinstance(node, ast.If | ast.While | ast.IfExp) and isinstance(node.test, PLAIN_CONDITIONS):
-        yield node.test, _text(ast.UnaryOp(ast.Not(), node.test)), function
+        yield node.test, _text(ast.UnaryOp(ast.Not(), node.test)), function, is_default
     for field, value in ast.iter_fields(node):
         if field in ("annotation", "returns", "decorator_list") or (isinstance(node, ast.ClassDef) and field != "body"):
             continue
@@ -104,7 +107,7 @@ def _visit(node: ast.AST, function: str) -> Iterator[tuple[ast.AST, str, str]]:
                 continue
             if isinstance(child, ast.keyword) and child.arg == "strict":
                 continue
-            yield from _visit(child, function)
+            yield from _visit(child, function, is_default or isinstance(child, ast.arguments))
 
 
 def _replacements(node: ast.AST) -> Iterator[str]:
@@ -123,8 +126,10 @@ def _replacements(node: ast.AST) -> Iterator[str]:
             yield ast.unparse(ast.AugAssign(node.target, ARITHMETIC[type(node.op)](), node.value))
         case ast.Constant(value=bool()):
             yield repr(not node.value)
-        case ast.Constant(value=int() | float()):
+        case ast.Constant(value=int()):
             yield repr(node.value + 1)
+        case ast.Constant(value=float()):  # most are times and shares, to which one more may be next to nothing
+            yield repr(2 * node.value or 1.0)
         case ast.Expr(value=ast.Call() | ast.Await(value=ast.Call())):
             yield "pass"
         case ast.Return(value=ast.expr()) if not isinstance(node.value, ast.Constant):

@@ -1,6 +1,7 @@
 """``AlumaClient`` and the simulated Aluma, connected by HTTP in memory, in virtual time."""
 
 import random
+from contextlib import asynccontextmanager
 
 import anyio
 import pytest
@@ -229,3 +230,25 @@ async def test_client_keeps_the_request_limit_as_seen_by_the_server():
         summary = await Exporter(client, MemoryDestination(), workers=40).run_until_drained()
     assert summary.exported == 60
     assert aluma.in_flight_peak == 5
+
+
+@virtual_time
+async def test_client_lets_settlements_pass_other_requests():
+    """A claim must be settled before its lease ends; everything else can wait."""
+    requests = []
+
+    class Limiter:
+        @asynccontextmanager
+        async def permit(self, *, urgent: bool = False):
+            requests.append(urgent)
+            yield anyio.current_time()
+
+        async def consume_bytes(self, count):
+            pass
+
+    aluma = simulated(1)
+    async with client_of(aluma, request_limiter=Limiter()) as client:
+        (task,) = await list_tasks(client)
+        for verb in ("start", "cancel", "start", "complete"):
+            await getattr(client, verb)(task)
+    assert requests[-4:] == [False, True, False, True]

@@ -120,6 +120,16 @@ async def test_page_of_a_proxy_says_nothing_about_a_claim(page):
     assert type(await error_of("state", 404, page)) is SourceError, "the task may exist"
 
 
+@virtual_time
+async def test_settlement_is_confirmed_by_json_and_an_incomplete_object():
+    """Aluma's answer needs no field, and one that begins like an object is no page of a proxy."""
+    for text in ("", "{", "{}", '{"state":', "[]", "null", " {}"):
+        for verb in SETTLEMENTS:
+            await send(verb, 202, ("application/json", text))
+    for text in ("O", "ok", "<p>", "\n<p>"):
+        assert type(await error_of("complete", 202, ("application/json", text))) is Ambiguous, text
+
+
 @pytest.mark.parametrize("status", [101, 201, 203, 205, 206, 226, 300, 301, 302, 303, 304, 307, 308])
 @virtual_time
 async def test_change_is_ambiguous_for_an_unexpected_success_or_redirect(status):

@@ -9,8 +9,8 @@ SOURCE = """
 LIMIT = 5
 
 
-def is_large(number):
-    return number > LIMIT
+def is_large(number, limit=LIMIT, negate=False):
+    return (number > limit) is not negate
 
 
 def is_small(number):
@@ -41,6 +41,7 @@ def changes(source):
         ("x = a + b * c", {"x = a - b * c", "x = a + b / c"}),
         ("x += y", {"x -= y"}),
         ("x = 3", {"x = 4"}),
+        ("x = 0.5, 0.0", {"x = 1.0, 0.0", "x = 0.5, 1.0"}),
         ("x = True", {"x = False"}),
         ("async def f(): await g(x)", {"async def f(): pass"}),
         ("def f(): return g(x)", {"def f(): return None"}),

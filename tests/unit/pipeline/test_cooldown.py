@@ -3,9 +3,11 @@
 import anyio
 
 from aluma_async import events
+from aluma_async.models import HoldRecord
+from aluma_async.pipeline.cooldown import SUSPECT_AFTER
 from aluma_async.testing import Fault, FaultPlan
 from tests.support.clock import virtual_time
-from tests.support.world import World
+from tests.support.world import World, system_time
 
 
 @virtual_time
@@ -37,3 +39,16 @@ async def test_parked_task_waits_until_the_administrator_releases_it():
         await anyio.sleep(100)
         assert world.aluma.count_by_state() == {"completed": 1}
         world.exporter.stop()
+
+
+@virtual_time
+async def test_listing_counts_the_crash_suspects_that_wait_as_on_hold():
+    """One of them is tried at a time."""
+    world = World(5, profile="small")
+    for task_id in world.aluma.ids()[:3]:
+        await world.journal.write(HoldRecord(task_id, system_time(), 0.0, crashes=SUSPECT_AFTER))
+    assert (await world.exporter.run_until_drained()).exported == 5
+    listed = [(event.listed, event.admitted, event.held_back) for event in world.events(events.TasksListed)]
+    assert listed[0] == (5, 3, 2)
+    assert (2, 1, 1) in listed
+    assert (1, 1, 0) in listed

@@ -115,6 +115,18 @@ async def test_complete_copy_of_the_same_specification_is_not_fetched_again(stor
 
 
 @virtual_time
+async def test_complete_copy_of_a_failed_task_becomes_that_of_a_parked_one(store):
+    """Its Fail may have had no effect; the administrator must not delete the copy of a task that is pending again."""
+    await store.quarantine.store(claim_for(SPEC), ERROR, FAILED)
+    store.quarantine.unlock(TASK)
+    (before,) = store.copies
+    assert await store.quarantine.store(claim_for(SPEC), ERROR, PARKED) == {}
+    (after,) = store.copies
+    assert (before.record.state, after.record.state) == (FAILED, PARKED)
+    assert after.folder == before.folder
+
+
+@virtual_time
 async def test_incomplete_copy_is_refreshed_and_keeps_the_files_it_has(store):
     """The files that were fetched first are not available any more, those that were missing are."""
     del store.files.content["/files/1"]

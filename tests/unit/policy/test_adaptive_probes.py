@@ -130,3 +130,11 @@ def test_adaptive_limit_follows_a_changed_maximum():
     assert limit.value == 20
     answer(limit, 1.0)
     assert limit.value == 21
+
+
+def test_adaptive_limit_is_not_lowered_by_a_single_long_round_trip():
+    limit = AdaptiveLimit(10, initial=10)
+    for number in range(20):
+        answer(limit, 1.0 + number)
+    answer(limit, 30.0, rtt=1.0)
+    assert limit.value == 10
