@@ -17,9 +17,10 @@ import click
 
 from aluma_async.cli.exit_codes import OK, error_lines, exit_code
 from aluma_async.cli.list_tasks import pages
-from aluma_async.cli.options import API, add_options, config_file, load_config, merge_options
+from aluma_async.cli.options import API, add_options, config_file, load_config, merge_options, replaced_destinations
 from aluma_async.cli.variables import unknown_variables
 from aluma_async.config import Config, Credentials
+from aluma_async.config.credentials import read_secret
 from aluma_async.exceptions import AlumaAsyncError, JournalError
 from aluma_async.journal import reader
 from aluma_async.policy.routing import Routing
@@ -46,7 +47,8 @@ async def _check(options: dict[str, Any], config_only: bool) -> int:
         config = load_config(options)
     if codes:
         return codes[0]
-    for warning in (*config.warnings(), *_ignored_settings(config), *unknown_variables(os.environ)):
+    more = (*replaced_destinations(options), *_ignored_settings(config), *unknown_variables(os.environ))
+    for warning in (*config.warnings(), *more):
         click.echo(f"warn  config: {warning}")
     await _check_wiring(config, options, codes)
     if not config_only:
@@ -59,6 +61,10 @@ async def _check_wiring(config: Config, options: dict[str, Any], codes: list[int
     from aluma_async.destinations.registry import open_destinations
     from aluma_async.wiring import open_client
 
+    file = config.aluma.client_secret_file
+    if file and not os.environ.get("ALUMA_CLIENT_SECRET", "").strip():
+        with _step(f"wiring: client_secret_file {file}", codes):
+            read_secret(file)
     with _step("wiring: routes", codes):
         for line in _route_lines(config.routing()):
             click.echo(f"      {line}")

@@ -39,4 +39,4 @@ def report_end(error: AlumaAsyncError | None, console: Console) -> None:
     if error and not console.stats.listed:
         raise error
     if error:
-        console.print_message("error", "RunFailed", "\n".join(error_lines(error)))
+        console.print_message("error", "RunFailed", *error_lines(error))

@@ -1,6 +1,6 @@
 """The entry point: the run, its sub-commands, and the handling of exceptions."""
 
-import io
+import errno
 import sys
 import traceback
 from functools import partial
@@ -22,15 +22,16 @@ from aluma_async.cli.help import show_help
 from aluma_async.cli.history import history
 from aluma_async.cli.list_tasks import list_tasks
 from aluma_async.cli.monitoring import monitoring
-from aluma_async.cli.options import RUN, add_options, config_file, load_config
+from aluma_async.cli.options import RUN, add_options, config_file, load_config, replaced_destinations
 from aluma_async.cli.quarantine import quarantine_group
 from aluma_async.cli.redeliver import redeliver
 from aluma_async.cli.retry import retry
 from aluma_async.cli.simulate import simulate
+from aluma_async.cli.start_errors import print_error
 from aluma_async.cli.status import status
+from aluma_async.cli.streams import protect_streams, run_command
 from aluma_async.cli.systemd import print_unit
 from aluma_async.exceptions import AlumaAsyncError
-from aluma_async.service.journald import with_priority
 
 _EPILOG = """\b
 'aluma-async help' lists the reference pages.
@@ -42,6 +43,8 @@ Shell completion: eval "$(aluma-async completion bash)"
 """
 _STANDALONE = ("demo", "simulate")
 """Commands that use no option of a run."""
+_OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EIO)
+"""Errors of stdout; those of files have a file name."""
 _SETTINGS = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "ALUMA_ASYNC", "max_content_width": 110}
 
 
@@ -55,7 +58,7 @@ def cli(context: click.Context, /, **options: Any) -> int:
     Without a COMMAND, runs until it is stopped, or with --once until all pending tasks are exported. A task is
     completed at Aluma only after all its files are safe at the destination.
     """
-    context.obj.update(options)
+    context.obj.update(options, command=context.invoked_subcommand)
     if context.invoked_subcommand:
         _reject_misplaced_options(context)
         return OK
@@ -72,7 +75,14 @@ def cli(context: click.Context, /, **options: Any) -> int:
     load = partial(load_config, options)
     return anyio.run(
         partial(
-            run, config, credentials, once=options["once"], progress=options["progress"], summary=summary, load=load
+            run,
+            config,
+            credentials,
+            once=options["once"],
+            progress=options["progress"],
+            summary=summary,
+            load=load,
+            warnings=tuple(replaced_destinations(options)),
         )
     )
 
@@ -109,11 +119,8 @@ for command in _COMMANDS:
 
 def main() -> None:
     """Run the command line and end the process."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A name that the terminal cannot encode must not break a listing.
-            stream.reconfigure(errors="backslashreplace")
-    sys.exit(_run())
+    protect_streams()
+    sys.exit(run_command(_run))
 
 
 def _run() -> int:
@@ -128,20 +135,23 @@ def _run() -> int:
             message = " ".join(
                 error.format_message().split()
             )  # click lists the choices of an argument on several lines
-            _print_error(f"{message}\n{_dash_hint(error)}Try '{command} --help'.")
+            print_error("UsageError", message, f"{_dash_hint(error)}Try '{command} --help'.", options)
         return error.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except AlumaAsyncError as error:
-        _print_error("\n".join(error_lines(error)))
+        message, *hint = error_lines(error)
+        print_error(type(error).__name__, message, "\n".join(hint), options)
         return exit_code(error)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except Exception as error:  # noqa: BLE001 - a defect is reported in one line like any other error
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _OUTPUT_ERRORS and not error.filename:
+            raise
         if options.get("verbose"):
             traceback.print_exc()
-        _print_error(f"unexpected {type(error).__name__}; use -v to see the traceback")
+        print_error("AlumaAsyncError", f"unexpected {type(error).__name__}; use -v to see the traceback", "", options)
         return INCOMPLETE
 
 
@@ -152,7 +162,3 @@ def _dash_hint(error: click.UsageError) -> str:
     if takes_ids and isinstance(error, click.NoSuchOption):
         return 'Put "--" before an id that begins with a dash. '
     return ""
-
-
-def _print_error(text: str) -> None:
-    click.echo(with_priority(f"aluma-async: {text}", "error"), err=True)

@@ -10,7 +10,7 @@ import anyio
 
 from aluma_async.config import Config, ServiceConfig
 from aluma_async.events import Event
-from aluma_async.exceptions import AlumaAsyncError
+from aluma_async.exceptions import AlumaAsyncError, ConfigError
 from aluma_async.pipeline.destination_probe import DestinationProbe
 from aluma_async.policy.adaptive_limit import AdaptiveLimit
 from aluma_async.ports import Destination, OnEvent
@@ -20,6 +20,8 @@ from aluma_async.service.sd_notify import SystemdNotifier, notify_socket, watchd
 
 _PROBE_SECONDS = 30.0
 """Interval of the probes of an idle destination."""
+LISTEN_RETRY_SECONDS = 5.0
+"""Seconds between two attempts to use the address of ``--listen``."""
 _UNREPORTED_BYTES = 2 * 1024 * 1024
 """Bytes of a download that a worker may have read, but not yet reported."""
 
@@ -63,7 +65,7 @@ class Observers:
                 if send:
                     self._add_systemd(send, health)
                 if service.listen_address:
-                    await self._serve(*service.listen_address, health, stack)
+                    self.background_tasks.append(partial(self._serve, *service.listen_address, health))
             if service.notify_command or service.notify_url:
                 await self._notify(service, stack)
             if tracing := open_tracer():
@@ -110,7 +112,8 @@ class Observers:
         self._listeners.append(notifier)
         self.background_tasks.append(notifier.run)
 
-    async def _serve(self, host: str, port: int, health: HealthMonitor, stack: AsyncExitStack) -> None:
+    async def _serve(self, host: str, port: int, health: HealthMonitor) -> None:
+        """Serve until cancelled; an address that cannot be used, often for a moment only, is tried again."""
         # Imported here, because a run without --listen need not pay for the memory.
         from aluma_async.service.http import serve
         from aluma_async.service.metrics import Metrics
@@ -119,9 +122,19 @@ class Observers:
         limit = AdaptiveLimit(maximum).value if self._config.limits.adaptive else maximum
         deadline = self._config.aluma.task_deadline_seconds
         metrics = Metrics(self._console.stats, limit=limit, task_deadline_seconds=deadline, is_ready=health.is_ready)
-        url = await stack.enter_async_context(serve(host, port, metrics, health))
-        if self._config.service.log_level in ("debug", "info"):
-            self._console.log.write("info", "Listening", f"metrics and health at {url}", url=url)
+        has_failed = False
+        while True:
+            try:
+                async with serve(host, port, metrics, health) as url:
+                    if has_failed or self._config.service.log_level in ("debug", "info"):
+                        self._console.log.write("info", "Listening", f"metrics and health at {url}", url=url)
+                    await anyio.sleep_forever()
+            except ConfigError as error:
+                if not has_failed:
+                    text = f"no metrics and health yet, tried again every {LISTEN_RETRY_SECONDS:.0f} s: {error.text}"
+                    self._console.log.write("warning", "ListenFailed", text, error=str(error), hint=error.hint)
+                has_failed = True
+            await anyio.sleep(LISTEN_RETRY_SECONDS)
 
 
 async def _probe(destination: Destination, health: HealthMonitor) -> None:

@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from aluma_async.config import Config
 from aluma_async.config.paths import find_config_file
 from aluma_async.config.sections import MAX_WORKERS
+from aluma_async.service.formatting import pluralize
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -197,6 +198,17 @@ def overrides_of(options: Mapping[str, Any]) -> Mapping[str, Mapping[str, object
     if options.get("verbose") or options.get("quiet"):
         overrides["service"]["log_level"] = "debug" if options["verbose"] else "warning"
     return overrides
+
+
+def replaced_destinations(options: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a warning if ``--output`` replaces destinations of the configuration file."""
+    if not options.get("output"):
+        return
+    config = Config.load(options.get("config"))
+    if config.destinations:
+        names = ", ".join(config.destinations)
+        routes = f" and its {pluralize(len(config.routes), 'route')}" if config.routes else ""
+        yield f"--output replaces the destinations of {config_file(options)}: {names}{routes}"
 
 
 def option_origins(context: click.Context) -> Mapping[tuple[str, str], str]:

@@ -10,6 +10,8 @@ from functools import cache
 import click
 import msgspec
 
+from aluma_async.cli.streams import discard_stdout
+
 
 def print_json(value: object) -> None:
     """Print an indented JSON value."""
@@ -47,5 +49,4 @@ def ignore_closed_pipe() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        # Python flushes stdout at exit, and that must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_stdout()

@@ -41,8 +41,9 @@ class Reload:
             config = self._load()
             config.routing()
         except AlumaAsyncError as error:
-            reason = ". ".join(error_lines(error))
-            log.write("error", "ReloadFailed", f"configuration not reloaded: {reason}")
+            lines = list(error_lines(error))
+            hint = {"hint": lines[-1]} if len(lines) > 1 else {}
+            log.write("error", "ReloadFailed", f"configuration not reloaded: {'. '.join(lines)}", **hint)
         else:
             restart_keys = self._exporter.reload(config)
             log.set_level(config.service.log_level)

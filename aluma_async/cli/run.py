@@ -31,6 +31,7 @@ async def run(
     progress: bool | None = None,
     summary: bool = True,
     load: Callable[[], Config] | None = None,
+    warnings: Sequence[str] = (),
 ) -> int:
     """Export as configured and return the exit code. Raises ``AlumaAsyncError`` if the run cannot start.
 
@@ -39,13 +40,14 @@ async def run(
         credentials: client id and secret.
         once: end when all pending tasks are exported, instead of at a signal.
         progress: show progress; None: depends on the terminal and the log level.
-        summary: print a summary at the end.
+        summary: print a summary at the end, even if all pending tasks are exported.
         load: reads the configuration again at SIGHUP.
+        warnings: warnings about the configuration, besides its own.
     """
     terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     mode = choose_mode(config.service, progress=progress, terminal=terminal)
     console = Console(config.service, mode, RunStats())
-    for warning in (*config.warnings(), *unknown_variables(os.environ)):
+    for warning in (*config.warnings(), *warnings, *unknown_variables(os.environ)):
         console.log.write("warning", "ConfigWarning", warning)
     observers = Observers(config, console)
     async with (
@@ -75,14 +77,13 @@ async def run(
             except AlumaAsyncError as error:
                 if isinstance(error, AuthenticationFailed) or not console.stats.listed:
                     raise
-                console.print_message("error", "RunFailed", "\n".join(error_lines(error)))
+                console.print_message("error", "RunFailed", *error_lines(error))
                 result = None
-    if summary and console.stats.summary:
+    complete = result and (stopped.is_set() or not once or result.everything_exported)
+    if (summary or not complete) and console.stats.summary:
         into = ", ".join(target.description for target in config.destinations.values())
         console.finish(console.stats.summary, into)
-    if result is None:
-        return INCOMPLETE
-    return OK if stopped.is_set() or not once or result.everything_exported else INCOMPLETE
+    return OK if complete else INCOMPLETE
 
 
 async def _run_with_observers(

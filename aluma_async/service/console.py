@@ -64,13 +64,16 @@ class Console:
         finally:
             self.log.flush_suppressed(all_windows=True)
 
-    def print_message(self, level: Level, kind: str, text: str) -> None:
-        """Write a message at any log level."""
+    def print_message(self, level: Level, kind: str, text: str, hint: str = "") -> None:
+        """Write a message, and what the operator can do, at any log level."""
+        lines = [*text.splitlines(), *filter(None, [hint])]
         if self._plain_text:
-            _to_stderr(f"{text}\n")
-        else:
-            for line in text.splitlines() if self._text else [text.replace("\n", ". ")]:
+            _to_stderr("\n".join(lines) + "\n")
+        elif self._text:
+            for line in lines:
                 self.log.write(level, kind, line)
+        else:
+            self.log.write(level, kind, text, **({"hint": hint} if hint else {}))
 
     def finish(self, summary: Summary, into: str) -> None:
         """Write the summary of the run; ``into`` describes the destinations."""

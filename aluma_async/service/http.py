@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import cast
 
+import anyio
 import msgspec
 from aiohttp import web
 
@@ -62,7 +63,8 @@ async def serve(host: str, port: int, metrics: Metrics, health: HealthMonitor) -
         finally:
             server.close()
     finally:
-        await runner.cleanup()
+        with anyio.CancelScope(shield=True):  # takes at most ``_CLOSE_SECONDS``
+            await runner.cleanup()
 
 
 def _accept(handlers: web.Server) -> web.RequestHandler:

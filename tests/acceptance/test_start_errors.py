@@ -1,0 +1,78 @@
+"""Errors and warnings at the start and the end of a run."""
+
+import json
+
+import pytest
+
+from tests.support.processes import simulator
+
+BROKEN = "[service]\nlog_format = 'json'\n[exporter]\nworkers = 0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "code"),
+    [
+        (["--log-format", "json"], {}, 78),
+        (["--log-format=json", "--workers", "x"], {}, 2),
+        (["--workers", "x"], {"ALUMA_ASYNC_LOG_FORMAT": "json"}, 2),
+        (["-c", "c.toml", "-o", "out"], {}, 78),
+        (["--log-format", "json", "-o", "out", "--base-url", "http://127.0.0.1:9"], {}, 69),
+        (["--log-format", "json", "-o", "out", "--base-url", "{aluma}"], {"secret": "wrong"}, 77),
+    ],
+)
+def test_start_error_is_json_with_a_hint_when_the_logs_are_json(run_cli, tmp_path, arguments, environ, code):
+    """The format may come from an option, the environment or the file, also if that has a mistake."""
+    (tmp_path / "c.toml").write_text(BROKEN)
+    with simulator("--tasks", "1") as aluma:
+        done = run_cli(*(argument.replace("{aluma}", aluma.base_url) for argument in arguments), **environ)
+    assert done.returncode == code
+    *_, line = done.stderr.splitlines()
+    fields = json.loads(line)
+    assert (fields["level"], fields["event"]) == ("error", "StartFailed")
+    assert fields["hint"]
+    assert fields["hint"] not in fields["message"]
+    assert fields["error_type"]
+
+
+def test_start_error_of_a_command_that_does_not_log_is_text(run_cli, tmp_path):
+    (tmp_path / "c.toml").write_text(BROKEN)
+    done = run_cli("-c", "c.toml", "list")
+    assert (done.returncode, done.stderr.startswith("aluma-async: ")) == (78, True)
+
+
+def test_quiet_run_prints_the_summary_only_when_tasks_are_not_exported(run_cli, tmp_path):
+    (tmp_path / "c.toml").write_text('[destinations.x]\ntype = "folder"\npath = "out"\non_conflict = "fail"')
+    outputs = []
+    for seed in ("1", "2"):  # different tasks, files with the same names
+        with simulator("--tasks", "3", "--profile", "small", "--seed", seed) as aluma:
+            outputs.append(run_cli("-c", "c.toml", "-q", "--once", "--base-url", aluma.base_url))
+    assert [done.returncode for done in outputs] == [0, 1]
+    assert outputs[0].stderr == ""
+    assert "Not exported" in outputs[1].stderr
+
+
+@pytest.mark.parametrize("command", [["--once"], ["check"]])
+def test_output_option_warns_about_the_destinations_that_it_replaces(run_cli, tmp_path, command):
+    (tmp_path / "c.toml").write_text('[destinations.ledger]\ntype = "folder"\npath = "x"\n[[routes]]\nto = ["ledger"]')
+    with simulator("--tasks", "1", "--profile", "small") as aluma:
+        options = ["--base-url", aluma.base_url, "-o", "out"]
+        done = run_cli("-c", "c.toml", *options, *(one for one in command))
+        assert "c.toml: ledger and its 1 route" in done.stderr + done.stdout
+        (tmp_path / "c.toml").write_text("[exporter]\nworkers = 2")
+        done = run_cli("-c", "c.toml", *options, *command)
+        assert "replaces" not in done.stderr + done.stdout
+
+
+def test_check_config_only_checks_the_secret_file(run_cli, tmp_path):
+    """Unless the environment has the secret, so that the file is not read."""
+    (tmp_path / "c.toml").write_text('[aluma]\nclient_secret_file = "secret"')
+    check = ["check", "--config-only", "-c", "c.toml", "-o", "out"]
+    done = run_cli(*check, secret="")
+    assert (done.returncode, "secret cannot be read" in done.stdout) == (78, True)
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "secret").chmod(0o644)
+    assert run_cli(*check, secret="").returncode == 78
+    (tmp_path / "secret").chmod(0o600)
+    assert run_cli(*check, secret="").returncode == 0
+    (tmp_path / "secret").unlink()
+    assert run_cli(*check).returncode == 0
