@@ -111,7 +111,9 @@ class AlumaClient:
     async def start(self, task: ExportTask) -> Claim:
         """Claim a task."""
         sent_at, body = await self._change("start", task)
-        return Claim(task, wire.export_spec(body, self._urls, max_files=self._max_files), sent_at)
+        verify_content = self._downloads.verify_content
+        spec = wire.export_spec(body, self._urls, max_files=self._max_files, verify_content=verify_content)
+        return Claim(task, spec, sent_at)
 
     def open_file(self, claim: Claim, file: ExportFile) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """Open the download of a file; the chunks are yielded as they arrive."""

@@ -34,6 +34,8 @@ _SIGNATURES: dict[str, tuple[bytes, ...]] = {
     "gz": (b"\x1f\x8b",),
     "7z": (b"7z\xbc\xaf\x27\x1c",),
 }
+BINARY_EXTENSIONS = tuple(_SIGNATURES)
+"""Extensions of the formats that have a signature, in lower case."""
 _HTML = frozenset({"html", "htm", "xhtml", "xht", "shtml"})
 _XML = frozenset({"xml", "xsd", "svg"})
 _TABLE_OR_MAIL = frozenset({"csv", "tsv", "eml"})
@@ -104,6 +106,13 @@ class ContentCheck:
     def _text(self) -> bytes:
         """Return the beginning as text in an encoding like UTF-8, without white space before it."""
         return self._head.replace(b"\x00", b"").lstrip(_BLANK)  # NUL: half of the bytes in UTF-16
+
+
+def content_problem(filename: str, content: str) -> str:
+    """Return the problem of a file whose content is in the Export Specification, or "" if there is none."""
+    check = ContentCheck(filename, "")
+    problem = check.feed(content[: _MAX_JSON_BYTES + 1].encode())
+    return check.close() if problem is None else problem
 
 
 def is_cut(filename: str, tail: bytes) -> bool:

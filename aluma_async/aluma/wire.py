@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
+from aluma_async.aluma.content import BINARY_EXTENSIONS, content_problem
 from aluma_async.aluma.urls import DownloadUrls, RefusedUrl, is_plain_path
 from aluma_async.exceptions import BadSpecification, InvalidResponse
 from aluma_async.models import ExportFile, ExportSpec
@@ -57,13 +58,19 @@ _spec = msgspec.json.Decoder(_Spec)
 
 _FILE_MARK = b'"filename"'
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_UNCOUNTED = re.compile(rb'"(?:\s+:|(?<=\\\\"):)').search
+"""Finds a field with white space before its colon, or with a name that ends with a backslash; also some texts."""
+_BINARY = re.compile(rf"\.(?:{'|'.join(BINARY_EXTENSIONS)})[\s.]*\Z", re.IGNORECASE).search
 
 
-def export_spec(body: bytes, urls: DownloadUrls | None = None, *, max_files: int = 0) -> ExportSpec:
+def export_spec(
+    body: bytes, urls: DownloadUrls | None = None, *, max_files: int = 0, verify_content: bool = True
+) -> ExportSpec:
     """Decode an Export Specification.
 
     A file that cannot be exported has a ``problem``; the other files stay readable, for the quarantine. With ``urls``,
-    a URL that must not be requested is a problem. Unpaired surrogates, which no encoding can represent, become
+    a URL that must not be requested is a problem; with ``verify_content``, so is a text as content of a file whose name
+    is that of a binary format. Unpaired surrogates, which no encoding can represent, become
     replacement characters. Raises ``BadSpecification`` if the specification is unreadable, if it or one of its
     documents contains nothing, or if it contains more than ``max_files`` files (0: no limit).
     """
@@ -77,19 +84,19 @@ def export_spec(body: bytes, urls: DownloadUrls | None = None, *, max_files: int
     try:
         spec = _spec.decode(body)
     except UNREADABLE as error:
-        if files := _files_with_surrogates(body, urls):
+        if files := _files_with_surrogates(body, urls, verify_content):
             _check_fields(body)
             return ExportSpec(files, body)
         # A ValidationError contains only field paths and types; other messages could quote content.
         reason = str(error) if isinstance(error, msgspec.ValidationError) else "not JSON"
         raise BadSpecification(f"unreadable Export Specification: {reason}", received=body) from None
-    if _count_fields(body) != _known_fields(spec):
+    if _count_fields(body) != _known_fields(spec) or _UNCOUNTED(body):
         _check_fields(body)
-    return ExportSpec(_files(spec, body, urls), body)
+    return ExportSpec(_files(spec, body, urls, verify_content), body)
 
 
 def _count_fields(body: bytes) -> int:
-    """Return the number of fields of all objects in a JSON text, if there is no white space before its colons."""
+    """Return the number of fields of all objects in a JSON text, except those that ``_UNCOUNTED`` finds."""
     return body.count(b'":') - body.count(b'\\":')  # in a text, the quote is escaped
 
 
@@ -109,28 +116,39 @@ def _known_fields(spec: _Spec) -> int:
 
 
 def _check_fields(body: bytes) -> None:
-    """Raise ``BadSpecification`` if decoding loses something: a field occurs twice, or an unknown one has members."""
+    """Raise ``BadSpecification`` if decoding loses something.
+
+    That is a field that occurs twice, any unknown field of a file, and another unknown field that has members.
+    """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(fields := dict(pairs)) < len(pairs):
             raise BadSpecification("unreadable Export Specification: a field occurs twice", received=body)
         return fields
 
-    spec = json.loads(body, object_pairs_hook=unique)
+    try:  # parse_int, because int() refuses thousands of digits
+        spec = json.loads(body.decode(errors="surrogateescape"), object_pairs_hook=unique, parse_int=float)
+    except UNREADABLE:
+        raise BadSpecification("unreadable Export Specification: not JSON", received=body) from None
     documents = spec["documents"]
     files = [file for document in documents for file in document["files"]]
-    for known, objects in (({"documents"}, [spec]), ({"files"}, documents), (set(_File.__struct_fields__), files)):
+    known_files = set(_File.__struct_fields__)
+    for known, lossy, objects in (
+        ({"documents"}, (dict, list), [spec]),
+        ({"files"}, (dict, list), documents),
+        (known_files, object, files),  # a text or a number can say how to read a file, such as its encoding
+    ):
         for fields in objects:
             for name, value in fields.items():
-                if name not in known and value and isinstance(value, dict | list):
+                if name not in known and value and isinstance(value, lossy):
                     raise BadSpecification(
-                        f"the Export Specification has an unknown field {name[:40]!r}, which may contain documents",
+                        f"the Export Specification has an unknown field {name[:40]!r}, which may be needed",
                         hint="Look for a newer version of aluma-async.",
                         received=body,
                     )
 
 
-def _files_with_surrogates(body: bytes, urls: DownloadUrls | None) -> tuple[ExportFile, ...]:
+def _files_with_surrogates(body: bytes, urls: DownloadUrls | None, verify_content: bool) -> tuple[ExportFile, ...]:
     """Decode a specification with unpaired surrogates, which msgspec refuses; they become replacement characters.
 
     Returns nothing if the specification is unreadable for another reason.
@@ -144,7 +162,7 @@ def _files_with_surrogates(body: bytes, urls: DownloadUrls | None) -> tuple[Expo
         cleaned = _spec.decode(_SURROGATE.sub("\ufffd", text).encode())
     except UNREADABLE:
         return ()
-    files = _files(cleaned, body, urls)
+    files = _files(cleaned, body, urls, verify_content)
     changed = (file for document in original.documents for file in document.files)
     return tuple(_mark_changes(file, before) for file, before in zip(files, changed, strict=True))
 
@@ -161,7 +179,7 @@ def _refuse(constant: str) -> object:
     raise ValueError(constant)
 
 
-def _files(spec: _Spec, body: bytes, urls: DownloadUrls | None) -> tuple[ExportFile, ...]:
+def _files(spec: _Spec, body: bytes, urls: DownloadUrls | None, verify_content: bool) -> tuple[ExportFile, ...]:
     if not spec.documents:
         raise BadSpecification("the Export Specification contains no document", received=body)
     files: list[ExportFile] = []
@@ -169,17 +187,19 @@ def _files(spec: _Spec, body: bytes, urls: DownloadUrls | None) -> tuple[ExportF
         if not document.files:
             raise BadSpecification(f"document {number} of the Export Specification contains no file", received=body)
         for file in document.files:
-            files.append(_file(len(files), number, file, urls))
+            files.append(_file(len(files), number, file, urls, verify_content))
     return tuple(files)
 
 
-def _file(number: int, document: int, file: _File, urls: DownloadUrls | None) -> ExportFile:
+def _file(number: int, document: int, file: _File, urls: DownloadUrls | None, verify_content: bool) -> ExportFile:
     problem = hint = ""
     if file.source == "content":
         if not isinstance(file.content, str):
             problem = "source is 'content', but it has no content"
         elif file.content and file.url:
             problem = "it has a content and a url, and only one of them could be exported"
+        elif verify_content and _BINARY(file.filename):
+            problem = content_problem(file.filename, file.content)
     elif file.source != "url":
         problem = f"unknown source {str(file.source or '')[:40]!r}"
         hint = "Look for a newer version of aluma-async."

@@ -102,7 +102,7 @@ def test_specification_with_unpaired_surrogates_is_readable():
     files = [
         {"filename": "a\ud800.txt", "folder": "\udfff", "source": "content", "content": "fine \U0001f600"},
         {"filename": "b.txt", "source": "content", "content": "half: \ud83d"},
-        {"filename": "c.pdf", "source": "url", "url": "/f/\ud800", "unused": "\ud800"},
+        {"filename": "c.pdf", "source": "url", "url": "/f/\ud800", "unused": None},
         {"filename": "d.pdf", "source": "url", "url": "/f/1"},
     ]
     body = json.dumps({"documents": [{"files": files[:2]}, {"files": files[2:]}]}).encode()
@@ -143,6 +143,9 @@ FILE_JSON = b'{"folder":"files","filename":"%b","source":"content","content":"\\
         b'{ "documents" : [ { "files" : [A] , "files" : [B] } ] }',
         b'{"documents":[{"files":[{"filename":"a","source":"content","content":"1","filename":"b"}]}]}',
         b'{"documents":[{"files":[{"filename":"a","source":"content","content":"1","content":"2"}]}]}',
+        b'{"documents":[{"files":[A],"files" :[{"folder" :"","filename" :"b","source" :"url","url" :"/f"}]}]}',
+        b'{"documents":[{"files":[A],"files"\r\n\t :[{"filename"\n:"b","source"\t:"url","url"  :"/f"}]}]}',
+        b'{"documents":[{"files":[A]}],"x":"\xfc","x":1}',
     ],
 )
 def test_specification_with_a_repeated_field_is_unreadable(body):
@@ -160,14 +163,65 @@ def test_specification_with_a_repeated_field_is_unreadable(body):
         b'{"documents":[{"files":[A]}],"Documents":[{"files":[B]}]}',
         b'{"documents":[{"files":[A],"attachments":[B]}]}',
         b'{"documents":[{"files":[{"filename":"a","source":"content","content":"1","parts":{"1":"x"}}]}]}',
+        b'{"documents":[{"files":[A],"attachments" : ["x"]}]}',
+        b'{"documents":[{"files":[A],"attachments"\n:[{"filename" :"b"}]}]}',
+        b'{"documents":[{"files":[A],"more\\\\":["x"]}]}',
+        b'{"documents":[{"files":[A],"m\xfcre":[B]}]}',
+        b'{"documents":[{"files":[{"filename":"a","source":"content","content":"eHg=","encoding":"base64"}]}]}',
+        b'{"documents":[{"files":[{"filename":"a","source":"url","url":"/f","second_url":"/g"}]}]}',
+        b'{"documents":[{"files":[{"filename":"a","source":"url","url":"/f","part":2}]}]}',
     ],
 )
 def test_specification_with_unknown_members_is_kept_for_a_newer_version(body):
-    """They may be documents. A field with a text or a number is ignored, so that Aluma can add some."""
+    """They may be documents. A text or a number is ignored outside of files, so that Aluma can add some."""
     body = body.replace(b"A", FILE_JSON % b"a.txt").replace(b"B", FILE_JSON % b"b.txt")
     with pytest.raises(BadSpecification, match="unknown field") as caught:
         wire.export_spec(body)
     assert caught.value.received == body
+
+
+@pytest.mark.parametrize("value", [b'"M\xfcller"', b"9" * 5000, b"-" + b"9" * 5000, b"1e999", b'"x"', b"true"])
+def test_specification_may_have_any_value_in_an_unused_field(value):
+    """A document may get further fields with a text or a number; those of a file must be empty."""
+    body = b'{"documents":[{"files":[A],"title" : ?}],"version":?}'
+    body = body.replace(b"A", FILE_JSON[:-1] % b"a.txt" + b',"none" :null,"no":""}').replace(b"?", value)
+    (file,) = wire.export_spec(body).files
+    assert (file.filename, file.problem) == ("a.txt", "")
+
+
+def test_specification_is_never_lost_by_the_check_of_its_fields():
+    """Whatever the check cannot read becomes ``BadSpecification`` with the received bytes, which are kept."""
+    deep = b"[" * 5000 + b"]" * 5000
+    body = b'{"documents":[{"files":[A],"deep" :%b}]}' % deep
+    body = body.replace(b"A", FILE_JSON % b"a.txt")
+    with pytest.raises(BadSpecification) as caught:
+        wire.export_spec(body)
+    assert caught.value.received == body
+
+
+@pytest.mark.parametrize(
+    ("filename", "content", "problem"),
+    [
+        ("a.pdf", "JVBERi0xLjQK", "begins like something else"),
+        ("a.PDF. ", "<html>log in</html>", "begins like a web page"),
+        ("a.docx", '{"message": "x"}', "begins like JSON"),
+        ("a.png", "\ufffdPNG\r\n", "begins like something else"),
+        ("a.zip", "", "is empty"),
+        ("a.pdf", "%PDF-1.4\n%%EOF", ""),
+        ("a.rtf", "{\\rtf1 x}", ""),
+        ("a.csv", "JVBERi0xLjQK", ""),
+        ("pdf", "x", ""),
+        ("a.txt", "", ""),
+    ],
+)
+def test_content_with_the_name_of_a_binary_format_is_checked(filename, content, problem):
+    """A text cannot have been meant as the bytes of such a file, unless it begins like one."""
+    file = {"filename": filename, "source": "content", "content": content}
+    body = json.dumps({"documents": [{"files": [file]}]}).encode()
+    (decoded,) = wire.export_spec(body).files
+    assert not wire.export_spec(body, verify_content=False).files[0].problem
+    assert problem in decoded.problem
+    assert bool(problem) == bool(decoded.problem)
 
 
 @pytest.mark.parametrize("source", ["content", "url"])
