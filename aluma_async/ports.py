@@ -5,6 +5,7 @@
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from aluma_async.events import Event
@@ -18,6 +19,11 @@ Uniform: TypeAlias = Callable[[float, float], float]
 
 Clock: TypeAlias = Callable[[], Timestamp]
 """A clock for times that outlive the process. All other times are those of the event loop."""
+
+
+BEFORE_SENDING: ContextVar[Callable[[], object]] = ContextVar("before_sending", default=lambda: None)
+"""Called by a source that waits before it sends a Complete, Cancel or Fail (for a permit, or for a token), directly
+before the request is sent. Raises ``SourceError`` if the claim may have ended meanwhile; nothing may be sent then."""
 
 
 class TaskSource(Protocol):

@@ -22,7 +22,7 @@ from aluma_async.exceptions import (
     InvalidResponse,
     Unavailable,
 )
-from aluma_async.ports import RequestLimiter
+from aluma_async.ports import BEFORE_SENDING, RequestLimiter
 
 # For listings and downloads, which may take long, the limit applies to each wait for data, else to the whole request.
 STREAM_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=REQUEST_TIMEOUT_SECONDS)
@@ -70,6 +70,7 @@ class ApiTransport:
         for attempts_left in (1, 0):
             token = await self.token_cache.token()
             async with self.request_limiter.permit(urgent=not is_start) as sent_at:
+                BEFORE_SENDING.get()()
                 response_body = await self._change(operation, url, body, token, sent_at, is_start=is_start)
             if response_body is not None:
                 return sent_at, response_body

@@ -9,23 +9,26 @@ for another reason ends the claim only if the state does.
 
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from aluma_async.exceptions import (
     AlumaAsyncError,
     Ambiguous,
+    AuthenticationFailed,
     BadSpecification,
     ClaimConflict,
     InvalidResponse,
     RequestRejected,
     SourceError,
+    Unavailable,
 )
 from aluma_async.models import Claim, ExportTask, TaskState
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.defect import plugin_defect
 from aluma_async.pipeline.source_wrapper import SourceWrapper
 from aluma_async.policy.lease import LeaseStatus
-from aluma_async.ports import TaskSource
+from aluma_async.ports import BEFORE_SENDING, TaskSource
 
 
 class ClaimTrackingSource(SourceWrapper):
@@ -52,7 +55,11 @@ class ClaimTrackingSource(SourceWrapper):
             if not isinstance(error, AlumaAsyncError) and (defect := plugin_defect(error)):
                 self._claims.mark_start_unconfirmed(task.id)
                 raise Ambiguous(f"start task {task.id}: {defect}") from error
-            self._claims.close(task.id)  # certainly not claimed, or not even sent
+            # A proxy may have blocked only the response. The task's state will show whether it is claimed.
+            if isinstance(error, RequestRejected) and not isinstance(error, AuthenticationFailed):
+                self._claims.mark_start_unconfirmed(task.id)
+            # Otherwise certainly not claimed by this Start, or not even sent; but by an earlier one without a reply.
+            self._claims.close(task.id, is_claimed=isinstance(error, ClaimConflict))
             raise
         self._claims.record_claimed(claim)
         return claim
@@ -86,12 +93,14 @@ class ClaimTrackingSource(SourceWrapper):
         try:
             if task.id in self._refused:  # nothing more is sent, because it could hit another exporter's claim
                 raise ClaimConflict(f"task {task.id}: the claim was refused before")
-            match self._claims.lease_status(task.id):
-                case LeaseStatus.EXPIRED:
-                    raise ClaimConflict(f"task {task.id}: the lease of the claim has expired")
-                case LeaseStatus.UNCERTAIN if await self.state(task) != TaskState.CLAIMED:
-                    raise ClaimConflict(f"task {task.id}: Aluma has ended the claim")
-            await self._send(request, task, *extra)
+            status = self._check_lease(task.id, LeaseStatus.UNCERTAIN)
+            if status is LeaseStatus.UNCERTAIN and await self.state(task) != TaskState.CLAIMED:
+                raise ClaimConflict(f"task {task.id}: Aluma has ended the claim")
+            token = BEFORE_SENDING.set(partial(self._check_lease, task.id, status))
+            try:
+                await self._send(request, task, *extra)
+            finally:
+                BEFORE_SENDING.reset(token)
         except ClaimConflict:
             claim, executed, is_claimed = self._claims.get(task.id), False, False
             if claim and claim.settlement_unconfirmed:
@@ -105,7 +114,7 @@ class ClaimTrackingSource(SourceWrapper):
             if not executed:
                 raise
             return
-        except Ambiguous:
+        except (Ambiguous, RequestRejected):  # a proxy may have blocked only the response
             self._claims.mark_settlement_unconfirmed(task.id)
             raise
         except AlumaAsyncError:
@@ -117,6 +126,18 @@ class ClaimTrackingSource(SourceWrapper):
             raise
         self._claims.close(task.id, deleted=deletes)
 
+    def _check_lease(self, task_id: str, checked: LeaseStatus) -> LeaseStatus:
+        """Return the status of a lease. Raises ``ClaimConflict`` if it has expired.
+
+        Raises ``Unavailable`` if it may have expired since it was ``checked``, so that the state must be read first.
+        """
+        status = self._claims.lease_status(task_id)
+        if status is LeaseStatus.EXPIRED:
+            raise ClaimConflict(f"task {task_id}: the lease of the claim has expired")
+        if status is LeaseStatus.UNCERTAIN and checked is LeaseStatus.VALID:
+            raise Unavailable(f"task {task_id}: the request had to wait until the lease may have expired")
+        return status
+
     async def _send(self, request: Callable[..., Awaitable[None]], task: ExportTask, *extra: str) -> None:
         """Send a settlement. Raises ``ClaimConflict`` also if it is rejected and the state shows no claim."""
         try:
@@ -127,4 +148,5 @@ class ClaimTrackingSource(SourceWrapper):
                 state = await self.state(task)
             if state in (TaskState.CLAIMED, None):  # None may mean that look-ups are rejected, too
                 raise
+            self._claims.mark_settlement_unconfirmed(task.id)
             raise ClaimConflict(f"task {task.id}: Aluma has ended the claim") from error

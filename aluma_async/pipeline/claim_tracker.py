@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from aluma_async.clock import loop_time
 from aluma_async.exceptions import JournalError
 from aluma_async.models import Claim, ClaimRecord, ClaimState, Timestamp
-from aluma_async.policy.lease import LATE_START_SECONDS, LeaseStatus, elapsed, lease_status
+from aluma_async.policy.lease import LATE_START_SECONDS, LeaseStatus, elapsed, lease_age, lease_status
 from aluma_async.ports import Clock, Journal
 
 SETTLE_RETRY_SECONDS = 600.0
@@ -32,6 +32,8 @@ class ClaimTracker:
         self._timeout = claim_timeout
         self._claims: dict[str, ClaimRecord] = {}
         self._destinations: dict[str, tuple[str, ...]] = {}
+        self._intended_at: dict[str, float] = {}
+        """The event loop's time of each intent to claim, until the claim is recorded or closed."""
 
     def __iter__(self) -> Iterator[ClaimRecord]:
         """Iterate over a copy of the open claims."""
@@ -66,6 +68,7 @@ class ClaimTracker:
         """Record durably that Start is about to be sent. Raises ``JournalError``; Start must not be sent then."""
         earlier = self._claims.get(task_id)
         start_unconfirmed_at = earlier.start_unconfirmed_at if earlier else None
+        self._intended_at[task_id] = loop_time()
         self._claims[task_id] = ClaimRecord(
             task_id, ClaimState.STARTING, self._clock(), start_unconfirmed_at=start_unconfirmed_at
         )
@@ -77,10 +80,12 @@ class ClaimTracker:
 
     def record_claimed(self, claim: Claim) -> None:
         """Record that the task is claimed, and when Start was really sent: it may have waited for a permit."""
-        now = self._clock()
-        waited = loop_time() - claim.sent_at
-        sent_at = replace(now, boottime=now.boottime - waited, wall=now.wall - waited)
-        self._store(replace(self._claims[claim.task.id], state=ClaimState.CLAIMED, sent_at=sent_at))
+        record, now, loop_now = self._claims[claim.task.id], self._clock(), loop_time()
+        # The event loop's clock stands still while the machine is suspended, which may have been after the sending.
+        suspended = lease_age(record.sent_at, now) - (loop_now - self._intended_at.pop(claim.task.id))
+        age = loop_now - claim.sent_at + max(0.0, suspended)
+        sent_at = replace(now, boottime=now.boottime - age, wall=now.wall - age)
+        self._store(replace(record, state=ClaimState.CLAIMED, sent_at=sent_at))
 
     def mark_start_unconfirmed(self, task_id: str) -> None:
         """Record that the outcome of a Start is unknown."""
@@ -133,12 +138,17 @@ class ClaimTracker:
         else:
             del self._claims[task_id]
             self._destinations.pop(task_id, None)
+            self._intended_at.pop(task_id, None)
             self._journal.delete(ClaimRecord, task_id)
 
     def may_hold_claim(self, task_id: str) -> bool:
         """Return whether Aluma may hold a claim of this exporter now, so that the task must not be started again."""
         claim = self._claims.get(task_id)
-        return bool(claim and elapsed(claim.sent_at, self._clock()) < self._timeout)
+        return bool(claim and lease_age(claim.sent_at, self._clock()) < self._timeout)
+
+    def is_of_another_boot(self, claim: ClaimRecord) -> bool:
+        """Return whether the machine was booted since the claim, so that only the wall clock tells its age."""
+        return claim.sent_at.boot != self._clock().boot
 
     def is_settled(self, claim: ClaimRecord) -> bool:
         """Return whether the claim has ended, and is open only because a late Start may create it again."""
@@ -157,17 +167,17 @@ class ClaimTracker:
             if self.seconds_left(claim) <= 0:
                 return LeaseStatus.EXPIRED
             return LeaseStatus.UNCERTAIN if self.is_settled(claim) else LeaseStatus.VALID
-        return lease_status(elapsed(claim.sent_at, self._clock()), self._timeout)
+        return lease_status(lease_age(claim.sent_at, self._clock()), self._timeout)
 
     def age(self, task_id: str) -> float:
         """Return the seconds since the Start of an open claim was sent; infinite if there is no such claim."""
         claim = self._claims.get(task_id)
-        return elapsed(claim.sent_at, self._clock()) if claim else float("inf")
+        return lease_age(claim.sent_at, self._clock()) if claim else float("inf")
 
     def seconds_left(self, claim: ClaimRecord) -> float:
         """Return for how many seconds Aluma may still hold the claim, so that settling it makes sense."""
         now = self._clock()
-        return max(self._timeout - elapsed(claim.sent_at, now), self.late_start_window(claim) + SETTLE_RETRY_SECONDS)
+        return max(self._timeout - lease_age(claim.sent_at, now), self.late_start_window(claim) + SETTLE_RETRY_SECONDS)
 
     def late_start_window(self, claim: ClaimRecord) -> float:
         """Return for how many seconds an unconfirmed Start may still be executed; negative if it cannot be any more."""

@@ -120,11 +120,11 @@ class Exporter:
         breaker = FailBreaker(self._journal, claims, destination)
         self._admission = Admission(self._tracker, claims, self._slots, canary_tasks=queue_size, on_event=self._emit)
         retrying = RetryingSource(ClaimTrackingSource(source, claims), retry, uniform=uniform, on_event=self._emit)
-        transfer = FileTransfer(retrying, on_event=self._emit)
+        lease = LeaseDeadline(claims, claim_timeout)
+        transfer = FileTransfer(retrying, check_lease=lease.check, on_event=self._emit)
         self._recovery = Recovery(
             retrying, claims, self._journal, self._tracker, self._cooldown, breaker, on_event=self._emit
         )
-        lease = LeaseDeadline(claim_timeout)
         self._quarantine: Quarantine | None = None
         if quarantine:
             self._quarantine = Quarantine(

@@ -6,6 +6,7 @@ from typing import TypeVar
 from aluma_async.concurrency.deadline import SharedDeadline
 from aluma_async.exceptions import DestinationError
 from aluma_async.models import Claim
+from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.policy.lease import SAFE_LEASE_FRACTION
 
 T = TypeVar("T")
@@ -14,7 +15,8 @@ T = TypeVar("T")
 class LeaseDeadline:
     """Runs steps while a lease is certainly valid; ``claim_timeout`` is the length of Aluma's lease in seconds."""
 
-    def __init__(self, claim_timeout: float) -> None:
+    def __init__(self, claims: ClaimTracker, claim_timeout: float) -> None:
+        self._claims = claims
         self._seconds = claim_timeout * SAFE_LEASE_FRACTION
         self._deadline = SharedDeadline(self._seconds)
 
@@ -22,7 +24,18 @@ class LeaseDeadline:
         """Run a step of a claim; cancel it and raise ``DestinationError`` if the lease may expire before its end."""
         with self._deadline.scope(claim.sent_at):
             return await step(claim, *args)
-        raise DestinationError(
+        raise self._exceeded()
+
+    def check(self, claim: Claim) -> None:
+        """Raise ``DestinationError`` if the lease may have expired, also while the machine was suspended.
+
+        The deadline does not notice a suspension, because the event loop's clock stands still meanwhile.
+        """
+        if self._claims.age(claim.task.id) >= self._seconds:
+            raise self._exceeded()
+
+    def _exceeded(self) -> DestinationError:
+        return DestinationError(
             f"export took longer than {self._seconds:.0f} s; after that Aluma may reassign the task",
             hint="Set fewer workers, or a longer claim_timeout_seconds if Aluma's lease is longer.",
         )

@@ -86,7 +86,7 @@ class Recovery:
 
     async def _verify_claim(self, claim: ClaimRecord, place: Destination | Quarantine | None) -> None:
         proven: object = False
-        if claim.receipt:
+        if claim.receipt and not self._claims.is_of_another_boot(claim):  # otherwise its age is not certain
             try:
                 if isinstance(place, Quarantine):
                     proven = await place.holds(claim.task_id, claim.receipt)

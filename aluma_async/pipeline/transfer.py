@@ -1,7 +1,7 @@
 """``FileTransfer``: downloads the files of a claim into a destination, several at once, and retries each of them."""
 
 from asyncio import CancelledError
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import NamedTuple, Self
 
 import anyio
@@ -30,10 +30,21 @@ class Delivered(NamedTuple):
 
 
 class FileTransfer:
-    """Transfers files from ``source``, with at most ``concurrency`` downloads of one task at a time."""
+    """Transfers files from ``source``, with at most ``concurrency`` downloads of one task at a time.
 
-    def __init__(self, source: RetryingSource, *, concurrency: int = 4, on_event: OnEvent) -> None:
+    ``check_lease`` raises an error if the files of a claim must not be committed any more.
+    """
+
+    def __init__(
+        self,
+        source: RetryingSource,
+        *,
+        concurrency: int = 4,
+        check_lease: Callable[[Claim], None] = lambda _: None,
+        on_event: OnEvent,
+    ) -> None:
         self._source = source
+        self._check_lease = check_lease
         self._concurrency = concurrency
         self._on_event = on_event
 
@@ -54,6 +65,7 @@ class FileTransfer:
                     async with anyio.create_task_group() as group:
                         for _ in downloads[: self._concurrency]:
                             group.start_soon(self._save_next, claim, queue, delivery, sizes)
+                self._check_lease(claim)
         except BaseExceptionGroup as group:
             raise primary_error(group) from None
         if len(sizes) != len(claim.spec.files):  # a destination has suppressed the exception of a download

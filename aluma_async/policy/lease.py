@@ -33,6 +33,14 @@ def elapsed(earlier: Timestamp, later: Timestamp) -> float:
     return seconds if seconds >= 0 else float("inf")
 
 
+def lease_age(sent_at: Timestamp, now: Timestamp) -> float:
+    """Return the age of a lease by the clock that has gone further.
+
+    The boot's clock stands still while a hypervisor pauses the machine; the wall clock can be set back.
+    """
+    return max(elapsed(sent_at, now), now.wall - sent_at.wall)
+
+
 def lease_status(age: float, timeout: float) -> LeaseStatus:
     """Return the status of a claim by its age; both values are seconds, ``timeout`` is the length of the lease."""
     if age < timeout * SAFE_LEASE_FRACTION:

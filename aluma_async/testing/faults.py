@@ -52,6 +52,8 @@ class WrongReply(StrEnum):
     """Status 405 with a web page."""
     OTHER_SUCCESS = "other-success"
     """Status 201; the request is executed."""
+    BLOCKED = "blocked"
+    """The request is executed, and a proxy replaces the response by a status 403 with a web page."""
     JSON_ERROR = "json-error"
     """Status 200 with an error message as JSON."""
     LOG_IN_PAGE = "log-in-page"
@@ -85,6 +87,7 @@ REPLY_VERBS: Mapping[WrongReply, Collection[str]] = {
         (WrongReply.NOT_FOUND_PAGE, WrongReply.LOG_IN, WrongReply.FORBIDDEN, WrongReply.NOT_ALLOWED), VERBS
     ),
     WrongReply.OTHER_SUCCESS: ("start",),
+    WrongReply.BLOCKED: ("start", "complete", "cancel", "fail"),
     **dict.fromkeys((*WRONG_FILES, WrongReply.OTHER_VERSION), ("file",)),
     WrongReply.SURPLUS: ("start", "complete", "get", "file"),
 }

@@ -19,6 +19,7 @@ FaultyHandler = Callable[[web.Request, AnyFault | None], Awaitable[web.StreamRes
 _CHUNK = 256 * 1024
 _END_MARK_BYTES = 6
 """Number of bytes at the end of each PDF that are the same in all versions."""
+_PAGE = "<!DOCTYPE html><html><body>please log in</body></html>"
 _SURPLUS_RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: application/pdf\r\nContent-Length: 19\r\n\r\n%PDF-1.4 of no task"
 _END = web.RequestKey("end", str)  # how to end the connection after the request: "abort" or "close"
 
@@ -114,6 +115,8 @@ class _Handlers:
                     return _drop(request)
                 if fault is Fault.ERROR_AFTER:
                     return web.Response(status=502, text="Bad gateway")
+                if fault is WrongReply.BLOCKED:
+                    return web.Response(status=403, text=_PAGE, content_type="text/html")
                 if fault is WrongReply.OTHER_SUCCESS and not response.prepared:
                     response.set_status(201)
                 if not response.prepared and _END not in request:
@@ -241,22 +244,21 @@ def _throttled(seconds: float) -> web.Response:
 
 def _wrong_reply(reply: WrongReply) -> web.Response | None:
     """Return the reply if it does not depend on the request."""
-    page = "<!DOCTYPE html><html><body>please log in</body></html>"
     match reply:
         case WrongReply.NOT_FOUND:
             return _error_response(404, "no route matched")
         case WrongReply.NOT_FOUND_PAGE:
             return web.Response(status=404, text="default backend - 404")
         case WrongReply.LOG_IN:
-            return web.Response(status=401, text=page, content_type="text/html")
+            return web.Response(status=401, text=_PAGE, content_type="text/html")
         case WrongReply.FORBIDDEN:
             return _error_response(403, "access denied")
         case WrongReply.NOT_ALLOWED:
-            return web.Response(status=405, text=page, content_type="text/html")
+            return web.Response(status=405, text=_PAGE, content_type="text/html")
         case WrongReply.JSON_ERROR:
             return _error_response(200, "internal error")
         case WrongReply.LOG_IN_PAGE:
-            return web.Response(text=page, content_type="application/pdf")
+            return web.Response(text=_PAGE, content_type="application/pdf")
         case WrongReply.EMPTY:
             return web.Response(content_type="application/pdf")
     return None

@@ -127,6 +127,8 @@ class SimulatedSource:
                 await anyio.sleep(REQUEST_TIMEOUT_SECONDS if fault in (Fault.HANG, Fault.LATE) else latency)
                 raise _error(fault, changes=changes)
             result = await self._execute(call, latency)
+            if fault is WrongReply.BLOCKED:
+                raise RequestRejected(f"{verb}: a web page answered 403")
             if fault is WrongReply.OTHER_SUCCESS:
                 raise Ambiguous(f"{verb}: unexpected status 201")
             if fault is Fault.SLOW:

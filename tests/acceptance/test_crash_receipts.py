@@ -161,15 +161,13 @@ def test_disk_with_another_marker_is_not_used_until_that_is_confirmed(aluma, tmp
 
 
 @pytest.mark.parametrize("durability", ["full", "rename"])
-def test_unsynced_files_prove_nothing_after_another_boot(durability, aluma, tmp_path):
+def test_nothing_is_completed_after_another_boot(durability, aluma, tmp_path):
+    """Unsynced files prove nothing; and the age of the claim is not certain, so that Complete could hit another one."""
     machine = Machine(tmp_path, aluma, durability)
     machine.run_until_killed()
     done = machine.run(REBOOTED)
     assert done.returncode == 0, done.stderr
-    if durability == "rename":
-        assert machine.exported_again()
-    else:
-        assert (machine.requests("start"), machine.requests("complete")) == (1, 1)
+    assert machine.exported_again()
 
 
 def test_unsynced_files_are_enough_in_the_same_boot(aluma, tmp_path):

@@ -14,7 +14,14 @@ import anyio
 
 from aluma_async.clock import loop_time
 from aluma_async.events import CopyFailed, Event, QuarantineFailed, TaskCancelled, TaskCompleted, TaskFailed, TaskParked
-from aluma_async.exceptions import AlumaAsyncError, Ambiguous, ClaimConflict, InvalidResponse, SourceError
+from aluma_async.exceptions import (
+    AlumaAsyncError,
+    Ambiguous,
+    ClaimConflict,
+    InvalidResponse,
+    RequestRejected,
+    SourceError,
+)
 from aluma_async.journal.records import Record
 from aluma_async.models import ClaimRecord, ClaimState
 from aluma_async.pipeline.claim_tracker import SETTLE_RETRY_SECONDS
@@ -200,8 +207,9 @@ class Instance:
             yield
         except BaseException as error:
             outcome = type(error).__name__
-            if isinstance(error, Ambiguous) and verb == "start":
+            if isinstance(error, Ambiguous | RequestRejected) and verb == "start":
                 self._start_unconfirmed_until[task_id] = loop_time() + LATE_START_SECONDS + _SLACK
+            if isinstance(error, Ambiguous) and verb == "start":
                 self._lost_starts.add(task_id)
             not_executed = isinstance(error, SourceError) and not isinstance(error, Ambiguous | InvalidResponse)
             if isinstance(error, ClaimConflict) or (verb == "start" and not_executed):

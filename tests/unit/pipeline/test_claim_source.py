@@ -1,6 +1,7 @@
 """``ClaimTrackingSource``: what a refusal means, and which claims are settled only after a look at the task's state."""
 
 import anyio
+import msgspec
 import pytest
 
 from aluma_async import MemoryJournal
@@ -8,7 +9,8 @@ from aluma_async.exceptions import Ambiguous, ClaimConflict, RequestRejected, Un
 from aluma_async.models import Claim, ClaimState, ExportSpec, ExportTask, TaskState
 from aluma_async.pipeline.claim_source import ClaimTrackingSource
 from aluma_async.pipeline.claim_tracker import ClaimTracker
-from aluma_async.policy.lease import LATE_START_SECONDS
+from aluma_async.policy.lease import LATE_START_SECONDS, LeaseStatus
+from aluma_async.ports import BEFORE_SENDING
 from tests.support.clock import virtual_time
 from tests.support.world import system_time
 
@@ -129,13 +131,115 @@ async def test_rejected_settlement_keeps_the_claim(verb, state):
 @pytest.mark.parametrize("verb", ["complete", "cancel", "fail"])
 @virtual_time
 async def test_rejected_settlement_ends_the_claim_if_the_state_does(verb, state):
-    """Aluma does not document its reply for a claim that has ended; it may be a 400."""
-    parts = Parts(**{verb: [RequestRejected("400")], "state": [state]})
+    """The request was executed, and a proxy replaced the response; or the claim had ended, if the task is pending."""
+    parts = Parts(**{verb: [RequestRejected("403")], "state": [state, state]})
     await parts.source.start(TASK)
-    with pytest.raises(ClaimConflict):
+    if state == "completed" or verb == "cancel":
         await parts.settle(verb)
+    else:
+        with pytest.raises(ClaimConflict):
+            await parts.settle(verb)
     assert parts.claims.get("t") is None
-    assert parts.replies.sent == ["start", verb, "state"]
+    assert parts.replies.sent == ["start", verb, "state", "state"]
+
+
+@virtual_time
+async def test_rejected_start_leaves_a_claim_to_look_up():
+    """A proxy may have blocked only the response. A Cancel is sent only if the state shows a claim."""
+    parts = Parts(start=[RequestRejected("403")], state=[TaskState.PENDING, TaskState.CLAIMED], cancel=[None])
+    with pytest.raises(RequestRejected):
+        await parts.source.start(TASK)
+    assert parts.claims.get("t").state is ClaimState.ORPHANED
+    assert not parts.claims.may_hold_claim("t"), "so that the task is tried again"
+    with pytest.raises(ClaimConflict):
+        await parts.source.cancel(TASK)
+    await parts.source.cancel(TASK)
+    assert parts.replies.sent == ["start", "state", "state", "cancel"]
+
+
+@virtual_time
+async def test_refused_start_keeps_the_claim_of_an_earlier_one_without_a_reply():
+    """The refusal shows that the task is claimed, perhaps by the earlier Start."""
+    parts = Parts(start=[Ambiguous("lost"), ClaimConflict("409")], state=[TaskState.CLAIMED], cancel=[None])
+    with pytest.raises(Ambiguous):
+        await parts.source.start(TASK)
+    parts.claims.close("t")
+    await anyio.sleep(LATE_START_SECONDS + 60)
+    with pytest.raises(ClaimConflict):
+        await parts.source.start(TASK)
+    await parts.source.cancel(TASK)
+    assert parts.replies.sent == ["start", "start", "state", "cancel"]
+
+
+class Waiting(Replies):
+    """A source that waits for a permit or a token before it sends a settlement."""
+
+    wait = 0.0
+
+    async def complete(self, task):
+        await anyio.sleep(self.wait)
+        BEFORE_SENDING.get()()
+        await super().complete(task)
+
+
+@virtual_time
+async def test_settlement_is_not_sent_after_it_had_to_wait_for_the_end_of_the_lease():
+    """Otherwise it would hit the claim of another exporter. While the lease may be valid, the state is read first."""
+    parts = Parts()
+    waiting = Waiting(start=[None, None], state=[TaskState.CLAIMED], complete=[None])
+    source = ClaimTrackingSource(waiting, parts.claims)
+    await source.start(TASK)
+    waiting.wait = 1_600.0
+    with pytest.raises(Unavailable, match="had to wait"):
+        await source.complete(TASK)
+    waiting.wait = 10.0
+    await source.complete(TASK)
+    assert waiting.sent == ["start", "state", "complete"]
+    await source.start(TASK)
+    waiting.wait = 1_900.0
+    with pytest.raises(ClaimConflict, match="expired"):
+        await source.complete(TASK)
+    assert waiting.sent == ["start", "state", "complete", "start"]
+
+
+class Suspension:
+    """A clock that goes on while the event loop's stands still."""
+
+    def __init__(self):
+        self.boot = self.wall = 0.0
+
+    def __call__(self):
+        now = system_time()
+        return msgspec.structs.replace(now, boottime=now.boottime + self.boot, wall=now.wall + self.boot + self.wall)
+
+
+@virtual_time
+async def test_suspension_while_start_is_in_flight_counts_for_the_lease():
+    clock = Suspension()
+    claims = ClaimTracker(MemoryJournal(), clock, 1800.0)
+
+    class Suspended(Replies):
+        async def start(self, task):
+            clock.boot += 2_000.0
+            return await super().start(task)
+
+    source = ClaimTrackingSource(Suspended(start=[None]), claims)
+    await source.start(TASK)
+    assert claims.age("t") >= 2_000.0
+    with pytest.raises(ClaimConflict, match="expired"):
+        await source.complete(TASK)
+
+
+@pytest.mark.parametrize("suspend", ["boot", "wall"], ids=["suspended", "paused by a hypervisor"])
+@virtual_time
+async def test_age_of_a_claim_is_that_of_the_clock_that_has_gone_further(suspend):
+    clock = Suspension()
+    claims = ClaimTracker(MemoryJournal(), clock, 1800.0)
+    await ClaimTrackingSource(Replies(start=[None]), claims).start(TASK)
+    setattr(clock, suspend, 2_000.0)
+    assert claims.lease_status("t") is LeaseStatus.EXPIRED
+    clock.wall = -3_000.0 if suspend == "boot" else 2_000.0
+    assert claims.lease_status("t") is LeaseStatus.EXPIRED
 
 
 @pytest.mark.parametrize("first", [None, ClaimConflict("409")], ids=["confirmed", "refused"])
