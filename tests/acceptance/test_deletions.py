@@ -135,7 +135,7 @@ def test_answer_of_a_proxy_to_downloads_deletes_no_task(export, aluma, proxy, an
         time.sleep(0.2)  # longer than the cool-downs
     assert aluma.state()["tasks"] == {PENDING: TASKS}
     proxy.answer = lambda verb: None
-    assert export().returncode == 0
+    wait_until(lambda: export().returncode == 0, 30)  # until the cool-downs have ended
 
 
 @pytest.mark.parametrize("answer", [FORBIDDEN, NOT_FOUND, LOG_IN, (405, "text/plain", "method not allowed")])
