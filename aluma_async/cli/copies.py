@@ -20,6 +20,11 @@ DELETE_HINT = "'aluma-async quarantine list' lists the copies."
 
 def read_copies(config: Config) -> dict[str, Copy]:
     """Return the best copy of each task, by its id; print what cannot be read. Raises ``JournalError``."""
+    return best_copies(all_copies(config))
+
+
+def all_copies(config: Config) -> list[Copy]:
+    """Return all copies, ordered by folder; print what cannot be read. Raises ``JournalError``."""
     folder = QuarantineFolder(config.quarantine_folder())
     try:
         copies, problems = folder.copies()
@@ -28,7 +33,7 @@ def read_copies(config: Config) -> dict[str, Copy]:
         raise JournalError(f"quarantine {folder.path}: {error.strerror}", hint=hint) from None
     for problem in problems:
         click.echo(sanitize(problem), err=True)
-    return best_copies(copies)
+    return copies
 
 
 def selected_copies(copies: dict[str, Copy], task_ids: Sequence[str]) -> list[Copy]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from aluma_async.cli.copies import completeness, copy_row, read_copies
+from aluma_async.cli.copies import all_copies, completeness, copy_row
 from aluma_async.cli.exit_codes import OK
 from aluma_async.cli.options import add_options, load_config, merge_options
 from aluma_async.cli.output import ignore_closed_pipe, print_json
@@ -14,7 +14,7 @@ from aluma_async.service.formatting import format_bytes, format_duration, plural
 
 
 @click.command("list")
-@click.option("--json", "as_json", is_flag=True, help="JSON output: an array with an object per task.")
+@click.option("--json", "as_json", is_flag=True, help="JSON output: an array with an object per copy.")
 @add_options("config", "state", "traceback")
 @click.pass_context
 def list_copies(context: click.Context, /, *, as_json: bool, **inner: Any) -> int:
@@ -23,7 +23,7 @@ def list_copies(context: click.Context, /, *, as_json: bool, **inner: Any) -> in
     Prints task id, what happened to the task, whether the copy is complete, its age and size, and the error.
     """
     config = load_config(merge_options(context.obj, inner))
-    copies = sorted(read_copies(config).values(), key=lambda copy: (copy.record.stored_at, copy.task_id))
+    copies = sorted(all_copies(config), key=lambda copy: (copy.record.stored_at, copy.task_id))
     with ignore_closed_pipe():
         if as_json:
             print_json([copy_row(copy) for copy in copies])
@@ -32,8 +32,9 @@ def list_copies(context: click.Context, /, *, as_json: bool, **inner: Any) -> in
                 click.echo(_line(copy))
         used = format_bytes(QuarantineFolder(config.quarantine_folder()).used_bytes())
         maximum = config.exporter.quarantine_max_bytes
+        tasks = len({copy.task_id for copy in copies})
         limit = f" of {format_bytes(maximum)}" if maximum else ""
-        click.echo(f"{pluralize(len(copies), 'task')} in the quarantine, {used}{limit}", err=True)
+        click.echo(f"{pluralize(tasks, 'task')} in the quarantine, {used}{limit}", err=True)
     return OK
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from aluma_async.cli.copies import Row, copy_row, iso_time, read_copies
+from aluma_async.cli.copies import Row, all_copies, copy_row, iso_time
 from aluma_async.cli.exit_codes import OK
 from aluma_async.cli.options import add_options, load_config, merge_options
 from aluma_async.cli.output import ignore_closed_pipe, output_columns, print_json
@@ -20,7 +20,7 @@ from aluma_async.models import BreakerRecord, ClaimRecord, ClaimState, HoldRecor
 from aluma_async.pipeline.breaker import MAX_FAILED_TASKS
 from aluma_async.policy.deadline import seconds_left
 from aluma_async.policy.lease import elapsed, remaining
-from aluma_async.quarantine.folder import Copy
+from aluma_async.quarantine.folder import Copy, best_copies
 from aluma_async.service.formatting import format_duration
 
 _KEYS = ("in_hand", "cooling_down", "parked", "quarantined", "failure_limits")
@@ -60,7 +60,8 @@ def status(outer: dict[str, Any], /, *, as_json: bool, **inner: Any) -> int:
 
 def _rows(config: Config, now: Timestamp) -> dict[str, list[Row]]:
     records = reader.read_records(config.state_folder())
-    copies = read_copies(config)
+    found = all_copies(config)
+    copies = best_copies(found)
     rows: dict[str, list[Row]] = {key: [] for key in _KEYS}
     for record in records:
         if isinstance(record, ClaimRecord):
@@ -68,7 +69,7 @@ def _rows(config: Config, now: Timestamp) -> dict[str, list[Row]]:
         elif isinstance(record, HoldRecord) and remaining(record.since, record.seconds, now) > 0:
             row = _hold_row(record, now, config.aluma.task_deadline_seconds, copies.get(record.task_id))
             rows["parked" if record.parked else "cooling_down"].append(row)
-    rows["quarantined"] = [copy_row(copy) for copy in sorted(copies.values(), key=lambda copy: copy.folder)]
+    rows["quarantined"] = [copy_row(copy) for copy in sorted(found, key=lambda copy: copy.folder)]
     rows["failure_limits"] = list(_limit_rows(records, rows["parked"], copies))
     return rows
 

@@ -4,7 +4,7 @@ Fail deletes the only copy at Aluma, and Aluma deletes parked tasks that are ove
 is stored durably in a destination of its own: all files that can be fetched, the specification as received, and the
 error. A file that was not fetched, for whatever reason, is missing; the record names it, and such a task must not be
 failed. Before a task is failed, all its files are fetched, because the ones in an earlier copy may be outdated. A new
-copy replaces an earlier one only after it is stored, and only if it lacks no more files.
+copy replaces an earlier one only after it is stored, and only if it supersedes it; otherwise the task has both.
 
 The copy of a parked task is removed when this process has exported its specification. No other copy of an exported task
 is removed, because nothing but the wall clock, which may be wrong, shows whether it is older than the export.
@@ -26,7 +26,7 @@ from aluma_async.pipeline.copying import Budget, CopyWriter, EarlierCopy, Nothin
 from aluma_async.pipeline.retrying_source import RetryingSource
 from aluma_async.pipeline.transfer import receipt_of
 from aluma_async.ports import Destination, OnEvent, VerifyingDestination
-from aluma_async.quarantine.folder import Copy, QuarantineFolder
+from aluma_async.quarantine.folder import Copy, QuarantineFolder, supersedes
 from aluma_async.quarantine.locking import locked_copy
 from aluma_async.quarantine.reading import read_file
 from aluma_async.quarantine.records import CopyState, folder_names
@@ -116,18 +116,18 @@ class Quarantine:
         async with self._removing:  # because the task is pending again, and its copies must stay
             self._exported.pop(task.id, None)
         earlier = await self._find(task.id)
+        same = [copy for copy in earlier if await self._has_same_spec(copy, claim)]
         reusable: EarlierCopy | None = None
-        if state is CopyState.PARKED and self._folder and earlier and await self._has_same_spec(earlier[0], claim):
-            if earlier[0].is_complete:
-                await self._set_state(earlier[0], state)
+        if state is CopyState.PARKED and self._folder and same:
+            if same[0].is_complete:
                 return {}
-            reusable = EarlierCopy(frozenset(earlier[0].missing), partial(read_file, self._folder, earlier[0]))
+            reusable = EarlierCopy(frozenset(same[0].missing), partial(read_file, self._folder, same[0]))
         if self._budget.max_bytes and loop_time() >= self._measured_at + _MEASURE_SECONDS:
             await self._measure()
         name = await self._reserve(task.id)
         writer = CopyWriter(self._source, claim, name, state, reusable, self._budget, self._on_event)
         try:
-            await self._write(writer, earlier, error)
+            copy = await self._write(writer, same, error)
         except NothingNew:
             writer.free_bytes()
             return writer.missing
@@ -138,8 +138,9 @@ class Quarantine:
             self._reserved.discard(name)
         self.task_ids.add(task.id)
         self._changes += 1
-        for copy in earlier:
-            await self._remove(task, copy)
+        for old in earlier:
+            if copy and supersedes(copy, old, same_spec=old in same):
+                await self._remove(task, old)
         self._on_event(CopyStored(task, len(claim.spec.files), writer.size, len(writer.missing)))
         self._report_use()
         return writer.missing
@@ -206,16 +207,16 @@ class Quarantine:
             self.task_ids.discard(task.id)
             self._changes += 1
 
-    async def _write(self, writer: CopyWriter, earlier: Sequence[Copy], error: AlumaAsyncError) -> None:
+    async def _write(self, writer: CopyWriter, same: Sequence[Copy], error: AlumaAsyncError) -> Copy | None:
         try:
             async with self._destination.open(writer.claim) as delivery:
                 await writer.fetch(delivery)
-                if earlier and len(writer.missing) > len(earlier[0].missing):
-                    raise NothingNew("the earlier copy has more files")
+                if same and not writer.missing.keys() <= same[0].missing.keys():
+                    raise NothingNew("the earlier copy has files that this one lacks")
                 await writer.finish(delivery, error, self._now())
         except BaseExceptionGroup as group:
             raise primary_error(group) from None
-        receipt = receipt_of(delivery)
+        receipt, copy = receipt_of(delivery), None
         if self._folder:
             copy = await self._in_folder(self._folder.read, writer.name)
             if copy.missing.keys() != writer.missing.keys():
@@ -223,9 +224,10 @@ class Quarantine:
             receipt = copy.record.fingerprint
         if writer.state is CopyState.FAILED and not writer.missing:
             self._receipts[writer.claim.task.id] = receipt
-            if self._folder:
+            if self._folder and copy:
                 lock = self._locks[writer.claim.task.id] = ExitStack()
                 await self._in_folder(lock.enter_context, locked_copy(self._folder, copy, shared=True))
+        return copy
 
     async def _find(self, task_id: str) -> list[Copy]:
         return await self._in_folder(self._folder.find, task_id) if self._folder else []
@@ -236,10 +238,6 @@ class Quarantine:
         with suppress(SourceError):
             return await run_in_thread(self._folder.read_specification, copy) == claim.spec.received
         return False
-
-    async def _set_state(self, copy: Copy, state: CopyState) -> None:
-        if self._folder and copy.record.state is not state:
-            await self._in_folder(partial(self._folder.mark, state=state), copy)
 
     async def _reserve(self, task_id: str) -> str:
         """Return a new name for the folder of a copy."""

@@ -88,9 +88,9 @@ class QuarantineFolder:
         return copies, problems
 
     def find(self, task_id: str) -> list[Copy]:
-        """Return the copies of a task, the best one first. There are several only after a crash.
+        """Return the copies of a task, the best one first. Raises ``OSError`` if the quarantine cannot be read.
 
-        Raises ``OSError`` if the quarantine cannot be read.
+        There are several of different versions of the task, or after a crash.
         """
         wanted = set(islice(folder_names(task_id), _MAX_NAMES))
         copies = []
@@ -193,13 +193,9 @@ class QuarantineFolder:
         taken = {collision_key((name,)) for name in [*self._names(), *reserved]}
         return next(name for name in folder_names(task_id) if collision_key((name,)) not in taken)
 
-    def mark(self, copy: Copy, *, state: CopyState | None = None, redelivered_at: float | None = None) -> Copy:
+    def mark(self, copy: Copy, *, redelivered_at: float) -> Copy:
         """Change the record of a copy durably, and return the copy. Raises ``OSError``."""
-        record = msgspec.structs.replace(
-            copy.record,
-            state=state or copy.record.state,
-            redelivered_at=copy.record.redelivered_at if redelivered_at is None else redelivered_at,
-        )
+        record = msgspec.structs.replace(copy.record, redelivered_at=redelivered_at)
         with self._opened(copy.folder.name) as folder:
             replace_file(folder, copy.record_name, encode_record(record))
         return msgspec.structs.replace(copy, record=record)
@@ -255,6 +251,25 @@ class QuarantineFolder:
 def best_copies(copies: Iterable[Copy]) -> dict[str, Copy]:
     """Return one copy of each task, by its id: the most complete one, and of these the newest."""
     return {copy.task_id: copy for copy in sorted(copies, key=_rank, reverse=True)}
+
+
+def supersedes(new: Copy, old: Copy, *, same_spec: bool) -> bool:
+    """Return whether an earlier copy of a task can be removed, because nothing in it is needed any more.
+
+    Aluma may have deleted the earlier version of the task. So the copy of a failed task is superseded only by one with
+    the same bytes, and that of a parked task only by one with the same specification (``same_spec``) or with all its
+    files, that lacks none of them.
+    """
+    if old.record.state is CopyState.FAILED:
+        return new.record.state is CopyState.FAILED and new.record.fingerprint == old.record.fingerprint
+    if same_spec:
+        return new.missing.keys() <= old.missing.keys()
+    files = _contents(old)
+    return bool(files) and files <= _contents(new) and all(sha256 for _, _, sha256 in files)
+
+
+def _contents(copy: Copy) -> set[tuple[str, str, str]]:
+    return {(file.folder, file.filename, file.sha256) for file in copy.record.files if file.number not in copy.missing}
 
 
 def _rank(copy: Copy) -> tuple[int, float]:

@@ -140,17 +140,20 @@ def test_fail_refuses_a_task_with_an_incomplete_copy(run_cli, state):
 
 
 def test_fail_refuses_a_task_whose_specification_has_changed(run_cli, state):
-    """The administrator has seen another one. The task is released and stays parked, and the copy stays as it is."""
+    """The administrator has seen another one. The task stays parked, and has a copy of each."""
     with aluma_server(ONE_PARKED, impossible_tasks=ALL) as aluma:
         (task_id,) = park(run_cli, aluma)
         (hold,) = records(state, HoldRecord)
+        shown = the_copy(state, task_id)
         aluma.simulated.behaviour = replace(aluma.simulated.behaviour, impossible_tasks=())
         done = run_cli("fail", "--yes", "--base-url", aluma.base_url, "-q", "--", task_id)
         assert (done.returncode, done.stdout) == (1, "failed 0 tasks at Aluma\n")
         assert "its Export Specification has changed" in done.stderr
         assert aluma.simulated.ids(PENDING) == [task_id]
-    copy = the_copy(state, task_id)
-    assert (copy.is_complete, copy.record.state) == (True, CopyState.PARKED)
+    copies = QuarantineFolder(state / "quarantine").find(task_id)
+    assert [copy.record.state for copy in copies] == [CopyState.PARKED] * 2, [copy.missing for copy in copies]
+    assert copies[0] == shown
+    assert shown.is_complete
     (after,) = records(state, HoldRecord)
     assert (after.parked, after.failures) == (True, hold.failures + 1)
     assert not records(state, ClaimRecord)

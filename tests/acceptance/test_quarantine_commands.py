@@ -53,6 +53,23 @@ def test_list_shows_state_and_completeness(run_cli, quarantine):
     ]
 
 
+def test_list_and_status_show_all_copies_of_a_task(run_cli, quarantine):
+    """Of two versions of a task. Delete removes the one that show describes, and keeps the other."""
+    anyio.run(_store_new_copy, quarantine, specification(("in", "b.csv", "new")))
+    rows = json.loads(run_cli("quarantine", "list", "--json", *STATE).stdout)
+    assert sorted((row["task"], row["state"]) for row in rows)[:2] == [("t1", "failed"), ("t1", "parked")]
+    assert "3 tasks in the quarantine, " in run_cli("quarantine", "list", *STATE).stderr
+    assert json.loads(run_cli("status", "--json", *STATE).stdout)["quarantined"] == sorted(
+        rows, key=lambda row: row["folder"]
+    )
+    for left in (1, 0):
+        shown = json.loads(run_cli("quarantine", "show", "--json", "t1", *STATE).stdout)
+        assert run_cli("quarantine", "delete", "--yes", "t1", *STATE).returncode == 0
+        copies = quarantine.find("t1")
+        assert len(copies) == left
+        assert shown["folder"] not in [str(copy.folder) for copy in copies]
+
+
 def test_list_and_show_read_copies_of_an_earlier_version(run_cli, tmp_path):
     (tmp_path / "state").mkdir()
     (tmp_path / "state/quarantine").symlink_to(FIXTURE)
@@ -173,11 +190,11 @@ def test_delete_removes_only_the_copy_that_was_shown(change, quarantine, tmp_pat
     assert len(quarantine.find("t1")) == (change == "replaced")
 
 
-async def _store_new_copy(quarantine):
+async def _store_new_copy(quarantine, spec=SPEC):
     """Store a copy of ``t1`` in the same folder as before."""
     task = ExportTask("t1", "t1.pdf", "p1", "Invoices")
     store = Store(quarantine.path, Files(CONTENT))
-    await store.quarantine.store(claim_for(SPEC, task), SourceError("another reason"), CopyState.FAILED)
+    await store.quarantine.store(claim_for(spec, task), SourceError("another reason"), CopyState.FAILED)
 
 
 def test_redeliver_delivers_parked_and_failed_tasks_and_refuses_incomplete_ones(run_cli, quarantine, tmp_path):

@@ -115,15 +115,13 @@ async def test_complete_copy_of_the_same_specification_is_not_fetched_again(stor
 
 
 @virtual_time
-async def test_complete_copy_of_a_failed_task_becomes_that_of_a_parked_one(store):
-    """Its Fail may have had no effect; the administrator must not delete the copy of a task that is pending again."""
+async def test_complete_copy_of_a_failed_task_stays_that_of_a_failed_one(store):
+    """It serves as the copy of the parked task, but an export must not remove it: Fail may have been executed."""
     await store.quarantine.store(claim_for(SPEC), ERROR, FAILED)
     store.quarantine.unlock(TASK)
-    (before,) = store.copies
+    before = store.copies
     assert await store.quarantine.store(claim_for(SPEC), ERROR, PARKED) == {}
-    (after,) = store.copies
-    assert (before.record.state, after.record.state) == (FAILED, PARKED)
-    assert after.folder == before.folder
+    assert store.copies == before
 
 
 @virtual_time
@@ -150,22 +148,57 @@ async def test_incomplete_copy_stays_as_it_is_when_nothing_more_can_be_fetched(s
 
 
 @virtual_time
-async def test_copy_of_another_specification_replaces_the_earlier_one(store):
+async def test_copy_of_another_specification_is_stored_next_to_the_earlier_one(store):
+    """Aluma may have deleted the earlier version as overdue. Both are found again when the task is parked again."""
     await store.quarantine.store(claim_for(SPEC), ERROR, PARKED)
-    spec = specification(("in", "c.csv", "new"))
+    (first,) = store.copies
+    store.files.content = {}
+    spec = specification(("in", "c.csv", "new"), ("in", "c.pdf"))
+    assert set(await store.quarantine.store(claim_for(spec), ERROR, PARKED)) == {1}
+    first_again, second = store.copies
+    assert first_again == first
+    assert (second.folder / "files/in/c.csv").read_bytes() == b"new"
+    for claim in (claim_for(SPEC), claim_for(spec)):
+        await store.quarantine.store(claim, ERROR, PARKED)
+        assert store.copies == [first, second]
+    store.files.content = {"/files/1": b"%PDF three"}
     assert await store.quarantine.store(claim_for(spec), ERROR, PARKED) == {}
-    (copy,) = store.copies
-    assert (copy.folder / "files/in/c.csv").read_bytes() == b"new"
-    assert not (copy.folder / "files/in/a.pdf").exists()
+    assert [copy.is_complete for copy in store.copies] == [True, True]
+    assert first in store.copies
 
 
 @virtual_time
-async def test_copy_with_fewer_files_does_not_replace_an_earlier_one(store):
+async def test_copy_of_another_specification_with_the_same_files_replaces_it(store):
+    """Otherwise a specification that changes with each Start would fill the quarantine."""
     await store.quarantine.store(claim_for(SPEC), ERROR, PARKED)
-    before, store.files.content = store.copies, {}
-    spec = specification(("in", "c.csv", "new"), ("in", "c.pdf"))
-    assert set(await store.quarantine.store(claim_for(spec), ERROR, PARKED)) == {1}
-    assert store.copies == before
+    assert await store.quarantine.store(claim_for(SPEC + b" "), ERROR, PARKED) == {}
+    (copy,) = store.copies
+    assert store.folder.read_specification(copy) == SPEC + b" "
+
+
+@pytest.mark.parametrize("state", [PARKED, FAILED])
+@pytest.mark.parametrize("spec", [SPEC, SPEC + b" "], ids=["same specification", "another specification"])
+@virtual_time
+async def test_copy_of_a_failed_task_is_never_replaced_by_other_bytes(spec, state, store):
+    """Fail has deleted the task at Aluma, which offers it again with other content."""
+    await store.quarantine.store(claim_for(SPEC), ERROR, FAILED)
+    store.quarantine.unlock(TASK)
+    (failed,) = store.copies
+    store.files.content["/files/2"] = b"%PDF new version"
+    assert await store.quarantine.store(claim_for(spec), ERROR, state) == {}
+    assert failed in store.copies
+    assert len(store.copies) == (1 if (spec, state) == (SPEC, PARKED) else 2)
+    assert store.folder.verify(failed) == {}
+
+
+@virtual_time
+async def test_copy_of_a_failed_task_is_replaced_by_one_with_the_same_bytes(store):
+    """If Fail is not executed, the task is failed again and again, and has one copy."""
+    for _ in range(3):
+        await store.quarantine.store(claim_for(SPEC), ERROR, FAILED)
+        store.quarantine.unlock(TASK)
+        (copy,) = store.copies
+        assert (copy.record.state, copy.missing) == (FAILED, {})
 
 
 @virtual_time
@@ -263,6 +296,7 @@ async def test_receipt_is_that_of_the_copied_bytes(store):
     store.files.content["/files/2"] = b"%PDF new version"
     await store.quarantine.store(claim_for(SPEC), ERROR, FAILED)
     assert await store.quarantine.holds("t1", store.quarantine.receipt(claim_for(SPEC)))
+    store.folder.remove(next(copy for copy in store.copies if copy.record.fingerprint == first))
     assert not await store.quarantine.holds("t1", first)
 
 
