@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from aluma_async.aluma.wire import UNREADABLE
+from aluma_async.aluma.tolerant_json import UNREADABLE, clean, load_rows, loads
 from aluma_async.exceptions import InvalidResponse
 from aluma_async.models import ExportTask, TaskState
 
@@ -72,25 +72,27 @@ class ListingDecoder:
                 continue
             del self._buffer[: end + 1]
             return tasks
-        if len(self._buffer) > self.MAX_ROW_BYTES:
+        rows, end = load_rows(bytes(self._buffer))
+        if len(self._buffer) - end > self.MAX_ROW_BYTES:
             raise InvalidResponse("list of tasks: a row is longer than 32 MiB")
-        return []
+        del self._buffer[:end]
+        return self._tolerate(rows)
 
     def close(self) -> list[ExportTask]:
         """Return the last tasks. Raises ``InvalidResponse`` if the response is incomplete."""
-        try:
-            rest = _task_list.decode(self._head + self._buffer.lstrip(b", \t\r\n"))
-        except UNREADABLE:
-            raise InvalidResponse("list of tasks: incomplete, or not the documented JSON") from None
+        body = bytes(self._head + self._buffer.lstrip(b", \t\r\n"))
         self._buffer.clear()
-        return self._decode_individually(rest.tasks)
+        try:
+            return self._decode_individually(_task_list.decode(body).tasks)
+        except UNREADABLE:
+            if (rows := _tolerant_rows(body)) is None:
+                raise InvalidResponse("list of tasks: incomplete, or not the documented JSON") from None
+            return self._tolerate(rows)
 
     def _find_head(self) -> bool:
         for match in re.finditer(rb'"tasks"\s*:\s*\[', bytes(self._buffer)):
             head = bytes(self._buffer[: match.end()])
-            try:
-                _task_list.decode(head + b"]}")
-            except UNREADABLE:
+            if _tolerant_rows(head + b"]}") is None:
                 continue
             self._head = head
             del self._buffer[: match.end()]
@@ -111,10 +113,20 @@ class ListingDecoder:
             try:
                 row = _row.decode(raw)
             except UNREADABLE:
-                self._on_skipped("not the documented JSON")
+                tasks += self._tolerate(load_rows(bytes(raw))[0] or [None])
             else:
                 if task := self._task(row):
                     tasks.append(task)
+        return tasks
+
+    def _tolerate(self, rows: list[Any]) -> list[ExportTask]:
+        """Return the tasks of rows that ``tolerant_json`` has decoded. Only the id must be readable."""
+        tasks = []
+        for row in rows:
+            if not isinstance(row, dict) or not isinstance(row.get("id"), str):
+                self._on_skipped("not the documented JSON")
+            elif task := self._task(_TaskRow(**{name: _cleaned(row.get(name)) for name in _TaskRow.__struct_fields__})):
+                tasks.append(task)
         return tasks
 
     def _task(self, row: _TaskRow) -> ExportTask | None:
@@ -126,6 +138,21 @@ class ListingDecoder:
         return ExportTask(
             row.id, row.name or "", row.project_id or "", row.project_name or "", timestamp(row.created_at)
         )
+
+
+def _cleaned(value: Any) -> Any:
+    """Return a field of a row as a text without unpaired surrogates, or None; other values are empty texts."""
+    return value if value is None else clean(value)
+
+
+def _tolerant_rows(body: bytes) -> list[Any] | None:
+    """Return the rows of a listing; None if it is unreadable."""
+    try:
+        listing = loads(body)
+    except UNREADABLE:
+        return None
+    rows = listing.get("tasks") if isinstance(listing, dict) else None
+    return rows if isinstance(rows, list) else None
 
 
 def timestamp(text: Any) -> float | None:

@@ -5,6 +5,7 @@ Source of the formats: Aluma's public guide "Export data". Unused fields are not
 
 import json
 import re
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -13,12 +14,10 @@ from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from aluma_async.aluma.content import BINARY_EXTENSIONS, content_problem
+from aluma_async.aluma.tolerant_json import SURROGATE, UNREADABLE, Number, clean, loads
 from aluma_async.aluma.urls import DownloadUrls, RefusedUrl, is_plain_path
 from aluma_async.exceptions import BadSpecification, InvalidResponse
 from aluma_async.models import ExportFile, ExportSpec
-
-UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
-"""All that msgspec raises while decoding: also for invalid UTF-8 and nesting that is too deep."""
 
 
 class _File(Struct):
@@ -57,7 +56,6 @@ class _Problem(Struct):
 _spec = msgspec.json.Decoder(_Spec)
 
 _FILE_MARK = b'"filename"'
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _UNCOUNTED = re.compile(rb'"(?:\s+:|(?<=\\\\"):)').search
 """Finds a field with white space before its colon, or with a name that ends with a backslash; also some texts."""
 _BINARY = re.compile(rf"\.(?:{'|'.join(BINARY_EXTENSIONS)})[\s.]*\Z", re.IGNORECASE).search
@@ -156,10 +154,10 @@ def _files_with_surrogates(body: bytes, urls: DownloadUrls | None, verify_conten
     try:
         decoded = json.loads(body.decode(), parse_constant=_refuse)
         text = json.dumps(decoded, ensure_ascii=False)
-        if not _SURROGATE.search(text):
+        if not SURROGATE.search(text):
             return ()
         original = msgspec.convert(decoded, _Spec)
-        cleaned = _spec.decode(_SURROGATE.sub("\ufffd", text).encode())
+        cleaned = _spec.decode(SURROGATE.sub("\ufffd", text).encode())
     except UNREADABLE:
         return ()
     files = _files(cleaned, body, urls, verify_content)
@@ -238,20 +236,32 @@ def decode_token(body: bytes) -> tuple[str, float]:
 
 
 def decode_state(body: bytes) -> str:
-    """Return the state of a task. Raises ``InvalidResponse``."""
+    """Return the state of a task, whatever its other fields contain. Raises ``InvalidResponse``."""
     try:
         return msgspec.json.decode(body, type=_State).state
     except UNREADABLE:
-        raise InvalidResponse("unreadable task") from None
+        task = _loads_object(body)
+    state = task.get("state")
+    if isinstance(state, str) and not isinstance(state, Number):
+        return state
+    raise InvalidResponse("unreadable task")
 
 
 def is_json(body: bytes) -> bool:
     """Return whether a body is JSON, or has only white space."""
-    try:
-        msgspec.json.decode(body)
-    except UNREADABLE:
-        return not body.strip()
-    return True
+    for decode in (msgspec.json.decode, loads):
+        with suppress(*UNREADABLE):
+            decode(body)
+            return True
+    return not body.strip()
+
+
+def _loads_object(body: bytes) -> dict[str, Any]:
+    """Return the fields of an object; none if it is unreadable."""
+    with suppress(*UNREADABLE):
+        if isinstance(fields := loads(body), dict):
+            return fields
+    return {}
 
 
 def error_message(body: bytes) -> str:
@@ -259,7 +269,8 @@ def error_message(body: bytes) -> str:
     try:
         error_body = msgspec.json.decode(body, type=_Problem)
     except UNREADABLE:
-        return ""
+        fields = _loads_object(body)
+        error_body = _Problem(*(clean(fields.get(name)) for name in _Problem.__struct_fields__))
     text = error_body.message or ": ".join(filter(None, (error_body.title, error_body.detail)))
     return "".join(c if c.isprintable() else " " for c in text)[:200].strip()
 

@@ -60,6 +60,42 @@ def test_listing_skips_and_reports_only_unreadable_rows():
         assert len(skipped) == 4
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        rb'"scan \ud83d.pdf"',
+        rb'"\\ud83d \udc00\ud83d"',
+        b'"M\xfcller"',
+        b"9" * 5000,
+        b"7",
+        b"true",
+        b'["x"]',
+        b'{"a": [{}]}',
+        b'"a\nb"',
+    ],
+)
+@pytest.mark.parametrize("field", [b"name", b"project_id", b"project_name", b"created_at", b"extra"])
+def test_listing_reads_a_row_whatever_its_fields_contain(field, value):
+    """Only the id is needed. One odd value must not hide its task, nor the tasks of other rows."""
+    bad = b'{"id": "bad", "%b": %b}' % (field, value)
+    rows = [b'{"id": "a", "name": "\\ud83d\\ude00"}', bad, b'{"id": "b"}'] * 3
+    document = b'{"%b": %b, "tasks": [%b], "next": null}' % (field, value, b" , ".join(rows))
+    for sizes in ([1], [7, 50], [100_000]):
+        assert decode_listing(document, sizes) == (["a", "bad", "b"] * 3, [])
+
+
+def test_listing_shows_the_readable_part_of_an_odd_name():
+    decoder = ListingDecoder(lambda _: None)
+    decoder.feed(rb'{"tasks": [{"id": "a", "name": "scan \ud83d.pdf", "project_name": "M' + b'\xfc"}]}')
+    (task,) = decoder.close()
+    assert (task.name, task.project_name) == ("scan \ufffd.pdf", "M\ufffd")
+    task.name.encode()
+
+
+def test_listing_reads_a_numeric_id():
+    assert decode_listing(b'{"tasks": [{"id": 123, "project_id": 7}, {"id": "b"}]}', [100]) == (["123", "b"], [])
+
+
 def test_listing_omits_tasks_in_other_states():
     """A server may ignore the filter of the request."""
     rows = [

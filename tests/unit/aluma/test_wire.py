@@ -273,3 +273,13 @@ def test_error_message_is_decoded_from_all_known_formats_and_short():
     assert wire.error_message(b'{"title":"Bad","detail":"very","status":422}') == "Bad: very"
     assert wire.error_message(b"Bad gateway") == wire.error_message(b"") == wire.error_message(b"[]") == ""
     assert len(wire.error_message(json.dumps({"message": "x" * 9999}).encode())) <= 200
+
+
+@pytest.mark.parametrize("value", [rb'"\ud83d"', b'"\xfc"', b"9" * 5000, b'{"a":1}'])
+def test_state_and_error_are_readable_whatever_other_fields_contain(value):
+    assert wire.decode_state(b'{"name":%b,"state":"completed"}' % value) == "completed"
+    assert wire.error_message(b'{"title":%b,"message":"no \\udfff"}' % value) == "no \ufffd"
+    assert wire.is_json(b"[%b]" % value)
+    for bad in (b"[%b]", b'{"name":%b}', b'{"name":%b,"state":1}', b'{"name":%b,"state":"x"'):
+        with pytest.raises(InvalidResponse):
+            wire.decode_state(bad % value)
