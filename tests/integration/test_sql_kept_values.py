@@ -191,3 +191,10 @@ def test_text_of_the_exporter_needs_a_column_of_texts(tmp_path, mode):
         else:
             deliver_file(database, "x\n1\n", table=f"t{number}", task="007", mode=mode)
             assert database.ask(f"SELECT {names[0]} FROM t{number}") == [("007",)]
+
+
+def test_null_in_an_array_is_not_a_text_whatever_the_settings_are(postgres_database):
+    postgres_database.ask("CREATE TABLE t (k TEXT PRIMARY KEY, a TEXT[])")
+    postgres_database.ask(f"ALTER DATABASE {postgres_database.name} SET array_nulls = off")
+    deliver_file(postgres_database, '[{"k": "1", "a": ["x", null]}]', name="a.json", key=["k"])
+    assert postgres_database.ask("SELECT a FROM t") == [(["x", None],)]

@@ -1,5 +1,6 @@
 """Deliveries to tables that must not replace anything, because their rows may be older than those that are there."""
 
+import anyio
 import pytest
 from msgspec.structs import replace
 
@@ -92,3 +93,26 @@ async def test_key_of_a_type_with_its_own_values_is_compared(database):
         with pytest.raises(AlreadyExported):
             await deliver(destination, older, text.replace("1}", "2}"))
     assert database.ask("SELECT m FROM t") == [({"k": 1},)]
+
+
+@real_time
+async def test_row_that_is_written_meanwhile_is_not_replaced(postgres_database):
+    """The comparison and the insertion see the same rows, or the transaction is repeated."""
+    psycopg = pytest.importorskip("psycopg")
+    postgres_database.ask("CREATE TABLE t (n BIGINT PRIMARY KEY, m TEXT)")
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    async with open_sql(postgres_database, key=["n"]) as destination:
+        with psycopg.connect(postgres_database.url) as other:
+            other.execute("INSERT INTO t VALUES (1, 'newer')")
+            async with anyio.create_task_group() as group:
+
+                async def redeliver():
+                    with pytest.raises(AlreadyExported):
+                        await deliver(destination, first_file(OLDER), A)
+
+                group.start_soon(redeliver)
+                with anyio.fail_after(30):
+                    while postgres_database.ask(waiting) == [(0,)]:  # noqa: ASYNC110
+                        await anyio.sleep(0.05)
+                other.commit()
+    assert postgres_database.ask("SELECT * FROM t") == [(1, "newer")]

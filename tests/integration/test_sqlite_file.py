@@ -46,7 +46,15 @@ async def test_rows_are_not_committed_to_a_file_that_is_gone(lose, tmp_path):
     assert rows_in(path) == [("2",), ("3",)]
 
 
-@pytest.mark.parametrize("url", ["sqlite:///file:/shared?vfs=memdb&uri=true", "sqlite:///file:x?vfs=memdb&uri=true"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:///file:/shared?vfs=memdb&uri=true",
+        "sqlite:///file:x?vfs=memdb&uri=true",
+        "sqlite:///file:?uri=true",
+        "sqlite:///file:foo%3Fmode=memory?uri=true",
+    ],
+)
 @real_time
 async def test_probe_refuses_a_database_that_exists_in_memory_only(url):
     async with open_sql(SimpleNamespace(url=url), create=True) as destination:

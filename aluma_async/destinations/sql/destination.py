@@ -160,7 +160,9 @@ class SqlDestination:
         for attempt in range(1, _ATTEMPTS + 1):
             tables_cached = not self._tables.is_empty
             try:
-                async with self._transaction(f"task {claim.task.id}") as connection:
+                # What a redelivery compares must not change until its end.
+                operation = f"task {claim.task.id}"
+                async with self._transaction(operation, serializable=not claim.may_replace) as connection:
                     writer = TaskWriter(self._settings, self._tables, connection, claim, spool)
                     await writer.write(files_by_table)
                 self._tables.remember(writer.layouts)
@@ -183,16 +185,17 @@ class SqlDestination:
         return files_by_table
 
     @asynccontextmanager
-    async def _transaction(self, operation: str) -> AsyncIterator[AsyncConnection]:
+    async def _transaction(self, operation: str, *, serializable: bool = False) -> AsyncIterator[AsyncConnection]:
         """Open a transaction, shielded from cancellation except in ``_convert_batches``.
 
         Shielded, because a driver that is interrupted within a request may stay in an undefined state. Each step ends
         by itself: connecting, waiting for a lock and waiting for an unreachable server have their own time-outs.
         """
+        engine = self._engine.execution_options(isolation_level="SERIALIZABLE") if serializable else self._engine
         async with self._slots:
             with anyio.CancelScope(shield=True) as scope:
                 try:
-                    async with self._engine.begin() as connection:
+                    async with engine.begin() as connection:
                         info = connection.info
                         info[SCOPE] = scope
                         if not await self._backend.begin(connection):

@@ -27,11 +27,13 @@ _DEFAULTS: Mapping[str, Any] = {
 """Parameters that the URL may override. PgBouncer knows none of the server's, so there are none here."""
 _PORT = "5432"
 _STAGE = "aluma_stage"
-# The settings of the user, of the database and of the URL stay, except that a commit must be durable.
+# The settings of the user, of the database and of the URL stay, except that a commit must be durable, and NULL in an
+# array is not a text.
 _BEGIN = """
 SELECT CASE current_setting('lock_timeout') WHEN '0' THEN set_config('lock_timeout', '60s', true) END,
   CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END,
-  current_setting('transaction_read_only')
+  current_setting('transaction_read_only'),
+  set_config('array_nulls', 'on', true)
 """
 _INTEGERS = {16: ">ih", 32: ">ii", 64: ">iq"}
 """Binary form of an integer with its length, by its number of bits."""
@@ -86,7 +88,7 @@ class Postgres:
         return ""
 
     async def begin(self, connection: AsyncConnection) -> bool:
-        ((_, _, read_only),) = await _fetch(connection, _BEGIN)
+        ((_, _, read_only, _),) = await _fetch(connection, _BEGIN)
         return bool(read_only == "off")
 
     async def describe(self, connection: AsyncConnection, schema: str | None, name: str) -> Layout | None:

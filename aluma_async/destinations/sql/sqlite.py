@@ -2,6 +2,7 @@
 
 import re
 import sqlite3
+import stat
 from collections.abc import AsyncIterable, Mapping, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -186,12 +187,12 @@ class Sqlite:
 
 
 def _identity(path: str) -> tuple[int, int] | None:
-    """Return device and inode of a file; None if it does not exist."""
+    """Return device and inode of a file; None if there is none. The path of a database in memory is empty."""
     try:
         status = Path(path).stat()
     except OSError:
         return None
-    return status.st_dev, status.st_ino
+    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
 
 
 async def _rows(connection: AsyncConnection, statement: str, parameters: tuple[Any, ...] = ()) -> Sequence[Any]:
