@@ -27,18 +27,29 @@ class Route(Struct, frozen=True):
         """Return whether the project of a task matches."""
         return self.project in ("", task.project_id, task.project_name)
 
+    def may_match_task(self, task: ExportTask) -> bool:
+        """Return whether the project of a task may match: it does, or the listing lacks its id or its name."""
+        return self.matches_task(task) or not (task.project_id and task.project_name)
+
     def matches(self, task: ExportTask, file: ExportFile) -> bool:
         """Return whether all conditions match."""
+        return self.matches_task(task) and self.matches_file(file)
+
+    def matches_file(self, file: ExportFile) -> bool:
+        """Return whether all conditions of the file match."""
         return (
-            self.matches_task(task)
-            and self.source in ("", file.source)
+            self.source in ("", file.source)
             and _matches(file.folder, self.folder)
             and _matches(file.filename, self.filename)
         )
 
 
 class Routing(Struct, frozen=True):
-    """The first matching route of a file decides; a file without one goes to ``default`` (empty: an error)."""
+    """The first matching route of a file decides; a file without one goes to ``default`` (empty: an error).
+
+    A route that may match, because the project of the task is not known completely, is an error: the file could be
+    confidential and go to the wrong destination.
+    """
 
     routes: tuple[Route, ...] = ()
     default: str = ""
@@ -48,6 +59,12 @@ class Routing(Struct, frozen=True):
         for route in self.routes:
             if route.matches(task, file):
                 return tuple(dict.fromkeys(route.to))
+            if route.may_match_task(task) and route.matches_file(file):
+                raise DestinationError(
+                    f"task {task.id}: the listing lacks the id or the name of its project, and the route of file"
+                    f" {file.number} depends on it",
+                    hint="Ask Aluma why the project is missing, or remove project from [[routes]].",
+                )
         if not self.default:
             raise DestinationError(
                 f"task {task.id}: no route matches file {file.number}",
@@ -63,6 +80,8 @@ class Routing(Struct, frozen=True):
                 names |= dict.fromkeys(route.to)
                 if not (route.folder or route.filename or route.source):  # matches all remaining files
                     return list(names)
+            elif route.may_match_task(task):
+                return list(names)
         return [*names, self.default] if self.default and self.default not in names else list(names)
 
 

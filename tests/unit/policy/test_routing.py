@@ -6,6 +6,7 @@ import pytest
 
 from aluma_async.config import Config, FolderConfig, RouteConfig
 from aluma_async.exceptions import ConfigError, DestinationError
+from aluma_async.models import ExportTask
 from aluma_async.policy.routing import Route, Routing
 from tests.support.tasks import TASK, make_file
 
@@ -41,6 +42,29 @@ def test_routing_error_of_a_file_without_route_is_not_fatal():
         Routing((Route(("a",), filename="*.csv"),)).destinations_for(TASK, make_file(filename="x.pdf"))
     assert not caught.value.fatal
     assert "no route matches file 0" in str(caught.value)
+
+
+BY_PROJECT = Routing((Route(("a",), filename="*.pdf"), Route(("secret",), project="p1", filename="*.csv")), "default")
+
+
+@pytest.mark.parametrize("project", [("", ""), ("p2", ""), ("", "Receipts")])
+def test_file_of_an_unknown_project_has_no_route_that_depends_on_it(project):
+    """It must not go to the default destination, because the project could be that of the route."""
+    task = ExportTask("t1", "a", *project)
+    with pytest.raises(DestinationError, match="lacks the id or the name of its project") as caught:
+        BY_PROJECT.destinations_for(task, make_file())
+    assert "[[routes]]" in caught.value.hint
+    assert BY_PROJECT.destinations_for(task, make_file(filename="x.pdf")) == ("a",)
+    assert BY_PROJECT.destinations_for(task, make_file(filename="x.txt")) == ("default",)
+    assert Routing((Route(("a",), filename="*.pdf"),), "default").destinations_for(task, make_file()) == ("default",)
+    assert list(BY_PROJECT.possible_destinations(task)) == ["a"]
+
+
+@pytest.mark.parametrize("project", [("p1", ""), ("p1", "Invoices")])
+def test_file_of_a_known_project_has_its_route(project):
+    task = ExportTask("t1", "a", *project)
+    assert BY_PROJECT.destinations_for(task, make_file()) == ("secret",)
+    assert BY_PROJECT.destinations_for(ExportTask("t1", "a", "p2", "Receipts"), make_file()) == ("default",)
 
 
 def test_possible_destinations_need_no_files():
