@@ -56,6 +56,12 @@ class RowSkipped(Event, frozen=True):
     reason: str
 
 
+class ListingIncomplete(Event, frozen=True):
+    """A listing has ended, and shows that pending tasks are missing from it or cannot be recognised."""
+
+    reason: str
+
+
 class ProjectsFiltered(Event, frozen=True):
     """A listing that is limited to some projects has ended."""
 

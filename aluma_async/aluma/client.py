@@ -26,7 +26,7 @@ from aluma_async.aluma.urls import DownloadUrls, RefusedUrl, Target
 from aluma_async.clock import loop_time
 from aluma_async.config import Credentials
 from aluma_async.connections import DISTRUST_SECONDS, guard_connections
-from aluma_async.events import Event, RowSkipped, UnrequestedResponse
+from aluma_async.events import Event, ListingIncomplete, RowSkipped, UnrequestedResponse
 from aluma_async.exceptions import FileMissing, SourceError
 from aluma_async.models import Claim, ExportFile, ExportTask, TaskState
 from aluma_async.ports import OnEvent, RequestLimiter
@@ -58,7 +58,8 @@ class AlumaClient:
         downloads: Limits for downloads, and the hosts other than the API's that they may use.
         max_files: Maximum number of files of one task; 0: no limit.
         request_limiter: Limits all requests, including those for tokens and downloads. None: no limit.
-        on_event: Receives ``RowSkipped``, ``ProjectsFiltered``, ``ProjectUnmatched`` and ``UnrequestedResponse``.
+        on_event: Receives ``RowSkipped``, ``ListingIncomplete``, ``ProjectsFiltered``, ``ProjectUnmatched`` and
+            ``UnrequestedResponse``.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class AlumaClient:
         path = f"/tasks?state={TaskState.PENDING}&client_action=export"
         rate = MinimumRate(self._downloads.min_bytes_per_second)
         async with self._transport.get("list tasks", Target(self._transport.url(path), is_api=True)) as response:
+            has_link = 'rel="next"' in response.headers.get("Link", "")
             while True:
                 waiting_since = loop_time()
                 if not (chunk := await responses.read_chunk("list tasks", response)):
@@ -105,6 +107,8 @@ class AlumaClient:
                     yield tasks
         if tasks := self._filter.select(decoder.close()):
             yield tasks
+        if problem := decoder.problem or ("it has a link to a next page" if has_link else ""):
+            self._on_event(ListingIncomplete(problem))
         for event in self._filter.end_listing():
             self._on_event(event)
 

@@ -5,6 +5,7 @@ Source of the format: Aluma's public guide "Export data". Unused fields are not 
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,6 +36,10 @@ _row = msgspec.json.Decoder(_TaskRow)
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
 _task_list = msgspec.json.Decoder(_TaskList)
 
+_KNOWN_STATES = frozenset({TaskState.PENDING, TaskState.CLAIMED, "completed", "failed"})
+_NEXT_PAGE = re.compile(r"(@odata\.)?next.*|(has_?)?(more|next).*|continuation.*|(is_?)?truncated", re.IGNORECASE)
+_PAGE_FIELDS = re.compile(r"_?links|meta(data)?|page|paging|pagination", re.IGNORECASE)
+
 # An id becomes part of a URL path, so it must not contain path separators or be a dot segment.
 _ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9._~-]{1,200}")
 
@@ -52,9 +57,18 @@ class ListingDecoder:
     _MAX_CUTS = 64  # Attempts to find the end of the last complete row of a window.
 
     def __init__(self, on_skipped: Callable[[str], None]) -> None:
-        self._on_skipped = on_skipped
+        self._report_skipped = on_skipped
+        self._readable = self._unreadable = 0
+        self._next_page = ""
         self._head = b""
         self._buffer = bytearray()
+
+    @property
+    def problem(self) -> str:
+        """The sign that a complete listing does not show all pending tasks; empty if there is none."""
+        if self._unreadable and not self._readable:
+            return f"none of its {self._unreadable} rows can be read as a pending task"
+        return f"its field {self._next_page[:40]!r} names a next page" if self._next_page else ""
 
     def feed(self, chunk: bytes) -> list[ExportTask]:
         """Add a chunk; return the tasks that are complete now. Raises ``InvalidResponse``."""
@@ -82,6 +96,7 @@ class ListingDecoder:
         """Return the last tasks. Raises ``InvalidResponse`` if the response is incomplete."""
         body = bytes(self._head + self._buffer.lstrip(b", \t\r\n"))
         self._buffer.clear()
+        self._next_page = _next_page(body)
         try:
             return self._decode_individually(_task_list.decode(body).tasks)
         except UNREADABLE:
@@ -129,12 +144,18 @@ class ListingDecoder:
                 tasks.append(task)
         return tasks
 
+    def _on_skipped(self, reason: str) -> None:
+        self._unreadable += 1
+        self._report_skipped(reason)
+
     def _task(self, row: _TaskRow) -> ExportTask | None:
         if row.state not in (None, TaskState.PENDING) or row.client_action not in (None, "export"):
+            self._unreadable += row.state not in _KNOWN_STATES
             return None  # because a server that ignores the filter must not make the exporter start other tasks
         if not _ID.fullmatch(row.id):
             self._on_skipped("invalid task id")
             return None
+        self._readable += 1
         return ExportTask(
             row.id, row.name or "", row.project_id or "", row.project_name or "", timestamp(row.created_at)
         )
@@ -143,6 +164,20 @@ class ListingDecoder:
 def _cleaned(value: Any) -> Any:
     """Return a field of a row as a text without unpaired surrogates, or None; other values are empty texts."""
     return value if value is None else clean(value)
+
+
+def _next_page(body: bytes) -> str:
+    """Return the name of a field that names a next page of a listing; empty if there is none."""
+    for decode in (msgspec.json.decode, loads):
+        with suppress(*UNREADABLE):
+            listing = decode(body)
+            groups = [value for name, value in listing.items() if _PAGE_FIELDS.fullmatch(name)]
+            for fields in (listing, *(group for group in groups if isinstance(group, dict))):
+                for name, value in fields.items():
+                    if name != "tasks" and value and _NEXT_PAGE.fullmatch(name):
+                        return str(name)
+            return ""
+    return ""
 
 
 def _tolerant_rows(body: bytes) -> list[Any] | None:

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Collection, Iterator
 
-from aluma_async.events import ProjectsFiltered, ProjectUnmatched
+from aluma_async.events import ListingIncomplete, ProjectsFiltered, ProjectUnmatched
 from aluma_async.models import ExportTask
 
 
@@ -16,6 +16,7 @@ class ProjectFilter:
         self._other_names: set[str] = set()
         self._reported: set[str] = set()
         self._left_out = 0
+        self._unknown = 0  # tasks without a project
 
     def select(self, tasks: list[ExportTask]) -> list[ExportTask]:
         """Return the tasks of the configured projects."""
@@ -28,10 +29,11 @@ class ProjectFilter:
                 selected.append(task)
             else:
                 self._other_names.add(task.project_name)
+                self._unknown += not (task.project_id or task.project_name)
         self._left_out += len(tasks) - len(selected)
         return selected
 
-    def end_listing(self) -> Iterator[ProjectsFiltered | ProjectUnmatched]:
+    def end_listing(self) -> Iterator[ProjectsFiltered | ProjectUnmatched | ListingIncomplete]:
         """Yield what the filter left out of the listing, and each name that matches nothing, once; nothing if unused.
 
         A project without a pending task cannot be told from a wrong name, so a name counts as unmatched only if it has
@@ -40,9 +42,13 @@ class ProjectFilter:
         if not self._projects:
             return
         yield ProjectsFiltered(self._left_out)
+        if self._unknown:
+            yield ListingIncomplete(
+                f"tasks without a project: {self._unknown}, which may belong to the configured ones"
+            )
         for wanted in sorted(self._projects - self._matched - self._reported) if self._left_out else ():
             self._reported.add(wanted)
             nearest = difflib.get_close_matches(wanted, self._other_names, n=1)
             yield ProjectUnmatched(wanted, f"; the nearest is {nearest[0]!r}" if nearest else "")
-        self._left_out = 0
+        self._left_out = self._unknown = 0
         self._other_names.clear()

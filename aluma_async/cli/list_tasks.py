@@ -15,7 +15,7 @@ from aluma_async.cli.options import API, add_options, load_config, merge_options
 from aluma_async.cli.output import ignore_closed_pipe, output_columns, wrap_parts
 from aluma_async.cli.parameters import duration
 from aluma_async.config import Config, Credentials
-from aluma_async.events import Event, ProjectUnmatched
+from aluma_async.events import Event, ListingIncomplete, ProjectUnmatched
 from aluma_async.models import ExportTask
 from aluma_async.service.formatting import format_duration, pluralize, sanitize
 
@@ -67,6 +67,8 @@ async def pages(config: Config, credentials: Credentials) -> AsyncIterator[Async
         if isinstance(event, ProjectUnmatched):
             text = f"no pending task is in project {event.project!r}{event.suggestion}"
             click.echo(f"warn  {sanitize(text)}", err=True)
+        elif isinstance(event, ListingIncomplete):
+            click.echo(f"warn  the listing does not show all pending tasks: {sanitize(event.reason)}", err=True)
 
     async with open_client(config, credentials, on_event=warn) as client, aclosing(client.list_pending()) as listing:  # type: ignore[type-var]
         yield listing

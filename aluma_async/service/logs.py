@@ -28,6 +28,7 @@ MESSAGES: Mapping[type[Event], tuple[Level, str]] = {
     events.TasksListed: ("debug", "{listed} pending tasks: {admitted} new, {held_back} on hold"),
     events.ListingFailed: ("warning", "a request to Aluma failed, next listing in {retry_in_seconds:.1f} s: {error}"),
     events.RowSkipped: ("warning", "skipped a row of the listing: {reason}"),
+    events.ListingIncomplete: ("error", "the listing does not show all pending tasks: {reason}"),
     events.ProjectsFiltered: ("debug", "{left_out} pending tasks of other projects were left out"),
     events.ProjectUnmatched: ("warning", "no pending task is in project {project!r}{suggestion}"),
     events.TaskStarted: ("debug", "task {task} claimed, {files} files"),

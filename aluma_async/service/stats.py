@@ -124,6 +124,8 @@ class RunStats:
         """Why no tasks are claimed; None: tasks are claimed."""
         self.save_error: AlumaAsyncError | None = None
         """Like ``paused``, but only until a probe of the destination or an export has succeeded."""
+        self.listing_problem = self._next_problem = ""
+        """Reason why the last complete listing does not show all pending tasks; empty: it does, as far as is known."""
         self.left_out = 0
         """Number of pending tasks of other projects at the last listing, if the projects are limited."""
         self.rejection: RequestRejected | None = None
@@ -252,6 +254,7 @@ class RunStats:
     def _record_listing(self, event: events.TasksListed) -> None:
         self.listed, self.listing_error, self.listed_tasks = True, None, event.listed
         self.last_listing_at, self.polled_at = self.last_event_at, self._now()
+        self.listing_problem, self._next_problem = self._next_problem, ""
         self.oldest_created_at = event.oldest_created_at
         self.oldest_parked_created_at = event.oldest_parked_created_at
         self.parked, self.cooling = event.parked, event.held_back - event.parked
@@ -278,6 +281,8 @@ class RunStats:
                 self.retries[type(error).__name__] += 1
             case events.RequestsPaused(seconds=seconds):
                 self.requests_paused_until = max(self.requests_paused_until, self.last_event_at + seconds)
+            case events.ListingIncomplete(reason=reason):
+                self._next_problem = reason
             case events.ProjectsFiltered(left_out=left_out):
                 self.left_out = left_out
             case events.ConcurrencyLimitChanged(limit=limit):

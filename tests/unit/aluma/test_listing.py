@@ -106,6 +106,32 @@ def test_listing_omits_tasks_in_other_states():
     assert decode_listing(json.dumps({"tasks": rows}).encode(), [1000])[0] == ["c"]
 
 
+@pytest.mark.parametrize(
+    ("document", "problem"),
+    [
+        ({"tasks": [{"id": "a/b"}, {"name": "x"}, {"id": ""}]}, "none of its 3 rows"),
+        ({"tasks": [{"id": "a", "state": "pending"}]}, "none of its 1 rows"),
+        ({"tasks": [{"id": "a", "state": TaskState.PENDING.upper()}]}, "none of its 1 rows"),
+        ({"tasks": [{"id": "a"}], "next": "/tasks?page=2"}, "'next' names a next page"),
+        ({"has_more": True, "tasks": []}, "'has_more' names a next page"),
+        ({"tasks": [], "_links": {"next": "/x"}}, "'next' names a next page"),
+        ({"tasks": [], "@odata.nextLink": "/x"}, "'@odata.nextLink' names a next page"),
+        ({"tasks": [{"id": "a", "name": "\ud83d"}], "nextPageToken": "x"}, "'nextPageToken' names a next page"),
+        ({"tasks": [{"id": "a/b"}, {"id": "good"}], "next": None, "has_more": False, "note": "next"}, ""),
+        ({"tasks": [{"id": "a", "state": TaskState.CLAIMED}, {"id": "b", "state": "completed"}]}, ""),
+        ({"tasks": [{"id": "a", "state": "pending"}, {"id": "b"}], "links": {"next": ""}, "total": 9}, ""),
+        ({"tasks": []}, ""),
+    ],
+)
+def test_listing_has_a_problem_when_tasks_may_be_missing(document, problem):
+    """A run must not report that everything is exported because it could not read any row, or only a first page."""
+    decoder = ListingDecoder(lambda _: None)
+    decoder.feed(json.dumps(document).encode())
+    decoder.close()
+    assert problem in decoder.problem
+    assert bool(decoder.problem) == bool(problem)
+
+
 def test_timestamp_is_none_for_an_invalid_date():
     """The first date is an example of Aluma's guide."""
     assert timestamp("2024-03-25T16:38:66Z") is None

@@ -1,7 +1,7 @@
 """``ProjectFilter``: the tasks of the configured projects, and names that match none."""
 
 from aluma_async.aluma.project_filter import ProjectFilter
-from aluma_async.events import ProjectsFiltered, ProjectUnmatched
+from aluma_async.events import ListingIncomplete, ProjectsFiltered, ProjectUnmatched
 from aluma_async.models import ExportTask
 
 INVOICE = ExportTask("1", project_id="p1", project_name="Invoices")
@@ -35,3 +35,12 @@ def test_filter_does_not_report_a_project_without_pending_tasks():
     assert list(projects.end_listing()) == [ProjectsFiltered(0)]
     projects.select([ORDER])
     assert list(projects.end_listing()) == [ProjectsFiltered(1)]
+
+
+def test_filter_reports_tasks_without_a_project():
+    """They may belong to a configured project, so the listing does not show all of its tasks."""
+    projects = ProjectFilter(["p1"])
+    projects.select([INVOICE, ExportTask("3")])
+    assert [type(event) for event in projects.end_listing()] == [ProjectsFiltered, ListingIncomplete]
+    projects.select([INVOICE, ORDER])
+    assert [type(event) for event in projects.end_listing()] == [ProjectsFiltered]
