@@ -5,8 +5,9 @@ accepted. There it stays, and from time to time probes one more.
 
 A refused request (429, 503, a time-out) alone is no sign of overload, because it may be random. Each one adds one to a
 count, and each accepted request that was sent with at least as many in flight takes a quarter away. So the count rises
-only if more than one in five of these requests is refused, and at ``_OVERLOAD_COUNT`` Aluma is overloaded. Below
-``_FLOOR``, only 429 reduces the limit, because it says that the requests are too many.
+only if more than one in five of these requests is refused, and at ``_OVERLOAD_COUNT`` Aluma is overloaded. For 429,
+which pauses all requests, one in twice the limit is enough. Below ``_FLOOR``, only 429 reduces the limit, because it
+says that the requests are too many.
 """
 
 _OVERLOAD_FACTOR = 0.8
@@ -16,7 +17,7 @@ _SLOWDOWN_FACTOR = 0.9
 _OVERLOAD_COUNT = 8.0
 """Count of refusals at which Aluma is overloaded; one random error in twenty, also in bursts, rarely reaches it."""
 _ACCEPTED_WEIGHT = 0.25
-"""Amount that an accepted request takes from the count."""
+"""Amount that an accepted request takes from the count, at most."""
 _FLOOR = 4
 """Smallest limit after refusals other than 429, and after inflated round trips."""
 _MIN_PROBE_SECONDS, _MAX_PROBE_SECONDS = 15.0, 60.0
@@ -45,6 +46,7 @@ class AdaptiveLimit:
         self.refusals = 0.0
         """Count of refused requests, less a quarter of the accepted ones that were sent with as many in flight."""
         self._refused_level = float("inf")  # the smallest number in flight of the requests in ``refusals``
+        self._accepted_weight = _ACCEPTED_WEIGHT
         self._accepted_level = 0  # the largest number in flight of the accepted requests since the last reduction
         self._probe_interval = _MIN_PROBE_SECONDS
         self._probe_at = 0.0
@@ -80,7 +82,7 @@ class AdaptiveLimit:
             return
         self._accepted_level = max(level, self._accepted_level)
         if level >= self._refused_level:
-            self.refusals -= _ACCEPTED_WEIGHT
+            self.refusals -= self._accepted_weight
             if self.refusals <= 0:
                 self._forget_refusals()
         if measured and self._rtt_is_inflated():
@@ -118,6 +120,8 @@ class AdaptiveLimit:
             return
         self.refusals += 1
         self._refused_level = min(level, self._refused_level)
+        # After the pause of a 429, a whole limit of requests is sent at once, and one refusal pauses all again.
+        self._accepted_weight = min(_ACCEPTED_WEIGHT, 0.5 / self._limit) if rate_limited else _ACCEPTED_WEIGHT
         if self._probing:
             if not rate_limited and self.refusals < _PROBE_COUNT:
                 return

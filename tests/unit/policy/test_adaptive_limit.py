@@ -50,13 +50,13 @@ def test_adaptive_limit_falls_to_at_least_half_when_all_are_refused():
     assert limit.value == 25
 
 
-@pytest.mark.parametrize("rate_limited", [False, True])
-def test_adaptive_limit_ignores_refusals_in_a_small_share(rate_limited):
-    """No ceiling is learned from one random error in twenty."""
+@pytest.mark.parametrize(("share", "rate_limited"), [(0.05, False), (0.02, True)])
+def test_adaptive_limit_ignores_refusals_in_a_small_share(share, rate_limited):
+    """No ceiling is learned from one random error in twenty, nor from one 429 in fifty."""
     chance = random.Random(0)
     limit = AdaptiveLimit(16)
     for number in range(5_000):
-        if chance.random() < 0.05:
+        if chance.random() < share:
             refuse(limit, number, rate_limited=rate_limited)
         else:
             accept(limit, number)
