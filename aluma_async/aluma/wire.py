@@ -55,6 +55,8 @@ class _Problem(Struct):
 
 _spec = msgspec.json.Decoder(_Spec)
 
+_OF_CONTENT = re.compile(r"(?:encoding|content|compress\w*|base64|part|data|ur[il])$", re.IGNORECASE).search
+"""Names of fields that may say how to read a file, or where the rest of it is."""
 _FILE_MARK = b'"filename"'
 _UNCOUNTED = re.compile(rb'"(?:\s+:|(?<=\\\\"):)').search
 """Finds a field with white space before its colon, or with a name that ends with a backslash; also some texts."""
@@ -116,7 +118,8 @@ def _known_fields(spec: _Spec) -> int:
 def _check_fields(body: bytes) -> None:
     """Raise ``BadSpecification`` if decoding loses something.
 
-    That is a field that occurs twice, any unknown field of a file, and another unknown field that has members.
+    That is a field that occurs twice, an unknown field that has members, and one of a file whose name says that it
+    belongs to the content, such as an encoding or a second URL. Others are ignored, so that Aluma can add some.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -130,15 +133,12 @@ def _check_fields(body: bytes) -> None:
         raise BadSpecification("unreadable Export Specification: not JSON", received=body) from None
     documents = spec["documents"]
     files = [file for document in documents for file in document["files"]]
-    known_files = set(_File.__struct_fields__)
-    for known, lossy, objects in (
-        ({"documents"}, (dict, list), [spec]),
-        ({"files"}, (dict, list), documents),
-        (known_files, object, files),  # a text or a number can say how to read a file, such as its encoding
-    ):
+    for known, objects in (({"documents"}, [spec]), ({"files"}, documents), (set(_File.__struct_fields__), files)):
         for fields in objects:
             for name, value in fields.items():
-                if name not in known and value and isinstance(value, lossy):
+                if name in known or not value:
+                    continue
+                if isinstance(value, dict | list) or (objects is files and _OF_CONTENT(name)):
                     raise BadSpecification(
                         f"the Export Specification has an unknown field {name[:40]!r}, which may be needed",
                         hint="Look for a newer version of aluma-async.",

@@ -20,7 +20,7 @@ FRAMINGS = ("length", "chunked", "unframed")
 FAULTS = (
     *("drop-before", "drop-after", "error-before", "error-after", "throttle", "unauthorised", "truncate", "html"),
     *("hang", "late", "slow", "not-found", "not-found-page", "log-in", "forbidden", "not-allowed", "other-success"),
-    *("json-error", "log-in-page", "empty", "other-version", "surplus"),
+    *("blocked", "json-error", "log-in-page", "empty", "cut", "other-version", "surplus"),
 )
 """The names of all faults, because their module takes long to import."""
 

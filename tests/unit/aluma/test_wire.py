@@ -173,7 +173,7 @@ def test_specification_with_a_repeated_field_is_unreadable(body):
     ],
 )
 def test_specification_with_unknown_members_is_kept_for_a_newer_version(body):
-    """They may be documents. A text or a number is ignored outside of files, so that Aluma can add some."""
+    """They may be documents, or say how to read a file."""
     body = body.replace(b"A", FILE_JSON % b"a.txt").replace(b"B", FILE_JSON % b"b.txt")
     with pytest.raises(BadSpecification, match="unknown field") as caught:
         wire.export_spec(body)
@@ -182,9 +182,10 @@ def test_specification_with_unknown_members_is_kept_for_a_newer_version(body):
 
 @pytest.mark.parametrize("value", [b'"M\xfcller"', b"9" * 5000, b"-" + b"9" * 5000, b"1e999", b'"x"', b"true"])
 def test_specification_may_have_any_value_in_an_unused_field(value):
-    """A document may get further fields with a text or a number; those of a file must be empty."""
+    """Aluma may add fields with a text or a number, such as a size or a type."""
     body = b'{"documents":[{"files":[A],"title" : ?}],"version":?}'
-    body = body.replace(b"A", FILE_JSON[:-1] % b"a.txt" + b',"none" :null,"no":""}').replace(b"?", value)
+    body = body.replace(b"A", FILE_JSON[:-1] % b"a.txt" + b',"none" :null,"size":?,"content_type":?}')
+    body = body.replace(b"?", value)
     (file,) = wire.export_spec(body).files
     assert (file.filename, file.problem) == ("a.txt", "")
 
