@@ -1,12 +1,13 @@
 """A delivery to a server that fails removes its own files, and none of another task."""
 
 import anyio
+import msgspec
 import pytest
 from aiohttp import web
 
 from aluma_async.exceptions import DestinationError
 from tests.support.clock import real_time
-from tests.support.servers import open_server
+from tests.support.servers import open_other, open_server
 from tests.support.tasks import deliver, make_claim
 
 ONE, TWO = make_claim("one", ("", "a.txt"), ("", "sick.txt")), make_claim("two", ("", "a.txt"))
@@ -56,3 +57,28 @@ async def test_roll_back_removes_no_file_that_is_replaced_at_the_same_time(kind)
             await deliver(destination, ONE, b"one", b"one")
         assert server.hook is None
     assert server.exported == {"a.txt": b"two"}
+
+
+@pytest.mark.parametrize("may_replace", [False, True])
+@pytest.mark.parametrize("kind", ["webdav", "object store"])
+@real_time
+async def test_roll_back_keeps_files_of_a_later_delivery_of_the_task(kind, may_replace):
+    """After a claim ended, another exporter may have completed the same task with the same files."""
+    later = msgspec.structs.replace(ONE, may_replace=may_replace)
+    async with open_server(kind) as (server, destination), open_other(kind, server) as other:
+
+        async def hook(_, path):
+            if "sick" not in path:
+                return None
+            while "a.txt" not in server.exported:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+            server.hook = None
+            await deliver(other, later, b"one", b"one")
+            return web.Response(status=400)
+
+        await destination.probe()
+        server.hook = hook
+        with pytest.raises(DestinationError), anyio.fail_after(10):
+            await deliver(destination, ONE, b"one", b"one")
+        assert server.hook is None
+        assert server.exported == {"a.txt": b"one", "sick.txt": b"one"}

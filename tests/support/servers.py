@@ -16,3 +16,13 @@ async def open_server(kind, **options):
     else:
         async with simulated_s3() as server:
             yield server, ObjectStoreDestination("s3://bucket", options=server.options, **options)
+
+
+@asynccontextmanager
+async def open_other(kind, server, **options):
+    """Yield the destination of another exporter on a server."""
+    if kind == "webdav":
+        async with open_webdav(server.url, **options) as destination:
+            yield destination
+    else:
+        yield ObjectStoreDestination("s3://bucket", options=server.options, **options)

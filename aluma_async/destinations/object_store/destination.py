@@ -8,6 +8,7 @@ size is compared with the file's, because a server or a proxy may confirm a put 
 """
 
 import mimetypes
+import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -55,6 +56,7 @@ class _ExistingObject(Struct, frozen=True):
     """The object that exists under the wanted key."""
 
     task: str
+    delivery: str
     sha256: str
     size: int
     version: Any
@@ -131,7 +133,7 @@ class ObjectStoreDestination:
             await publish_task(
                 claim,
                 spool,
-                publish=partial(self._put, claim, new, set()),
+                publish=partial(self._put, claim, secrets.token_hex(8), new, set()),
                 roll_back=partial(self._roll_back, new),
                 now=self._now if self._manifest else None,
             )
@@ -139,6 +141,7 @@ class ObjectStoreDestination:
     async def _put(
         self,
         claim: Claim,
+        delivery: str,
         new: dict[str, _Upload],
         used_keys: set[str],
         file: ExportFile,
@@ -146,7 +149,7 @@ class ObjectStoreDestination:
         data: SpooledFile,
     ) -> str:
         """Put a file under the first key that is free or its task's own, and return the key."""
-        upload = _make_upload(claim, file, path, data)
+        upload = _make_upload(claim, delivery, file, path, data)
         subject = f"{self._url}: task {claim.task.id}: file {file.number}"
         async with self._slots if data.size <= MULTIPART_BYTES else self._multipart_slots:
             for candidate in candidate_paths(path, claim.task.id, self._on_conflict, subject):
@@ -172,9 +175,11 @@ class ObjectStoreDestination:
             if existing and existing.task != upload.attributes["task"] and self._on_conflict != "overwrite":
                 return False
             if existing and not upload.may_replace:
-                if upload.is_manifest or existing.sha256 == upload.data.sha256:
+                if upload.is_manifest:
                     return True
-                raise AlreadyExported(f"{self._url}: file {upload.number}")
+                if existing.sha256 != upload.data.sha256:
+                    raise AlreadyExported(f"{self._url}: file {upload.number}")
+                # The same content is put again, so that no roll-back of another delivery deletes it.
             if not existing:
                 new[key] = upload  # before the request, because it may take effect even if it fails
             try:
@@ -226,27 +231,30 @@ class ObjectStoreDestination:
             return None
         meta: Mapping[str, Any] = response.meta
         metadata = {name.lower(): value for name, value in response.attributes.items()}
-        return _ExistingObject(metadata.get("task", ""), metadata.get("sha256", ""), meta["size"], version_of(meta))
+        task, delivery, sha256 = (metadata.get(name, "") for name in ("task", "delivery", "sha256"))
+        return _ExistingObject(task, delivery, sha256, meta["size"], version_of(meta))
 
     async def _is_unchanged(self, key: str, expected: _ExistingObject | None) -> bool:
         return await self._head(key) == expected
 
     async def _roll_back(self, new: Mapping[str, _Upload]) -> None:
-        """Delete the new objects while the store responds. The task's next attempt replaces those that remain."""
+        """Delete the new objects while the store responds. The task's next attempt replaces those that remain.
+
+        An object of another delivery is kept, also of the same task: it may have been completed in the meantime.
+        """
         for key, upload in new.items():
-            owner = upload.attributes["task"], upload.attributes["sha256"]
             try:
                 async with self._lock_of(key):
                     existing = await self._head(key)
-                    if existing and (existing.task, existing.sha256) == owner:
+                    if existing and existing.delivery == upload.attributes["delivery"]:
                         await obstore.delete_async(self._store, key)
             except ERRORS:
                 return
 
 
-def _make_upload(claim: Claim, file: ExportFile, path: PathParts, data: SpooledFile) -> _Upload:
+def _make_upload(claim: Claim, delivery: str, file: ExportFile, path: PathParts, data: SpooledFile) -> _Upload:
     content_type = mimetypes.guess_type(path[-1])[0] or "application/octet-stream"
-    metadata = {"task": claim.task.id, "project": claim.task.project_id, "sha256": data.sha256}
+    metadata = {"task": claim.task.id, "project": claim.task.project_id, "delivery": delivery, "sha256": data.sha256}
     attributes = {"Content-Type": content_type} | {name: _header_safe(value) for name, value in metadata.items()}
     return _Upload(file.number, data, attributes, is_manifest(file), claim.may_replace)
 

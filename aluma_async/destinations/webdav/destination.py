@@ -2,9 +2,9 @@
 
 Files are staged on this machine, uploaded to ``.aluma-async/staging`` on the server, and moved to their final paths
 when the delivery commits: a final name appears only with complete content. A small file in ``.aluma-async/owners``
-records which task owns a final path; only one task can create it (``Overwrite: F``). The size of each published file
-is compared with the server's, because a server or a proxy may confirm a request that had no effect. The probe removes
-staged files of crashed runs after a day.
+records which task owns a final path, and which delivery; only one can create it (``Overwrite: F``). The size of each
+published file is compared with the server's, because a server or a proxy may confirm a request that had no effect. The
+probe removes staged files of crashed runs after a day.
 """
 
 import hashlib
@@ -66,8 +66,17 @@ class _StagedUpload(Struct):
 
     @property
     def owner_record(self) -> PathParts:
-        """The staged file that contains the task's id."""
+        """The staged file that contains ``owner_text``."""
         return (*_STAGING, f"{self.prefix}.owner")
+
+    @property
+    def owner_text(self) -> str:
+        """The task's id and the delivery: another exporter may deliver the same task after this claim ended."""
+        return f"{self.task_id}\n{self.prefix}"
+
+    def owns(self, record: str | None) -> bool:
+        """Return whether a record names this task, with any delivery or, in earlier versions, with none."""
+        return record is not None and self.task_id in (record, record.rpartition("\n")[0])
 
     def staged_path(self, file: ExportFile) -> PathParts:
         return (*_STAGING, f"{self.prefix}-{file.number}.part")
@@ -147,7 +156,7 @@ class WebDavDestination:
         """Upload files under temporary names; with the first ones, also the record of their owner."""
         puts = [(upload.staged_path(file), data) for file, data in files]
         if not upload.staged:
-            owner = SpooledFile.from_bytes(upload.task_id.encode(errors="surrogatepass"))
+            owner = SpooledFile.from_bytes(upload.owner_text.encode(errors="surrogatepass"))
             puts.insert(0, (upload.owner_record, owner))
         upload.staged += [upload.staged_path(file) for file, _ in files]
         await for_each(puts, self._put)
@@ -190,8 +199,8 @@ class WebDavDestination:
         subject = f"{self._client.url}: task {upload.task_id}: file {file.number}"
         digest = hashlib.sha256(collision_key(final).encode()).hexdigest()
         owner = (*_OWNERS, digest[:2], digest[2:40])
-        owner_id = await self._client.read(owner)
-        if owner_id is None and not await self._client.exists(final):
+        record = await self._client.read(owner)
+        if record is None and not await self._client.exists(final):
             await self._client.mkcol(*owner[:-1])
             if await self._client.move(upload.owner_record, owner, overwrite=False, method="COPY"):
                 published = _PublishedFile(staged, final, owner)
@@ -202,12 +211,15 @@ class WebDavDestination:
                 upload.new.remove(published)  # another program created a file there in the meantime
                 await self._client.delete(owner)
             else:
-                owner_id = await self._client.read(owner)
-        if owner_id != upload.task_id and self._on_conflict != "overwrite":
+                record = await self._client.read(owner)
+        is_own = upload.owns(record)
+        if not is_own and self._on_conflict != "overwrite":
             return False
         # Never replace a collection, because that would delete everything in it.
         if await self._client.is_collection(final):
             return False
+        if is_own and record != upload.owner_text:  # before the MOVE, so that no other roll-back deletes the file
+            await self._client.move(upload.owner_record, owner, overwrite=True, method="COPY")
         if not upload.may_replace and await self._client.exists(final):
             if not (is_manifest(file) or await self._client.has_content(final, data)):
                 raise AlreadyExported(subject)
@@ -217,7 +229,7 @@ class WebDavDestination:
             return False
         await self._client.verify_gone(staged, subject)
         await self._client.verify_size(final, data.size, subject)
-        if owner_id != upload.task_id:  # after the MOVE, so that no crash gives this task a file of another one
+        if not is_own:  # after the MOVE, so that no crash gives this task a file of another one
             await self._client.mkcol(*owner[:-1])
             await self._client.move(upload.owner_record, owner, overwrite=True, method="COPY")
         return True
@@ -225,13 +237,15 @@ class WebDavDestination:
     async def _roll_back(self, upload: _StagedUpload) -> None:
         """Delete the new files while the server responds. The task's next attempt replaces those that remain.
 
-        A file that another task has replaced in the meantime is kept.
+        A file of another delivery is kept, also of the same task: it may have been completed in the meantime.
         """
         with suppress(DestinationError):
             for published in upload.new:
                 async with self._lock_of(collision_key(published.final)):
-                    # Otherwise no task replaces the file of another one, and the record may be damaged.
-                    if self._on_conflict != "overwrite" or await self._client.read(published.owner) == upload.task_id:
+                    record = await self._client.read(published.owner)
+                    # A damaged record is this delivery's: only with "overwrite" does another task take the path over.
+                    damaged = record is not None and self._on_conflict != "overwrite" and not upload.owns(record)
+                    if record == upload.owner_text or damaged:
                         if not await self._client.exists(published.staged):
                             await self._client.delete(published.final)
                         await self._client.delete(published.owner)
