@@ -87,12 +87,13 @@ class AlumaClient:
         self._filter = ProjectFilter(projects)
         self._downloads = downloads
         self._max_files = max_files
+        self._rows_read = 0
         self._on_event: Callable[[Event], None] = on_event or (lambda _: None)
         guard_connections(session.connector, lambda: self._on_event(UnrequestedResponse(DISTRUST_SECONDS)))
 
     async def list_pending(self) -> AsyncIterator[Sequence[ExportTask]]:
         """Yield the pending tasks, oldest first, while the response arrives."""
-        decoder = ListingDecoder(lambda reason: self._on_event(RowSkipped(reason)))
+        decoder = ListingDecoder(lambda reason: self._on_event(RowSkipped(reason)), self._rows_read)
         path = f"/tasks?state={TaskState.PENDING}&client_action=export"
         rate = MinimumRate(self._downloads.min_bytes_per_second)
         async with self._transport.get("list tasks", Target(self._transport.url(path), is_api=True)) as response:
@@ -107,6 +108,7 @@ class AlumaClient:
                     yield tasks
         if tasks := self._filter.select(decoder.close()):
             yield tasks
+        self._rows_read = decoder.readable
         if problem := decoder.problem or ("it has a link to a next page" if has_link else ""):
             self._on_event(ListingIncomplete(problem))
         for event in self._filter.end_listing():

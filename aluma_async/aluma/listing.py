@@ -56,9 +56,11 @@ class ListingDecoder:
     """Maximum size of a row; a longer one makes the listing invalid."""
     _MAX_CUTS = 64  # Attempts to find the end of the last complete row of a window.
 
-    def __init__(self, on_skipped: Callable[[str], None]) -> None:
+    def __init__(self, on_skipped: Callable[[str], None], readable: int = 0) -> None:
         self._report_skipped = on_skipped
-        self._readable = self._unreadable = 0
+        self.readable = readable
+        """Number of readable rows, with those of earlier listings."""
+        self._unreadable = 0
         self._next_page = ""
         self._head = b""
         self._buffer = bytearray()
@@ -66,7 +68,7 @@ class ListingDecoder:
     @property
     def problem(self) -> str:
         """The sign that a complete listing does not show all pending tasks; empty if there is none."""
-        if self._unreadable and not self._readable:
+        if self._unreadable and not self.readable:
             return f"none of its {self._unreadable} rows can be read as a pending task"
         return f"its field {self._next_page[:40]!r} names a next page" if self._next_page else ""
 
@@ -155,7 +157,7 @@ class ListingDecoder:
         if not _ID.fullmatch(row.id):
             self._on_skipped("invalid task id")
             return None
-        self._readable += 1
+        self.readable += 1
         return ExportTask(
             row.id, row.name or "", row.project_id or "", row.project_name or "", timestamp(row.created_at)
         )

@@ -21,7 +21,6 @@ from aluma_async.pipeline.breaker import FailBreaker
 from aluma_async.pipeline.claim_source import ClaimTrackingSource
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
-from aluma_async.pipeline.destination_probe import DestinationProbe
 from aluma_async.pipeline.failure import FailureHandler
 from aluma_async.pipeline.lease_deadline import LeaseDeadline
 from aluma_async.pipeline.quarantine import Quarantine
@@ -267,18 +266,6 @@ def end_the_run_after_an_exception_of_a_probe(patch):
     patch.setattr(destination_probe, "plugin_defect", lambda _: None)
 
 
-def never_probe_again(patch):
-    """The result of the first probe is kept."""
-
-    async def run(self):
-        if not self._probes:
-            self._probes, self._error = 1, await self._probe()
-        if self._error:
-            raise self._error
-
-    patch.setattr(DestinationProbe, "run", run)
-
-
 def use_a_response_without_a_request(patch):
     patch.setattr(connections._GuardedProtocol, "is_connected", ResponseHandler.is_connected)
 
@@ -409,7 +396,6 @@ BUGS = {
         end_the_run_after_an_exception_of_a_plugin,
         take_a_cancellation_by_a_plugin_for_a_stop,
         end_the_run_after_an_exception_of_a_probe,
-        never_probe_again,
     ),
     FullSchedule: (
         ignore_retry_after,

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 
 from aluma_async.destinations.folder import fs
 from aluma_async.destinations.folder.identity import FolderRecord, Identity, hash_of
@@ -33,9 +34,14 @@ class RootFolder:
         self._record = FolderRecord(mounts, path)
         self._identifier = ""  # of the folder that this process uses; empty before the first ``ensure``
         self._identity: Identity | None = None
+        self._ensuring = Lock()
 
     def ensure(self) -> None:
         """Create missing folders. Raises ``DestinationUnavailable`` if another folder has taken the place of this."""
+        with self._ensuring:  # because several threads would find the same folders missing
+            self._ensure()
+
+    def _ensure(self) -> None:
         known = self._identity or self._record.read()
         found = self._read_marker()
         if found is None:
