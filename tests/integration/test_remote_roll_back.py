@@ -82,3 +82,27 @@ async def test_roll_back_keeps_files_of_a_later_delivery_of_the_task(kind, may_r
             await deliver(destination, ONE, b"one", b"one")
         assert server.hook is None
         assert server.exported == {"a.txt": b"one", "sick.txt": b"one"}
+
+
+@pytest.mark.parametrize("kind", ["webdav", "object store"])
+@real_time
+async def test_roll_back_keeps_the_manifest_of_a_redelivery(kind):
+    """A redelivery leaves the content of an existing manifest as it is, but it must still be there afterwards."""
+    redelivery = msgspec.structs.replace(TWO, may_replace=False)
+    options = {"manifest": True}
+    async with open_server(kind, **options) as (server, destination), open_other(kind, server, **options) as other:
+        manifests = []
+
+        async def hook(request, path):
+            if request.method != "HEAD" or "manifests/" not in path or not server.exported.get("manifests/two.json"):
+                return None
+            server.hook = None
+            manifests.append(server.exported["manifests/two.json"])
+            await deliver(other, redelivery, b"two")
+            return web.Response(status=400)
+
+        await destination.probe()
+        server.hook = hook
+        with pytest.raises(DestinationError), anyio.fail_after(10):
+            await deliver(destination, TWO, b"two")
+        assert server.exported == {"a.txt": b"two", "manifests/two.json": manifests[0]}

@@ -13,13 +13,14 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 from weakref import WeakValueDictionary
 
 import anyio
 import obstore
 from msgspec import Struct
+from msgspec.structs import replace
 from obstore.exceptions import AlreadyExistsError, PreconditionError
 
 from aluma_async.clock import wall_time
@@ -43,6 +44,9 @@ from aluma_async.destinations.object_store.probe import probe_store
 from aluma_async.exceptions import AlreadyExported, DestinationError, DestinationUnavailable
 from aluma_async.models import Claim, ExportFile
 from aluma_async.policy.naming import OnConflict, PathParts, as_object_key
+
+if TYPE_CHECKING:
+    from obstore import GetResult
 
 _MAX_KEY_BYTES = 1024
 """Length of an object's key including the prefix: the limit of S3 and of Google Cloud Storage."""
@@ -175,11 +179,11 @@ class ObjectStoreDestination:
             if existing and existing.task != upload.attributes["task"] and self._on_conflict != "overwrite":
                 return False
             if existing and not upload.may_replace:
-                if upload.is_manifest:
-                    return True
-                if existing.sha256 != upload.data.sha256:
-                    raise AlreadyExported(f"{self._url}: file {upload.number}")
                 # The same content is put again, so that no roll-back of another delivery deletes it.
+                if upload.is_manifest:
+                    existing, upload = await self._keep(key, upload)
+                elif existing.sha256 != upload.data.sha256:
+                    raise AlreadyExported(f"{self._url}: file {upload.number}")
             if not existing:
                 new[key] = upload  # before the request, because it may take effect even if it fails
             try:
@@ -226,13 +230,18 @@ class ObjectStoreDestination:
 
     async def _head(self, key: str) -> _ExistingObject | None:
         try:
-            response = await obstore.get_async(self._store, key, options={"head": True})
+            return _existing(await obstore.get_async(self._store, key, options={"head": True}))
         except FileNotFoundError:
             return None
-        meta: Mapping[str, Any] = response.meta
-        metadata = {name.lower(): value for name, value in response.attributes.items()}
-        task, delivery, sha256 = (metadata.get(name, "") for name in ("task", "delivery", "sha256"))
-        return _ExistingObject(task, delivery, sha256, meta["size"], version_of(meta))
+
+    async def _keep(self, key: str, upload: _Upload) -> tuple[_ExistingObject | None, _Upload]:
+        """Return the object under a key, and an upload with its content; ``upload`` itself if there is none by now."""
+        try:
+            response = await obstore.get_async(self._store, key)
+        except FileNotFoundError:
+            return None, upload
+        data = SpooledFile.from_bytes(bytes(await response.bytes_async()))
+        return _existing(response), replace(upload, data=data, attributes=upload.attributes | {"sha256": data.sha256})
 
     async def _is_unchanged(self, key: str, expected: _ExistingObject | None) -> bool:
         return await self._head(key) == expected
@@ -250,6 +259,13 @@ class ObjectStoreDestination:
                         await obstore.delete_async(self._store, key)
             except ERRORS:
                 return
+
+
+def _existing(response: "GetResult") -> _ExistingObject:
+    meta: Mapping[str, Any] = response.meta
+    metadata = {name.lower(): value for name, value in response.attributes.items()}
+    task, delivery, sha256 = (metadata.get(name, "") for name in ("task", "delivery", "sha256"))
+    return _ExistingObject(task, delivery, sha256, meta["size"], version_of(meta))
 
 
 def _make_upload(claim: Claim, delivery: str, file: ExportFile, path: PathParts, data: SpooledFile) -> _Upload:
