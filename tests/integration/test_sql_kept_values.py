@@ -6,7 +6,7 @@ import pytest
 
 from aluma_async.exceptions import DestinationError, SchemaMismatch
 from tests.support.clock import real_time
-from tests.support.databases import SqliteDatabase, deliver_file, open_sql
+from tests.support.databases import SqliteDatabase, create_citext, deliver_file, open_sql
 
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 KEPT = [
@@ -86,12 +86,8 @@ CHANGING = (
 @pytest.fixture
 def typed_database(postgres_database):
     """A database with types of its own."""
-    for name in ("citext", "code"):  # as the extension citext does it
-        options = "LANGUAGE internal IMMUTABLE STRICT"
-        postgres_database.ask(f"CREATE TYPE {name}")
-        postgres_database.ask(f"CREATE FUNCTION {name}_in(cstring) RETURNS {name} {options} AS 'textin'")
-        postgres_database.ask(f"CREATE FUNCTION {name}_out({name}) RETURNS cstring {options} AS 'textout'")
-        postgres_database.ask(f"CREATE TYPE {name} (INPUT = {name}_in, OUTPUT = {name}_out, LIKE = text)")
+    for name in ("citext", "code"):
+        create_citext(postgres_database, name)
     for statement in (
         "CREATE TYPE colour AS ENUM ('red', 'green')",
         "CREATE TYPE pair AS (a numeric(5,2), b text)",

@@ -54,6 +54,34 @@ class _DatabaseUser:
         self.name, self.url, self.ask = name, url.replace(f":{PASSWORD}@", ":canary-user-password@"), ask
 
 
+def create_citext(database, name="citext"):
+    """Create a type of texts without upper and lower case, as the extension citext does, which may be missing."""
+    options = "IMMUTABLE STRICT AS"
+    compare = "bttextcmp(lower($1::text), lower($2::text))"
+    operators = {"<": "lt", "<=": "le", "=": "eq", ">=": "ge", ">": "gt"}
+    strategies = ", ".join(f"OPERATOR {number} {operator}" for number, operator in enumerate(operators, 1))
+    statements = [
+        f"CREATE TYPE {name}",
+        f"CREATE FUNCTION {name}_in(cstring) RETURNS {name} LANGUAGE internal {options} 'textin'",
+        f"CREATE FUNCTION {name}_out({name}) RETURNS cstring LANGUAGE internal {options} 'textout'",
+        f"CREATE TYPE {name} (INPUT = {name}_in, OUTPUT = {name}_out, LIKE = text, COLLATABLE = true)",
+        f"CREATE CAST ({name} AS text) WITHOUT FUNCTION AS IMPLICIT",
+        f"CREATE CAST (text AS {name}) WITHOUT FUNCTION AS ASSIGNMENT",
+        f"CREATE FUNCTION {name}_cmp({name}, {name}) RETURNS int LANGUAGE sql {options} 'SELECT {compare}'",
+    ]
+    for operator, word in operators.items():
+        body = f"'SELECT {compare} {operator} 0'"
+        statements += [
+            f"CREATE FUNCTION {name}_{word}({name}, {name}) RETURNS bool LANGUAGE sql {options} {body}",
+            f"CREATE OPERATOR {operator} (FUNCTION = {name}_{word}, LEFTARG = {name}, RIGHTARG = {name})",
+        ]
+    statements.append(
+        f"CREATE OPERATOR CLASS {name}_ops DEFAULT FOR TYPE {name} USING btree AS {strategies}, "
+        f"FUNCTION 1 {name}_cmp({name}, {name})"
+    )
+    database.ask("; ".join(statements))
+
+
 @asynccontextmanager
 async def open_sql(database, table="t", **options):
     """Open a destination, and close its connections at the end."""

@@ -88,6 +88,10 @@ class Backend(Protocol):
         """Insert a whole file."""
         ...
 
+    def equals(self, column: sa.ColumnElement[Any], text: str) -> sa.ColumnElement[bool]:
+        """Return the condition that a column of the exporter itself contains exactly a text."""
+        ...
+
     def driver_value(self, value: Any) -> Any:
         """Return a converted value as the driver accepts it in a query."""
         ...

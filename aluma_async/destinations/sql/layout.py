@@ -61,6 +61,8 @@ class ColumnType(Struct, frozen=True, kw_only=True):
     """Whether a number is stored as a floating-point number, which keeps 15 to 17 digits."""
     drops_zone: bool = False
     """Whether the time zone of a time would be lost."""
+    needs_zone: bool = False
+    """Whether the database would complete a time without a time zone by a setting of the session."""
     fraction: int = 6
     """Maximum number of digits after the decimal sign of seconds."""
     unit: Unit = "second"
@@ -87,6 +89,8 @@ class Column(Struct, frozen=True, kw_only=True):
     """Rights on this column that the user lacks."""
     missing_sequence: str = ""
     """The sequence of its default, if the user lacks the right to use it."""
+    merges_texts: bool = False
+    """Whether the database regards different texts in it as equal, such as A and a."""
 
 
 class UniqueIndex(Struct, frozen=True):
@@ -97,6 +101,8 @@ class UniqueIndex(Struct, frozen=True):
     problem: str = ""
     """Why it does not keep the columns of all rows unique; empty if it does."""
     is_deferrable: bool = False
+    merges_texts: bool = False
+    """Whether it regards different texts as equal."""
 
 
 class Layout(Struct, frozen=True, kw_only=True):
@@ -168,6 +174,17 @@ def check_kinds(layout: Layout, kinds: Mapping[str, Kind]) -> None:
             raise DestinationError(
                 f"table {layout.label}: column {name!r} is of type {column.declared}",
                 hint=f"Use {_TYPE_NAMES[kind]} for this column.",
+            )
+
+
+def check_distinct(layout: Layout, key: Collection[str], names: Collection[str]) -> None:
+    """Raise ``DestinationError`` if a table with this key could confuse different texts in the columns ``names``."""
+    by_index = any(index.merges_texts for index in layout.indexes if index.columns == set(key))
+    for name in names:
+        if by_index or layout.columns[name].merges_texts:
+            raise DestinationError(
+                f"table {layout.label}: column {name!r} has a type or collation by which different texts are equal",
+                hint='Use text COLLATE "C" for this column; in SQLite, TEXT and a unique index with COLLATE BINARY.',
             )
 
 

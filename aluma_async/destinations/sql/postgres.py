@@ -149,6 +149,9 @@ class Postgres:
             await copy.write(struct.pack(">h", -1))
         await _finish(cursor, target, layout, names, (), 1)
 
+    def equals(self, column: sa.ColumnElement[Any], text: str) -> sa.ColumnElement[bool]:
+        return column == text  # columns that merge texts are refused
+
     def driver_value(self, value: Any) -> Any:
         return value
 

@@ -28,7 +28,8 @@ SELECT n.nspname, c.relkind, c.relpersistence, has_schema_privilege(n.oid, 'USAG
          AND d.refclassid = 'pg_class'::regclass
        JOIN pg_class s ON s.oid = d.refobjid
        WHERE f.adrelid = c.oid AND f.adnum = a.attnum
-         AND CASE WHEN s.relkind = 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE, UPDATE') END LIMIT 1)
+         AND CASE WHEN s.relkind = 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE, UPDATE') END LIMIT 1),
+      EXISTS (SELECT FROM pg_collation k WHERE k.oid = a.attcollation AND NOT k.collisdeterministic)
     ) ORDER BY a.attnum), '[]')
    FROM pg_attribute a CROSS JOIN LATERAL (
      WITH RECURSIVE chain (oid, mod, required, is_array, depth) AS (
@@ -155,7 +156,7 @@ _ALL_RIGHTS = frozenset({"SELECT", "INSERT", "UPDATE"})
 
 
 def _column(row: Sequence[Any]) -> Column:
-    name, declared, type_name, modifier, is_array, required, is_identity, is_generated, rights, sequence = row
+    name, declared, type_name, modifier, is_array, required, is_identity, is_generated, rights, sequence, is_loose = row
     column_type = _column_type(type_name, modifier)
     written_by = "is computed by the database (GENERATED)" if is_generated else ""
     if is_identity:
@@ -168,6 +169,7 @@ def _column(row: Sequence[Any]) -> Column:
         written_by=written_by,
         missing_rights=frozenset(rights),
         missing_sequence=sequence or "",
+        merges_texts=is_loose or type_name in ("citext", "bpchar"),
     )
 
 
@@ -184,7 +186,8 @@ def _column_type(name: str, modifier: int) -> ColumnType:
         )
     if name in _TIMES:
         kind, drops_zone = _TIMES[name]
-        return ColumnType(kind=kind, drops_zone=drops_zone, fraction=modifier if modifier >= 0 else MAX_FRACTION)
+        fraction = modifier if modifier >= 0 else MAX_FRACTION
+        return ColumnType(kind=kind, drops_zone=drops_zone, needs_zone=not drops_zone, fraction=fraction)
     if name == "interval":
         fields, fraction = (modifier >> 16) & 0x7FFF, modifier & 0xFFFF
         units = [unit for unit, bit in _UNIT_BITS.items() if fields >> bit & 1]

@@ -27,6 +27,7 @@ _SETTINGS: Mapping[Kind, str] = {
     **dict.fromkeys(("date", "timestamp", "time"), ", or check date_format"),
 }
 """Settings that determine how cells are read, by the kind of the column."""
+_ZONE = ", export times with their zone, such as 2026-12-31T23:59:58+01:00"
 _UNPRINTABLE = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _VALUE = re.compile(r"[-+]?[0-9][0-9.,:/ T-]*")
 """A header cell that is a number, a date or a time, and so probably no header."""
@@ -167,10 +168,12 @@ class Rows:
                 reason = str(error)
             else:
                 continue
+            column_type = layout.columns[name].type
+            needs_zone = (column_type.item or column_type).needs_zone
             return SchemaMismatch(
                 f"{self.subject}, row {number}, column {name!r}: {reason}",
                 hint=f"The column is of type {layout.columns[name].declared} in table {layout.label}. Change it there"
-                f"{_SETTINGS.get(layout.columns[name].type.kind, '')}.",
+                f"{_ZONE if needs_zone else ''}{_SETTINGS.get(column_type.kind, '')}.",
             )
         raise AssertionError("conversion failed once and then succeeded")
 

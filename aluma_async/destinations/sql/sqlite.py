@@ -28,6 +28,8 @@ _COMPUTED = (2, 3)
 _SLASHES_HINT = (
     "Use three slashes for a relative path (sqlite:///a.db), four for an absolute one (sqlite:////srv/a.db)."
 )
+_BINARY = "BINARY"
+"""The collation that distinguishes all texts."""
 _INSERT = "INSERT OR ABORT INTO"
 """Overrides ON CONFLICT clauses of the table, by which a row replaces others, even those of other tasks."""
 _FILE = "file"
@@ -95,7 +97,7 @@ class Sqlite:
         indexes = [
             UniqueIndex("the primary key", frozenset(column[1] for column in columns if column[5])),
             *[
-                UniqueIndex(index, *await self._index_columns(connection, pragma, index, is_partial=is_partial))
+                await self._index(connection, pragma, index, is_partial=is_partial)
                 for _, index, is_unique, _, is_partial in await _rows(connection, f"{pragma}index_list({quote(name)})")
                 if is_unique
             ],
@@ -110,13 +112,15 @@ class Sqlite:
             fingerprint=sql,
         )
 
-    async def _index_columns(
-        self, connection: AsyncConnection, pragma: str, index: str, *, is_partial: bool
-    ) -> tuple[frozenset[str], str]:
-        """Return the columns of a unique index, and its problem."""
-        names = [row[2] for row in await _rows(connection, f"{pragma}index_info({quote(index)})")]
-        problem = "has a condition (WHERE)" if is_partial else "contains an expression" if None in names else ""
-        return frozenset(name for name in names if name is not None), problem
+    async def _index(self, connection: AsyncConnection, pragma: str, index: str, *, is_partial: bool) -> UniqueIndex:
+        info = await _rows(connection, f"{pragma}index_xinfo({quote(index)})")
+        parts = [(name, collation) for _, _, name, _, collation, is_key in info if is_key]
+        columns = frozenset(name for name, _ in parts if name is not None)
+        problem = (
+            "has a condition (WHERE)" if is_partial else "contains an expression" if (len(columns) < len(parts)) else ""
+        )
+        merges_texts = any(collation.upper() != _BINARY for _, collation in parts)
+        return UniqueIndex(index, columns, problem, merges_texts=merges_texts)
 
     async def find_similar(self, connection: AsyncConnection, schema: str | None, name: str) -> str:  # noqa: ARG002
         return ""
@@ -178,6 +182,9 @@ class Sqlite:
                     blob.write(chunk)
 
         await raw._execute(write_blob)  # noqa: SLF001 - aiosqlite has no public way to run blob calls in its thread
+
+    def equals(self, column: sa.ColumnElement[Any], text: str) -> sa.ColumnElement[bool]:
+        return column.collate(_BINARY) == text
 
     def driver_value(self, value: Any) -> Any:
         return _plain(value)

@@ -13,6 +13,7 @@ from aluma_async.destinations.sql.layout import (
     Layout,
     Purpose,
     check_columns,
+    check_distinct,
     check_kinds,
     check_layout,
 )
@@ -101,6 +102,7 @@ class TableAccess:
     def _check(self, layout: Layout, use: TableUse) -> None:
         check_layout(layout, use.key, use.purpose)
         check_columns(layout, (*use.kinds, *use.further))
+        check_distinct(layout, use.key, [name for name in use.key if use.kinds.get(name) == "text"])
         kinds = use.kinds
         if not self._backend.has_strict_types:  # texts are stored wrong only in columns that turn them into numbers
             columns = layout.columns

@@ -49,7 +49,7 @@ def _formatted(column: ColumnType, date_format: str, pick: Callable[[datetime], 
     checks_week = has_day_of_week(date_format)
 
     def read(text: str) -> Any:
-        # Without a time zone, unless the format contains one: the table's column defines its meaning.
+        # Without a time zone, unless the format contains one.
         moment = datetime.strptime(text, date_format)  # noqa: DTZ007
         if checks_week and strptime(text, date_format).tm_wday != moment.weekday():
             raise _WouldChange("has a day of the week that contradicts the date")
@@ -77,6 +77,8 @@ def _iso(column: ColumnType, parse: Callable[[str], Any]) -> Callable[[str], Any
 def _check(column: ColumnType, has_zone: bool, digits: int) -> None:
     if has_zone and column.drops_zone:
         raise _WouldChange("has a time zone, which the column does not keep")
+    if column.needs_zone and not has_zone:
+        raise _WouldChange("has no time zone, which the column needs")
     if digits > column.fraction:
         raise _WouldChange(f"has more than {column.fraction} digits after the decimal separator of the seconds")
 

@@ -149,7 +149,8 @@ class TaskWriter:
         table, values = core_table(layout), (clean(self._claim.task.id), self._settings.template.text)
         # Rows and files are identified by their task, manifests by their table, too.
         key = use.key if use is MANIFEST_USE else use.key[:1]
-        return table, sa.and_(*(table.columns[name] == value for name, value in zip(key, values, strict=False)))
+        equals = self._backend.equals
+        return table, sa.and_(*(equals(table.columns[name], value) for name, value in zip(key, values, strict=False)))
 
     async def _count_rows(self) -> None:
         """Raise ``SchemaMismatch`` unless the tables have all rows of this task: a trigger or rule may drop them."""
