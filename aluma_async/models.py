@@ -25,12 +25,20 @@ class ExportTask(Struct, frozen=True, gc=False):
 
 
 class TaskState(StrEnum):
-    """States of a task at Aluma that matter for exports; others exist. They are the values of ``TaskSource.state``."""
+    """The documented states of a task at Aluma. They are the values of ``TaskSource.state``."""
 
     PENDING = "pending:start_client_action"
     """The task waits for Start."""
     CLAIMED = "pending:complete_client_action"
     """The task is claimed, by this or another exporter."""
+    QUEUED = "queued"
+    RUNNING = "running"
+    """Aluma processes the task: also after Complete and Fail, while its data are being deleted."""
+    COMPLETED = "completed"
+    FAILED = "failed"
+    TIMED_OUT = "timed-out"
+    """The task was overdue in its project."""
+    CANCELED = "canceled"
 
 
 class ExportFile(Struct, frozen=True, gc=False):

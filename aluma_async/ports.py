@@ -75,7 +75,10 @@ class TaskSource(Protocol):
         ...
 
     async def state(self, task: ExportTask) -> str | None:
-        """Return the task's state (see ``TaskState``), or None if Aluma does not know the task."""
+        """Return the task's state (see ``TaskState``), or None if Aluma does not know the task.
+
+        MUST NOT return None if the answer may come from a proxy: it would prove that a Complete was executed.
+        """
         ...
 
 

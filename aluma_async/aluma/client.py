@@ -17,7 +17,7 @@ import aiohttp
 
 from aluma_async.aluma import responses, wire
 from aluma_async.aluma.download import Download, DownloadLimits
-from aluma_async.aluma.listing import ListingDecoder
+from aluma_async.aluma.listing import ListingDecoder, is_listing
 from aluma_async.aluma.minimum_rate import MinimumRate
 from aluma_async.aluma.project_filter import ProjectFilter
 from aluma_async.aluma.redirects import MAX_REDIRECTS
@@ -27,10 +27,11 @@ from aluma_async.clock import loop_time
 from aluma_async.config import Credentials
 from aluma_async.connections import DISTRUST_SECONDS, guard_connections
 from aluma_async.events import Event, ListingIncomplete, RowSkipped, UnrequestedResponse
-from aluma_async.exceptions import FileMissing, SourceError
+from aluma_async.exceptions import FileMissing, InvalidResponse, SourceError
 from aluma_async.models import Claim, ExportFile, ExportTask, TaskState
 from aluma_async.ports import OnEvent, RequestLimiter
 
+_LISTING_HEAD_BYTES = 4096
 _PLAIN = re.compile("[A-Za-z0-9_-]+").fullmatch  # ids that need no quoting; all of Aluma's ids match
 
 
@@ -94,9 +95,8 @@ class AlumaClient:
     async def list_pending(self) -> AsyncIterator[Sequence[ExportTask]]:
         """Yield the pending tasks, oldest first, while the response arrives."""
         decoder = ListingDecoder(lambda reason: self._on_event(RowSkipped(reason)), self._rows_read)
-        path = f"/tasks?state={TaskState.PENDING}&client_action=export"
         rate = MinimumRate(self._downloads.min_bytes_per_second)
-        async with self._transport.get("list tasks", Target(self._transport.url(path), is_api=True)) as response:
+        async with self._transport.get("list tasks", self._listing(TaskState.PENDING)) as response:
             has_link = 'rel="next"' in response.headers.get("Link", "")
             while True:
                 waiting_since = loop_time()
@@ -143,7 +143,32 @@ class AlumaClient:
         await self._change("fail", task, {"message": message})
 
     async def state(self, task: ExportTask) -> str | None:
-        """Return the state of a task, or None if Aluma has no such task."""
+        """Return the state of a task, or None if Aluma has no such task.
+
+        A gateway also answers 404, while it has no route. So after a 404, the listings must not contain the task.
+        """
+        state = await self._state(task)
+        if state is None:
+            for listed in (TaskState.CLAIMED, TaskState.PENDING):
+                if await self._is_listed(task, listed):
+                    return listed
+        return state
+
+    async def _is_listed(self, task: ExportTask, state: TaskState) -> bool:
+        """Return whether the listing of a state contains a task. Raises ``SourceError`` if there is no listing."""
+        operation, wanted = f"look up task {task.id} in a listing", b'"%b"' % task.id.encode()
+        head = window = b""
+        async with self._transport.get(operation, self._listing(state)) as response:
+            while chunk := await responses.read_chunk(operation, response):
+                head = head if len(head) > _LISTING_HEAD_BYTES else head + chunk
+                window = window[-len(wanted) :] + chunk
+                if wanted in window:
+                    return True
+        if not (is_listing(head) and window.rstrip().endswith(b"}")):
+            raise InvalidResponse(f"{operation}: not the documented JSON", hint=responses.URL_HINT)
+        return False
+
+    async def _state(self, task: ExportTask) -> str | None:
         operation = f"look up task {task.id}"
         target = Target(self._transport.url(_path(task)), is_api=True)
         try:
@@ -153,6 +178,9 @@ class AlumaClient:
             return None
         except responses.TRANSPORT_ERRORS as error:
             raise responses.map_transport_error(operation, error, changes=False) from None
+
+    def _listing(self, state: TaskState) -> Target:
+        return Target(self._transport.url(f"/tasks?state={state}&client_action=export"), is_api=True)
 
     def _change(self, verb: str, task: ExportTask, body: object = None) -> Awaitable[tuple[float, bytes]]:
         path = f"{_path(task)}/{verb}_client_action?action=export"

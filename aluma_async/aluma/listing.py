@@ -36,7 +36,7 @@ _row = msgspec.json.Decoder(_TaskRow)
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
 _task_list = msgspec.json.Decoder(_TaskList)
 
-_KNOWN_STATES = frozenset({TaskState.PENDING, TaskState.CLAIMED, "completed", "failed"})
+_KNOWN_STATES = frozenset(TaskState)
 _NEXT_PAGE = re.compile(r"(@odata\.)?next.*|(has_?)?(more|next).*|continuation.*|(is_?)?truncated", re.IGNORECASE)
 _PAGE_FIELDS = re.compile(r"_?links|meta(data)?|page|paging|pagination", re.IGNORECASE)
 
@@ -190,6 +190,11 @@ def _tolerant_rows(body: bytes) -> list[Any] | None:
         return None
     rows = listing.get("tasks") if isinstance(listing, dict) else None
     return rows if isinstance(rows, list) else None
+
+
+def is_listing(head: bytes) -> bool:
+    """Return whether a body begins like a listing; ``head`` is its beginning."""
+    return head.lstrip().startswith(b"{") and re.search(rb'"tasks"\s*:\s*\[', head) is not None
 
 
 def timestamp(text: Any) -> float | None:

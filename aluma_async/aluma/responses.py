@@ -36,7 +36,7 @@ MAX_ERROR_BODY_BYTES = 64 * 1024
 """Maximum size of a response that should be short: an error, a token, a task."""
 _ERROR_BODY_SECONDS = 5.0  # Limit for bodies of which only the status matters.
 CREDENTIALS_HINT = "Check ALUMA_CLIENT_ID and ALUMA_CLIENT_SECRET, or client_id and client_secret_file."
-_URL_HINT = "Check base_url, and whether a proxy or a log-in page answers in place of Aluma."
+URL_HINT = "Check base_url, and whether a proxy or a log-in page answers in place of Aluma."
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
 _STRONG_ETAG = re.compile(r'"[^"]*"').fullmatch
 _REACH_HINT = "Check base_url, the network and the proxy."
@@ -120,7 +120,7 @@ async def raise_for_status(operation: str, response: aiohttp.ClientResponse, kin
         # Only operators, because method calls for each request would be a noticeable part of its cost.
         content_type = headers["Content-Type"] if "Content-Type" in headers else None  # noqa: SIM401
         if kind.changes and content_type not in _JSON_TYPES and is_html(content_type):
-            raise Ambiguous(f"{operation}: received a web page", hint=_URL_HINT)
+            raise Ambiguous(f"{operation}: received a web page", hint=URL_HINT)
         return
     if status == 206 and "Range" in response.request_info.headers:
         return
@@ -155,18 +155,18 @@ def _status_error(
     if kind.is_token:
         if status in (400, 401, 403) and not is_page:
             return AuthenticationFailed(f"Aluma refused the client id and secret ({status})", hint=CREDENTIALS_HINT)
-        return RequestRejected(message, hint=_URL_HINT, retry_after=pause)
+        return RequestRejected(message, hint=URL_HINT, retry_after=pause)
     if status < 400:
-        return (Ambiguous if kind.changes else SourceError)(f"{operation}: unexpected status {status}", hint=_URL_HINT)
+        return (Ambiguous if kind.changes else SourceError)(f"{operation}: unexpected status {status}", hint=URL_HINT)
     if kind.changes:
         if status in kind.conflicts and not is_page:
             return ClaimConflict(message)
         return RequestRejected(message, hint=_REJECTED_HINT, retry_after=pause)
     if status in (404, 410) and not is_page:
-        return FileMissing(message, hint=_URL_HINT)
+        return FileMissing(message, hint=URL_HINT)
     if status == 416:
         return InvalidResponse(message)
-    return SourceError(message, hint=_URL_HINT)
+    return SourceError(message, hint=URL_HINT)
 
 
 def _is_page(status: int, content_type: str | None, body: bytes | None) -> bool:
@@ -220,7 +220,7 @@ async def read_accepted(operation: str, response: aiohttp.ClientResponse, *, max
     # Aluma's body is empty or JSON. Some log-in pages have another content type, and some proxies answer "ok".
     if body[:1] not in (b"", b"{") and not wire.is_json(body):
         page = "a web page" if body.lstrip(_BLANK).startswith(b"<") else "a text in place of Aluma's answer"
-        raise Ambiguous(f"{operation}: received {page}", hint=_URL_HINT)
+        raise Ambiguous(f"{operation}: received {page}", hint=URL_HINT)
     return body
 
 

@@ -4,7 +4,8 @@ The intent to claim is durable before Start is sent. Before settling a claim who
 that only a late Start may have created, the task's state is looked up: the request could otherwise hit a claim that
 another exporter holds by now. An expired claim is not settled at all. After a refusal that follows an attempt whose
 outcome is unknown, the task's state shows whether that attempt was executed and only its reply was lost. A rejection
-for another reason ends the claim only if the state does.
+for another reason ends the claim only if the state does. An undocumented state, which may come from a proxy, shows
+nothing: the claim stays open, and its state is read again later.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine
@@ -66,15 +67,15 @@ class ClaimTrackingSource(SourceWrapper):
 
     def complete(self, task: ExportTask) -> Coroutine[Any, Any, None]:
         """Complete the task while its lease is valid."""
-        return self._settle(self._source.complete, task, deletes=True)
+        return self._settle(self._source.complete, task, final=TaskState.COMPLETED)
 
     def cancel(self, task: ExportTask) -> Coroutine[Any, Any, None]:
         """Cancel the claim while its lease is valid, or while a late Start may still create it."""
-        return self._settle(self._source.cancel, task, deletes=False)
+        return self._settle(self._source.cancel, task, final=None)
 
     def fail(self, task: ExportTask, message: str) -> Coroutine[Any, Any, None]:
         """Fail the task while its lease is valid."""
-        return self._settle(self._source.fail, task, message, deletes=True)
+        return self._settle(self._source.fail, task, message, final=TaskState.FAILED)
 
     async def state(self, task: ExportTask) -> str | None:
         """Look up a task's state."""
@@ -87,14 +88,26 @@ class ClaimTrackingSource(SourceWrapper):
                 raise SourceError(f"look up task {task.id}: {defect}") from error
             raise
 
+    async def _known_state(self, task: ExportTask) -> TaskState | None:
+        """Look up a task's state; None: Aluma has no such task. Raises ``InvalidResponse`` for an undocumented one."""
+        state = await self.state(task)
+        try:
+            return None if state is None else TaskState(state)
+        except ValueError:
+            raise InvalidResponse(
+                f"task {task.id}: Aluma or a proxy answered with the unknown state {str(state)[:40]!r}",
+                hint="Check whether a proxy answers in place of Aluma.",
+            ) from None
+
     async def _settle(
-        self, request: Callable[..., Awaitable[None]], task: ExportTask, *extra: str, deletes: bool
+        self, request: Callable[..., Awaitable[None]], task: ExportTask, *extra: str, final: TaskState | None
     ) -> None:
+        """Send a request that settles a claim. ``final`` is the state that it leads to; None: the task is pending."""
         try:
             if task.id in self._refused:  # nothing more is sent, because it could hit another exporter's claim
                 raise ClaimConflict(f"task {task.id}: the claim was refused before")
             status = self._check_lease(task.id, LeaseStatus.UNCERTAIN)
-            if status is LeaseStatus.UNCERTAIN and await self.state(task) != TaskState.CLAIMED:
+            if status is LeaseStatus.UNCERTAIN and await self._known_state(task) is not TaskState.CLAIMED:
                 raise ClaimConflict(f"task {task.id}: Aluma has ended the claim")
             token = BEFORE_SENDING.set(partial(self._check_lease, task.id, status))
             try:
@@ -105,12 +118,12 @@ class ClaimTrackingSource(SourceWrapper):
             claim, executed, is_claimed = self._claims.get(task.id), False, False
             if claim and claim.settlement_unconfirmed:
                 self._refused.add(task.id)
-                state = await self.state(task)
+                state = await self._known_state(task)
                 self._refused.discard(task.id)
-                is_claimed = state == TaskState.CLAIMED
+                is_claimed = state is TaskState.CLAIMED
                 # An earlier attempt was executed, and only its reply was lost.
-                executed = not is_claimed and not (deletes and state == TaskState.PENDING)
-            self._claims.close(task.id, deleted=executed and deletes, is_claimed=is_claimed and not deletes)
+                executed = state in (final, TaskState.RUNNING, None) if final else not is_claimed
+            self._claims.close(task.id, deleted=executed and bool(final), is_claimed=is_claimed and not final)
             if not executed:
                 raise
             return
@@ -124,7 +137,7 @@ class ClaimTrackingSource(SourceWrapper):
                 self._claims.mark_settlement_unconfirmed(task.id)
                 raise Ambiguous(f"settle task {task.id}: {defect}") from error
             raise
-        self._claims.close(task.id, deleted=deletes)
+        self._claims.close(task.id, deleted=bool(final))
 
     def _check_lease(self, task_id: str, checked: LeaseStatus) -> LeaseStatus:
         """Return the status of a lease. Raises ``ClaimConflict`` if it has expired.
@@ -143,9 +156,9 @@ class ClaimTrackingSource(SourceWrapper):
         try:
             await request(task, *extra)
         except RequestRejected as error:
-            state: str | None = TaskState.CLAIMED
+            state: TaskState | None = TaskState.CLAIMED
             with suppress(SourceError):
-                state = await self.state(task)
+                state = await self._known_state(task)
             if state in (TaskState.CLAIMED, None):  # None may mean that look-ups are rejected, too
                 raise
             self._claims.mark_settlement_unconfirmed(task.id)

@@ -158,7 +158,7 @@ class _Handlers:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
         chunk = bytearray(b'{"tasks":[')
-        for number, row in enumerate(self._aluma.list_pending()):
+        for number, row in enumerate(self._aluma.list_in_state(request.query.get("state", ""))):
             chunk += b"," * bool(number) + row
             if len(chunk) >= _CHUNK:
                 await response.write(bytes(chunk))

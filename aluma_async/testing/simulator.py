@@ -109,6 +109,13 @@ class SimulatedAluma:
 
     # -- requests
 
+    def list_in_state(self, state: str) -> Iterator[bytes]:
+        """Yield the rows (JSON) of the tasks in a state, oldest first."""
+        if state == TaskState.PENDING:
+            yield from self.list_pending()
+        else:
+            yield from (self._row(task_id, self._tasks[task_id], state) for task_id in self.ids(state))
+
     def list_pending(self) -> Iterator[bytes]:
         """Yield the rows (JSON) of the pending tasks, oldest first."""
         self.counts["list"] += 1

@@ -6,6 +6,7 @@ A request that was sent is executed even if the process that sent it is killed.
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
+from functools import partial
 from typing import TypeVar
 
 import anyio
@@ -26,7 +27,7 @@ from aluma_async.exceptions import (
     Unavailable,
     Unreachable,
 )
-from aluma_async.models import Claim, ExportFile, ExportTask
+from aluma_async.models import Claim, ExportFile, ExportTask, TaskState
 from aluma_async.testing.faults import PROXY_REPLIES, WRONG_FILES, AnyFault, Fault, FaultPlan, WrongReply
 from aluma_async.testing.simulator import NotFound, SimulatedAluma, StateConflict
 from aluma_async.testing.virtual_loop import UNOWNED_CONTEXT
@@ -100,9 +101,13 @@ class SimulatedSource:
         """Return the state of a task, or None if there is no such task."""
         try:
             _, row = await self._request("get", lambda: self._aluma.get(task.id), changes=False)
-        except NotFound:
-            return None
-        return wire.decode_state(row)
+            return wire.decode_state(row)
+        except NotFound:  # the answer may be a proxy's
+            for state in (TaskState.CLAIMED, TaskState.PENDING):
+                _, ids = await self._request("list", partial(self._aluma.ids, state), changes=False)
+                if task.id in ids:
+                    return state
+        return None
 
     async def _change(self, verb: str, task: ExportTask, call: Callable[[], T]) -> tuple[AnyFault | None, T]:
         try:

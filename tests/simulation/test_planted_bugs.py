@@ -188,9 +188,9 @@ def fail_tasks_after_transient_errors(patch):
 
 
 def settle_expired_claims(patch):
-    async def settle(self, request, task, *extra, deletes):
+    async def settle(self, request, task, *extra, final):
         await request(task, *extra)
-        self._claims.close(task.id, deleted=deletes)
+        self._claims.close(task.id, deleted=bool(final))
 
     patch.setattr(ClaimTrackingSource, "_settle", settle)
 

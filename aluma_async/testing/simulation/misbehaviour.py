@@ -87,11 +87,6 @@ class Misbehaviour(Struct, frozen=True):
         """Whether a wrong reply can end a claim that Aluma still holds."""
         return WrongReply.NOT_FOUND in self.replies or any(o.reply is WrongReply.NOT_FOUND for o in self.outages)
 
-    @property
-    def hides_states(self) -> bool:
-        """Whether a wrong reply can look as if Aluma had deleted a task."""
-        return any("get" in outage.verbs and outage.reply is WrongReply.NOT_FOUND for outage in self.outages)
-
 
 class MisbehavingFaults(FaultPlan):
     """The faults of the network, and before them those of a ``Misbehaviour``."""

@@ -100,8 +100,7 @@ class Schedule:
         for instance in instances:
             instance.journal = WatchedJournal(instance)
             instance.is_sick = self._destination_faults.is_sick
-            if not chosen.misbehaviour.hides_states:
-                instance.is_deleted = self._aluma.is_deleted
+            instance.is_deleted = self._aluma.is_deleted
         for number, start, end in chosen.journal_broken:
             loop.call_at(start, setattr, instances[number], "journal_broken_until", end)
         for at, seconds in chosen.sleeps:

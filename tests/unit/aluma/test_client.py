@@ -19,9 +19,10 @@ from aluma_async.exceptions import (
     SourceError,
     Unavailable,
 )
-from aluma_async.models import ExportTask
+from aluma_async.models import ExportTask, TaskState
 from aluma_async.pipeline.throttle import Throttle
 from aluma_async.testing import Fault, FaultPlan, MemoryDestination, check_task_source
+from aluma_async.testing.faults import WrongReply
 from tests.support.clock import virtual_time
 from tests.support.stack import BASE_URL, app_session, client_of, download, list_tasks, simulated
 
@@ -141,6 +142,65 @@ async def test_client_accepts_every_success_status(status):
         claim = await client.start(ExportTask(aluma.ids()[0]))
         await client.complete(claim.task)
         assert await client.state(claim.task) == "completed"
+
+
+def api_that_knows_no_task(listing):
+    """Return an app whose tasks are gone; ``listing`` returns the answer to a listing."""
+
+    async def token(_):
+        return web.json_response({"access_token": "t", "expires_in": 3600})
+
+    async def get(_):
+        return web.json_response({"message": "no Route matched"}, status=404)
+
+    async def list_pending(_):
+        return listing()
+
+    app = web.Application()
+    app.router.add_post("/v1/oauth/token", token)
+    app.router.add_get("/v1/tasks/{id}", get)
+    app.router.add_get("/v1/tasks", list_pending)
+    return app
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_proven"),
+    [
+        (lambda: web.json_response({"tasks": []}), True),
+        (lambda: web.json_response({"tasks": [{"id": "tt"}] * 9000}), True),
+        (lambda: web.Response(body=b'{"tasks":[{"id":"u",', content_type="application/json"), False),
+        (lambda: web.json_response({"message": "no Route matched"}, status=404), False),
+        (lambda: web.Response(status=404), False),
+        (lambda: web.Response(status=503), False),
+        (lambda: web.json_response({"state": "maintenance"}), False),
+        (lambda: web.Response(text="ok"), False),
+    ],
+)
+@virtual_time
+async def test_client_believes_a_404_only_if_the_api_lists_other_tasks(answer, is_proven):
+    """A gateway without a route answers 404 as JSON or empty, too. It would prove that a Complete was executed."""
+    async with app_session(api_that_knows_no_task(answer)) as session:
+        client = AlumaClient(session, BASE_URL, Credentials("i", "s"))
+        if is_proven:
+            assert await client.state(ExportTask("t")) is None
+        else:
+            with pytest.raises(SourceError):
+                await client.state(ExportTask("t"))
+
+
+@pytest.mark.parametrize("state", [TaskState.PENDING, TaskState.CLAIMED, "completed"])
+@virtual_time
+async def test_client_reads_the_state_from_listings_if_it_is_not_found(state):
+    """A gateway may lack only one route."""
+    aluma, faults = simulated(3000), FaultPlan()
+    task = ExportTask(aluma.ids()[-1])
+    async with client_of(aluma, faults) as client:
+        if state != TaskState.PENDING:
+            await client.start(task)
+        if state == "completed":
+            await client.complete(task)
+        faults.plan("get", [WrongReply.NOT_FOUND])
+        assert await client.state(task) == (None if state == "completed" else state)
 
 
 @virtual_time

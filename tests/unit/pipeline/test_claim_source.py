@@ -5,7 +5,7 @@ import msgspec
 import pytest
 
 from aluma_async import MemoryJournal
-from aluma_async.exceptions import Ambiguous, ClaimConflict, RequestRejected, Unavailable
+from aluma_async.exceptions import Ambiguous, ClaimConflict, InvalidResponse, RequestRejected, Unavailable
 from aluma_async.models import Claim, ClaimState, ExportSpec, ExportTask, TaskState
 from aluma_async.pipeline.claim_source import ClaimTrackingSource
 from aluma_async.pipeline.claim_tracker import ClaimTracker
@@ -65,12 +65,20 @@ class Parts:
     [
         ("complete", None, True),
         ("complete", "completed", True),
+        ("complete", "running", True),
+        ("complete", "failed", False),
+        ("complete", "timed-out", False),
+        ("complete", "queued", False),
         ("complete", TaskState.PENDING, False),
         ("complete", TaskState.CLAIMED, False),
         ("fail", None, True),
+        ("fail", "failed", True),
+        ("fail", "running", True),
+        ("fail", "completed", False),
         ("fail", TaskState.PENDING, False),
         ("cancel", TaskState.PENDING, True),
         ("cancel", None, True),
+        ("cancel", "queued", True),
         ("cancel", TaskState.CLAIMED, False),
     ],
 )
@@ -104,6 +112,36 @@ async def test_claim_stays_open_while_its_state_is_unknown(unknown):
     assert parts.claims.get("t") is None
 
 
+@pytest.mark.parametrize("verb", ["complete", "cancel", "fail"])
+@virtual_time
+async def test_undocumented_state_proves_nothing(verb):
+    """It may come from a proxy. The claim stays open, and its state is read again, before anything else is sent."""
+    states = ["maintenance", "", "maintenance", TaskState.CLAIMED]
+    parts = Parts(**{verb: [Ambiguous("lost"), ClaimConflict("409")], "state": states})
+    await parts.source.start(TASK)
+    with pytest.raises(Ambiguous):
+        await parts.settle(verb)
+    for _ in range(3):
+        with pytest.raises(InvalidResponse, match="unknown state"):
+            await parts.settle(verb)
+        assert parts.claims.count_unsettled() == 1
+    with pytest.raises(ClaimConflict):
+        await parts.settle(verb)
+    assert parts.replies.sent == ["start", verb, verb, *["state"] * 4]
+
+
+@virtual_time
+async def test_undocumented_state_keeps_a_claim_whose_lease_may_have_ended():
+    parts = Parts(complete=[None], state=["maintenance", TaskState.CLAIMED])
+    await parts.source.start(TASK)
+    await anyio.sleep(1600)
+    with pytest.raises(InvalidResponse):
+        await parts.source.complete(TASK)
+    assert parts.claims.count_unsettled() == 1
+    await parts.source.complete(TASK)
+    assert parts.replies.sent == ["start", "state", "state", "complete"]
+
+
 @virtual_time
 async def test_refusal_of_the_first_settlement_needs_no_look_up():
     parts = Parts(complete=[ClaimConflict("409")])
@@ -113,7 +151,7 @@ async def test_refusal_of_the_first_settlement_needs_no_look_up():
     assert parts.replies.sent == ["start", "complete"]
 
 
-@pytest.mark.parametrize("state", [TaskState.CLAIMED, None, Unavailable("503"), RequestRejected("403")])
+@pytest.mark.parametrize("state", [TaskState.CLAIMED, None, "maintenance", Unavailable("503"), RequestRejected("403")])
 @pytest.mark.parametrize("verb", ["complete", "cancel", "fail"])
 @virtual_time
 async def test_rejected_settlement_keeps_the_claim(verb, state):
@@ -127,14 +165,14 @@ async def test_rejected_settlement_keeps_the_claim(verb, state):
     assert parts.claims.count_unsettled() == 1
 
 
-@pytest.mark.parametrize("state", [TaskState.PENDING, "completed"])
+@pytest.mark.parametrize("state", [TaskState.PENDING, "running"])
 @pytest.mark.parametrize("verb", ["complete", "cancel", "fail"])
 @virtual_time
 async def test_rejected_settlement_ends_the_claim_if_the_state_does(verb, state):
     """The request was executed, and a proxy replaced the response; or the claim had ended, if the task is pending."""
     parts = Parts(**{verb: [RequestRejected("403")], "state": [state, state]})
     await parts.source.start(TASK)
-    if state == "completed" or verb == "cancel":
+    if state == "running" or verb == "cancel":
         await parts.settle(verb)
     else:
         with pytest.raises(ClaimConflict):
