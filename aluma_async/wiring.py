@@ -103,6 +103,11 @@ class ReloadableExporter:
         self._router = router
         self._extra_destinations = extra_destinations
 
+    @property
+    def seconds_unanswered(self) -> float:
+        """Seconds for which Aluma has not responded while requests wait for it."""
+        return self._throttle.seconds_unanswered
+
     def reload(self, config: Config) -> list[str]:
         """Apply a changed config without dropping a claim; return the changed keys that require a restart."""
         restart_keys = list(restart_required(self._config, config))

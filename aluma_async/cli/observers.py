@@ -17,6 +17,7 @@ from aluma_async.ports import Destination, OnEvent
 from aluma_async.service.console import Console
 from aluma_async.service.health import HealthMonitor
 from aluma_async.service.sd_notify import SystemdNotifier, notify_socket, watchdog_seconds
+from aluma_async.wiring import ReloadableExporter
 
 _PROBE_SECONDS = 30.0
 """Interval of the probes of an idle destination."""
@@ -72,10 +73,11 @@ class Observers:
                 self._listeners.append(tracing)
             yield
 
-    def probe_while_idle(self, destination: Destination) -> None:
-        """Probe a destination at intervals while no task is exported, so that ``/readyz`` stays current."""
+    def watch(self, reloadable: ReloadableExporter) -> None:
+        """Keep ``/readyz`` current: notice requests without a response, and probe the destinations while idle."""
         if self._health and self._config.service.listen_address:
-            self.background_tasks.append(partial(_probe, destination, self._health))
+            self._health.seconds_unanswered = lambda: reloadable.seconds_unanswered
+            self.background_tasks.append(partial(_probe, reloadable.exporter.destination, self._health))
 
     def _max_report_delay(self) -> float:
         """Return for how many seconds the byte rate limit may delay the report of bytes that were read."""

@@ -55,7 +55,7 @@ async def run(
         open_reloadable_exporter(config, credentials, on_event=observers.on_event) as reloadable,
     ):
         exporter = reloadable.exporter
-        observers.probe_while_idle(exporter.destination)
+        observers.watch(reloadable)
         gc.freeze()  # these objects live until the end, so the garbage collector need not visit them again
         stopped = anyio.Event()
 

@@ -1,6 +1,7 @@
-"""Distinguishes a cancellation of the exporter from a ``CancelledError`` or ``SystemExit`` that a plug-in raises.
+"""Distinguishes a cancellation of the exporter from an exception of any kind that a plug-in raises.
 
-Raised by a plug-in, these exceptions would silently end a worker or the whole run.
+Raised by a plug-in, a ``CancelledError`` or ``SystemExit`` would silently end a worker or the whole run.
+A ``KeyboardInterrupt`` is always the user's.
 """
 
 import asyncio
@@ -19,9 +20,18 @@ def plugin_defect(error: BaseException) -> AlumaAsyncError | None:
         is_cancelled = anyio.current_effective_deadline() == float("-inf") or bool(task and task.cancelling())
         if is_cancelled:
             return None
-    elif not isinstance(error, Exception | SystemExit):
+    elif isinstance(error, KeyboardInterrupt) or (isinstance(error, GeneratorExit) and not _is_running()):
         return None
     return unexpected(error)
+
+
+def _is_running() -> bool:
+    """Return whether an event loop runs; otherwise a coroutine is discarded, and may do nothing more."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def unexpected(error: BaseException) -> AlumaAsyncError:

@@ -49,6 +49,7 @@ class Throttle:
         """Number of permits that are held now."""
         self.unanswered = 0
         """Number of requests that have been sent and not answered; others with a permit wait for the end of a pause."""
+        self._answered_at = 0.0
         self._adaptive = AdaptiveLimit(max_at_once) if adaptive else None
         self.limit = self._adaptive.value if self._adaptive else max_at_once
         """Number of permits that may be held now."""
@@ -73,15 +74,21 @@ class Throttle:
         self._set_limit(self._adaptive.value if self._adaptive else max_at_once, report=False)
         self._wake_waiters()
 
+    @property
+    def seconds_unanswered(self) -> float:
+        """Seconds since the last data or success, while requests wait for a response; 0 if none does."""
+        return loop_time() - self._answered_at if self.unanswered else 0.0
+
     def permit(self, *, urgent: bool = False) -> "_Permit":
         """Wait for the permission to send one request, and hold it until the response has been read."""
         return _Permit(self, urgent=urgent)
 
     async def consume_bytes(self, count: int) -> None:
         """Account for downloaded bytes; sleep if they arrived faster than allowed."""
+        self._answered_at = now = loop_time()
         if self._bytes:
-            self._bytes.consume(loop_time(), count)
-            if (wait := self._bytes.delay_until_allowed(loop_time())) > 0:
+            self._bytes.consume(now, count)
+            if (wait := self._bytes.delay_until_allowed(now)) > 0:
                 await anyio.sleep(wait)
 
     async def acquire(self, *, urgent: bool) -> float:
@@ -107,6 +114,8 @@ class Throttle:
         except BaseException:
             self._free_permit()
             raise
+        if not self.unanswered:
+            self._answered_at = now
         self.unanswered += 1
         return now
 
@@ -115,6 +124,7 @@ class Throttle:
         self.unanswered -= 1
         if error is None:
             self._rate_limited_count = 0
+            self._answered_at = loop_time()
             # Skip samples that carry no information about the limit: it was not reached, the round trip was not
             # measured, and no request was refused.
             if self._adaptive and (urgent or self.in_flight >= self.limit or self._adaptive.refusals):

@@ -4,6 +4,8 @@ Health checks and the watchdog read it. Alive means that the poll loop and every
 event for long is stuck, even if the event loop runs. Waiting does not count as stuck, because it emits events.
 """
 
+from collections.abc import Callable
+
 from msgspec import Struct
 
 from aluma_async.exceptions import AlumaAsyncError, AuthenticationFailed
@@ -13,6 +15,8 @@ from aluma_async.service.stats import RunStats
 _MAX_MISSED_POLLS = 3
 _FRESH_SECONDS = 60.0
 """A listing is fresh for ``_MAX_MISSED_POLLS`` polling intervals, and at least for this time."""
+_MAX_UNANSWERED_SECONDS = 15.0
+"""Requests may wait this long for a response; less than their time-out, so that a hanging API is noticed early."""
 
 
 class Check(Struct, frozen=True):
@@ -37,6 +41,8 @@ class HealthMonitor:
         self._stuck_after_seconds = stuck_after_seconds
         self._probe_error: AlumaAsyncError | None = None
         self._exported_at_probe = 0
+        self.seconds_unanswered: Callable[[], float] = lambda: 0.0
+        """Returns for how many seconds Aluma has not responded while requests wait for it."""
 
     @property
     def idle_seconds(self) -> float:
@@ -77,12 +83,17 @@ class HealthMonitor:
         stale = age > max(_MAX_MISSED_POLLS * self._poll_seconds, _FRESH_SECONDS)
         poll_ok = not stale and stats.listing_error in (None, unauthorized)
         poll_reason = _reason(stats.listing_error) or f"no listing for {format_duration(age)}"
+        unanswered = self.seconds_unanswered()
         return {
             "exporter": Check(not stats.draining, "draining: no new tasks are claimed" if stats.draining else ""),
             "token": _check(unauthorized),
             "claims": _check(None if unauthorized else stats.rejection),
             "destination": _check(stats.save_error or probe_error),
             "poll": Check(poll_ok, "" if poll_ok else poll_reason),
+            "requests": Check(
+                unanswered <= _MAX_UNANSWERED_SECONDS,
+                f"no response for {format_duration(unanswered)}" if unanswered > _MAX_UNANSWERED_SECONDS else "",
+            ),
         }
 
     def is_ready(self) -> bool:

@@ -16,6 +16,10 @@ from tests.support.clock import virtual_time
 from tests.support.world import ImpossibleSource, World, claim_record
 
 
+class Abort(BaseException):
+    """Some libraries use such classes, so that ``except Exception`` does not catch them."""
+
+
 class Defective(MemoryDestination):
     """A destination that raises an exception for some tasks, at one of its steps."""
 
@@ -53,7 +57,9 @@ class DefectiveDelivery:
 
 
 @pytest.mark.parametrize("step", ["open", "resume", "save", "commit"])
-@pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit, ZeroDivisionError, StopAsyncIteration])
+@pytest.mark.parametrize(
+    "error", [asyncio.CancelledError, SystemExit, GeneratorExit, Abort, ZeroDivisionError, StopAsyncIteration]
+)
 @virtual_time
 async def test_exception_of_a_plugin_affects_only_its_task(error, step):
     world = World(60, destination=Defective(error, step))
@@ -86,7 +92,7 @@ async def test_cancellation_of_the_exporter_still_ends_it():
 
 
 @pytest.mark.parametrize("step", ["open", "save", "commit", "probe"])
-@pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit, ZeroDivisionError])
+@pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit, Abort, ZeroDivisionError])
 @virtual_time
 async def test_exception_of_a_quarantine_only_parks_its_task(error, step):
     """Neither a Fail is sent nor the run ended, and the next task that is failed gets its copy."""

@@ -1,6 +1,7 @@
 """``Throttle``: one limit, one rate and one pause for all requests."""
 
 import random
+from functools import partial
 
 import anyio
 import pytest
@@ -113,3 +114,23 @@ async def test_throttle_keeps_no_permit_of_a_cancelled_waiter():
         await requests(throttle, 3)
     assert throttle.in_flight == 0
     await requests(throttle, 3)
+
+
+@virtual_time
+async def test_throttle_tells_how_long_no_response_has_arrived():
+    """A success and data count as a response, an error does not, and a pause is no wait for one."""
+    throttle = make_throttle(4)
+    await anyio.sleep(100)
+    assert throttle.seconds_unanswered == 0
+    async with throttle.permit(), anyio.create_task_group() as group:
+        await anyio.sleep(10)
+        group.start_soon(partial(requests, throttle, 1, error=Unavailable("")))
+        await anyio.sleep(10)
+        assert throttle.seconds_unanswered == 20
+        await throttle.consume_bytes(1)
+        await anyio.sleep(3)
+        assert throttle.seconds_unanswered == 3
+        await requests(throttle, 1)
+        await anyio.sleep(2)
+        assert throttle.seconds_unanswered == 2
+    assert throttle.seconds_unanswered == 0

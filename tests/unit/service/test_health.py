@@ -191,3 +191,12 @@ def test_readiness_ends_with_the_first_failed_listing_until_something_succeeds()
         stats(success)
     clock.now = 181
     assert failed_checks(health) == {"poll": "no listing for 3 min 1 s"}
+
+
+def test_health_is_not_ready_while_requests_have_no_response():
+    """Their time-out is longer, and a listing that hangs does not fail before it."""
+    health = health_of(stats_after(LISTED, clock=ManualClock()))
+    health.seconds_unanswered = lambda: 15.0
+    assert health.is_ready()
+    health.seconds_unanswered = lambda: 16.0
+    assert failed_checks(health) == {"requests": "no response for 16 s"}

@@ -1,0 +1,167 @@
+"""The program with default settings beside sick tasks, defective plug-ins and an API that fails."""
+
+import json
+import socket
+import textwrap
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+
+import pytest
+
+from aluma_async.testing import SimulatedAluma
+from tests.support.processes import environment, simulator, start_program, wait_until
+from tests.support.proxy import proxy_for
+
+SICK, HEALTHY = 30, 40
+MAX_SECONDS = 60
+"""Time in which healthy tasks are exported whatever other tasks do."""
+NOT_READY_SECONDS = 20
+"""Time after which an exporter that has just worked reports that the API fails."""
+PLUGIN = """
+    import asyncio
+    from contextlib import asynccontextmanager
+
+    class Abort(BaseException):
+        pass
+
+    class Defective:
+        async def probe(self):
+            pass
+
+        @asynccontextmanager
+        async def open(self, claim):
+            yield self
+
+        def resumable_size(self, file):
+            return None
+
+        async def save(self, file, chunks):
+            async for _ in chunks:
+                pass
+            if int(file.filename[:7]) < {sick}:
+                raise {error}
+"""
+
+
+@pytest.fixture
+def aluma():
+    with simulator("--tasks", str(SICK + HEALTHY), "--profile", "small") as running:
+        yield running
+
+
+@pytest.fixture
+def proxy(aluma):
+    with proxy_for(aluma.base_url) as running:
+        yield running
+
+
+@pytest.fixture
+def exporter(proxy, tmp_path):
+    """Start the program as a service, which runs until the end of the block."""
+
+    @contextmanager
+    def start(*options, **environ):
+        env = environment(tmp_path, SimulatedAluma.client_secret, environ)
+        options = ("--base-url", proxy.base_url, "--no-progress", *options)
+        with start_program(*options, cwd=tmp_path, env=env) as running:
+            yield running
+
+    return start
+
+
+def count_exported(aluma):
+    return aluma.state()["tasks"].get("completed", 0)
+
+
+def use_sick_folder(specification):
+    """Let the files of the first tasks of the listing have a folder of their own."""
+    for document in specification["documents"]:
+        for file in document["files"]:
+            if int(file["filename"][:7]) < SICK:
+                file["folder"] = "sick"
+    return specification
+
+
+def test_healthy_tasks_are_exported_behind_tasks_with_an_unusable_folder(exporter, aluma, proxy, tmp_path):
+    """More sick tasks than workers, first in the listing; not even root may write to their folder."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sick").symlink_to("/proc/sys")
+    proxy.change = use_sick_folder
+    with exporter("-o", "out"):
+        wait_until(lambda: count_exported(aluma) == HEALTHY, MAX_SECONDS)
+
+
+@pytest.mark.parametrize("error", ["asyncio.CancelledError", "SystemExit", "GeneratorExit", "Abort"])
+def test_service_goes_on_when_a_plugin_raises_anything(exporter, aluma, tmp_path, error):
+    info = tmp_path / "site" / "defective-1.0.dist-info"
+    info.mkdir(parents=True)
+    (tmp_path / "site" / "defective.py").write_text(textwrap.dedent(PLUGIN.format(sick=SICK, error=error)))
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: defective\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[aluma_async.destinations]\ndefective = defective:Defective\n")
+    (tmp_path / "c.toml").write_text('[destinations.default]\ntype = "defective"\n')
+    with exporter("-c", "c.toml", PYTHONPATH=str(tmp_path / "site")) as running:
+        wait_until(lambda: count_exported(aluma) == HEALTHY, MAX_SECONDS)
+        assert running.poll() is None
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+class Readiness:
+    """``/readyz`` of a running exporter."""
+
+    def __init__(self, port):
+        self._url = f"http://127.0.0.1:{port}/readyz"
+
+    def status(self):
+        try:
+            with urllib.request.urlopen(self._url, timeout=5) as response:
+                return response.status
+        except urllib.error.HTTPError as error:
+            self.reason = json.load(error)["reason"]
+            return error.code
+        except OSError:
+            return None
+
+
+@pytest.mark.parametrize("answer", [(500, "text/plain", ""), (401, "application/json", "{}"), None])
+def test_service_is_not_ready_while_the_api_fails(exporter, aluma, proxy, tmp_path, answer):
+    """Soon after it has drained its tasks; and ready again within one polling interval. No answer: it hangs."""
+    port = free_port()
+    (tmp_path / "config.toml").write_text("[exporter]\npoll_wait_max_seconds = 5\n")
+    readiness = Readiness(port)
+    is_down = True
+
+    def fail(_):
+        while is_down and answer is None:
+            time.sleep(0.1)
+        return answer if is_down else None
+
+    with exporter("-o", "out", "--listen", str(port)):
+        wait_until(lambda: count_exported(aluma) == SICK + HEALTHY, MAX_SECONDS)
+        wait_until(lambda: readiness.status() == 200, 10)
+        proxy.answer = fail
+        wait_until(lambda: readiness.status() == 503, NOT_READY_SECONDS)
+        is_down = False
+        wait_until(lambda: readiness.status() == 200, NOT_READY_SECONDS)
+
+
+def test_service_works_beside_silent_connections_to_its_health_port(exporter, aluma):
+    """More connections than a process may have descriptors."""
+    port = free_port()
+    silent = []
+    try:
+        with exporter("-o", "out", "--listen", str(port)) as running:
+            wait_until(lambda: Readiness(port).status() is not None, 30)
+            for _ in range(900):
+                silent.append(socket.create_connection(("127.0.0.1", port)))
+            wait_until(lambda: count_exported(aluma) == SICK + HEALTHY, MAX_SECONDS)
+            assert Readiness(port).status() == 200
+            assert running.poll() is None
+    finally:
+        for connection in silent:
+            connection.close()
