@@ -1,49 +1,34 @@
-"""``ContentCheck``: detects downloads that cannot be the requested file: error pages, log-in pages and empty bodies.
+"""``ContentCheck``: detects downloads that cannot be the requested file: error and log-in pages, cut or empty bodies.
 
-It compares the first bytes with the file's name. Each rule is certain, because a false alarm keeps a task from being
-exported: an image may have the format of another image, an Office file may be encrypted, and ``.doc``, ``.xls`` and
-``.txt`` may contain the many things that they contain in practice. Unknown names are only checked for emptiness. Where
-there is a signature, the bytes decide and not the content type. Wrong content of the right format is not detected,
-except for a PDF that was cut (``is_cut``), because a proxy may pass on the beginning of a file as the whole.
+It compares the first and the last bytes with the name under which the file is stored. Each rule is certain, because a
+false alarm keeps a task from being exported: an image may have the format of another image, an Office file may be
+encrypted, and ``.doc``, ``.xls`` and ``.txt`` may contain the many things that they contain in practice. Unknown names
+are only checked for emptiness and for the frame of a chunked body. Where there is a signature, the bytes decide and not
+the content type. Wrong content of the right format is not detected, except if its end is missing.
 """
 
 import re
 
 import msgspec
 
+from aluma_async.aluma import file_ends
+from aluma_async.aluma.formats import BINARY, HTML, IMAGE, SIGNATURES, TABLE_OR_MAIL, TEXT, XML, stored_extension
+
 _HEAD_BYTES = 1024
 """Number of bytes that decide, because a PDF may begin anywhere in them (Adobe's reader accepts that)."""
-TAIL_BYTES = 4096
-"""Number of bytes at the end of a PDF that must contain its end mark; Adobe's reader wants it in the last 1024."""
 _MAX_JSON_BYTES = 64 * 1024
 """Maximum size of a file that is parsed to find out whether it is JSON."""
+_WALK_BYTES = 4
+"""Number of bytes that decide whether a file is an image with segments."""
 
-_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-_ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08", b"PK00PK")
-_OFFICE = (*_ZIP, _OLE)  # because encrypted Office files are OLE files
-_TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
-_JPEG_2000 = (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")
-_IMAGE = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"BM", b"RIFF", *_TIFF, *_JPEG_2000)
-_SIGNATURES: dict[str, tuple[bytes, ...]] = {
-    "pdf": (b"%PDF-",),
-    **dict.fromkeys(("png", "jpg", "jpeg", "jpe", "jfif", "gif", "tif", "tiff", "bmp"), _IMAGE),
-    **dict.fromkeys(("zip", "odt", "ods", "odp", "odg", "epub"), _ZIP),
-    **dict.fromkeys(("docx", "docm", "dotx", "xlsx", "xlsm", "xlsb", "xltx", "pptx", "pptm", "ppsx", "potx"), _OFFICE),
-    "msg": (_OLE,),
-    "rtf": (b"{\\rtf",),
-    "gz": (b"\x1f\x8b",),
-    "7z": (b"7z\xbc\xaf\x27\x1c",),
-}
-BINARY_EXTENSIONS = tuple(_SIGNATURES)
-"""Extensions of the formats that have a signature, in lower case."""
-_HTML = frozenset({"html", "htm", "xhtml", "xht", "shtml"})
-_XML = frozenset({"xml", "xsd", "svg"})
-_TABLE_OR_MAIL = frozenset({"csv", "tsv", "eml"})
-_NEVER_JSON = _TABLE_OR_MAIL | {"doc", "xls", "ppt"}
+_NEVER_JSON = TABLE_OR_MAIL | {"doc", "xls", "ppt"}
+_WITH_END = frozenset(SIGNATURES) | XML | {"json"}
 
 _PAGE = re.compile(rb"<(?:!doctype\s+html|html|head|body|script)[\s>]", re.IGNORECASE)
 _MARKUP = re.compile(rb"<(?:!doctype|html|head|body|script|\?xml|!--)", re.IGNORECASE)
 _JSON_TYPE = re.compile(r"\s*(?:application|text)/(?:[\w.-]+\+)?json\b", re.IGNORECASE)
+_FRAME = re.compile(rb"[0-9a-f]{1,8}(?:;[^\r\n]*)?\r\n(?=(.?))|HTTP/\d", re.IGNORECASE | re.DOTALL)
+"""The size of a chunk, or the beginning of a response."""
 _BLANK = b" \t\r\n\x0c\xef\xbb\xbf\xff\xfe"  # white space, and the byte order marks of UTF-8 and UTF-16
 _EBCDIC_XML = b"\x4c\x6f"
 
@@ -52,48 +37,102 @@ class ContentCheck:
     """Checks one file, whose name and content type are known, while it arrives."""
 
     def __init__(self, filename: str, content_type: str) -> None:
-        self._extension = _extension(filename)
+        self._extension = stored_extension(filename)
+        self._tail_bytes = file_ends.PDF_TAIL_BYTES if self._extension == "pdf" else file_ends.TAIL_BYTES
         self._content_type = content_type
-        self._head = b""
+        self._head = self._tail = b""
+        self._size = 0
+        self._begins_right = False
+        self._walk: file_ends.ImageWalk | None = None
 
-    def feed(self, chunk: bytes) -> str | None:
-        """Add the next bytes. Return None if more are needed, otherwise the problem, or "" if there is none."""
-        may_be_json = self._extension in _NEVER_JSON and (self._text() or chunk.lstrip(_BLANK))[:1] in (b"{", b"[")
-        limit = _MAX_JSON_BYTES if may_be_json else _HEAD_BYTES
-        self._head += chunk[: max(limit + 1 - len(self._head), 0)]
-        return self._problem() if len(self._head) > limit else None
+    def feed(self, chunk: bytes) -> str:
+        """Add the next bytes. Return the problem that they show, or "" if there is none so far."""
+        size = self._size = self._size + len(chunk)
+        self._tail = chunk if len(chunk) >= self._tail_bytes else self._tail[-self._tail_bytes :] + chunk
+        if not self._begins_right:
+            return self._feed_beginning(chunk, size)
+        if self._walk:
+            self._walk.feed(chunk)
+        return ""
 
     def close(self) -> str:
         """Return the problem of a file that has ended, or "" if there is none."""
-        return self._problem() if self._head else "the file is empty"
+        if not self._size:
+            return "the file is empty"
+        if not self._begins_right and (problem := self._problem()):
+            return problem
+        head, tail, extension = self._head[:_HEAD_BYTES], self._tail[-self._tail_bytes :], self._extension
+        if self._walk:
+            missing = "" if self._walk.has_ended() else "the end of the image"
+        elif extension in _WITH_END:
+            missing = file_ends.missing_end(extension, head, tail, self._size)
+        else:
+            missing = ""
+            if self._is_xml(head, tail):
+                return _unlike("XML", extension)
+        if missing:
+            return f"the file of {self._size} bytes has no end ({missing})"
+        is_chunked = extension != "pdf" and file_ends.is_chunked(head, tail, self._size)
+        return "the file has the frame of a chunked body" if is_chunked else ""
+
+    def _feed_beginning(self, chunk: bytes, size: int) -> str:
+        if chunk[:5] == b"%PDF-" and self._extension == "pdf" and not self._head:
+            self._begins_right = True  # most files, which therefore need no further check of their beginning
+            return ""
+        if self._walk:
+            self._walk.feed(chunk)
+        elif size - len(chunk) < _WALK_BYTES <= size and self._extension in SIGNATURES:
+            self._walk = file_ends.image_walk(self._head + chunk)
+        may_be_json = self._extension in _NEVER_JSON and (self._text() or chunk.lstrip(_BLANK))[:1] in (b"{", b"[")
+        limit = _MAX_JSON_BYTES if may_be_json else _HEAD_BYTES
+        self._head += chunk[: max(limit + 1 - len(self._head), 0)]
+        if len(self._head) <= limit:
+            return ""
+        problem = self._problem()
+        self._begins_right = not problem
+        return problem
 
     def _problem(self) -> str:
+        """Return the problem of the beginning."""
         extension, text = self._extension, self._text()
-        if extension in _SIGNATURES:
+        if (frame := _FRAME.match(text)) and self._is_framed(text, frame):
+            return "the file begins with the frame of a response"
+        if extension in SIGNATURES:
             matches = self._has_signature(text)
-        elif extension in _XML:
+        elif extension in TEXT and self._head.startswith(BINARY):
+            matches = False
+        elif extension in XML:
             matches = (text[:1] == b"<" or self._head.startswith(_EBCDIC_XML)) and not _PAGE.match(text)
         elif extension == "json":
             matches = text[:1] != b"<"
         elif text[:1] in (b"{", b"["):
             matches = not self._is_json(text)
-        elif extension in _TABLE_OR_MAIL:
+        elif extension in TABLE_OR_MAIL:
             matches = not _MARKUP.match(text)
         else:
             matches = extension != "txt" or not _PAGE.match(text)
-        return "" if matches else f"the file begins like {_describe(text)}, not like .{extension}"
+        return "" if matches else _unlike(_describe(text), extension)
+
+    def _is_framed(self, text: bytes, frame: re.Match[bytes]) -> bool:
+        """Return whether a file that begins like a frame certainly has one."""
+        begins = text[frame.end() :]
+        if self._extension in SIGNATURES:
+            return frame[1] is None or begins.startswith(SIGNATURES[self._extension])
+        if self._extension == "json":
+            return frame[1] in (b"{", b"[")
+        return self._extension in HTML and _PAGE.match(begins) is not None
 
     def _has_signature(self, text: bytes) -> bool:
-        signatures = _SIGNATURES[self._extension]
+        signatures = SIGNATURES[self._extension]
         if self._head.startswith(signatures):
             return True
         if self._extension == "pdf":
             return signatures[0] in self._head[:_HEAD_BYTES] and text[:1] not in (b"<", b"{", b"[")
-        return signatures is _IMAGE and self._head[4:8] == b"ftyp"  # HEIF and AVIF
+        return signatures is IMAGE and self._head[4:8] == b"ftyp"  # HEIF and AVIF
 
     def _is_json(self, text: bytes) -> bool:
         """Return whether a file that begins with a bracket is certainly JSON, and its name is not that of JSON."""
-        if self._extension in _NEVER_JSON | _HTML | {"txt"} and _JSON_TYPE.match(self._content_type):
+        if self._extension in _NEVER_JSON | HTML | {"txt"} and _JSON_TYPE.match(self._content_type):
             return True
         if self._extension not in _NEVER_JSON or len(text) > _MAX_JSON_BYTES:
             return False
@@ -103,21 +142,29 @@ class ContentCheck:
             return False
         return True
 
+    def _is_xml(self, head: bytes, tail: bytes) -> bool:
+        """Return whether a table or a text is XML as a whole. A text may be, unless its root is that of an error."""
+        if self._extension not in TABLE_OR_MAIL | {"txt"}:
+            return False
+        root = file_ends.root_of(head)
+        if not root or (self._extension == "txt" and root.lower() != b"error"):
+            return False
+        return file_ends.ends_with_tag(tail, root)
+
     def _text(self) -> bytes:
         """Return the beginning as text in an encoding like UTF-8, without white space before it."""
         return self._head.replace(b"\x00", b"").lstrip(_BLANK)  # NUL: half of the bytes in UTF-16
 
 
 def content_problem(filename: str, content: str) -> str:
-    """Return the problem of a file whose content is in the Export Specification, or "" if there is none."""
+    """Return the problem of a file whose content is in the Export Specification, or "" if there is none.
+
+    Only names of binary formats are checked, because texts in the specification do not pass through a web server.
+    """
+    if stored_extension(filename) not in SIGNATURES:
+        return ""
     check = ContentCheck(filename, "")
-    problem = check.feed(content[: _MAX_JSON_BYTES + 1].encode())
-    return check.close() if problem is None else problem
-
-
-def is_cut(filename: str, tail: bytes) -> bool:
-    """Return whether a file lacks its end. ``tail``: its last ``TAIL_BYTES`` bytes."""
-    return _extension(filename) == "pdf" and b"%%EOF" not in tail
+    return check.feed(content.encode()) or check.close()
 
 
 def is_html(content_type: str | None) -> bool:
@@ -127,15 +174,16 @@ def is_html(content_type: str | None) -> bool:
 
 def may_be_html(filename: str) -> bool:
     """Return whether a file with this name may be a web page."""
-    return _extension(filename) in _HTML
+    return stored_extension(filename) in HTML
 
 
-def _extension(filename: str) -> str:
-    _, dot, extension = filename.rstrip(" .").rpartition(".")
-    return extension.lower() if dot else ""
+def _unlike(kind: str, extension: str) -> str:
+    return f"the file begins like {kind}, not like .{extension}"
 
 
 def _describe(text: bytes) -> str:
     if _PAGE.match(text):
         return "a web page"
+    if text.startswith(BINARY):
+        return "a binary file"
     return {b"<": "XML", b"{": "JSON", b"[": "JSON"}.get(text[:1], "something else")

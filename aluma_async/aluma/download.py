@@ -1,8 +1,8 @@
 """``Download``: the bytes of one file, over one or more connections.
 
 If a connection breaks and the server sent a strong ETag, the download continues at the same byte (Range, If-Range),
-but only in the same version of the file. An incomplete file, a file whose first or last bytes do not fit its name, and
-an exceeded limit raise ``SourceError``.
+but only in the same version of the file. An incomplete file, a file whose first or last bytes do not fit its name, one
+that contradicts a digest in the response's headers, and an exceeded limit raise ``SourceError``.
 """
 
 import hashlib
@@ -14,7 +14,8 @@ import aiohttp
 from msgspec import Struct
 
 from aluma_async.aluma import responses
-from aluma_async.aluma.content import TAIL_BYTES, ContentCheck, is_cut
+from aluma_async.aluma.content import ContentCheck
+from aluma_async.aluma.digests import Digests
 from aluma_async.aluma.minimum_rate import MinimumRate
 from aluma_async.clock import loop_time
 from aluma_async.exceptions import InvalidResponse, SourceError, Unavailable
@@ -34,7 +35,7 @@ class DownloadLimits(Struct, frozen=True, kw_only=True):
     hosts: Collection[str] = ()
     """Hosts other than the API's from which a file may be downloaded, directly or by a redirect."""
     verify_content: bool = True
-    """Whether to check that the first and the last bytes of a file fit its name."""
+    """Whether to check that the first and the last bytes of a file fit its name, and digests that the server sends."""
     max_bytes: float = 0
     """Maximum size of a file."""
     max_specification_bytes: int = 64 * 1024 * 1024
@@ -59,9 +60,8 @@ class Download:
         self._length: int | None = None
         self._size: int | None = None
         self._etag = ""
-        self._verifying = limits.verify_content
         self._check: ContentCheck | None = None
-        self._tail = b""
+        self._digests: Digests | None = None
         self._minimum_rate = MinimumRate(limits.min_bytes_per_second)
         self._resumptions, self._resumed_at = 0, -1
 
@@ -75,6 +75,11 @@ class Download:
             raise
         self._length = self._size = self._response.content_length
         self._etag = responses.strong_etag(self._response)
+        if self._limits.verify_content:
+            headers = self._response.headers
+            content_type = headers["Content-Type"] if "Content-Type" in headers else ""  # noqa: SIM401 - see responses
+            self._check = ContentCheck(self._file.filename, content_type)
+            self._digests = Digests.of(headers)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -102,18 +107,13 @@ class Download:
         if not chunk:
             if self._size is not None and self._count != self._size:
                 raise InvalidResponse(f"{self._operation}: received {self._count} of {self._size} bytes")
-            if self._verifying:
-                self._verify(b"")
-            if self._limits.verify_content and is_cut(self._file.filename, self._tail[-TAIL_BYTES:]):
-                raise responses.wrong_content(self._operation, f"the file of {self._count} bytes has no end (%%EOF)")
+            self._verify_end()
             raise StopAsyncIteration
-        if self._verifying:
-            if not self._check and chunk[:5] == b"%PDF-" and self._file.filename[-4:] == ".pdf":
-                self._verifying = False  # most files, which therefore need no further check
-            else:
-                self._verify(chunk)
+        if self._check and (problem := self._check.feed(chunk)):
+            raise responses.wrong_content(self._operation, problem)
+        if self._digests:
+            self._digests.update(chunk)
         self._count += len(chunk)
-        self._tail = chunk if len(chunk) >= TAIL_BYTES else self._tail[-TAIL_BYTES:] + chunk
         if 0 < self._limits.max_bytes < max(self._count, self._size or 0):
             raise SourceError(
                 f"{self._operation}: file is larger than {self._limits.max_bytes:.0f} bytes",
@@ -137,14 +137,13 @@ class Download:
             self._minimum_rate.record(self._operation, waited, len(chunk))
         return chunk
 
-    def _verify(self, chunk: bytes) -> None:
-        """Check the first bytes; an empty chunk is the end. Raises ``WrongContent``."""
-        content_type = self._response.headers.get("Content-Type", "")
-        self._check = self._check or ContentCheck(self._file.filename, content_type)
-        problem = self._check.feed(chunk) if chunk else self._check.close()
+    def _verify_end(self) -> None:
+        """Check a file that has ended. Raises ``WrongContent``."""
+        problem = self._check.close() if self._check else ""
+        if not problem and self._digests:
+            problem = self._digests.problem()
         if problem:
             raise responses.wrong_content(self._operation, problem)
-        self._verifying = problem is None
 
     async def _resume(self) -> None:
         """Request the missing bytes. Raises ``InvalidResponse`` if the file has changed."""

@@ -13,7 +13,8 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
-from aluma_async.aluma.content import BINARY_EXTENSIONS, content_problem
+from aluma_async.aluma.content import content_problem
+from aluma_async.aluma.formats import SIGNATURES
 from aluma_async.aluma.tolerant_json import SURROGATE, UNREADABLE, Number, clean, loads
 from aluma_async.aluma.urls import DownloadUrls, RefusedUrl, is_plain_path
 from aluma_async.exceptions import BadSpecification, InvalidResponse
@@ -60,7 +61,7 @@ _OF_CONTENT = re.compile(r"(?:encoding|content|compress\w*|base64|part|data|ur[i
 _FILE_MARK = b'"filename"'
 _UNCOUNTED = re.compile(rb'"(?:\s+:|(?<=\\\\"):)').search
 """Finds a field with white space before its colon, or with a name that ends with a backslash; also some texts."""
-_BINARY = re.compile(rf"\.(?:{'|'.join(BINARY_EXTENSIONS)})[\s.]*\Z", re.IGNORECASE).search
+_BINARY = re.compile(rf"\.(?:{'|'.join(SIGNATURES)})\W*\Z", re.IGNORECASE).search
 
 
 def export_spec(

@@ -11,8 +11,8 @@ import pytest
 from aiohttp.client_proto import ResponseHandler
 
 from aluma_async import connections
-from aluma_async.aluma import download, responses
-from aluma_async.aluma.download import Download
+from aluma_async.aluma import file_ends, responses
+from aluma_async.aluma.content import ContentCheck
 from aluma_async.exceptions import Ambiguous, FileMissing, RequestRejected, SchemaMismatch, SourceError
 from aluma_async.journal.memory import MemoryJournal
 from aluma_async.models import ClaimRecord, ClaimState, ExportSpec
@@ -206,12 +206,12 @@ def omit_a_file(patch):
 
 
 def accept_any_content(patch):
-    patch.setattr(Download, "_verify", lambda self, chunk: None)
-    accept_a_cut_file(patch)
+    patch.setattr(ContentCheck, "feed", lambda self, chunk: "")
+    patch.setattr(ContentCheck, "close", lambda self: "")
 
 
 def accept_a_cut_file(patch):
-    patch.setattr(download, "is_cut", lambda filename, tail: False)
+    patch.setattr(file_ends, "missing_end", lambda extension, head, tail, size: "")
 
 
 def join_two_versions_of_a_file(patch):

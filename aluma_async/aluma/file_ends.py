@@ -1,0 +1,252 @@
+"""Detects files without their end: a proxy may pass on the first part of a file, with the length of that part.
+
+``ImageWalk`` follows the segments of an image while it arrives, so that data after the image does not matter.
+``missing_end`` decides about all other formats by the first and the last bytes. A file whose format they do not
+understand counts as complete.
+"""
+
+import re
+import struct
+from collections.abc import Generator
+from typing import TypeAlias
+
+from aluma_async.aluma.formats import GIF, JPEG, PNG, SEVEN_ZIP, XML, ZIP
+
+PDF_TAIL_BYTES = 4096
+"""Number of bytes at the end of a PDF that must contain its end mark; Adobe's reader wants it in the last 1024."""
+TAIL_BYTES = 64 * 1024 + 22
+"""Number of bytes at the end of a ZIP file that can follow the beginning of its last record."""
+
+_PADDING = b" \t\r\n\x0c\x00\x1a"
+_ZIP_END = struct.Struct("<4H2LH")  # disk numbers, counts of entries, size and offset of the directory, comment
+_UNKNOWN = (0xFFFF, 0xFFFFFFFF)
+"""Values of fields whose real value is in the ZIP64 record."""
+# Atomic and possessive, because a text could otherwise be divided in very many ways.
+_PROLOG = rb"(?>\s+|<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^<>\[]*(?:\[.*?\]\s*)?>)*+"
+_ROOT = re.compile(_PROLOG + rb"<([^\s<>/!?&;,]+)(?=[\s/>])", re.DOTALL | re.IGNORECASE)
+_START_TAG = re.compile(rb"""(?>[^<>"']|"[^"]*"|'[^']*')*+>""")
+_CHUNK_SIZE = re.compile(rb"([0-9a-f]{1,8})\r\n", re.IGNORECASE)
+_LAST_CHUNK = b"\r\n0\r\n\r\n"
+
+Steps: TypeAlias = Generator[int | bytes, bytes, None]
+"""Yields what to do next: read a number of bytes, skip one (negative), or search for bytes."""
+
+
+def missing_end(extension: str, head: bytes, tail: bytes, size: int) -> str:
+    """Return what the end of a file lacks; empty if it is complete, or if that is not certain.
+
+    ``head``: the first 1024 bytes; ``tail``: the last ``TAIL_BYTES`` bytes; ``size``: the size of the file.
+    """
+    if extension == "pdf":
+        return "" if b"%%EOF" in tail[-PDF_TAIL_BYTES:] or not tail.strip(_PADDING) else "%%EOF"
+    if extension in XML:
+        return _missing_end_of_xml(head, tail)
+    if extension == "json":
+        return _missing_end_of_json(head, tail)
+    if head.startswith(ZIP[:2]):
+        return _missing_end_of_zip(head, tail, size)
+    if size < (end := _announced_size(head)):
+        return f"bytes {size} to {end - 1}"
+    return ""
+
+
+def is_chunked(head: bytes, tail: bytes, size: int) -> bool:
+    """Return whether a file is one chunk of a chunked body, with its frame."""
+    if not (match := _CHUNK_SIZE.match(head)) or not tail.endswith(_LAST_CHUNK):
+        return False
+    return int(match[1], 16) == size - match.end() - len(_LAST_CHUNK)
+
+
+def _announced_size(head: bytes) -> int:
+    """Return the size that a file must have by its header; 0 if unknown."""
+    if head.startswith(SEVEN_ZIP) and len(head) >= 32:
+        offset, length = struct.unpack_from("<2Q", head, 12)
+        return 32 + int(offset + length)
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return 8 + int.from_bytes(head[4:8], "little")
+    if head[:2] in (b"II", b"MM"):  # TIFF: the offset of the first directory, and the number of its entries
+        order = ">" if head.startswith(b"MM") else "<"
+        start, field, count = (8, "Q", 8) if b"+" in head[2:4] else (4, "L", 2)
+        if len(head) < 2 * start:
+            return 2 * start
+        return int(struct.unpack_from(order + field, head, start)[0]) + count
+    return 0
+
+
+def _missing_end_of_zip(head: bytes, tail: bytes, size: int) -> str:
+    position = tail.rfind(b"PK\x05\x06")
+    if position < 0 or len(tail) - position < 4 + _ZIP_END.size:
+        return "the end of its directory" if tail.strip(_PADDING) else ""
+    *numbers, length, offset, comment = _ZIP_END.unpack_from(tail, position + 4)
+    if any(numbers[:2]) or length in _UNKNOWN or offset in _UNKNOWN:
+        return ""
+    before = size - len(tail) + position - length - offset  # bytes in front of the archive
+    after = len(tail) - position - 4 - _ZIP_END.size - comment
+    # An archive within the archive has bytes on both sides; one of both is common.
+    is_inner = before > 0 and after > 0 and head.startswith(ZIP[0])
+    return "the end of its directory" if before < 0 or after < 0 or is_inner else ""
+
+
+def _missing_end_of_json(head: bytes, tail: bytes) -> str:
+    text, end = _plain(head), _plain(tail)[-1:]
+    bracket = {b"{": b"}", b"[": b"]"}.get(text[:1])
+    return bracket.decode() if bracket and end and end != bracket else ""
+
+
+def _missing_end_of_xml(head: bytes, tail: bytes) -> str:
+    text, end = _plain(head), _plain(tail)
+    if text[:1] != b"<" or not end:
+        return ""
+    if end[-1:] != b">":
+        return ">"
+    end = _without_epilog(end)
+    if b"\x00" in head or not end or not (root := _ROOT.match(text)):
+        return ""
+    name = root[1]
+    last_tag = end[end.rfind(b"<") :]
+    if last_tag.startswith(b"</" + name) and last_tag[2 + len(name) :].strip() == b">":
+        return ""
+    start_tag = _START_TAG.match(text, root.end())
+    # A text with several roots is not XML, but some programs write it.
+    is_closed = start_tag is None or start_tag[0].endswith(b"/>") or b"</" + name in text
+    return "" if is_closed else "the end tag of its root"
+
+
+def root_of(text: bytes) -> bytes:
+    """Return the name of the first element of an XML text; empty if it does not begin like XML."""
+    match = _ROOT.match(_plain(text))
+    return match[1] if match else b""
+
+
+def ends_with_tag(tail: bytes, name: bytes) -> bool:
+    """Return whether a text ends with the end tag of an element."""
+    return _plain(tail).endswith(b"</" + name + b">")
+
+
+def _without_epilog(text: bytes) -> bytes:
+    """Remove comments and processing instructions after the root; return nothing if they begin before ``text``."""
+    while True:
+        text = text.rstrip(_PADDING)
+        if text.endswith(b"?>"):
+            start = text.rfind(b"<?")
+        elif text.endswith(b"-->"):
+            start = text.rfind(b"<!--")
+        else:
+            return text
+        text = text[: max(start, 0)]
+
+
+def _plain(text: bytes) -> bytes:
+    """Return a text in an encoding like UTF-8 or UTF-16 without its byte order mark and padding."""
+    return text.replace(b"\x00", b"").removeprefix(b"\xef\xbb\xbf").lstrip(b"\xff\xfe").strip(_PADDING)
+
+
+class ImageWalk:
+    """Follows the segments of an image."""
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+        self._step = next(steps)
+        self._rest = b""
+        self._ended = False
+
+    def feed(self, chunk: bytes) -> None:
+        """Add the next bytes of the file."""
+        data, position = self._rest + chunk, 0
+        self._rest = b""
+        while not self._ended:
+            step, available, found = self._step, len(data) - position, b""
+            if isinstance(step, bytes):
+                start = data.find(step, position)
+                if start < 0:
+                    self._rest = data[max(position, len(data) - len(step) + 1) :]
+                    return
+                position = start + len(step)
+            elif step < 0:
+                if available < -step:
+                    self._step = step + available
+                    return
+                position -= step
+            elif available >= step:
+                found = data[position : position + step]
+                position += step
+            else:
+                self._rest = data[position:]
+                return
+            try:
+                self._step = self._steps.send(found)
+            except StopIteration:
+                self._ended = True
+
+    def has_ended(self) -> bool:
+        """Return whether the image was complete at the end of the file, or had something that is not understood."""
+        if not self._ended:
+            try:
+                self._steps.throw(EOFError)
+            except EOFError:
+                return False
+            except StopIteration:
+                pass
+        return True
+
+
+def image_walk(beginning: bytes) -> ImageWalk | None:
+    """Return the walk through an image with this beginning, which was fed; None if its format has no segments."""
+    for signature, steps in ((PNG, _png), (JPEG, _jpeg), *((gif, _gif) for gif in GIF)):
+        if beginning.startswith(signature[:4]):
+            walk = ImageWalk(steps())
+            walk.feed(beginning)
+            return walk
+    return None
+
+
+def _png() -> Steps:
+    yield -len(PNG)
+    name = b""
+    while name != b"IEND":
+        header = yield 8
+        name = header[4:]
+        if not name.isalpha():
+            return
+        yield -4 - int.from_bytes(header[:4], "big")
+
+
+def _jpeg() -> Steps:
+    yield -2
+    while True:
+        marker = yield 2
+        while marker == b"\xff\xff":  # filling
+            marker = b"\xff" + (yield 1)
+        code = marker[1]
+        if marker[0] != 0xFF or code == 0xD9:
+            return
+        if code == 0x01 or 0xD0 <= code <= 0xD8:
+            continue
+        length = int.from_bytes((yield 2), "big")
+        if length < 2:
+            return
+        if code == 0xDA:  # the image itself; thumbnails, which have ends of their own, precede it
+            yield b"\xff\xd9"
+            return
+        yield 2 - length
+
+
+def _gif() -> Steps:
+    flags = (yield 13)[10]
+    while True:
+        if flags & 0x80:  # a colour table
+            yield -(6 << (flags & 7))
+        try:
+            kind, flags = (yield 1), 0
+        except EOFError:  # the last byte is missing in some images
+            return
+        if kind == b",":
+            flags = (yield 9)[8]
+            if flags & 0x80:
+                yield -(6 << (flags & 7))
+                flags = 0
+        elif kind != b"!":  # ";" is the end
+            return
+        yield -1
+        while size := (yield 1)[0]:
+            yield -size

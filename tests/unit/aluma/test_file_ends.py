@@ -1,0 +1,166 @@
+"""Files without their end are not accepted, and no complete file of an unusual form is refused."""
+
+import io
+import json
+import random
+import zipfile
+
+import pytest
+from aiohttp import web
+from msgspec import structs
+
+from aluma_async.aluma.content import ContentCheck
+from aluma_async.exceptions import WrongContent
+from aluma_async.models import Claim, ExportSpec
+from tests.support.clock import virtual_time
+from tests.support.downloads import BODY, CLAIM, FILE, serve_downloads
+from tests.support.sample_files import GIF, JPEG, PDF, PNG, ZIP, archive, gif, jpeg, png, segment
+from tests.support.stack import download
+
+NOISE = random.Random(1).randbytes(200_000).replace(b"\xff", b"\xfe")
+WEBP = b"RIFF" + (412).to_bytes(4, "little") + b"WEBP" + bytes(408)
+TIFF = b"II*\0" + (900).to_bytes(4, "little") + bytes(894)
+BIG_TIFF = b"MM\0+\0\x08\0\0" + (900).to_bytes(8, "big") + bytes(892)
+SEVEN_ZIP = b"7z\xbc\xaf\x27\x1c\0\4" + bytes(4) + (500).to_bytes(8, "little") + (60).to_bytes(8, "little") + bytes(564)
+JSON = json.dumps({"lines": [{"text": "x" * 20, "n": n} for n in range(200)]}).encode()
+XML = b'<?xml version="1.0"?>\n<!-- export -->\n<e:invoice id="1">' + b"<line/>\n" * 300 + b"</e:invoice>\n"
+THUMBNAIL = segment(0xE1, b"Exif\0\0" + jpeg())
+
+
+def problem(name, body, size=10**9):
+    check = ContentCheck(name, "application/octet-stream")
+    for start in range(0, len(body), size):
+        if found := check.feed(body[start : start + size]):
+            return found
+    return check.close()
+
+
+COMPLETE = [
+    ("a.pdf", PDF),
+    ("a.png", png((b"tEXt", b"IEND" * 3000))),
+    ("a.jpg", jpeg(THUMBNAIL, segment(0xDB, bytes(65)), scan=NOISE)),
+    ("a.jpg", jpeg(b"\xff" * 9, segment(0xC2, b"x"), b"\xff\x01", scan=b"one" + segment(0xC4, b"\x05") + NOISE)),
+    ("a.gif", gif(b"!\xf9\x04" + bytes(5), b"!\xfe" + b"\xff" + b";" * 255 + b"\x01;\0")),
+    ("a.tif", TIFF),
+    ("a.tiff", BIG_TIFF),
+    ("a.jpg", WEBP),
+    ("a.zip", ZIP),
+    ("a.docx", archive(NOISE)),
+    ("a.odt", archive(NOISE, comment=b"a comment")),
+    ("a.xlsx", archive(archive(NOISE))),
+    ("a.7z", SEVEN_ZIP),
+    ("a.json", JSON),
+    ("a.json", b"[" + JSON + b"]"),
+    ("a.xml", XML),
+    ("a.svg", b"<svg viewBox='0 0 9 9'>" + b"<path d='M0 0'/>" * 200 + b"</svg>"),
+]
+IDS = [f"{number}{name[1:]}" for number, (name, _) in enumerate(COMPLETE)]
+
+
+@pytest.mark.parametrize(("name", "body"), COMPLETE, ids=IDS)
+def test_file_without_its_end_is_wrong(name, body):
+    """Wherever it is cut, except inside padding. The sizes of the chunks do not matter."""
+    assert not problem(name, body)
+    assert not problem(name, body, 1 if len(body) < 10_000 else 999)
+    lengths = {len(body) // 2, len(body) - 3, *random.Random(2).choices(range(9, len(body) - 2), k=20)}
+    # By chance, a cut JSON text can end with the right bracket.
+    for length in lengths:
+        if body[:length].rstrip()[-1:] != b"}" or name != "a.json":
+            assert problem(name, body[:length]), length
+            assert problem(name, body[:length], 77 if length < 10_000 else 4097), length
+
+
+@pytest.mark.parametrize("padding", [b"\n", b"\r\n\0", b"\0" * 5000, b"\n" * 70_000, b"\x1a"])
+@pytest.mark.parametrize(("name", "body"), COMPLETE, ids=IDS)
+def test_file_with_padding_is_complete(name, body, padding):
+    assert not problem(name, body + padding)
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("a.pdf", PDF + b"1 0 obj\n<<>>\nendobj\nstartxref\n9\n%%EOF\n"),  # an incremental update
+        ("a.pdf", b"%PDF-1.5\nxref\nstartxref\n0\n%%EOF\n" + NOISE + b"startxref\n9\n%%EOF"),  # linearised
+        ("a.pdf", PDF + NOISE[:4000]),
+        ("a.png", PNG + NOISE),
+        ("a.png", b"\x89PNG\r\n\x1a\n\0\0\0\4\1\2\3\4" + NOISE),  # not understood
+        ("a.jpg", JPEG + NOISE),  # a motion photo: a film after the image
+        ("a.jpg", JPEG + jpeg(THUMBNAIL)),
+        ("a.jpg", b"\xff\xd8\xff\xe0\0\0" + NOISE),  # not understood
+        ("a.jpg", b"\xff\xd8\xff\xe0\0\4xx" + NOISE),  # not understood
+        ("a.gif", GIF + NOISE),
+        ("a.gif", GIF[:-1]),  # some programs omit the last byte
+        ("a.zip", b"PK\x05\x06" + bytes(18)),  # without members
+        ("a.zip", b"PK\x03\x04" + NOISE + b"PK\x05\x06" + bytes(8) + b"\xff" * 8 + bytes(2)),  # ZIP64
+        ("a.zip", archive(before=b"PK00PK" + NOISE)),
+        ("a.zip", archive(comment=b"x" * 65_535)),
+        ("a.zip", b"PK\x07\x08" + NOISE),  # the first part of several
+        ("a.zip", ZIP + b"signature of another program"),
+        ("a.docx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + NOISE),
+        ("a.rtf", b"{\\rtf1 x}\0"),
+        ("a.json", b"1"),
+        ("a.json", b'"text"'),
+        ("a.json", b"null\n"),
+        ("a.json", b'\xef\xbb\xbf{"a": 1}\r\n'),
+        ("a.json", json.dumps({"a": "ü"}).encode("utf-16")),
+        ("a.json", json.dumps([1]).encode("utf-16-be")),
+        ("a.json", b'{"a": 1}\n{"a": 2}\n'),  # one value per line
+        ("a.xml", XML + b"<!-- end -->\n<?done now?>\n"),
+        ("a.xml", XML + b"<!-- <a>" + b"x" * 70_000 + b" -->"),
+        ("a.xml", XML[:-1].replace(b"</e:invoice>", b"</e:invoice \n>")),
+        ("a.xml", '<?xml version="1.0" encoding="utf-16"?><räume><raum/></räume>'.encode("utf-16")),
+        ("a.xml", b"<!DOCTYPE a [<!ENTITY b '<c>'>]><a b='1>0'/>"),
+        ("a.xml", b"<a" + b" b='1'" * 500 + b"/>"),
+        ("a.xml", b"<a/>\n<b>two roots</b>"),
+        ("a.xml", b"<a>1</a><b>two roots</b>"),
+        ("a.xml", b"<?xml version='1.0'?>" + b"<?p?>" * 500 + b"<a></a>"),
+        ("a.xml", "<?xml version='1.0' encoding='cp500'?><a></a>".encode("cp500")),
+        ("a.svg", b"<!DOCTYPE svg PUBLIC '-//W3C//DTD SVG 1.1//EN' 'http://x/svg11.dtd'>\n<svg><g></g></svg>\n"),
+        ("a.html", b"<html><body>"),
+        ("a.csv", b'a,"'),
+        ("a.txt", b"<a>"),
+        ("a.gz", b"\x1f\x8b\x08"),
+        ("a.bin", ZIP[:99]),
+    ],
+)
+def test_file_of_an_unusual_form_is_complete(name, body):
+    assert not problem(name, body)
+    assert not problem(name, body, 1000)
+
+
+def test_archive_whose_last_record_is_that_of_a_member_is_wrong():
+    """A cut archive may contain the end of an archive within it."""
+    body = archive(ZIP + NOISE)
+    assert problem("a.zip", body[: len(ZIP) + 2000])
+    assert problem("a.xlsx", archive(NOISE)[5000:]), "the first part is missing"
+
+
+def test_large_archive_is_complete():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for number in range(70_000):  # more than the last record can count
+            file.writestr(str(number), b"")
+    assert not problem("a.zip", buffer.getvalue(), 100_000)
+    assert problem("a.zip", buffer.getvalue()[:-90], 100_000)
+
+
+@pytest.mark.parametrize("text", [b"<?p?>" * 200, b"<!" * 500, b'<a b="' * 170, b" " * 65_000, b"<!---->" * 9000])
+def test_end_of_xml_is_found_in_linear_time(text):
+    problem("a.xml", b"<a>" + text + b"x" * 100 + text)
+    problem("a.xml", text + b"x")
+
+
+@pytest.mark.parametrize(("name", "body"), [("a.pdf", BODY), *COMPLETE[1:]], ids=IDS)
+@virtual_time
+async def test_download_raises_when_the_end_is_missing(name, body):
+    """A proxy may pass on the beginning of a file with the length of the beginning."""
+
+    async def respond(_, number):
+        return web.Response(body=body[: len(body) // 2] if number < 3 else body)
+
+    claim = Claim(CLAIM.task, ExportSpec((structs.replace(FILE, filename=name),)), 0.0)
+    async with serve_downloads(respond) as (client, _):
+        for _ in range(2):
+            with pytest.raises(WrongContent, match="has no end"):
+                await download(client, claim)
+        assert await download(client, claim) == body
