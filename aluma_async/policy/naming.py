@@ -7,7 +7,7 @@ destination. The same input always gives the same path. Safe names stay unchange
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import PurePosixPath
 from typing import Literal, TypeAlias
@@ -58,6 +58,19 @@ def collision_key(parts: PathParts) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
 
 
+def loose_key(parts: PathParts) -> str:
+    """Return a key that is equal also for paths which only some servers consider equal.
+
+    Databases behind servers may ignore accents, the width of letters and invisible characters, and servers on Windows
+    remove dots and spaces at the end of a name.
+    """
+    path = "/".join(parts)
+    if not path.isascii():
+        folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", path).casefold())
+        path = "".join(c for c in folded if not unicodedata.combining(c) and unicodedata.category(c) != "Cf")
+    return "/".join(part.rstrip(". ") for part in path.lower().split("/"))
+
+
 def with_suffix(parts: PathParts, suffix: str) -> PathParts:
     """Return the path with ``~suffix`` before the file's extension."""
     stem, extension = _split(parts[-1])
@@ -94,21 +107,22 @@ def as_object_key(parts: PathParts, max_bytes: int) -> str:
     return f"{folders.decode(errors='ignore').rstrip('/. ')}~{digest}/{parts[-1]}"
 
 
-def plan_paths(files: Sequence[ExportFile]) -> dict[str, PathParts]:
-    """Return a path for each file of a task, in order, by ``collision_key``. No path is a folder of another one."""
+def plan_paths(files: Sequence[ExportFile], key_of: Callable[[PathParts], str] = collision_key) -> dict[str, PathParts]:
+    """Return a path for each file of a task, in order, by its key. No path is a folder of another one.
+
+    ``key_of`` returns equal keys for paths that must not occur twice.
+    """
     wanted = [safe_path(file.folder, file.filename) for file in files]
     # Folders take precedence, because a file can be renamed, but a folder of other files cannot.
     folders = {
-        collision_key(folder[:depth])
-        for folder in {parts[:-1] for parts in wanted}
-        for depth in range(1, len(folder) + 1)
+        key_of(folder[:depth]) for folder in {parts[:-1] for parts in wanted} for depth in range(1, len(folder) + 1)
     }
     planned: dict[str, PathParts] = {}
     numbers: dict[str, int] = {}  # the last number of each stem, so that no number is tried for each further file
     for parts in wanted:
         candidate = parts
-        while (key := collision_key(candidate)) in planned or key in folders:
-            stem = collision_key(with_suffix(parts, "0" * _MAX_SUFFIX_BYTES))
+        while (key := key_of(candidate)) in planned or key in folders:
+            stem = key_of(with_suffix(parts, "0" * _MAX_SUFFIX_BYTES))
             numbers[stem] = numbers.get(stem, 1) + 1
             candidate = with_suffix(parts, str(numbers[stem]))
         planned[key] = candidate

@@ -13,7 +13,7 @@ from aluma_async.destinations.common.manifest import StoredFile, manifest_file, 
 from aluma_async.destinations.common.spool import Spool, SpooledFile
 from aluma_async.exceptions import primary_error
 from aluma_async.models import Claim, ExportFile
-from aluma_async.policy.naming import PathParts, plan_paths
+from aluma_async.policy.naming import PathParts, collision_key, plan_paths
 
 _AT_ONCE = 32
 """Files of a task that are processed at once. A destination has further limits for all tasks together."""
@@ -22,6 +22,8 @@ StageFiles: TypeAlias = Callable[[Sequence[tuple[ExportFile, SpooledFile]]], Awa
 """Copies files to the server under temporary names."""
 PublishFile: TypeAlias = Callable[[ExportFile, PathParts, SpooledFile], Awaitable[str]]
 """Publishes a file at its planned path or at another one, if that is taken, and returns the path for the manifest."""
+VerifyFile: TypeAlias = Callable[[ExportFile, str, SpooledFile], Awaitable[None]]
+"""Compares a file with what is stored at the path that ``PublishFile`` returned."""
 RollBack: TypeAlias = Callable[[], Awaitable[None]]
 """Removes all files that are new. Called shielded from cancellation; MUST NOT raise if the server is away."""
 
@@ -45,8 +47,10 @@ async def publish_task(
     *,
     stage: StageFiles | None = None,
     publish: PublishFile,
+    verify: VerifyFile | None = None,
     roll_back: RollBack,
     now: Callable[[], float] | None = None,
+    key_of: Callable[[PathParts], str] = collision_key,
 ) -> None:
     """Publish all files of a claim; of several errors, raise the primary one, unwrapped.
 
@@ -55,11 +59,13 @@ async def publish_task(
         spool: contains the saved files.
         stage: called before ``publish``, with all files at once and then with the manifest. None: files are not staged.
         publish: called for all files, several at once, and last for the manifest.
+        verify: called for all files when they are published, and then for the manifest. None: files are not verified.
         roll_back: called if a step fails or is cancelled.
         now: time of the export in seconds since 1970, for the manifest. None: publish no manifest.
+        key_of: returns equal keys for paths that must not occur twice.
     """
     files, manifest = claim.spec.files, manifest_file(claim)
-    *paths, manifest_path = plan_paths((*files, manifest)).values()
+    *paths, manifest_path = plan_paths((*files, manifest), key_of).values()
     published: dict[int, str] = {}
 
     async def publish_file(planned: tuple[ExportFile, PathParts]) -> None:
@@ -70,12 +76,16 @@ async def publish_task(
         if stage:
             await stage([(file, spool[file]) for file in files])
         await for_each(list(zip(files, paths, strict=True)), publish_file)
+        if verify:
+            await for_each(files, lambda file: verify(file, published[file.number], spool[file]))
         if now:
             stored = [StoredFile(file, published[file.number], spool[file].size, spool[file].sha256) for file in files]
             data = SpooledFile.from_bytes(render_manifest(claim, stored, now()))
             if stage:
                 await stage([(manifest, data)])
-            await publish(manifest, manifest_path, data)
+            path = await publish(manifest, manifest_path, data)
+            if verify:
+                await verify(manifest, path, data)
     except BaseException as error:
         with anyio.CancelScope(shield=True):
             await roll_back()

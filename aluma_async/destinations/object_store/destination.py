@@ -43,7 +43,7 @@ from aluma_async.destinations.object_store.client import (
 from aluma_async.destinations.object_store.probe import probe_store
 from aluma_async.exceptions import AlreadyExported, DestinationError, DestinationUnavailable
 from aluma_async.models import Claim, ExportFile
-from aluma_async.policy.naming import OnConflict, PathParts, as_object_key
+from aluma_async.policy.naming import OnConflict, PathParts, as_object_key, loose_key
 
 if TYPE_CHECKING:
     from obstore import GetResult
@@ -75,6 +75,11 @@ class _Upload(Struct, frozen=True):
     attributes: dict[str, str]
     is_manifest: bool
     may_replace: bool
+
+    def is_beside(self, existing: _ExistingObject) -> bool:
+        """Return whether an object is another file of the same delivery."""
+        mine = self.attributes["delivery"]
+        return existing.delivery != mine and existing.delivery.rpartition("-")[0] == mine.rpartition("-")[0]
 
 
 class ObjectStoreDestination:
@@ -153,7 +158,7 @@ class ObjectStoreDestination:
         data: SpooledFile,
     ) -> str:
         """Put a file under the first key that is free or its task's own, and return the key."""
-        upload = _make_upload(claim, delivery, file, path, data)
+        upload = _make_upload(claim, f"{delivery}-{file.number}", file, path, data)
         subject = f"{self._url}: task {claim.task.id}: file {file.number}"
         async with self._slots if data.size <= MULTIPART_BYTES else self._multipart_slots:
             for candidate in candidate_paths(path, claim.task.id, self._on_conflict, subject):
@@ -168,14 +173,16 @@ class ObjectStoreDestination:
         raise AssertionError("candidate_paths ended")
 
     def _lock_of(self, key: str) -> anyio.Lock:
-        """Return the lock that is held while the object is put or removed."""
-        return self._key_locks.setdefault(key, anyio.Lock())
+        """Return the lock that is held while the object is put or removed; the same one for keys that may be equal."""
+        return self._key_locks.setdefault(loose_key((key,)), anyio.Lock())
 
     async def _put_at(self, key: str, upload: _Upload, new: dict[str, _Upload]) -> bool:
         """Put an object under a key; return False if the key belongs to another task or program."""
         conditional = self.conditional and upload.data.size <= MULTIPART_BYTES
         existing = None if conditional else await self._head(key)
         for _ in range(_ATTEMPTS):
+            if existing and upload.is_beside(existing):  # the server regards the keys of two files as equal
+                return False
             if existing and existing.task != upload.attributes["task"] and self._on_conflict != "overwrite":
                 return False
             if existing and not upload.may_replace:

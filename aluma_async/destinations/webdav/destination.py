@@ -7,7 +7,6 @@ published file is compared with the server's, because a server or a proxy may co
 probe removes staged files of crashed runs after a day.
 """
 
-import hashlib
 import posixpath
 import re
 import secrets
@@ -21,7 +20,6 @@ from weakref import WeakValueDictionary
 
 import aiohttp
 import anyio
-from msgspec import Struct
 
 from aluma_async.clock import wall_time
 from aluma_async.destinations.common.chunks import BLOCK
@@ -32,54 +30,27 @@ from aluma_async.destinations.common.publishing import for_each, publish_task
 from aluma_async.destinations.common.spool import Spool, SpooledFile
 from aluma_async.destinations.webdav.client import WebDavClient
 from aluma_async.destinations.webdav.probe import probe_folder
-from aluma_async.exceptions import AlreadyExported, DestinationError
+from aluma_async.destinations.webdav.upload import (
+    CONTENTS,
+    MAX_CONTENTS_BYTES,
+    OWNERS,
+    STAGING,
+    PublishedFile,
+    StagedUpload,
+    contents_path,
+    owner_path,
+    parse_contents,
+    render_contents,
+)
+from aluma_async.exceptions import AlreadyExported, DestinationError, DestinationUnavailable
 from aluma_async.models import Claim, ExportFile
-from aluma_async.policy.naming import INTERNAL_FOLDER, OnConflict, PathParts, collision_key
+from aluma_async.policy.naming import OnConflict, PathParts, collision_key, loose_key
 
 _CONCURRENCY = 8
 """Files at a time."""
 _STALE_SECONDS = 24 * 3600.0
 """Age above which a staged file is left over from a crash, because no claim lasts that long."""
 _STAGED_NAME = re.compile(r"[0-9a-f]{16}[-.]")
-_STAGING, _OWNERS = (INTERNAL_FOLDER, "staging"), (INTERNAL_FOLDER, "owners")
-
-
-class _PublishedFile(Struct, frozen=True):
-    """A file that was moved, or may have been, to a path where nothing existed."""
-
-    staged: PathParts
-    final: PathParts
-    owner: PathParts
-
-
-class _StagedUpload(Struct):
-    """The files of one task on the server."""
-
-    task_id: str
-    may_replace: bool
-    prefix: str
-    """Begins the names of the task's staged files."""
-    staged: list[PathParts]
-    new: list[_PublishedFile]
-    used_keys: set[str]
-    """The ``collision_key`` of each final path that a file of this task has."""
-
-    @property
-    def owner_record(self) -> PathParts:
-        """The staged file that contains ``owner_text``."""
-        return (*_STAGING, f"{self.prefix}.owner")
-
-    @property
-    def owner_text(self) -> str:
-        """The task's id and the delivery: another exporter may deliver the same task after this claim ended."""
-        return f"{self.task_id}\n{self.prefix}"
-
-    def owns(self, record: str | None) -> bool:
-        """Return whether a record names this task, with any delivery or, in earlier versions, with none."""
-        return record is not None and self.task_id in (record, record.rpartition("\n")[0])
-
-    def staged_path(self, file: ExportFile) -> PathParts:
-        return (*_STAGING, f"{self.prefix}-{file.number}.part")
 
 
 class WebDavDestination:
@@ -120,10 +91,10 @@ class WebDavDestination:
         self._client.clear_cache()
         await self._ensure_folders()
         with suppress(DestinationError):  # some servers do not list folders
-            for name, modified_at in (await self._client.modified_times(_STAGING)).items():
+            for name, modified_at in (await self._client.modified_times(STAGING)).items():
                 if _STAGED_NAME.match(name) and modified_at < self._now() - _STALE_SECONDS:
-                    await self._client.delete((*_STAGING, name))
-        self.warning = await probe_folder(self._client, _STAGING)
+                    await self._client.delete((*STAGING, name))
+        self.warning = await probe_folder(self._client, STAGING)
 
     @asynccontextmanager
     async def open(self, claim: Claim) -> AsyncIterator[Spool]:
@@ -131,35 +102,41 @@ class WebDavDestination:
         with Spool(self._spool) as spool:
             yield spool
             await self._ensure_folders()
-            upload = _StagedUpload(
-                claim.task.id, claim.may_replace, f"{self._token}-{next(self._numbers)}", [], [], set()
-            )
+            prefix = f"{self._token}-{next(self._numbers)}"
+            upload = StagedUpload(claim.task.id, prefix, may_replace=claim.may_replace)
             try:
                 await publish_task(
                     claim,
                     spool,
                     stage=partial(self._stage, upload),
                     publish=partial(self._publish_file, upload),
+                    verify=partial(self._verify, upload),
                     roll_back=partial(self._roll_back, upload),
                     now=self._now if self._manifest else None,
+                    key_of=loose_key,
                 )
             finally:
                 with anyio.CancelScope(shield=True), suppress(DestinationError):
                     await self._client.delete(upload.owner_record)
 
     async def _ensure_folders(self) -> None:
-        for path in ((), _STAGING[:1], _STAGING, _OWNERS):
+        for path in ((), STAGING[:1], STAGING, OWNERS, CONTENTS):
             if not await self._client.mkcol(*path):
                 raise DestinationError(f"{self._client.url}: the internal folder {'/'.join(path)} is a file")
 
-    async def _stage(self, upload: _StagedUpload, files: Sequence[tuple[ExportFile, SpooledFile]]) -> None:
-        """Upload files under temporary names; with the first ones, also the record of their owner."""
+    async def _stage(self, upload: StagedUpload, files: Sequence[tuple[ExportFile, SpooledFile]]) -> None:
+        """Upload files under temporary names; with the first ones, also the records of the delivery."""
         puts = [(upload.staged_path(file), data) for file, data in files]
+        contents: SpooledFile | None = None
         if not upload.staged:
             owner = SpooledFile.from_bytes(upload.owner_text.encode(errors="surrogatepass"))
             puts.insert(0, (upload.owner_record, owner))
+            contents = SpooledFile.from_bytes(render_contents(files))
         upload.staged += [upload.staged_path(file) for file, _ in files]
         await for_each(puts, self._put)
+        if contents:
+            await self._client.mkcol(*upload.contents[:-1])
+            await self._put((upload.contents, contents))
 
     async def _put(self, put: tuple[PathParts, SpooledFile]) -> None:
         path, data = put
@@ -169,7 +146,7 @@ class WebDavDestination:
             with anyio.CancelScope(shield=data.size <= BLOCK):
                 await self._client.put(path, data)
 
-    async def _publish_file(self, upload: _StagedUpload, file: ExportFile, path: PathParts, data: SpooledFile) -> str:
+    async def _publish_file(self, upload: StagedUpload, file: ExportFile, path: PathParts, data: SpooledFile) -> str:
         """Move a staged file to the first path that is free or its task's own, and return the path."""
         subject = f"{self._client.url}: task {upload.task_id}: file {file.number}"
         async with self._slots:
@@ -180,7 +157,7 @@ class WebDavDestination:
                         folder = (*folder, name)
                         break
             for final in candidate_paths((*folder, path[-1]), upload.task_id, self._on_conflict, subject):
-                key = collision_key(final)
+                key = loose_key(final)
                 async with self._lock_of(key):
                     # Shielded, because the outcome of a cancelled MOVE would be unknown.
                     with anyio.CancelScope(shield=True):
@@ -193,64 +170,114 @@ class WebDavDestination:
         """Return the lock that is held while the file at a path is published or removed."""
         return self._path_locks.setdefault(key, anyio.Lock())
 
-    async def _publish_at(self, final: PathParts, upload: _StagedUpload, file: ExportFile, data: SpooledFile) -> bool:
+    async def _publish_at(self, final: PathParts, upload: StagedUpload, file: ExportFile, data: SpooledFile) -> bool:
         """Move a staged file to a path; return False if the path belongs to another task or program."""
-        staged = upload.staged_path(file)
-        subject = f"{self._client.url}: task {upload.task_id}: file {file.number}"
-        digest = hashlib.sha256(collision_key(final).encode()).hexdigest()
-        owner = (*_OWNERS, digest[:2], digest[2:40])
+        staged, owner = upload.staged_path(file), owner_path(final)
+        published = PublishedFile(staged, final, owner, data.sha256)
         record = await self._client.read(owner)
         if record is None and not await self._client.exists(final):
             await self._client.mkcol(*owner[:-1])
             if await self._client.move(upload.owner_record, owner, overwrite=False, method="COPY"):
-                published = _PublishedFile(staged, final, owner)
-                upload.new.append(published)
-                if await self._client.move(staged, final, overwrite=False):
-                    await self._client.verify_size(final, data.size, subject)
+                if await self._move_new(upload, published, data):
                     return True
-                upload.new.remove(published)  # another program created a file there in the meantime
                 await self._client.delete(owner)
             else:
                 record = await self._client.read(owner)
         is_own = upload.owns(record)
         if not is_own and self._on_conflict != "overwrite":
             return False
+        existing = await self._client.find(final)
         # Never replace a collection, because that would delete everything in it.
-        if await self._client.is_collection(final):
+        if existing and (existing.is_collection or not await self._may_overwrite(upload, final, file, data, record)):
             return False
+        upload.replaces |= existing is not None
         if is_own and record != upload.owner_text:  # before the MOVE, so that no other roll-back deletes the file
             await self._client.move(upload.owner_record, owner, overwrite=True, method="COPY")
-        if not upload.may_replace and await self._client.exists(final):
-            if not (is_manifest(file) or await self._client.has_content(final, data)):
-                raise AlreadyExported(subject)
+        if existing and not upload.may_replace:
+            if not (is_manifest(file) or await self._client.digest(final) == data.sha256):
+                raise AlreadyExported(f"{self._client.url}: task {upload.task_id}: file {file.number}")
             await self._client.delete(staged)
+            upload.kept.add(file.number)
             return True
-        if not await self._client.move(staged, final, overwrite=True):
+        if existing is None and is_own:
+            return await self._move_new(upload, published, data)
+        upload.used_digests.add(data.sha256)
+        if not await self._client.move(staged, final, overwrite=existing is not None, size=data.size):
             return False
-        await self._client.verify_gone(staged, subject)
-        await self._client.verify_size(final, data.size, subject)
+        await self._client.verify_gone(staged, f"{self._client.url}: task {upload.task_id}: file {file.number}")
         if not is_own:  # after the MOVE, so that no crash gives this task a file of another one
             await self._client.mkcol(*owner[:-1])
             await self._client.move(upload.owner_record, owner, overwrite=True, method="COPY")
         return True
 
-    async def _roll_back(self, upload: _StagedUpload) -> None:
+    async def _move_new(self, upload: StagedUpload, published: PublishedFile, data: SpooledFile) -> bool:
+        """Move a staged file to a path that its task owns; return False if another program has created a file there."""
+        upload.used_digests.add(data.sha256)
+        upload.new.append(published)
+        if await self._client.move(published.staged, published.final, overwrite=False, size=data.size):
+            return True
+        upload.new.remove(published)
+        return False
+
+    async def _may_overwrite(
+        self, upload: StagedUpload, final: PathParts, file: ExportFile, data: SpooledFile, record: str | None
+    ) -> bool:
+        """Return whether a file is this task's own, or may be replaced all the same.
+
+        A record does not prove it, because the server may regard the name of another file as equal to this one. So the
+        content is compared: with the file, and with what the earlier delivery stored.
+        """
+        if is_manifest(file) or not upload.may_replace:
+            return True
+        stored = await self._client.digest(final)
+        if stored in (data.sha256, None):
+            return True
+        if record is not None and upload.owns(record):
+            earlier = contents_path(record)
+            if earlier not in upload.earlier:
+                upload.earlier[earlier] = parse_contents(await self._client.read(earlier, MAX_CONTENTS_BYTES) or "")
+            if stored == upload.earlier[earlier].get(str(file.number)):
+                return True
+        # Another task's file, but never one of this delivery.
+        return self._on_conflict == "overwrite" and stored not in upload.used_digests
+
+    async def _verify(self, upload: StagedUpload, file: ExportFile, path: str, data: SpooledFile) -> None:
+        """Compare the size of a file with the server's, when all files of the delivery are published."""
+        if file.number in upload.kept:
+            return
+        final = tuple(path.split("/"))
+        async with self._slots:
+            try:
+                subject = f"{self._client.url}: task {upload.task_id}: file {file.number}"
+                await self._client.verify_size(final, data.size, subject)
+            except DestinationUnavailable:
+                if self._on_conflict != "overwrite" or upload.owns(await self._client.read(owner_path(final))):
+                    raise
+
+    async def _roll_back(self, upload: StagedUpload) -> None:
         """Delete the new files while the server responds. The task's next attempt replaces those that remain.
 
         A file of another delivery is kept, also of the same task: it may have been completed in the meantime.
         """
         with suppress(DestinationError):
             for published in upload.new:
-                async with self._lock_of(collision_key(published.final)):
+                async with self._lock_of(loose_key(published.final)):
                     record = await self._client.read(published.owner)
                     # A damaged record is this delivery's: only with "overwrite" does another task take the path over.
-                    damaged = record is not None and self._on_conflict != "overwrite" and not upload.owns(record)
-                    if record == upload.owner_text or damaged:
-                        if not await self._client.exists(published.staged):
+                    is_damaged = self._on_conflict != "overwrite" and upload.is_damaged(record)
+                    if record == upload.owner_text or is_damaged:
+                        if not await self._client.exists(published.staged) and await self._is_still(published):
                             await self._client.delete(published.final)
                         await self._client.delete(published.owner)
+            if not upload.replaces:
+                await self._client.delete(upload.contents)
+        with suppress(DestinationError):  # also if a path above is the reason of the error
             for path in upload.staged:
                 await self._client.delete(path)
+
+    async def _is_still(self, published: PublishedFile) -> bool:
+        """Return whether a path has the content of this delivery; only "overwrite" can have replaced it."""
+        return self._on_conflict != "overwrite" or await self._client.digest(published.final) == published.sha256
 
 
 def _place(url: str) -> RemotePlace:

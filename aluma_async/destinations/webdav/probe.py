@@ -6,7 +6,8 @@ from contextlib import suppress
 import anyio
 
 from aluma_async.destinations.common.spool import SpooledFile
-from aluma_async.destinations.webdav.client import PAGE_HINT, Path, WebDavClient
+from aluma_async.destinations.webdav.client import Path, WebDavClient
+from aluma_async.destinations.webdav.responses import PAGE_HINT
 from aluma_async.exceptions import DestinationError, DestinationUnavailable
 
 

@@ -16,6 +16,7 @@ from aluma_async.policy.naming import (
     INTERNAL_FOLDER,
     candidate_paths,
     collision_key,
+    loose_key,
     owner_suffix,
     plan_paths,
     safe_path,
@@ -30,6 +31,36 @@ text = st.lists(st.text(max_size=8) | unsafe, max_size=4).map("".join) | st.list
 
 def make_file(number, folder, filename):
     return ExportFile(number, 0, folder, filename, "url", url="/f")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("caf\N{LATIN SMALL LETTER E WITH ACUTE}.txt", "cafe.txt"),
+        ("cafe\N{COMBINING ACUTE ACCENT}.txt", "CAFE.TXT"),
+        ("stra\N{LATIN SMALL LETTER SHARP S}e", "STRASSE"),
+        ("\N{FULLWIDTH LATIN SMALL LETTER A}", "a"),
+        ("a\N{SOFT HYPHEN}b", "ab"),
+        ("a. .", "a"),
+        ("a\N{FULLWIDTH FULL STOP}", "a"),
+    ],
+)
+def test_loose_key_is_equal_for_names_that_some_server_confuses(one, other):
+    assert loose_key(("f", one)) == loose_key(("F", other))
+    assert loose_key(("f", one)) != loose_key(("g", other))
+
+
+@given(text, text)
+def test_loose_key_is_equal_where_the_collision_key_is(one, other):
+    first, second = safe_path("", one), safe_path("", other)
+    if collision_key(first) == collision_key(second):
+        assert loose_key(first) == loose_key(second)
+
+
+def test_plan_paths_separates_names_that_are_equal_by_another_key():
+    files = [make_file(n, "", name) for n, name in enumerate(["\N{LATIN SMALL LETTER E WITH ACUTE}.txt", "e.txt"])]
+    assert [parts[0] for parts in plan_paths(files).values()][1] == "e.txt"
+    assert [parts[0] for parts in plan_paths(files, loose_key).values()][1] == "e~2.txt"
 
 
 @given(text, text)
