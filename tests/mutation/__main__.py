@@ -73,10 +73,11 @@ def run(mutations: list[Mutation], *, root: Path = ROOT, full: bool, jobs: int) 
     survivors = []
     with tempfile.TemporaryDirectory(prefix="mutation-") as folder, ThreadPoolExecutor(jobs) as pool:
         free: queue.Queue[Workspace] = queue.Queue()
-        for number in range(jobs):
-            free.put(Workspace(root, Path(folder, str(number))))
-        baseline = Baseline(root)
-        for test in baseline.record(free.queue[0]):
+        workspaces = [Workspace(root, Path(folder, str(number))) for number in range(jobs)]
+        for workspace in workspaces:
+            free.put(workspace)
+        baseline = Baseline(root, (mutation.file.split("/")[1] for mutation in mutations))
+        for test in baseline.record(workspaces[0]):
             click.echo(f"not used, because it does not pass without a mutation: {test}")
 
         def survives(mutation: Mutation) -> tuple[Mutation, bool, int]:
@@ -93,6 +94,8 @@ def run(mutations: list[Mutation], *, root: Path = ROOT, full: bool, jobs: int) 
             if alive:
                 survivors.append(mutation)
                 click.echo(f"{mutation}\n    {tests} unit tests")
+        for workspace in workspaces:
+            workspace.close()
     return survivors
 
 

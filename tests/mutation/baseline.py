@@ -1,6 +1,7 @@
 """The lines that each unit test runs, so that a mutation is tried with the tests that reach it, fastest first.
 
-The record of a test file is kept in ``.mutation_cache`` until the file, ``tests/support`` or the package changes.
+The record of a test file is kept in ``.mutation_cache`` until the file, ``tests/support`` or a module that it reaches
+changes.
 """
 
 import hashlib
@@ -19,22 +20,30 @@ NOT_RECORDED = ("tests/unit/cli/", "tests/unit/config/", "tests/unit/destination
 class Baseline:
     """Records of the tests that pass without a mutation, by identifier."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, packages: Iterable[str]) -> None:
         self._root = root
+        self._packages = sorted(set(packages))
         self._cache = root / ".mutation_cache"
-        self._common = _digest([*root.glob("aluma_async/**/*.py"), *root.glob("tests/support/*.py")])
+        common = _digest([*root.glob("aluma_async/*.py"), *root.glob("tests/support/*.py")])
+        self._common = f"{common}{self._packages}"
         self._tests: dict[str, dict] = {}
 
     def record(self, workspace: Workspace) -> list[str]:
-        """Run the test files that have changed, and return the tests that do not pass."""
+        """Run the test files that have changed or that reach a changed file, and return the tests that do not pass."""
         self._cache.mkdir(exist_ok=True)
         files = [path.relative_to(self._root).as_posix() for pattern in UNIT_TESTS for path in self._root.glob(pattern)]
         for file in sorted(file for file in files if not file.startswith(NOT_RECORDED)):
-            record = self._cache / f"{_digest([self._root / file], self._common)}.json"
-            if not record.exists():
-                workspace.record(file, record)
-            self._tests |= json.loads(record.read_text("utf-8"))
+            cached = self._cache / f"{_digest([self._root / file], self._common)}.json"
+            record = json.loads(cached.read_text("utf-8")) if cached.exists() else {}
+            if not record or record["digest"] != self._digest_of(record["files"]):
+                workspace.record(file, cached, self._packages)
+                record = json.loads(cached.read_text("utf-8"))
+                cached.write_text(json.dumps({**record, "digest": self._digest_of(record["files"])}), "utf-8")
+            self._tests |= record["tests"]
         return [test for test, result in self._tests.items() if not result["passed"]]
+
+    def _digest_of(self, files: list[str]) -> str:
+        return _digest([path for file in files if (path := self._root / file).exists()])
 
     def tests_of(self, mutation: Mutation) -> list[str]:
         """Return the tests that run a mutated line or, of lines outside functions, the module; fastest first."""

@@ -1,5 +1,9 @@
 """Small mutations of Python source, found with ``ast`` and applied to its text.
 
+Each is one of these changes: a comparison to its neighbour or opposite (``<`` and ``<=``, ``==`` and ``!=``, ``is``,
+``in``), ``and`` and ``or``, a ``not`` removed or added to a condition, an arithmetic operator, a whole number plus
+one, a floating point number doubled (0.0 becomes 1.0), ``True`` and ``False``, a call whose value is not used removed,
+and ``return None`` in place of a value.
 Not mutated: strings, annotations, decorators, class arguments (``frozen``), f-strings, and ``strict`` of ``zip``.
 """
 
@@ -7,6 +11,7 @@ import ast
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 COMPARISONS = {
@@ -68,11 +73,15 @@ def find_mutations(source: str, file: str) -> list[Mutation]:
     """Return all mutations of the source of one file."""
     found: list[Mutation] = []
     numbers: dict[tuple[str, str, str], int] = {}
+    lines = source.splitlines(keepends=True)
+    starts = [0, *accumulate(map(len, lines))]
+
+    def offset(line: int, column: int) -> int:
+        """Return the index of a position that ``ast`` reports in UTF-8 bytes."""
+        return starts[line - 1] + len(lines[line - 1].encode()[:column].decode())
+
     for node, new, function, is_default in _visit(ast.parse(source), ""):
-        start, end = (
-            _offset(source, node.lineno, node.col_offset),
-            _offset(source, node.end_lineno, node.end_col_offset),
-        )
+        start, end = offset(node.lineno, node.col_offset), offset(node.end_lineno, node.end_col_offset)
         mutated = source[:start] + new + source[end:]
         line_start, line_end = source.rfind("\n", 0, start) + 1, source.find("\n", end) % (len(source) + 1)
         before = " ".join(source[line_start:line_end].split())
@@ -139,9 +148,3 @@ def _replacements(node: ast.AST) -> Iterator[str]:
 def _text(expression: ast.expr) -> str:
     text = ast.unparse(ast.fix_missing_locations(expression))
     return f"({text})" if isinstance(expression, BINDS_LOOSELY) else text
-
-
-def _offset(source: str, line: int, column: int) -> int:
-    """Return the index of a position that ``ast`` reports in UTF-8 bytes."""
-    lines = source.splitlines(keepends=True)
-    return sum(map(len, lines[: line - 1])) + len(lines[line - 1].encode()[:column].decode())

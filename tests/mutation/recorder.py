@@ -1,7 +1,8 @@
 """pytest plug-in: records the lines of ``aluma_async`` that each test runs, or runs the selected tests only.
 
-``MUTATION_RECORD`` names the file for the record. ``MUTATION_SELECT`` names a file with the identifiers of the tests to
-run, in their order. The memory of the process is limited because a mutated loop may not end.
+``MUTATION_RECORD`` names the file for the record, and ``MUTATION_PACKAGES`` the packages whose lines it contains.
+``MUTATION_SELECT`` names a file with the identifiers of the tests to run, in their order. The memory of the process is
+limited because a mutated loop may not end.
 """
 
 import json
@@ -20,9 +21,11 @@ RECORD = os.environ.get("MUTATION_RECORD", "")
 SELECT = os.environ.get("MUTATION_SELECT", "")
 ROOT = str(Path(__file__).parent) + os.sep
 PACKAGE = ROOT + "aluma_async" + os.sep
+RECORDED = tuple(PACKAGE + name + os.sep for name in os.environ.get("MUTATION_PACKAGES", "").split(","))
 
 records: dict[str, dict] = {}
 lines: defaultdict[str, set[int]] = defaultdict(set)
+files: set[str] = set()
 
 
 def pytest_configure():
@@ -37,6 +40,9 @@ def pytest_collection_modifyitems(items):
 
 def trace(frame, event, argument):
     if not frame.f_code.co_filename.startswith(PACKAGE):
+        return None
+    if not frame.f_code.co_filename.startswith(RECORDED):
+        files.add(frame.f_code.co_filename)
         return None
     seen = lines[frame.f_code.co_filename]
     seen.add(frame.f_lineno)
@@ -61,6 +67,7 @@ def pytest_runtest_protocol(item):
     finally:
         sys.settrace(None)
         threading.settrace(None)
+        files.update(lines)
         records[item.nodeid] = {
             "seconds": time.monotonic() - start,
             "lines": {file.removeprefix(ROOT): sorted(seen) for file, seen in lines.copy().items()},
@@ -80,4 +87,5 @@ def pytest_sessionfinish():
     if RECORD:
         for test in failed & records.keys():
             records[test]["passed"] = False
-        Path(RECORD).write_text(json.dumps(records), "utf-8")
+        reached = sorted(file.removeprefix(ROOT) for file in files)
+        Path(RECORD).write_text(json.dumps({"tests": records, "files": reached}), "utf-8")

@@ -7,24 +7,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 from tests.mutation.mutations import Mutation
 
 COPIED = ("aluma_async", "tests", "benchmarks", "pyproject.toml", "README.md", "CHANGELOG.md", "config.example.toml")
-PYTEST = (
-    sys.executable,
-    "-m",
-    "pytest",
-    "-x",
-    "-q",
-    "-n",
-    "0",
-    "-p",
-    "no:cacheprovider",
-    "-p",
-    "mutation_recorder",
-)
+OPTIONS = ("-q", "-n", "0", "-p", "no:cacheprovider", "-p", "mutation_recorder")
+RECORDING = ("-W", "ignore::pytest.PytestUnraisableExceptionWarning")  # tracing delays the end of generators
+PYTEST = (sys.executable, "-m", "pytest", "-x", *OPTIONS)
 SIMULATION = (sys.executable, "-m", "aluma_async.testing.simulation", "--jobs", "1")
 PIPELINE_TESTS = (
     "confirmed",
@@ -55,16 +47,18 @@ class Workspace:
         self._folder = folder
         self._modified_at = 1_000_000_000
         folder.mkdir()
-        shutil.copy(Path(__file__).with_name("recorder.py"), folder / "mutation_recorder.py")
+        self._server: subprocess.Popen[str] | None = None
+        for name in ("recorder", "server"):
+            shutil.copy(Path(__file__).with_name(f"{name}.py"), folder / f"mutation_{name}.py")
         for name in COPIED:
             if (source := root / name).is_dir():
                 shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
             elif source.exists():
                 shutil.copy(source, folder / name)
 
-    def record(self, file: str, record: Path) -> None:
-        """Record the lines that each test of a file runs."""
-        self._run((*(part for part in PYTEST if part != "-x"), file), 1800.0, MUTATION_RECORD=str(record))
+    def record(self, file: str, record: Path, packages: Iterable[str]) -> None:
+        """Record the lines of some packages that each test of a file runs."""
+        self._pytest((*RECORDING, file), 1800.0, MUTATION_RECORD=str(record), MUTATION_PACKAGES=",".join(packages))
 
     def survives(self, mutation: Mutation, tests: list[str], seconds: float, *, full: bool) -> bool:
         """Return whether no test notices the mutation. A time-out counts as noticed."""
@@ -81,7 +75,7 @@ class Workspace:
         selection = self._folder / "selection.json"
         selection.write_text(json.dumps(tests), "utf-8")
         files = dict.fromkeys(test.partition("::")[0] for test in tests)
-        return self._run((*PYTEST, *files), seconds, MUTATION_SELECT=str(selection))
+        return self._pytest(("-x", *files), seconds, MUTATION_SELECT=str(selection))
 
     def _write(self, file: str, source: str) -> None:
         """Write a file with a new time of change, because cached bytecode of an equal time and size would be used."""
@@ -90,24 +84,57 @@ class Workspace:
         self._modified_at += 10
         os.utime(path, (self._modified_at, self._modified_at))
 
-    def _run(self, command: tuple[str, ...], seconds: float, **environ: str) -> bool:
-        temporary = self._folder / "tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        process = subprocess.Popen(
-            command,
-            cwd=self._folder,
-            env={**os.environ, "PYTHONPATH": str(self._folder), "TMPDIR": str(temporary), **environ},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
+    def _pytest(self, arguments: tuple[str, ...], seconds: float, **environ: str) -> bool:
+        """Run pytest in a fork of the server."""
+        environ["TMPDIR"] = self._empty_folder()
+        if self._server is None:
+            self._server = self._start((sys.executable, "mutation_server.py"), stdin=subprocess.PIPE)
+        print(
+            json.dumps({"arguments": [*OPTIONS, *arguments], "environ": environ}), file=self._server.stdin, flush=True
         )
+        process = int(self._server.stdout.readline())
+        timer = threading.Timer(seconds, _kill, (process,))
+        timer.start()
         try:
-            return process.wait(seconds) == 0
+            return int(self._server.stdout.readline()) == 0
+        finally:
+            timer.cancel()
+            _kill(process)
+
+    def close(self) -> None:
+        """End the server."""
+        if self._server is not None:
+            self._server.communicate()
+
+    def _run(self, command: tuple[str, ...], seconds: float) -> bool:
+        process = self._start(command, stdin=subprocess.DEVNULL, TMPDIR=self._empty_folder())
+        try:
+            return process.communicate(timeout=seconds) is not None and process.returncode == 0
         except subprocess.TimeoutExpired:
             return False
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            _kill(process.pid)
+            process.communicate()
+
+    def _start(self, command: tuple[str, ...], *, stdin: int, **environ: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            command,
+            cwd=self._folder,
+            env={**os.environ, "PYTHONPATH": str(self._folder), **environ},
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+
+    def _empty_folder(self) -> str:
+        folder = self._folder / "tmp"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        return str(folder)
+
+
+def _kill(process_group: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process_group, signal.SIGKILL)
