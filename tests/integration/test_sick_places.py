@@ -105,7 +105,7 @@ async def test_slow_table_stops_no_healthy_task(postgres_database):
     await export_beside_sick_tasks(postgres_with_a_slow_table(postgres_database))
 
 
-@pytest.mark.parametrize("status", [500, 403, 0], ids=["500", "403", "no response"])
+@pytest.mark.parametrize("status", [500, 403, 507, 413, 0], ids=["500", "403", "507", "413", "no response"])
 @pytest.mark.parametrize("kind", ["webdav", "object store"])
 @real_time
 async def test_refused_folder_of_a_server_stops_no_healthy_task(kind, status):

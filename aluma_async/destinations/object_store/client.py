@@ -37,6 +37,7 @@ _S3_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _AMAZON_HOST, _GOOGLE_HOST, _AZURE_HOST = ".amazonaws.com", "storage.googleapis.com", ".core.windows.net"
 """Hosts of the providers: their buckets have the same name in all regions and in no other account."""
 _STATUS = re.compile(r"status code: (\d{3})")
+_NO_SPACE_CODE = re.compile("Quota|StorageFull|InsufficientStorage|NoSpace")
 _ERROR_CODE = re.compile(r"<Code>\s*(\w{1,60})\s*</Code>")
 
 
@@ -150,11 +151,22 @@ class _Aborted(Exception):
     """Raised by the iterator of parts, so that obstore aborts the multipart upload."""
 
 
+def is_out_of_space(error: Exception) -> bool:
+    """Return whether a store has no space for an object, or a quota is used up."""
+    text = str(error)
+    status, code = _STATUS.search(text), _ERROR_CODE.search(text)
+    return bool((status and status[1] == "507") or (code and _NO_SPACE_CODE.search(code[1])))
+
+
 def map_error(error: Exception, subject: str) -> DestinationError:
     """Return the ``DestinationError`` for an error of obstore, without its message, which contains URLs and keys."""
     text = str(error)
     status, code = _STATUS.search(text), _ERROR_CODE.search(text)
     reason = " ".join(match[1] for match in (status, code) if match)
+    if is_out_of_space(error):
+        return DestinationUnavailable(f"{subject}: {reason}", hint="Free space in the store, or raise the quota.")
+    if code and code[1] == "RequestTimeTooSkewed":
+        return DestinationUnavailable(f"{subject}: {reason}", hint="Set the clock of this machine.")
     if isinstance(error, FileNotFoundError):
         return DestinationUnavailable(
             f"{subject}: {reason or 'not found'}", hint="Check that the bucket (or container) exists."

@@ -25,6 +25,7 @@ from obstore.exceptions import AlreadyExistsError, PreconditionError
 
 from aluma_async.clock import wall_time
 from aluma_async.config.redaction import redact_url
+from aluma_async.destinations.common.chunks import BLOCK
 from aluma_async.destinations.common.conflicts import candidate_paths
 from aluma_async.destinations.common.manifest import is_manifest
 from aluma_async.destinations.common.publishing import publish_task
@@ -33,6 +34,7 @@ from aluma_async.destinations.object_store.client import (
     ERRORS,
     MULTIPART_BYTES,
     STORED_HINT,
+    is_out_of_space,
     map_error,
     open_store,
     place_of,
@@ -118,10 +120,13 @@ class ObjectStoreDestination:
         self.conditional: bool | None = None
         """Whether the server honours conditional writes. None: not probed yet."""
         self._conditional_updates = False
+        self._refused_bytes = 0
+        """Size of the largest file for which the store had no space since the last probe, at most ``BLOCK``."""
 
     async def probe(self) -> None:
         """Put small objects, read one of them back, and detect what the store can do."""
-        capabilities = await probe_store(self._store, self._url)
+        capabilities = await probe_store(self._store, self._url, self._refused_bytes)
+        self._refused_bytes = 0
         self.conditional, self._conditional_updates = capabilities.conditional, capabilities.conditional_updates
 
     @property
@@ -169,6 +174,8 @@ class ObjectStoreDestination:
                             used_keys.add(key)
                             return key
                     except ERRORS as error:
+                        if is_out_of_space(error):
+                            self._refused_bytes = max(self._refused_bytes, min(data.size, BLOCK))
                         raise map_error(error, subject) from error
         raise AssertionError("candidate_paths ended")
 

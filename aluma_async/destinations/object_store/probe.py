@@ -30,14 +30,16 @@ class Capabilities(Struct, frozen=True):
     """Whether it accepts the condition that an object has a certain version."""
 
 
-async def probe_store(store: ObjectStore, url: str) -> Capabilities:
+async def probe_store(store: ObjectStore, url: str, size: int = 0) -> Capabilities:
     """Put the marker object under conditions that fail and that hold, and read back another new object.
+
+    The new object has at least ``size`` bytes, so that the probe shows whether the store is full.
 
     Raises ``DestinationUnavailable`` if a request is refused, or confirmed without its effect.
     """
     try:
         conditional = await _refuses_to_replace(store)
-        await _read_back(store, url)
+        await _read_back(store, url, size)
         return Capabilities(conditional, conditional and await _accepts_update(store))
     except ERRORS as error:
         raise map_error(error, url) from error
@@ -72,9 +74,9 @@ async def _accepts_update(store: ObjectStore) -> bool:
     return True
 
 
-async def _read_back(store: ObjectStore, url: str) -> None:
+async def _read_back(store: ObjectStore, url: str, least: int) -> None:
     """Put, read and delete an object."""
-    content = f"aluma-async was here: {secrets.token_hex(8)}".encode()
+    content = f"aluma-async was here: {secrets.token_hex(8)}".encode().ljust(least)
     key = f"{INTERNAL_FOLDER}/probe-{secrets.token_hex(8)}"
     try:
         await obstore.put_async(store, key, content, mode="overwrite", use_multipart=False)

@@ -14,6 +14,9 @@ from aluma_async.exceptions import DestinationError, DestinationUnavailable
 async def probe_folder(client: WebDavClient, folder: Path) -> str:
     """PUT, COPY, MOVE, read and delete small files in a folder; return the server's limitations as one text.
 
+    If the server had no space for a file, a file of about its size is uploaded, too, so that the probe shows whether
+    the server is full.
+
     Raises ``DestinationError`` if a request is refused, or confirmed without its effect.
     """
     token = secrets.token_hex(8)
@@ -30,6 +33,9 @@ async def probe_folder(client: WebDavClient, folder: Path) -> str:
         await client.verify_gone(uploaded, f"{client.url}: the file of the probe")
         await client.verify_size(moved, data.size, f"{client.url}: the file of the probe")
         reports_sizes = await client.size(moved) is not None
+        if client.refused_bytes > data.size:
+            await client.put(uploaded, SpooledFile.from_bytes(bytes(client.refused_bytes)))
+        client.refused_bytes = 0
     finally:
         with anyio.CancelScope(shield=True), suppress(DestinationError):
             for path in (uploaded, copied, moved):
