@@ -45,8 +45,11 @@ class Baseline:
     def _digest_of(self, files: list[str]) -> str:
         return _digest([path for file in files if (path := self._root / file).exists()])
 
-    def tests_of(self, mutation: Mutation) -> list[str]:
-        """Return the tests that run a mutated line or, of lines outside functions, the module; fastest first."""
+    def tests_of(self, mutation: Mutation) -> dict[str, float]:
+        """Return the tests that run a mutated line or, of lines outside functions, the module; fastest first.
+
+        The values are the seconds that they take while they are recorded.
+        """
         changed = set(range(mutation.first_line, mutation.last_line + 1))
         reaching = [
             (result["seconds"], test)
@@ -54,10 +57,7 @@ class Baseline:
             if result["passed"] and (seen := result["lines"].get(mutation.file))
             if not mutation.in_function or not changed.isdisjoint(seen)
         ]
-        return [test for _, test in sorted(reaching)]
-
-    def seconds(self, tests: Iterable[str]) -> float:
-        return sum(self._tests[test]["seconds"] for test in tests)
+        return {test: seconds for seconds, test in sorted(reaching)}
 
 
 def _digest(paths: list[Path], start: str = "") -> str:

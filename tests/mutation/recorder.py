@@ -1,13 +1,14 @@
 """pytest plug-in: records the lines of ``aluma_async`` that each test runs, or runs the selected tests only.
 
 ``MUTATION_RECORD`` names the file for the record, and ``MUTATION_PACKAGES`` the packages whose lines it contains.
-``MUTATION_SELECT`` names a file with the identifiers of the tests to run, in their order. The memory of the process is
-limited because a mutated loop may not end.
+``MUTATION_SELECT`` names a file with the tests to run, in their order, and the seconds that each takes. Memory and time
+are limited because a mutated loop may not end.
 """
 
 import json
 import os
 import resource
+import signal
 import sys
 import threading
 import time
@@ -26,6 +27,7 @@ RECORDED = tuple(PACKAGE + name + os.sep for name in os.environ.get("MUTATION_PA
 records: dict[str, dict] = {}
 lines: defaultdict[str, set[int]] = defaultdict(set)
 files: set[str] = set()
+selected: dict[str, float] = {}
 
 
 def pytest_configure():
@@ -34,7 +36,8 @@ def pytest_configure():
 
 def pytest_collection_modifyitems(items):
     if SELECT:
-        order = {test: index for index, test in enumerate(json.loads(Path(SELECT).read_text("utf-8")))}
+        selected.update(json.loads(Path(SELECT).read_text("utf-8")))
+        order = {test: index for index, test in enumerate(selected)}
         items[:] = sorted((item for item in items if item.nodeid in order), key=lambda item: order[item.nodeid])
 
 
@@ -54,9 +57,16 @@ def trace(frame, event, argument):
     return trace_line
 
 
+def limit_time(seconds):
+    """End the process if a test takes much longer than without a mutation, because it may never end."""
+    signal.setitimer(signal.ITIMER_VIRTUAL, 5 + 2 * seconds)
+    signal.setitimer(signal.ITIMER_REAL, 20 + 4 * seconds)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     if not RECORD:
+        limit_time(selected.get(item.nodeid, 0.0))
         return (yield)
     lines.clear()
     start = time.monotonic()

@@ -75,14 +75,14 @@ async def test_probe_that_raises_anything_counts_as_failed():
 @virtual_time
 async def test_sick_tasks_do_not_stop_the_healthy_ones():
     """They cool down one by one, and claiming does not pause, while the probe succeeds."""
-    world = World(70, destination=SickPlaces(), profile="small")
+    world = World(70, destination=SickPlaces(), profile="small", exporter={"park_after": 4})
     world.destination.sick = frozenset(world.aluma.ids()[:30])
     await world.run_for(60)
     assert world.aluma.count_by_state() == {"completed": 40, TaskState.PENDING: 30}
     assert not world.count(events.ClaimingPaused)
     assert max(world.times(events.TaskCompleted)) < 10
     world.restart()
-    await world.run_for(14 * 3600)
+    await world.run_for(3600)
     assert {event.task.id for event in world.events(events.TaskParked)} == world.destination.sick
     world.check()
 

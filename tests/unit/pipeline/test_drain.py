@@ -34,8 +34,8 @@ async def test_stop_releases_tasks_that_exceed_the_drain_timeout(seconds):
 
 @virtual_time
 async def test_cancelled_run_leaves_no_task_claimed():
-    for tenths in range(0, 80, 3):
-        world = World(40, profile="small", latency_seconds=1)
+    for tenths in range(0, 80, 7):
+        world = World(20, profile="small", latency_seconds=1)
         with anyio.move_on_after(tenths / 10):
             await world.exporter.run()
         world.check()

@@ -97,15 +97,15 @@ async def test_breaker_allows_3_failed_tasks_with_16_workers():
 
 @virtual_time
 async def test_breaker_reports_once_for_each_kind():
-    world = world_of(60, projects=2)
-    await world.run_for(24 * 3600)
+    world = world_of(12, projects=2)
+    await world.run_for(13 * 3600)
     assert world.source.failed() == {"p0": 3, "p1": 3}
     assert len(world.events(events.FailureBreakerOpened)) == 2
 
 
 @virtual_time
 async def test_breaker_counts_after_a_restart():
-    world = world_of(60, projects=2)
+    world = world_of(12, projects=2)
     await world.run_for(600)
     for _ in range(2):
         world.restart()
@@ -115,18 +115,18 @@ async def test_breaker_counts_after_a_restart():
 
 @virtual_time
 async def test_breaker_is_not_reset_by_an_export_of_another_project():
-    world = world_of(60, projects=2, valid=frozenset(range(1, 60, 2)))
-    await world.run_for(24 * 3600)
-    assert world.count(events.TaskCompleted) == 30
+    world = world_of(12, projects=2, valid=frozenset(range(1, 12, 2)))
+    await world.run_for(7 * 3600)
+    assert world.count(events.TaskCompleted) == 6
     assert world.source.failed() == {"p0": 3}
 
 
 @virtual_time
 async def test_breaker_is_not_reset_by_an_export_to_another_destination():
     even = Named(lambda task: "even" if world.aluma.ids().index(task.id) % 2 == 0 else "odd")
-    world = world_of(60, valid=frozenset(range(1, 60, 2)), destination=even)
-    await world.run_for(24 * 3600)
-    assert world.count(events.TaskCompleted) == 30
+    world = world_of(12, valid=frozenset(range(1, 12, 2)), destination=even)
+    await world.run_for(7 * 3600)
+    assert world.count(events.TaskCompleted) == 6
     assert world.source.failed() == {"p0": 3}
 
 
@@ -134,7 +134,7 @@ async def test_breaker_is_not_reset_by_an_export_to_another_destination():
 async def test_breaker_is_reset_by_an_export_of_the_same_kind():
     """Tasks 0 to 5 are invalid; the seventh is exported when the first three have been failed."""
     world = world_of(7, valid={6}, workers=1)
-    await world.run_for(24 * 3600)
+    await world.run_for(8 * 3600)
     assert world.count(events.TaskCompleted) == 1
     assert world.source.failed() == {"p0": 6}
     assert not [record for record in await world.journal.load() if record.task_id == world.aluma.ids()[0]]
@@ -151,7 +151,7 @@ async def test_breaker_gives_a_place_back_when_fail_was_not_sent():
     assert not [record for record in await world.journal.load() if isinstance(record, BreakerRecord)]
     world.quarantine.open = original
     world.restart()
-    await world.run_for(24 * 3600)
+    await world.run_for(8 * 3600)
     assert world.source.failed() == {"p0": 3}
 
 

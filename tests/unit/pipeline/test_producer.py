@@ -12,7 +12,7 @@ from tests.support.world import World
 
 @virtual_time
 async def test_producer_lists_a_backlog_once():
-    world = World(500, profile="small", latency_seconds=0.05)
+    world = World(100, profile="small", latency_seconds=0.05)
     await world.exporter.run_until_drained()
     assert world.aluma.counts["list"] == 2  # the second listing finds nothing more
 
@@ -76,7 +76,7 @@ class AwaySource(SimulatedSource):
 
 @virtual_time
 async def test_producer_raises_when_aluma_is_away_in_a_run_until_drained():
-    world = World(500, source=AwaySource, profile="small", latency_seconds=0.1, exporter={"workers": 4})
+    world = World(60, source=AwaySource, profile="small", latency_seconds=0.1, exporter={"workers": 4})
     with pytest.raises(Unreachable):
         await world.exporter.run_until_drained()
     assert world.count(events.RequestRetried) <= 4 * 4, "the backlog is not tried task by task"
@@ -86,8 +86,8 @@ async def test_producer_raises_when_aluma_is_away_in_a_run_until_drained():
 @virtual_time
 async def test_producer_waits_while_aluma_is_away():
     """No task counts as failed, and the run continues by itself."""
-    world = World(500, source=AwaySource, profile="small", latency_seconds=0.1, exporter={"workers": 4})
+    world = World(60, source=AwaySource, profile="small", latency_seconds=0.1, exporter={"workers": 4})
     await world.run_for(7200 + 120)
-    assert world.aluma.count_by_state() == {"completed": 500}
+    assert world.aluma.count_by_state() == {"completed": 60}
     assert not world.count(events.TaskCancelled)
     assert world.aluma.counts["list"] < 150

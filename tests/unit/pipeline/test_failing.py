@@ -64,7 +64,7 @@ def world_of(spec, *errors, **options):
 async def test_persistent_error_parks_the_task_and_never_fails_it(spec, destination):
     """Five failures in a row of the same kind, over a quarter of an hour, are enough; ten of any kind are."""
     world = world_of(spec, FileMissing("404"), destination=destination)
-    await world.run_for(72 * 3600)
+    await world.run_for(12 * 3600)
     assert [event.failures for event in world.events(events.TaskCancelled)] == [1, 2, 3, 4]
     assert [event.hold.failures for event in world.events(events.TaskParked)][:2] == [5, 6]
     assert not world.aluma.counts["fail"]
@@ -82,8 +82,8 @@ async def test_failures_are_counted_for_each_kind_of_error():
 @virtual_time
 async def test_park_after_0_parks_no_task():
     world = world_of(ExportSpec((FILE,)), FileMissing("404"), exporter={"park_after": 0})
-    await world.run_for(24 * 3600)
-    assert world.count(events.TaskCancelled) > 20
+    await world.run_for(8 * 3600)
+    assert world.count(events.TaskCancelled) > 10
     assert not world.count(events.TaskParked)
 
 
