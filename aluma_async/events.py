@@ -185,9 +185,10 @@ class QuarantineFailed(TaskEvent, frozen=True):
 
 
 class CommitUnverified(TaskEvent, frozen=True):
-    """The files that an earlier process committed are not there any more. The task is not settled, but exported again.
+    """The files for which a claim was to be settled are not there any more. The task is released, and exported again.
 
-    Emitted at the start, and only if the destination had issued a receipt for the files.
+    Emitted only if the destination had issued a receipt for the files: at the start, if an earlier process had saved
+    them, and before each Fail.
     """
 
     missing_from: str

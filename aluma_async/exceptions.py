@@ -25,7 +25,8 @@ operator::
     │   └── AlreadyExported        an earlier export has stored another version
     ├── FailConfirmed              the administrator has confirmed that the task is failed      fatal
     └── JournalError               the journal cannot be written
-        └── JournalLocked          another process uses the state folder
+        ├── JournalLocked          another process uses the state folder
+        └── JournalLost            its file was removed or replaced while the exporter runs
 
 No message contains document content, a token or a secret.
 """
@@ -187,6 +188,10 @@ class JournalError(AlumaAsyncError):
 
 class JournalLocked(JournalError):
     """Another process uses the state folder."""
+
+
+class JournalLost(JournalError):
+    """The file of the journal was removed or replaced while the exporter runs, which must end."""
 
 
 def primary_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

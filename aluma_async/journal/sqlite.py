@@ -18,7 +18,7 @@ from typing import TypeVar
 from aluma_async import sqlite_file
 from aluma_async.concurrency.batcher import Batch, Batcher, wait_uncancelled
 from aluma_async.events import JournalDamaged, JournalRowsSkipped
-from aluma_async.exceptions import JournalError, JournalLocked
+from aluma_async.exceptions import JournalError, JournalLocked, JournalLost
 from aluma_async.journal import database, history
 from aluma_async.journal.database import FILE_NAME, LOCK_NAME, JournalDamagedError, map_errors
 from aluma_async.journal.records import Change, ChangeCollector, Key, Record
@@ -38,6 +38,7 @@ class SqliteJournal(ChangeCollector):
         self._on_event = on_event or (lambda _: None)
         self._lock: int | None = None
         self._connection: sqlite3.Connection | None = None
+        self._file: os.stat_result | None = None  # of the open file
         # A copy of the file's content, from which the file is re-created if it is found damaged later.
         self._records: dict[Key, Record] = {}
         self._unreadable: list[str] = []  # descriptions of the rows that could not be read
@@ -114,6 +115,7 @@ class SqliteJournal(ChangeCollector):
                 self._records[key] = record
         try:
             with map_errors(self._path):
+                self._require_same_file()
                 self._since_trim += len(exported)
                 trim = self._since_trim >= history.TRIM_EVERY
                 database.write_changes(self._connect(), dict(changes), exported, trim=trim)
@@ -134,19 +136,31 @@ class SqliteJournal(ChangeCollector):
 
     def _pop_released(self) -> list[str]:
         with map_errors(self._path):
+            self._require_same_file()
             return database.pop_released(self._connect())
+
+    def _require_same_file(self) -> None:
+        """Raise ``JournalLost`` unless the open file is at its path, where the next process reads it."""
+        with suppress(FileNotFoundError):
+            if self._file is None or os.path.samestat(self._file, os.stat(self._path)):  # noqa: PTH116 - fewer calls
+                return
+        raise JournalLost(
+            f"{self._path}: was removed or replaced while the exporter runs",
+            hint="Start the exporter again, and leave its state folder alone while it runs.",
+        )
 
     def _connect(self) -> sqlite3.Connection:
         if self._connection is None:
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))  # others could read a file that SQLite creates
             self._connection = database.connect(self._path)
+            self._file = self._path.stat()
         return self._connection
 
     def _disconnect(self) -> None:
         if self._connection:
             with suppress(sqlite3.Error):
                 self._connection.close()
-            self._connection = None
+            self._connection = self._file = None
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from aluma_async.exceptions import (
     AuthenticationFailed,
     BadSpecification,
     ClaimConflict,
+    DestinationError,
     InvalidResponse,
     RequestRejected,
     SourceError,
@@ -32,12 +33,20 @@ from aluma_async.policy.lease import LeaseStatus
 from aluma_async.ports import BEFORE_SENDING, TaskSource
 
 
+class CopyLost(DestinationError):
+    """The copy of a task that is being failed is not in the quarantine any more; its claim must be cancelled."""
+
+
 class ClaimTrackingSource(SourceWrapper):
-    """Wraps ``source``; ``claims`` is kept up to date."""
+    """Wraps ``source``; ``claims`` is kept up to date.
+
+    Before each Fail, also a repeated one, ``has_copy`` is called with the id of the task and the receipt of its copy.
+    """
 
     def __init__(self, source: TaskSource, claims: ClaimTracker) -> None:
         super().__init__(source)
         self._claims = claims
+        self.has_copy: Callable[[str, str], Awaitable[bool]] = _has_no_copy
         self._refused: set[str] = set()  # ids of claims that were refused, until the task's state was read
 
     async def start(self, task: ExportTask) -> Claim:
@@ -74,8 +83,20 @@ class ClaimTrackingSource(SourceWrapper):
         return self._settle(self._source.cancel, task, final=None)
 
     def fail(self, task: ExportTask, message: str) -> Coroutine[Any, Any, None]:
-        """Fail the task while its lease is valid."""
-        return self._settle(self._source.fail, task, message, final=TaskState.FAILED)
+        """Fail the task while its lease is valid. Raises ``CopyLost``."""
+        return self._settle(self._fail, task, message, final=TaskState.FAILED)
+
+    async def _fail(self, task: ExportTask, message: str) -> None:
+        claim = self._claims.get(task.id)
+        if claim and claim.receipt:
+            try:
+                is_stored = await self.has_copy(task.id, claim.receipt)
+            except DestinationError as error:
+                raise SourceError(f"task {task.id}: its copy cannot be verified: {error}", hint=error.hint) from error
+            if not is_stored:
+                self._claims.mark_unverified(task.id)
+                raise CopyLost(f"task {task.id}: its copy is not in the quarantine any more")
+        await self._source.fail(task, message)
 
     async def state(self, task: ExportTask) -> str | None:
         """Look up a task's state."""
@@ -163,3 +184,7 @@ class ClaimTrackingSource(SourceWrapper):
                 raise
             self._claims.mark_settlement_unconfirmed(task.id)
             raise ClaimConflict(f"task {task.id}: Aluma has ended the claim") from error
+
+
+async def _has_no_copy(task_id: str, receipt: str) -> bool:  # noqa: ARG001 - as ``Quarantine.has_copy``
+    return False

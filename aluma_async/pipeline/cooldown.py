@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from aluma_async.clock import loop_time
-from aluma_async.exceptions import AlumaAsyncError, JournalError
+from aluma_async.exceptions import AlumaAsyncError, JournalError, JournalLost
 from aluma_async.models import HoldRecord
 from aluma_async.policy.backoff import Backoff
 from aluma_async.policy.lease import elapsed, remaining
@@ -174,10 +174,14 @@ class Cooldown:
             self._journal.delete(HoldRecord, task_id)
 
     async def apply_releases(self) -> None:
-        """Remove the holds that the administrator has released (``aluma-async retry``)."""
-        with suppress(JournalError):
+        """Remove the holds that the administrator has released (``aluma-async retry``). Raises ``JournalLost``."""
+        try:
             for task_id in await self._journal.pop_released():
                 await self.clear_task(task_id)
+        except JournalLost:
+            raise
+        except JournalError:
+            pass
 
     async def close(self) -> None:
         """Cancel all timers in the event loop; the journal keeps the holds."""

@@ -1,7 +1,7 @@
 """``CopyWriter``: fetches what a claim contains into a delivery of the quarantine, and writes the copy's record."""
 
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import NamedTuple, Self
 
@@ -50,6 +50,16 @@ class Budget:
 
 class NothingNew(DestinationError):
     """None of the files that an earlier copy lacks could be fetched, so that copy stays."""
+
+
+class CopiesDiffer(DestinationError):
+    """A file of a task was fetched twice with different content, so that nobody knows which is right."""
+
+    def __init__(self, task_id: str, number: int) -> None:
+        super().__init__(
+            f"task {task_id}: file {number} was fetched twice with different content; the quarantine has both",
+            hint="Compare them with 'aluma-async quarantine export', and remove the wrong one, or both.",
+        )
 
 
 class EarlierCopy(NamedTuple):
@@ -146,6 +156,11 @@ class CopyWriter:
         await delivery.save(self._record_file, SingleChunk(data))
         self._budget.used += len(data)  # without a limit, because a copy without its record is worth nothing
         self._reserved += len(data)
+
+    @property
+    def hashes(self) -> Mapping[int, str]:
+        """The hash of each file of the task that was saved, by its number."""
+        return {number: digest.sha256 for number, digest in self._digests.items() if number in self._placed}
 
     @property
     def size(self) -> int:

@@ -28,7 +28,7 @@ from aluma_async.pipeline.defect import report_listener_defect
 from aluma_async.pipeline.destination_probe import DestinationProbe
 from aluma_async.pipeline.failure import FailureHandler
 from aluma_async.pipeline.lease_deadline import LeaseDeadline
-from aluma_async.pipeline.producer import Producer
+from aluma_async.pipeline.producer import Producer, receive_task
 from aluma_async.pipeline.quarantine import Quarantine
 from aluma_async.pipeline.recovery import Recovery
 from aluma_async.pipeline.retrying_source import RetryingSource
@@ -119,7 +119,8 @@ class Exporter:
         self._claims = claims = ClaimTracker(self._journal, clock, claim_timeout)
         breaker = FailBreaker(self._journal, claims, destination)
         self._admission = Admission(self._tracker, claims, self._slots, canary_tasks=queue_size, on_event=self._emit)
-        retrying = RetryingSource(ClaimTrackingSource(source, claims), retry, uniform=uniform, on_event=self._emit)
+        tracking = ClaimTrackingSource(source, claims)
+        retrying = RetryingSource(tracking, retry, uniform=uniform, on_event=self._emit)
         lease = LeaseDeadline(claims, claim_timeout)
         transfer = FileTransfer(retrying, check_lease=lease.check, on_event=self._emit)
         self._recovery = Recovery(
@@ -134,6 +135,7 @@ class Exporter:
                 max_bytes=quarantine_max_bytes,
                 on_event=self._emit,
             )
+            tracking.has_copy = self._quarantine.has_copy
         failures = FailureHandler(
             retrying,
             claims,
@@ -278,7 +280,7 @@ class Exporter:
 
     async def _worker_loop(self, queue: MemoryObjectReceiveStream[ExportTask]) -> None:
         with queue:
-            while task := await _receive_task(queue):
+            while task := await receive_task(queue):
                 done = False
                 try:
                     self._tracker.notify()
@@ -336,13 +338,3 @@ class Exporter:
             held_back=max(held_back, self._unexported.released),
             seconds=seconds,
         )
-
-
-async def _receive_task(queue: MemoryObjectReceiveStream[ExportTask]) -> ExportTask | None:
-    """Return the next task, or None at the end; without a turn of the event loop if a task is already queued."""
-    with suppress(anyio.EndOfStream):
-        try:
-            return queue.receive_nowait()
-        except anyio.WouldBlock:
-            return await queue.receive()
-    return None

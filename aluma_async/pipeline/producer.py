@@ -1,14 +1,21 @@
 """``Producer``: lists pending tasks and feeds them into the queue, unclaimed; decides when to list again."""
 
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 import anyio
-from anyio.streams.memory import MemoryObjectSendStream
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from aluma_async.clock import loop_time
 from aluma_async.events import ListingFailed, TasksListed
-from aluma_async.exceptions import AlumaAsyncError, DestinationError, JournalError, RequestRejected, SourceError
+from aluma_async.exceptions import (
+    AlumaAsyncError,
+    DestinationError,
+    JournalError,
+    JournalLost,
+    RequestRejected,
+    SourceError,
+)
 from aluma_async.models import ExportTask
 from aluma_async.pipeline.admission import Admission, Classification
 from aluma_async.pipeline.backlog import Backlog
@@ -73,7 +80,10 @@ class Producer:
                 self._raise_if_blocked()
 
     async def run(self) -> None:
-        """Feed until cancelled. Raises ``SourceError`` if the first listing fails; later listings are retried."""
+        """Feed until cancelled. Raises ``SourceError`` if the first listing fails; later listings are retried.
+
+        Raises ``JournalLost`` at any time.
+        """
         admission = self._admission
         idle, completed, has_listed = 0, 0, False
         while True:
@@ -87,7 +97,7 @@ class Producer:
                 await self._tracker.wait_until(self._queue_has_room)
                 self._raise_if_blocked()
             except (SourceError, DestinationError, JournalError) as error:
-                if not has_listed:
+                if not has_listed or isinstance(error, JournalLost):
                     raise
                 idle += 1
                 delay = self._polling.delay(idle, self._uniform)
@@ -188,3 +198,13 @@ class Producer:
         except anyio.WouldBlock:
             await self._tracker.wait_until(self._queue_has_room)
             await self._queue.send(task)
+
+
+async def receive_task(queue: MemoryObjectReceiveStream[ExportTask]) -> ExportTask | None:
+    """Return the next task, or None at the end; without a turn of the event loop if a task is already queued."""
+    with suppress(anyio.EndOfStream):
+        try:
+            return queue.receive_nowait()
+        except anyio.WouldBlock:
+            return await queue.receive()
+    return None

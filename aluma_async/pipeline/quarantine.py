@@ -4,7 +4,8 @@ Fail deletes the only copy at Aluma, and Aluma deletes parked tasks that are ove
 is stored durably in a destination of its own: all files that can be fetched, the specification as received, and the
 error. A file that was not fetched, for whatever reason, is missing; the record names it, and such a task must not be
 failed. Before a task is failed, all its files are fetched, because the ones in an earlier copy may be outdated. A new
-copy replaces an earlier one only after it is stored, and only if it supersedes it; otherwise the task has both.
+copy replaces an earlier one only after it is stored, and only if it supersedes it; otherwise the task has both. If two
+copies of the same specification differ in a file, one may be the answer of a proxy, and the task must not be failed.
 
 The copy of a parked task is removed when this process has exported its specification. No other copy of an exported task
 is removed, because nothing but the wall clock, which may be wrong, shows whether it is older than the export.
@@ -22,7 +23,7 @@ from aluma_async.concurrency.threads import run_in_thread
 from aluma_async.events import CopyFailed, CopyStored, QuarantineNearlyFull, QuarantineUsed
 from aluma_async.exceptions import AlumaAsyncError, DestinationError, SourceError, primary_error
 from aluma_async.models import Claim, ExportTask
-from aluma_async.pipeline.copying import Budget, CopyWriter, EarlierCopy, NothingNew
+from aluma_async.pipeline.copying import Budget, CopiesDiffer, CopyWriter, EarlierCopy, NothingNew
 from aluma_async.pipeline.retrying_source import RetryingSource
 from aluma_async.pipeline.transfer import receipt_of
 from aluma_async.ports import Destination, OnEvent, VerifyingDestination
@@ -108,8 +109,8 @@ class Quarantine:
 
         Raises ``AlumaAsyncError`` if no copy could be stored. The task must not be failed then, and neither if
         anything is missing. For a parked task, a complete copy of the same specification is kept as it is, and files
-        of an incomplete one are not fetched again. For a task that will be failed, every file is fetched: Aluma may
-        have another version of it since, behind the same URL. Its copy is locked until ``unlock``.
+        of an incomplete one are not fetched again. For a task that will be failed, every file is fetched again, and
+        ``CopiesDiffer`` is raised if an earlier copy has other content. Its copy is locked until ``unlock``.
         """
         await self._destination.probe()  # creates the folder: the first task may come after months
         task = claim.task
@@ -117,6 +118,8 @@ class Quarantine:
             self._exported.pop(task.id, None)
         earlier = await self._find(task.id)
         same = [copy for copy in earlier if await self._has_same_spec(copy, claim)]
+        if state is CopyState.FAILED:  # first, so that no attempt adds a further copy
+            await self._require_no_difference(task, same)
         reusable: EarlierCopy | None = None
         if state is CopyState.PARKED and self._folder and same:
             if same[0].is_complete:
@@ -127,7 +130,7 @@ class Quarantine:
         name = await self._reserve(task.id)
         writer = CopyWriter(self._source, claim, name, state, reusable, self._budget, self._on_event)
         try:
-            copy = await self._write(writer, same, error)
+            stored = await self._write(writer, same, error)
         except NothingNew:
             writer.free_bytes()
             return writer.missing
@@ -139,10 +142,13 @@ class Quarantine:
         self.task_ids.add(task.id)
         self._changes += 1
         for old in earlier:
-            if copy and supersedes(copy, old, same_spec=old in same):
+            is_disputed = old in same and await self._first_difference(writer.hashes, old) is not None
+            if stored and not is_disputed and supersedes(stored, old, same_spec=old in same):
                 await self._remove(task, old)
         self._on_event(CopyStored(task, len(claim.spec.files), writer.size, len(writer.missing)))
         self._report_use()
+        if state is CopyState.FAILED:
+            await self._require_equal(task, writer.hashes, same)
         return writer.missing
 
     def receipt(self, claim: Claim) -> str:
@@ -166,6 +172,12 @@ class Quarantine:
             if copy.record.fingerprint == receipt:
                 return not await run_in_thread(partial(self._folder.verify, strict=True), copy)
         return False
+
+    async def has_copy(self, task_id: str, receipt: str) -> bool:
+        """Return whether the copy with a receipt is there, with the sizes of its files. Raises ``AlumaAsyncError``."""
+        if self._folder is None:
+            return await self.holds(task_id, receipt)
+        return any(copy.is_complete and copy.record.fingerprint == receipt for copy in await self._find(task_id))
 
     def discard_later(self, claim: Claim) -> None:
         """Let ``run`` remove the copies of a task that this process has exported from ``claim``.
@@ -199,8 +211,9 @@ class Quarantine:
     async def _discard(self, claim: Claim) -> None:
         task = claim.task
         copies = await self._find(task.id)
-        parked = [copy for copy in copies if copy.record.state is CopyState.PARKED]
-        exported = [copy for copy in parked if await self._has_same_spec(copy, claim)]
+        same = [copy for copy in copies if await self._has_same_spec(copy, claim)]
+        await self._require_no_difference(task, same)
+        exported = [copy for copy in same if copy.record.state is CopyState.PARKED]
         for copy in exported:
             await self._remove(task, copy)
         if len(exported) == len(copies):
@@ -213,6 +226,9 @@ class Quarantine:
                 await writer.fetch(delivery)
                 if same and not writer.missing.keys() <= same[0].missing.keys():
                     raise NothingNew("the earlier copy has files that this one lacks")
+                for old in same if writer.state is CopyState.FAILED else ():
+                    if await self._first_difference(writer.hashes, old) is not None:
+                        writer.state = CopyState.PARKED
                 await writer.finish(delivery, error, self._now())
         except BaseExceptionGroup as group:
             raise primary_error(group) from None
@@ -238,6 +254,25 @@ class Quarantine:
         with suppress(SourceError):
             return await run_in_thread(self._folder.read_specification, copy) == claim.spec.received
         return False
+
+    async def _require_equal(self, task: ExportTask, hashes: Mapping[int, str], others: Sequence[Copy]) -> None:
+        """Raise ``CopiesDiffer`` if a copy of the same specification has a file with another hash."""
+        for other in others:
+            if (number := await self._first_difference(hashes, other)) is not None:
+                raise CopiesDiffer(task.id, number)
+
+    async def _require_no_difference(self, task: ExportTask, copies: Sequence[Copy]) -> None:
+        for index, copy in enumerate(copies):
+            await self._require_equal(task, copy.hashes, copies[index + 1 :])
+
+    async def _first_difference(self, hashes: Mapping[int, str], copy: Copy) -> int | None:
+        """Return the number of a file with another hash; one that has changed since it was stored does not count."""
+        is_intact = self._folder.is_intact if self._folder else lambda _copy, _number: False
+        for number, sha256 in copy.hashes.items():
+            differs = sha256 and hashes.get(number, "") not in ("", sha256)
+            if differs and await run_in_thread(is_intact, copy, number):
+                return number
+        return None
 
     async def _reserve(self, task_id: str) -> str:
         """Return a new name for the folder of a copy."""

@@ -10,7 +10,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from aluma_async.clock import loop_time
-from aluma_async.events import CommitUnverified, SettlementDeferred, TaskParked
+from aluma_async.events import CommitUnverified, SettlementDeferred, TaskParked, TaskReleased
 from aluma_async.exceptions import SourceError
 from aluma_async.models import BreakerRecord, ClaimRecord, ClaimState, ExportTask, HoldRecord
 from aluma_async.pipeline.breaker import FailBreaker
@@ -187,6 +187,8 @@ class Recovery:
             event = await settle_claim(self._source, self._claims, task)
         except SourceError as error:
             return error
+        if event and claim.state is ClaimState.FAILING and isinstance(event, TaskReleased):
+            self._on_event(CommitUnverified(task, "the quarantine"))
         if event:
             self._on_event(event)
         if claim.state is not ClaimState.ORPHANED:

@@ -3,6 +3,7 @@
 from aluma_async.events import Event, TaskCompleted, TaskFailed, TaskReleased
 from aluma_async.exceptions import ClaimConflict, SourceError
 from aluma_async.models import ClaimState, ExportTask
+from aluma_async.pipeline.claim_source import CopyLost
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.ports import TaskSource
 
@@ -28,7 +29,10 @@ async def settle_claim(source: TaskSource, claims: ClaimTracker, task: ExportTas
                 await source.complete(task)
             case ClaimState.FAILING:
                 event = TaskFailed(task, SourceError(claim.message))
-                await source.fail(task, claim.message)
+                try:
+                    await source.fail(task, claim.message)
+                except CopyLost:
+                    return await settle_claim(source, claims, task)  # now with Cancel
             case _:
                 event = TaskReleased(task)
                 await source.cancel(task)

@@ -66,6 +66,11 @@ class Copy(Struct, frozen=True):
         """Whether it has everything that the task contained."""
         return not self.missing
 
+    @property
+    def hashes(self) -> Mapping[int, str]:
+        """The hash of each file that is there, by its number, if it is known."""
+        return {file.number: file.sha256 for file in self.record.files if file.number not in self.missing}
+
 
 class QuarantineFolder:
     """The folder ``path``, which need not exist."""
@@ -154,6 +159,14 @@ class QuarantineFolder:
             raise SourceError(f"{subject}: {getattr(error, 'strerror', None) or error}") from None
         if size != (size if file.size is None else file.size) or file.sha256 not in ("", digest.hexdigest()):
             raise SourceError(f"{subject}: it has changed since it was stored")
+
+    def is_intact(self, copy: Copy, number: int) -> bool:
+        """Return whether a file is as it was stored."""
+        with suppress(SourceError):
+            for _ in self.read_file(copy, number):
+                pass
+            return True
+        return False
 
     def verify(self, copy: Copy, *, strict: bool = False) -> dict[int, str]:
         """Read all files of a copy; return the number of each one that is missing or has changed, with the reason.

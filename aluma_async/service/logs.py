@@ -52,7 +52,7 @@ MESSAGES: Mapping[type[Event], tuple[Level, str]] = {
     events.QuarantineFailed: ("error", "task {task} parked, because it could not be quarantined: {error}"),
     events.CommitUnverified: (
         "error",
-        "task {task} is exported again: its files, saved before the restart, are missing from {missing_from}",
+        "task {task} is exported again: its files, saved before, are missing from {missing_from}",
     ),
     events.ClaimLost: ("warning", "task {task}: the claim had already ended: {error}"),
     events.SettlementUnconfirmed: ("warning", "task {task} is saved, but Aluma has not confirmed it yet: {error}"),

@@ -143,7 +143,7 @@ def test_committed_task_whose_files_are_not_there_is_exported_again(change, alum
     done = machine.run()
     assert done.returncode == 0, done.stderr
     assert machine.exported_again()
-    assert "its files, saved before the restart, are missing from the destination" in done.stderr
+    assert "its files, saved before, are missing from the destination" in done.stderr
 
 
 def test_disk_with_another_marker_is_not_used_until_that_is_confirmed(aluma, tmp_path):

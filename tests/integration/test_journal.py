@@ -15,7 +15,7 @@ import anyio
 import pytest
 
 from aluma_async import MemoryJournal, events
-from aluma_async.exceptions import JournalError, JournalLocked
+from aluma_async.exceptions import JournalError, JournalLocked, JournalLost
 from aluma_async.journal import reader
 from aluma_async.journal.database import FILE_NAME
 from aluma_async.journal.sqlite import SqliteJournal
@@ -270,3 +270,24 @@ def test_journal_without_the_table_of_failed_tasks_is_readable(tmp_path):
         database.execute("DROP TABLE breaker")
     assert [record.task_id for record in reader.read_records(tmp_path)] == ["a"]
     assert [record.task_id for record in load(tmp_path)] == ["a"]
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["removed", "replaced"])
+def test_journal_refuses_to_go_on_when_its_file_is_gone(replaced, tmp_path):
+    """What is written to the removed file would be lost, and the next process may already use another one."""
+
+    async def main():
+        with open_journal(tmp_path) as journal:
+            await journal.load()
+            await journal.write(claim("a"))
+            for path in tmp_path.glob("journal*"):
+                path.unlink()
+            if replaced:
+                (tmp_path / "journal.sqlite3").write_bytes(b"")
+            for _ in range(2):
+                with pytest.raises(JournalLost, match="was removed or replaced"):
+                    await journal.write(claim("b"))
+            with pytest.raises(JournalLost):
+                await journal.pop_released()
+
+    anyio.run(main)

@@ -5,9 +5,17 @@ import msgspec
 import pytest
 
 from aluma_async import MemoryJournal
-from aluma_async.exceptions import Ambiguous, ClaimConflict, InvalidResponse, RequestRejected, Unavailable
+from aluma_async.exceptions import (
+    Ambiguous,
+    ClaimConflict,
+    DestinationError,
+    InvalidResponse,
+    RequestRejected,
+    SourceError,
+    Unavailable,
+)
 from aluma_async.models import Claim, ClaimState, ExportSpec, ExportTask, TaskState
-from aluma_async.pipeline.claim_source import ClaimTrackingSource
+from aluma_async.pipeline.claim_source import ClaimTrackingSource, CopyLost
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.policy.lease import LATE_START_SECONDS, LeaseStatus
 from aluma_async.ports import BEFORE_SENDING
@@ -207,6 +215,32 @@ async def test_refused_start_keeps_the_claim_of_an_earlier_one_without_a_reply()
         await parts.source.start(TASK)
     await parts.source.cancel(TASK)
     assert parts.replies.sent == ["start", "start", "state", "cancel"]
+
+
+@virtual_time
+async def test_every_fail_is_sent_only_while_its_copy_is_there():
+    """Also a repeated one: the quarantine may have been removed meanwhile. Then the claim must be cancelled."""
+    held = [True, DestinationError("not mounted"), True, False]
+    asked = []
+
+    async def has_copy(*arguments):
+        asked.append(arguments)
+        answer = held.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    parts = Parts(fail=[Unavailable("503"), Unavailable("503")], cancel=[None])
+    parts.source.has_copy = has_copy
+    await parts.source.start(TASK)
+    await parts.claims.record_failing("t", "m", "receipt")
+    for error in (Unavailable, SourceError, Unavailable, CopyLost):
+        with pytest.raises(error):
+            await parts.source.fail(TASK, "m")
+    assert parts.claims.get("t").state is ClaimState.ORPHANED
+    await parts.source.cancel(TASK)
+    assert asked == [("t", "receipt")] * 4
+    assert parts.replies.sent == ["start", "fail", "fail", "cancel"]
 
 
 class Waiting(Replies):

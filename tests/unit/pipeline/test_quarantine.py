@@ -1,7 +1,7 @@
 """``Quarantine``: what a copy contains, what it lacks, and when it replaces or keeps an earlier one."""
 
 import json
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 import anyio
 import pytest
@@ -9,6 +9,7 @@ import pytest
 from aluma_async.events import CopyFailed, CopyStored, QuarantineNearlyFull, QuarantineUsed
 from aluma_async.exceptions import DestinationError, InvalidResponse, SchemaMismatch, SourceError, Unavailable
 from aluma_async.models import Claim, ExportSpec, ExportTask
+from aluma_async.pipeline.copying import CopiesDiffer
 from aluma_async.quarantine.folder import QuarantineFolder
 from aluma_async.quarantine.locking import CopyLocked, locked_copy
 from aluma_async.quarantine.records import CopyState
@@ -185,7 +186,8 @@ async def test_copy_of_a_failed_task_is_never_replaced_by_other_bytes(spec, stat
     store.quarantine.unlock(TASK)
     (failed,) = store.copies
     store.files.content["/files/2"] = b"%PDF new version"
-    assert await store.quarantine.store(claim_for(spec), ERROR, state) == {}
+    with pytest.raises(CopiesDiffer) if (spec, state) == (SPEC, FAILED) else nullcontext():
+        assert await store.quarantine.store(claim_for(spec), ERROR, state) == {}
     assert failed in store.copies
     assert len(store.copies) == (1 if (spec, state) == (SPEC, PARKED) else 2)
     assert store.folder.verify(failed) == {}
@@ -213,15 +215,41 @@ async def test_damaged_copy_is_replaced_before_a_task_is_failed(store):
     assert store.folder.verify(copy) == {}
 
 
+@pytest.mark.parametrize("first", [PARKED, FAILED])
 @virtual_time
-async def test_copy_is_fetched_anew_before_a_task_is_failed(store):
-    """Aluma may have another version of a file since the task was parked, behind the same URL."""
-    await store.quarantine.store(claim_for(SPEC), ERROR, PARKED)
-    store.files.content["/files/2"] = b"%PDF new version"
+async def test_task_must_not_be_failed_if_two_fetches_differ(first, store):
+    """Nobody knows which is right: one may be the answer of a proxy. Both copies stay, and no third is stored."""
+    await store.quarantine.store(claim_for(SPEC), ERROR, first)
+    store.quarantine.unlock(TASK)
+    (earlier,) = store.copies
+    for version in (b"upstream connect error", CONTENT["/files/2"], b"%PDF newest"):
+        store.files.content["/files/2"] = version
+        with pytest.raises(CopiesDiffer, match="file 2 was fetched twice"):
+            await store.quarantine.store(claim_for(SPEC), ERROR, FAILED)
+        store.quarantine.unlock(TASK)
+        assert len(store.copies) == 2
+    assert earlier in store.copies
+    assert store.folder.verify(earlier) == {}
+    (other,) = (copy for copy in store.copies if copy != earlier)
+    assert other.record.state is PARKED
+    store.quarantine.discard_later(claim_for(SPEC))
+    await store.quarantine.discard_exported()
+    assert len(store.copies) == 2, "also after an export, which may have stored the wrong one"
+    store.folder.remove(other)
+    store.files.content["/files/2"] = CONTENT["/files/2"]
     assert await store.quarantine.store(claim_for(SPEC), ERROR, FAILED) == {}
+
+
+@virtual_time
+async def test_copy_is_found_only_while_it_is_whole(store):
+    await store.quarantine.store(claim_for(SPEC), ERROR, FAILED)
+    receipt = store.quarantine.receipt(claim_for(SPEC))
+    assert await store.quarantine.has_copy("t1", receipt)
+    assert not await store.quarantine.has_copy("t1", "another")
+    assert not await store.quarantine.has_copy("t2", receipt)
     (copy,) = store.copies
-    assert copy.record.state is FAILED
-    assert (copy.folder / "files/in/b.pdf").read_bytes() == b"%PDF new version"
+    (copy.folder / "files/in/a.pdf").write_bytes(b"%PDF")
+    assert not await store.quarantine.has_copy("t1", receipt)
 
 
 @virtual_time
@@ -294,8 +322,8 @@ async def test_receipt_is_that_of_the_copied_bytes(store):
     first = store.quarantine.receipt(claim_for(SPEC))
     assert await store.quarantine.holds("t1", first)
     store.files.content["/files/2"] = b"%PDF new version"
-    await store.quarantine.store(claim_for(SPEC), ERROR, FAILED)
-    assert await store.quarantine.holds("t1", store.quarantine.receipt(claim_for(SPEC)))
+    with pytest.raises(CopiesDiffer):
+        await store.quarantine.store(claim_for(SPEC), ERROR, FAILED)
     store.folder.remove(next(copy for copy in store.copies if copy.record.fingerprint == first))
     assert not await store.quarantine.holds("t1", first)
 
