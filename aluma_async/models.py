@@ -22,6 +22,8 @@ class ExportTask(Struct, frozen=True, gc=False):
     project_name: str = ""
     created_at: float | None = None
     """Creation time in seconds since 1970; None if the listing has no readable date."""
+    collection_id: str = ""
+    """Id of the task's file collection, which is a part of its files' URLs; empty if unknown."""
 
 
 class TaskState(StrEnum):

@@ -21,17 +21,21 @@ from aluma_async.aluma.listing import ListingDecoder, is_listing
 from aluma_async.aluma.minimum_rate import MinimumRate
 from aluma_async.aluma.project_filter import ProjectFilter
 from aluma_async.aluma.redirects import MAX_REDIRECTS
+from aluma_async.aluma.started_tasks import StartedTasks
 from aluma_async.aluma.transport import CALL_TIMEOUT, ApiTransport
 from aluma_async.aluma.urls import DownloadUrls, RefusedUrl, Target
 from aluma_async.clock import loop_time
 from aluma_async.config import Credentials
 from aluma_async.connections import DISTRUST_SECONDS, guard_connections
 from aluma_async.events import Event, ListingIncomplete, RowSkipped, UnrequestedResponse
-from aluma_async.exceptions import FileMissing, InvalidResponse, SourceError
+from aluma_async.exceptions import Ambiguous, FileMissing, InvalidResponse, SourceError
 from aluma_async.models import Claim, ExportFile, ExportTask, TaskState
 from aluma_async.ports import OnEvent, RequestLimiter
 
 _LISTING_HEAD_BYTES = 4096
+_MIX_UP_HINT = (
+    "Check whether a proxy mixes up responses. If the specification is right, set verify_content = false under [aluma]."
+)
 _PLAIN = re.compile("[A-Za-z0-9_-]+").fullmatch  # ids that need no quoting; all of Aluma's ids match
 
 
@@ -89,6 +93,7 @@ class AlumaClient:
         self._downloads = downloads
         self._max_files = max_files
         self._rows_read = 0
+        self._started = StartedTasks()
         self._on_event: Callable[[Event], None] = on_event or (lambda _: None)
         guard_connections(session.connector, lambda: self._on_event(UnrequestedResponse(DISTRUST_SECONDS)))
 
@@ -116,9 +121,14 @@ class AlumaClient:
 
     async def start(self, task: ExportTask) -> Claim:
         """Claim a task."""
+        self._started.add(task)
         sent_at, body = await self._change("start", task)
         verify_content = self._downloads.verify_content
         spec = wire.export_spec(body, self._urls, max_files=self._max_files, verify_content=verify_content)
+        if verify_content and self._started.is_of_another_task(task, spec):
+            raise Ambiguous(
+                f"start task {task.id}: received the Export Specification of another task", hint=_MIX_UP_HINT
+            )
         return Claim(task, spec, sent_at)
 
     def open_file(self, claim: Claim, file: ExportFile) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:

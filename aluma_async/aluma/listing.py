@@ -20,6 +20,7 @@ from aluma_async.models import ExportTask, TaskState
 class _TaskRow(Struct):
     id: str
     name: str | None = None
+    file_collection_id: str | None = None
     project_id: str | None = None
     project_name: str | None = None
     created_at: Any = None
@@ -159,7 +160,12 @@ class ListingDecoder:
             return None
         self.readable += 1
         return ExportTask(
-            row.id, row.name or "", row.project_id or "", row.project_name or "", timestamp(row.created_at)
+            row.id,
+            row.name or "",
+            row.project_id or "",
+            row.project_name or "",
+            timestamp(row.created_at),
+            row.file_collection_id or "",
         )
 
 

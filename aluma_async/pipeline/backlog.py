@@ -10,15 +10,15 @@ from aluma_async.models import ExportTask
 
 _Project: TypeAlias = tuple[str, str]
 """Id and name; a block of hundreds of tasks has few."""
-_Row: TypeAlias = tuple[str, str, int, float | None]
-"""Id, name, number of the project in its block, creation."""
+_Row: TypeAlias = tuple[str, str, int, float | None, str]
+"""Id, name, number of the project in its block, creation, id of the file collection."""
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(tuple[list[_Project], list[_Row]]).decode
 
 
 class Backlog:
-    """First in, first out. A task takes its id, its name and a dozen bytes, so that a million tasks fit into memory."""
+    """First in, first out. A task takes its ids, its name and some bytes, so that a million tasks fit into memory."""
 
     def __init__(self) -> None:
         self._blocks: deque[bytes] = deque()
@@ -29,7 +29,13 @@ class Backlog:
             return
         projects: dict[_Project, int] = {}
         rows: list[_Row] = [
-            (t.id, t.name, projects.setdefault((t.project_id, t.project_name), len(projects)), t.created_at)
+            (
+                t.id,
+                t.name,
+                projects.setdefault((t.project_id, t.project_name), len(projects)),
+                t.created_at,
+                t.collection_id,
+            )
             for t in tasks
         ]
         self._blocks.append(_pack((list(projects), rows)))
@@ -38,5 +44,5 @@ class Backlog:
         """Remove and yield the tasks."""
         while self._blocks:
             projects, rows = _unpack(self._blocks.popleft())
-            for task_id, name, project, created_at in rows:
-                yield ExportTask(task_id, name, *projects[project], created_at)
+            for task_id, name, project, created_at, collection_id in rows:
+                yield ExportTask(task_id, name, *projects[project], created_at, collection_id)

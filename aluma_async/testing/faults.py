@@ -62,8 +62,14 @@ class WrongReply(StrEnum):
     """Status 200 with an empty body."""
     CUT = "cut"
     """Status 200 with the first half of the file, and the length of that half."""
+    DOUBLY_CHUNKED = "doubly-chunked"
+    """Status 200 with the file in the frame of a chunk."""
+    ALTERED = "altered"
+    """Status 200 with another byte in the middle of the file, and the digest of the right file."""
     OTHER_VERSION = "other-version"
     """A download is interrupted; its resumption continues with another version of the file."""
+    OTHER_SPECIFICATION = "other-specification"
+    """The request is executed; the response is that to an earlier Start of the same client, if there is one."""
     SURPLUS = "surplus"
     """The request is executed; a second response follows on the same connection."""
 
@@ -76,7 +82,14 @@ PROXY_REPLIES = (
     WrongReply.NOT_ALLOWED,
 )
 """Replies of a proxy to a request of any verb."""
-WRONG_FILES = (WrongReply.JSON_ERROR, WrongReply.LOG_IN_PAGE, WrongReply.EMPTY, WrongReply.CUT)
+WRONG_FILES = (
+    WrongReply.JSON_ERROR,
+    WrongReply.LOG_IN_PAGE,
+    WrongReply.EMPTY,
+    WrongReply.CUT,
+    WrongReply.DOUBLY_CHUNKED,
+    WrongReply.ALTERED,
+)
 """Replies to a download with wrong bytes."""
 VERBS = ("list", "start", "complete", "cancel", "fail", "get", "file", "token")
 """The kinds of requests."""
@@ -87,6 +100,7 @@ REPLY_VERBS: Mapping[WrongReply, Collection[str]] = {
         (WrongReply.NOT_FOUND_PAGE, WrongReply.LOG_IN, WrongReply.FORBIDDEN, WrongReply.NOT_ALLOWED), VERBS
     ),
     WrongReply.OTHER_SUCCESS: ("start",),
+    WrongReply.OTHER_SPECIFICATION: ("start",),
     WrongReply.BLOCKED: ("start", "complete", "cancel", "fail"),
     **dict.fromkeys((*WRONG_FILES, WrongReply.OTHER_VERSION), ("file",)),
     WrongReply.SURPLUS: ("start", "complete", "get", "file"),

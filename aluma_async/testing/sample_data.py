@@ -16,7 +16,7 @@ Profile: TypeAlias = Literal["mixed", "small", "bulk", "tiny"]
 """Kind of files.
 
 ``mixed``: as in real projects. ``small``: a PDF of 20 KiB and a CSV of 0.5 KB. ``bulk``: a PDF of 64 MiB and a CSV.
-``tiny``: files of a few bytes, without valid PDFs, for simulations of thousands of schedules.
+``tiny``: files of a few bytes, which only begin and end rightly, for simulations of thousands of schedules.
 """
 
 PROJECTS = (
@@ -68,7 +68,8 @@ class SampleData:
         rng = self._random(number, "work")
         if self._profile == "tiny":
             pdfs = range(rng.choice((0, 1, 1, 2)))
-            files = [SampleFile("", f"{number}-{n}.pdf", None, 8, number * 10 + n) for n in pdfs]
+            ending = ("png", "xml", "zip")[number % 3]
+            files = [SampleFile("", f"{number}-{n}.{ending if n else 'pdf'}", None, 8, number * 10 + n) for n in pdfs]
             return [[SampleFile("", f"{number}.csv", f"a,b\n{rng.random()},", 0, 0), *files]]
         if self._profile != "mixed":
             size = 20 * 1024 if self._profile == "small" else 64 * 1024 * 1024
@@ -79,9 +80,9 @@ class SampleData:
         return [self._document(rng, number) for _ in range(min(5, int(rng.expovariate(0.9)) + 1))]
 
     def pdf(self, file: SampleFile) -> bytes:
-        """Return a PDF of exactly ``file.size`` bytes (profile ``tiny``: a few bytes)."""
+        """Return a PDF of exactly ``file.size`` bytes (profile ``tiny``: a few bytes, also of other formats)."""
         if self._profile == "tiny":
-            return b"%%PDF-1.4 %d of %d %%%%EOF" % (file.seed, self._seed)
+            return _tiny_file(file.filename, b"%d of %d" % (file.seed, self._seed))
         start = file.seed % (1024 * 1024)
         return _pdf(file.filename, file.size, memoryview(self._image_bytes)[start:])
 
@@ -111,6 +112,18 @@ class SampleData:
 
     def _random(self, number: int, purpose: str) -> random.Random:
         return random.Random(f"{self._seed}/{purpose}/{number}")
+
+
+def _tiny_file(name: str, text: bytes) -> bytes:
+    """Return a file whose beginning and end fit its name. None is JSON, as which errors would be accepted."""
+    match name.rpartition(".")[2]:
+        case "xml":
+            return b"<file>%b</file>" % text
+        case "png":
+            return b"\x89PNG\r\n\x1a\n%btEXt%b" % (len(text).to_bytes(4, "big"), text) + bytes(8) + b"IEND\xaeB`\x82"
+        case "zip":  # without members, with a comment
+            return b"PK\x05\x06" + bytes(16) + len(text).to_bytes(2, "little") + text
+    return b"%%PDF-1.4 %b %%%%EOF" % text
 
 
 def _csv(rng: random.Random, length: int) -> str:

@@ -134,6 +134,8 @@ class SimulatedSource:
             result = await self._execute(call, latency)
             if fault is WrongReply.BLOCKED:
                 raise RequestRejected(f"{verb}: a web page answered 403")
+            if fault is WrongReply.OTHER_SPECIFICATION:
+                raise Ambiguous(f"{verb}: received the specification of another task")
             if fault is WrongReply.OTHER_SUCCESS:
                 raise Ambiguous(f"{verb}: unexpected status 201")
             if fault is Fault.SLOW:

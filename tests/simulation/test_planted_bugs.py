@@ -13,6 +13,8 @@ from aiohttp.client_proto import ResponseHandler
 from aluma_async import connections
 from aluma_async.aluma import file_ends, responses
 from aluma_async.aluma.content import ContentCheck
+from aluma_async.aluma.digests import Digests
+from aluma_async.aluma.started_tasks import StartedTasks
 from aluma_async.exceptions import Ambiguous, FileMissing, RequestRejected, SchemaMismatch, SourceError
 from aluma_async.journal.memory import MemoryJournal
 from aluma_async.models import ClaimRecord, ClaimState, ExportSpec
@@ -208,10 +210,24 @@ def omit_a_file(patch):
 def accept_any_content(patch):
     patch.setattr(ContentCheck, "feed", lambda self, chunk: "")
     patch.setattr(ContentCheck, "close", lambda self: "")
+    ignore_digests(patch)
+
+
+def ignore_digests(patch):
+    patch.setattr(Digests, "of", lambda headers: None)
 
 
 def accept_a_cut_file(patch):
     patch.setattr(file_ends, "missing_end", lambda extension, head, tail, size: "")
+
+
+def accept_a_cut_file_unless_it_is_a_pdf(patch):
+    missing_end = file_ends.missing_end
+    patch.setattr(file_ends, "missing_end", lambda name, *rest: missing_end(name, *rest) if name == "pdf" else "")
+
+
+def accept_the_specification_of_another_task(patch):
+    patch.setattr(StartedTasks, "is_of_another_task", lambda self, task, spec: False)
 
 
 def join_two_versions_of_a_file(patch):
@@ -402,6 +418,9 @@ BUGS = {
         ignore_the_request_limit,
         accept_any_content,
         accept_a_cut_file,
+        accept_a_cut_file_unless_it_is_a_pdf,
+        ignore_digests,
+        accept_the_specification_of_another_task,
         join_two_versions_of_a_file,
         use_a_response_without_a_request,
         take_another_success_of_start_for_not_executed,
@@ -425,6 +444,9 @@ HARSHER = {
     count_attempts_over_all_kinds_of_errors: {"misbehaviour": Misbehaviour(refused=(0, 1))},
     accept_any_content: with_replies(*WRONG_FILES),
     accept_a_cut_file: with_replies(WrongReply.CUT),
+    accept_a_cut_file_unless_it_is_a_pdf: with_replies(WrongReply.CUT),
+    ignore_digests: with_replies(WrongReply.ALTERED),
+    accept_the_specification_of_another_task: with_replies(WrongReply.OTHER_SPECIFICATION),
     join_two_versions_of_a_file: with_replies(WrongReply.OTHER_VERSION),
     use_a_response_without_a_request: with_replies(WrongReply.SURPLUS),
     take_another_success_of_start_for_not_executed: with_replies(WrongReply.OTHER_SUCCESS),

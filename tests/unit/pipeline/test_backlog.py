@@ -16,6 +16,7 @@ tasks = st.builds(
     project_id=texts,
     project_name=texts,
     created_at=st.none() | st.floats(0, 2e9),
+    collection_id=texts,
 )
 
 
@@ -34,8 +35,8 @@ def test_backlog_takes_little_more_memory_than_ids_and_names():
     for begin in range(0, count, 500):
         backlog.add(
             [
-                ExportTask(f"{n:022}", f"{n:022}.pdf", f"{n % 3:022}", f"Project {n % 3:014}", 1.7e9 + n)
+                ExportTask(f"{n:022}", f"{n:022}.pdf", f"{n % 3:022}", f"Project {n % 3:014}", 1.7e9 + n, f"{n:022}")
                 for n in range(begin, begin + 500)
             ]
         )
-    assert sum(map(sys.getsizeof, backlog._blocks)) < count * (22 + 26 + 16)
+    assert sum(map(sys.getsizeof, backlog._blocks)) < count * (22 + 26 + 22 + 18)

@@ -74,6 +74,9 @@ async def test_success_that_is_not_documented_leaves_the_outcome_of_start_unknow
         (WrongReply.JSON_ERROR, WrongContent),
         (WrongReply.LOG_IN_PAGE, WrongContent),
         (WrongReply.EMPTY, WrongContent),
+        (WrongReply.CUT, WrongContent),
+        (WrongReply.DOUBLY_CHUNKED, WrongContent),
+        (WrongReply.ALTERED, WrongContent),
         (WrongReply.OTHER_VERSION, InvalidResponse),
     ],
 )
