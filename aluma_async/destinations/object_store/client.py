@@ -25,6 +25,7 @@ STORED_HINT = "Check that url and endpoint name the store, and that no log-in pa
 
 _MAX_PARTS = 10_000
 _PART_CONCURRENCY = 2
+_MIN_BYTES_PER_SECOND = 64 * 1024
 _CLIENT_OPTION = re.compile(
     "allow_(http|invalid_certificates)|(connect_|read_)?timeout|default_(content_type|headers)|http[12]_\\w+|pool_\\w+"
     "|proxy_(url|ca_certificate|excludes)|root_certificate|randomize_addresses|user_agent"
@@ -79,10 +80,15 @@ def place_of(url: str, store: ObjectStore, environ: Mapping[str, str] = os.envir
     return RemotePlace(scheme, server, (bucket, *filter(None, prefix.split("/"))))
 
 
-async def put_object(store: ObjectStore, key: str, data: SpooledFile, attributes: dict[str, str], mode: Any) -> None:
-    """Put an object in one request. Shielded, because the outcome of a cancelled request would be unknown."""
+async def put_object(
+    store: ObjectStore, key: str, data: SpooledFile, attributes: dict[str, str], mode: Any, seconds: float
+) -> None:
+    """Put an object in one request. Shielded, because the outcome of a cancelled request would be unknown.
+
+    Raises ``TimeoutError`` if there is no response in ``seconds`` after the time that the upload needs.
+    """
     content = await data.read_all()
-    with anyio.CancelScope(shield=True):
+    with anyio.fail_after(seconds + data.size / _MIN_BYTES_PER_SECOND, shield=True):
         await obstore.put_async(store, key, content, attributes=attributes, mode=mode, use_multipart=False)
 
 

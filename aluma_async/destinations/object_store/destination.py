@@ -29,6 +29,7 @@ from aluma_async.destinations.common.chunks import BLOCK
 from aluma_async.destinations.common.conflicts import candidate_paths
 from aluma_async.destinations.common.manifest import is_manifest
 from aluma_async.destinations.common.publishing import publish_task
+from aluma_async.destinations.common.slots import Share, Slots
 from aluma_async.destinations.common.spool import Spool, SpooledFile
 from aluma_async.destinations.object_store.client import (
     ERRORS,
@@ -53,7 +54,8 @@ if TYPE_CHECKING:
 _MAX_KEY_BYTES = 1024
 """Length of an object's key including the prefix: the limit of S3 and of Google Cloud Storage."""
 _CONCURRENCY, _MULTIPART_CONCURRENCY = 16, 4
-"""Uploads at a time. Fewer multipart uploads, because each holds several parts in memory."""
+"""Uploads at a time, without slow ones. Fewer multipart uploads, because each holds several parts in memory."""
+_REQUEST_SECONDS = 20.0
 _ATTEMPTS = 10
 """Attempts to put one object while another process keeps changing it."""
 
@@ -98,6 +100,7 @@ class ObjectStoreDestination:
         manifest: put a manifest for each task, after its files.
         spool: folder in which big files are staged. None: the system's folder for temporary files.
         now: clock for the manifest, in seconds since 1970.
+        request_seconds: longest duration of a request about a small object.
     """
 
     def __init__(
@@ -109,13 +112,16 @@ class ObjectStoreDestination:
         manifest: bool = False,
         spool: Path | None = None,
         now: Callable[[], float] = wall_time,
+        request_seconds: float = _REQUEST_SECONDS,
     ) -> None:
         self._store = open_store(url, options or {})
         self.place = place_of(url, self._store)
         self._url, self._on_conflict, self._spool = redact_url(url), on_conflict, spool
         self._manifest, self._now = manifest, now
         self._max_path_bytes = max(_MAX_KEY_BYTES - len(url.encode()), _MAX_KEY_BYTES // 2)
-        self._slots, self._multipart_slots = anyio.Semaphore(_CONCURRENCY), anyio.Semaphore(_MULTIPART_CONCURRENCY)
+        self._request_seconds = request_seconds
+        self._slots = Slots(_CONCURRENCY, request_seconds / 4)
+        self._multipart_slots = Slots(_MULTIPART_CONCURRENCY, request_seconds / 4)
         self._key_locks: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
         self.conditional: bool | None = None
         """Whether the server honours conditional writes. None: not probed yet."""
@@ -144,10 +150,11 @@ class ObjectStoreDestination:
             if self.conditional is None:
                 await self.probe()
             new: dict[str, _Upload] = {}
+            slots = self._slots.share(), self._multipart_slots.share()
             await publish_task(
                 claim,
                 spool,
-                publish=partial(self._put, claim, secrets.token_hex(8), new, set()),
+                publish=partial(self._put, claim, secrets.token_hex(8), new, set(), slots),
                 roll_back=partial(self._roll_back, new),
                 now=self._now if self._manifest else None,
             )
@@ -158,6 +165,7 @@ class ObjectStoreDestination:
         delivery: str,
         new: dict[str, _Upload],
         used_keys: set[str],
+        slots: tuple[Share, Share],
         file: ExportFile,
         path: PathParts,
         data: SpooledFile,
@@ -165,7 +173,7 @@ class ObjectStoreDestination:
         """Put a file under the first key that is free or its task's own, and return the key."""
         upload = _make_upload(claim, f"{delivery}-{file.number}", file, path, data)
         subject = f"{self._url}: task {claim.task.id}: file {file.number}"
-        async with self._slots if data.size <= MULTIPART_BYTES else self._multipart_slots:
+        async with slots[data.size > MULTIPART_BYTES].slot(data.size):
             for candidate in candidate_paths(path, claim.task.id, self._on_conflict, subject):
                 key = as_object_key(candidate, self._max_path_bytes)
                 async with self._lock_of(key):
@@ -203,7 +211,7 @@ class ObjectStoreDestination:
             try:
                 if upload.data.size <= MULTIPART_BYTES:
                     mode = self._put_mode(existing) if conditional else "overwrite"
-                    await put_object(self._store, key, upload.data, upload.attributes, mode)
+                    await put_object(self._store, key, upload.data, upload.attributes, mode, self._request_seconds)
                     confirmed = True
                 else:
                     is_unchanged = partial(self._is_unchanged, key, existing)
@@ -244,7 +252,8 @@ class ObjectStoreDestination:
 
     async def _head(self, key: str) -> _ExistingObject | None:
         try:
-            return _existing(await obstore.get_async(self._store, key, options={"head": True}))
+            with anyio.fail_after(self._request_seconds):
+                return _existing(await obstore.get_async(self._store, key, options={"head": True}))
         except FileNotFoundError:
             return None
 
@@ -270,7 +279,8 @@ class ObjectStoreDestination:
                 async with self._lock_of(key):
                     existing = await self._head(key)
                     if existing and existing.delivery == upload.attributes["delivery"]:
-                        await obstore.delete_async(self._store, key)
+                        with anyio.fail_after(self._request_seconds):
+                            await obstore.delete_async(self._store, key)
             except ERRORS:
                 return
 

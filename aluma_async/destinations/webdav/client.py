@@ -34,7 +34,7 @@ Path: TypeAlias = Sequence[str]
 """The parts of a path below the root."""
 
 _KEEP_ALIVE_SECONDS = 15.0  # less than the idle time-out of common load balancers
-_REQUEST_SECONDS = 20.0
+REQUEST_SECONDS = 20.0
 """Longest duration of a request about a small file, because a response may never come, or never end."""
 _BYTES_PER_SECOND = 1024 * 1024
 """Lowest speed at which a server is expected to copy or scan a big file on PUT and MOVE."""
@@ -90,8 +90,10 @@ def open_session(headers: Mapping[str, str], ca_file: FilePath | None = None) ->
 class WebDavClient:
     """Sends requests for paths below ``url``; ``session`` adds the credentials, so nothing else may use it."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, url: str, request_seconds: float = REQUEST_SECONDS) -> None:
+        """``request_seconds``: longest duration of a request about a small file."""
         self._session = session
+        self._request_seconds = request_seconds
         self.url = url.rstrip("/")
         # Concurrent requests for one collection could fail. Each has its own lock, because a request may take long.
         self._mkcol_locks: WeakValueDictionary[tuple[str, ...], anyio.Lock] = WeakValueDictionary()
@@ -117,15 +119,26 @@ class WebDavClient:
         """Create a collection if it does not exist; return False if a file has its name."""
         if path in self._known_collections:
             return True
-        async with self._mkcol_locks.setdefault(path, anyio.Lock()):
-            response = await self._send("MKCOL", (*path, ""), (*_SUCCESS, NOT_ALLOWED))
-            if response.status == NOT_ALLOWED:
-                existing = await self.find(path)
-                if existing is None or not existing.is_collection:
-                    return False
-            if len(self._known_collections) >= _MAX_KNOWN_COLLECTIONS:
-                self._known_collections.clear()
-            self._known_collections.add(path)
+        lock = self._mkcol_locks.setdefault(path, anyio.Lock())
+        try:
+            with anyio.fail_after(self._request_seconds):
+                await lock.acquire()
+        except TimeoutError:
+            raise self._no_response("MKCOL", "TimeoutError") from None
+        try:
+            return path in self._known_collections or await self._mkcol(path)
+        finally:
+            lock.release()
+
+    async def _mkcol(self, path: tuple[str, ...]) -> bool:
+        response = await self._send("MKCOL", (*path, ""), (*_SUCCESS, NOT_ALLOWED))
+        if response.status == NOT_ALLOWED:
+            existing = await self.find(path)
+            if existing is None or not existing.is_collection:
+                return False
+        if len(self._known_collections) >= _MAX_KNOWN_COLLECTIONS:
+            self._known_collections.clear()
+        self._known_collections.add(path)
         return True
 
     async def find(self, path: Path) -> Existing | None:
@@ -219,6 +232,10 @@ class WebDavClient:
     def _url(self, path: Path) -> URL:
         return URL("/".join((self.url, *(quote(part, safe="") for part in path))), encoded=True)
 
+    def _no_response(self, method: str, reason: str) -> DestinationUnavailable:
+        hint = "Check that the WebDAV server is running and the url is right."
+        return DestinationUnavailable(f"{self.url}: {method}: {reason}", hint=hint)
+
     async def _send(
         self,
         method: str,
@@ -234,7 +251,7 @@ class WebDavClient:
         """Send a request until its path is not locked. ``receive`` gets the whole body of a response, in chunks."""
         for delay in (*_LOCKED_SECONDS, None):
             try:
-                limit = _TimeLimit(size)
+                limit = _TimeLimit(self._request_seconds, size)
                 body = _Body(data, limit) if data and data.size > BLOCK else data and await data.read_all()
                 with limit.scope:
                     async with self._session.request(
@@ -251,10 +268,7 @@ class WebDavClient:
                     raise TimeoutError
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 # Only the type, because the message may contain URLs, and so names from documents.
-                raise DestinationUnavailable(
-                    f"{self.url}: {method}: {type(error).__name__}",
-                    hint="Check that the WebDAV server is running and the url is right.",
-                ) from error
+                raise self._no_response(method, type(error).__name__) from error
             # A 201 may contain a page, like those of Apache; a 200 with a page is not the answer of a WebDAV server.
             page = status == 200 and method in ("PUT", "MKCOL") and response.content_type in _PAGE_TYPES
             if status in accepted_statuses and not page:
@@ -279,8 +293,8 @@ class WebDavClient:
 class _TimeLimit:
     """Cancels a request that makes no progress."""
 
-    def __init__(self, size: int) -> None:
-        seconds = min(_REQUEST_SECONDS + size / _BYTES_PER_SECOND, _MAX_REQUEST_SECONDS)
+    def __init__(self, seconds: float, size: int) -> None:
+        seconds = min(seconds + size / _BYTES_PER_SECOND, _MAX_REQUEST_SECONDS)
         self._extension = max(seconds, _STALLED_SECONDS)
         self.scope = anyio.move_on_after(seconds + min(size, BLOCK) / _MIN_BYTES_PER_SECOND)
 

@@ -27,8 +27,9 @@ from aluma_async.destinations.common.conflicts import candidate_paths
 from aluma_async.destinations.common.manifest import is_manifest
 from aluma_async.destinations.common.place import RemotePlace, server_name
 from aluma_async.destinations.common.publishing import for_each, publish_task
+from aluma_async.destinations.common.slots import Share, Slots
 from aluma_async.destinations.common.spool import Spool, SpooledFile
-from aluma_async.destinations.webdav.client import WebDavClient
+from aluma_async.destinations.webdav.client import REQUEST_SECONDS, WebDavClient
 from aluma_async.destinations.webdav.probe import probe_folder
 from aluma_async.destinations.webdav.upload import (
     CONTENTS,
@@ -47,7 +48,7 @@ from aluma_async.models import Claim, ExportFile
 from aluma_async.policy.naming import OnConflict, PathParts, collision_key, loose_key
 
 _CONCURRENCY = 8
-"""Files at a time."""
+"""Files at a time, without those that wait long for the server."""
 _STALE_SECONDS = 24 * 3600.0
 """Age above which a staged file is left over from a crash, because no claim lasts that long."""
 _STAGED_NAME = re.compile(r"[0-9a-f]{16}[-.]")
@@ -63,6 +64,7 @@ class WebDavDestination:
         manifest: publish a manifest for each task, after its files.
         spool: folder in which big files are staged. None: the system's folder for temporary files.
         now: clock for the manifest and the age of staged files, in seconds since 1970.
+        request_seconds: longest duration of a request about a small file.
     """
 
     def __init__(
@@ -74,12 +76,14 @@ class WebDavDestination:
         manifest: bool = False,
         spool: Path | None = None,
         now: Callable[[], float] = wall_time,
+        request_seconds: float = REQUEST_SECONDS,
     ) -> None:
-        self._client = WebDavClient(session, url)
+        self._client = WebDavClient(session, url, request_seconds)
         self.place = _place(url)
         self._on_conflict, self._spool = on_conflict, spool
         self._manifest, self._now = manifest, now
-        self._slots = anyio.Semaphore(_CONCURRENCY)
+        self._slots = Slots(_CONCURRENCY, request_seconds / 4)
+        self._roll_back_seconds = request_seconds / 2
         self._path_locks: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
         # The token keeps the names of staged files unique among processes.
         self._token, self._numbers = secrets.token_hex(8), count(1)
@@ -108,9 +112,9 @@ class WebDavDestination:
                 await publish_task(
                     claim,
                     spool,
-                    stage=partial(self._stage, upload),
-                    publish=partial(self._publish_file, upload),
-                    verify=partial(self._verify, upload),
+                    stage=partial(self._stage, upload, self._slots.share()),
+                    publish=partial(self._publish_file, upload, slots := self._slots.share()),
+                    verify=partial(self._verify, upload, slots),
                     roll_back=partial(self._roll_back, upload),
                     now=self._now if self._manifest else None,
                     key_of=loose_key,
@@ -124,7 +128,7 @@ class WebDavDestination:
             if not await self._client.mkcol(*path):
                 raise DestinationError(f"{self._client.url}: the internal folder {'/'.join(path)} is a file")
 
-    async def _stage(self, upload: StagedUpload, files: Sequence[tuple[ExportFile, SpooledFile]]) -> None:
+    async def _stage(self, upload: StagedUpload, slots: Share, files: Sequence[tuple[ExportFile, SpooledFile]]) -> None:
         """Upload files under temporary names; with the first ones, also the records of the delivery."""
         puts = [(upload.staged_path(file), data) for file, data in files]
         contents: SpooledFile | None = None
@@ -133,23 +137,25 @@ class WebDavDestination:
             puts.insert(0, (upload.owner_record, owner))
             contents = SpooledFile.from_bytes(render_contents(files))
         upload.staged += [upload.staged_path(file) for file, _ in files]
-        await for_each(puts, self._put)
+        await for_each(puts, partial(self._put, slots))
         if contents:
             await self._client.mkcol(*upload.contents[:-1])
-            await self._put((upload.contents, contents))
+            await self._put(slots, (upload.contents, contents))
 
-    async def _put(self, put: tuple[PathParts, SpooledFile]) -> None:
+    async def _put(self, slots: Share, put: tuple[PathParts, SpooledFile]) -> None:
         path, data = put
-        async with self._slots:
+        async with slots.slot(data.size):
             # The server may execute a cancelled PUT after the roll-back deleted the file. So a small upload is never
             # cancelled; what remains of a big one is removed by the probe after a day.
             with anyio.CancelScope(shield=data.size <= BLOCK):
                 await self._client.put(path, data)
 
-    async def _publish_file(self, upload: StagedUpload, file: ExportFile, path: PathParts, data: SpooledFile) -> str:
+    async def _publish_file(
+        self, upload: StagedUpload, slots: Share, file: ExportFile, path: PathParts, data: SpooledFile
+    ) -> str:
         """Move a staged file to the first path that is free or its task's own, and return the path."""
         subject = f"{self._client.url}: task {upload.task_id}: file {file.number}"
-        async with self._slots:
+        async with slots.slot(data.size):
             folder: PathParts = ()
             for part in path[:-1]:
                 for (name,) in candidate_paths((part,), upload.task_id, self._on_conflict, subject):
@@ -241,12 +247,12 @@ class WebDavDestination:
         # Another task's file, but never one of this delivery.
         return self._on_conflict == "overwrite" and stored not in upload.used_digests
 
-    async def _verify(self, upload: StagedUpload, file: ExportFile, path: str, data: SpooledFile) -> None:
+    async def _verify(self, upload: StagedUpload, slots: Share, file: ExportFile, path: str, data: SpooledFile) -> None:
         """Compare the size of a file with the server's, when all files of the delivery are published."""
         if file.number in upload.kept:
             return
         final = tuple(path.split("/"))
-        async with self._slots:
+        async with slots.slot(0):
             try:
                 subject = f"{self._client.url}: task {upload.task_id}: file {file.number}"
                 await self._client.verify_size(final, data.size, subject)
@@ -259,21 +265,26 @@ class WebDavDestination:
 
         A file of another delivery is kept, also of the same task: it may have been completed in the meantime.
         """
-        with suppress(DestinationError):
+        with suppress(DestinationError, TimeoutError):
             for published in upload.new:
-                async with self._lock_of(loose_key(published.final)):
-                    record = await self._client.read(published.owner)
-                    # A damaged record is this delivery's: only with "overwrite" does another task take the path over.
-                    is_damaged = self._on_conflict != "overwrite" and upload.is_damaged(record)
-                    if record == upload.owner_text or is_damaged:
-                        if not await self._client.exists(published.staged) and await self._is_still(published):
-                            await self._client.delete(published.final)
-                        await self._client.delete(published.owner)
+                with anyio.fail_after(self._roll_back_seconds):  # because this name may be the one without a response
+                    async with self._lock_of(loose_key(published.final)):
+                        await self._remove(upload, published)
             if not upload.replaces:
                 await self._client.delete(upload.contents)
         with suppress(DestinationError):  # also if a path above is the reason of the error
             for path in upload.staged:
                 await self._client.delete(path)
+
+    async def _remove(self, upload: StagedUpload, published: PublishedFile) -> None:
+        """Delete a new file and its owner record, if they are still those of this delivery."""
+        record = await self._client.read(published.owner)
+        # A damaged record is this delivery's: only with "overwrite" does another task take the path over.
+        is_damaged = self._on_conflict != "overwrite" and upload.is_damaged(record)
+        if record == upload.owner_text or is_damaged:
+            if not await self._client.exists(published.staged) and await self._is_still(published):
+                await self._client.delete(published.final)
+            await self._client.delete(published.owner)
 
     async def _is_still(self, published: PublishedFile) -> bool:
         """Return whether a path has the content of this delivery; only "overwrite" can have replaced it."""

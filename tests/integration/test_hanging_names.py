@@ -1,0 +1,93 @@
+"""A server that does not answer requests about some names stops no task with other names."""
+
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from aluma_async import events
+from aluma_async.exceptions import DestinationUnavailable
+from aluma_async.models import TaskState
+from tests.integration.test_sick_places import HEALTHY, SICK, Source
+from tests.support.clock import real_time
+from tests.support.servers import open_server
+from tests.support.tasks import deliver, make_claim
+from tests.support.world import World
+
+kinds = pytest.mark.parametrize("kind", ["webdav", "object store"])
+
+
+@asynccontextmanager
+async def hanging_server(kind, hangs, request_seconds):
+    """Yield a server that does not answer some requests before the end of the test, and a destination on it."""
+    ended = anyio.Event()
+
+    async def hook(request, path):
+        if hangs(request.method, path):
+            await ended.wait()
+
+    async with open_server(kind, request_seconds=request_seconds) as (server, destination):
+        server.hook = hook
+        try:
+            yield server, destination
+        finally:
+            ended.set()
+
+
+@pytest.mark.parametrize("methods", [("HEAD", "GET"), ("PUT", "MOVE", "DELETE", "POST"), ("MKCOL", "PUT", "POST")])
+@kinds
+@real_time
+async def test_hanging_folder_stops_no_healthy_task(kind, methods):
+    """Thirty sick tasks, listed first, are more than there are workers and slots."""
+
+    def hangs(method, path):
+        return method in methods and "sick" in path
+
+    async with hanging_server(kind, hangs, 1.0) as (_, destination):
+        world = World(SICK + HEALTHY, source=Source, destination=destination)
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as group:
+                group.start_soon(world.exporter.run)
+                while world.count(events.TaskCompleted) < HEALTHY:  # noqa: ASYNC110
+                    await anyio.sleep(0.05)
+                group.cancel_scope.cancel()
+        counts = world.aluma.count_by_state()
+        assert counts["completed"] == HEALTHY
+        assert not world.count(events.ClaimingPaused)
+        assert TaskState.PENDING in counts
+
+
+@kinds
+@real_time
+async def test_healthy_files_do_not_wait_for_hanging_ones(kind):
+    """More sick deliveries than slots; a healthy one needs a fraction of the time limit."""
+    async with hanging_server(kind, lambda _, path: "sick" in path, 4.0) as (server, destination):
+        await destination.probe()
+
+        async def deliver_sick(number):
+            claim = make_claim(f"t{number}", *((f"sick{number}", f"{n}.txt") for n in range(20)))
+            with pytest.raises(DestinationUnavailable):
+                await deliver(destination, claim, *["x"] * 20)
+
+        async with anyio.create_task_group() as group:
+            for number in range(16):
+                group.start_soon(deliver_sick, number)
+            await anyio.sleep(0.3)
+            with anyio.fail_after(3.5):
+                await deliver(destination, make_claim("t", *(("out", f"{n}.txt") for n in range(20))), *["x"] * 20)
+        assert len(server.exported) == 20
+
+
+@pytest.mark.parametrize("method", ["HEAD", "MOVE"])
+@real_time
+async def test_hanging_request_ends_the_delivery_without_a_trace(method):
+    def hangs(name, path):
+        return name == method and "sick.txt" in path
+
+    async with hanging_server("webdav", hangs, 0.5) as (server, destination):
+        with pytest.raises(DestinationUnavailable, match="TimeoutError"), anyio.fail_after(5):
+            await deliver(destination, make_claim("t", ("", "a.txt"), ("", "sick.txt")), "one", "two")
+        server.hook = None
+        assert not server.exported
+        await deliver(destination, make_claim("t", ("", "a.txt"), ("", "sick.txt")), "one", "two")
+        assert server.exported == {"a.txt": b"one", "sick.txt": b"two"}
