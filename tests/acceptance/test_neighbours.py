@@ -2,11 +2,12 @@
 
 import json
 import socket
+import sqlite3
 import textwrap
 import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 
@@ -75,21 +76,33 @@ def count_exported(aluma):
     return aluma.state()["tasks"].get("completed", 0)
 
 
-def use_sick_folder(specification):
+def use_folders(specification):
     """Let the files of the first tasks of the listing have a folder of their own."""
     for document in specification["documents"]:
         for file in document["files"]:
-            if int(file["filename"][:7]) < SICK:
-                file["folder"] = "sick"
+            file["folder"] = "sick" if int(file["filename"][:7]) < SICK else "healthy"
     return specification
 
 
-def test_healthy_tasks_are_exported_behind_tasks_with_an_unusable_folder(exporter, aluma, proxy, tmp_path):
+def use_folder(tmp_path):
     """More sick tasks than workers, first in the listing; not even root may write to their folder."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "sick").symlink_to("/proc/sys")
-    proxy.change = use_sick_folder
-    with exporter("-o", "out"):
+    return 'type = "folder"\npath = "out"\n'
+
+
+def use_sqlite(tmp_path):
+    """The table of the sick tasks is a view, into which nothing can be inserted."""
+    with closing(sqlite3.connect(tmp_path / "a.db")) as database:
+        database.execute("CREATE VIEW sick AS SELECT 1 AS a")
+    return f'type = "sql"\nurl = "sqlite:///{tmp_path}/a.db"\ntable = "{{folder}}"\nmode = "files"\ncreate = true\n'
+
+
+@pytest.mark.parametrize("use", [use_folder, use_sqlite])
+def test_healthy_tasks_are_exported_behind_tasks_with_an_unusable_place(exporter, aluma, proxy, tmp_path, use):
+    (tmp_path / "c.toml").write_text("[destinations.default]\n" + use(tmp_path))
+    proxy.change = use_folders
+    with exporter("-c", "c.toml"):
         wait_until(lambda: count_exported(aluma) == HEALTHY, MAX_SECONDS)
 
 
