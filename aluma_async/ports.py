@@ -25,6 +25,11 @@ BEFORE_SENDING: ContextVar[Callable[[], object]] = ContextVar("before_sending", 
 """Called by a source that waits before it sends a Complete, Cancel or Fail (for a permit, or for a token), directly
 before the request is sent. Raises ``SourceError`` if the claim may have ended meanwhile; nothing may be sent then."""
 
+CHECK_LEASE: ContextVar[Callable[[], object]] = ContextVar("check_lease", default=lambda: None)
+"""Set where ``Destination.open`` is called for a claim. A destination that publishes in several steps reads it there,
+and calls the function before each step, in any thread. It raises ``DestinationError`` if the lease may have expired,
+also while the machine or the process was suspended: another exporter may have delivered a newer version since."""
+
 
 class TaskSource(Protocol):
     """The API that tasks are listed, claimed and settled at.
@@ -139,6 +144,8 @@ class Destination(Protocol):
         Leaving the block MUST make all files visible, complete and durable, or raise ``DestinationError``. Leaving it
         with an exception (including cancellation) MUST leave no trace and no work in progress. A repeated delivery of
         the same task MUST replace the earlier one, and MUST NOT change files of other tasks.
+
+        Another exporter may deliver the task when the lease has expired: see ``CHECK_LEASE``.
 
         If ``claim.may_replace`` is False, the delivery may contain older files, or fewer: it MUST NOT remove anything,
         and MUST raise ``AlreadyExported`` instead of replacing something that is different or cannot be compared.

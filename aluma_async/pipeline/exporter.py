@@ -122,7 +122,7 @@ class Exporter:
         tracking = ClaimTrackingSource(source, claims)
         retrying = RetryingSource(tracking, retry, uniform=uniform, on_event=self._emit)
         lease = LeaseDeadline(claims, claim_timeout)
-        transfer = FileTransfer(retrying, check_lease=lease.check, on_event=self._emit)
+        transfer = FileTransfer(retrying, lease_check=lease.check_of, on_event=self._emit)
         self._recovery = Recovery(
             retrying, claims, self._journal, self._tracker, self._cooldown, breaker, on_event=self._emit
         )

@@ -1,6 +1,7 @@
 """``LeaseDeadline``: ends a step that would outlast the lease of its claim."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 
 from aluma_async.concurrency.deadline import SharedDeadline
@@ -26,12 +27,16 @@ class LeaseDeadline:
             return await step(claim, *args)
         raise self._exceeded()
 
-    def check(self, claim: Claim) -> None:
-        """Raise ``DestinationError`` if the lease may have expired, also while the machine was suspended.
+    def check_of(self, claim: Claim) -> Callable[[], None]:
+        """Return a function, for any thread, that raises ``DestinationError`` if the lease may have expired.
 
-        The deadline does not notice a suspension, because the event loop's clock stands still meanwhile.
+        The deadline does not notice a suspension of the machine, because the event loop's clock stands still meanwhile,
+        nor can it interrupt a thread.
         """
-        if self._claims.age(claim.task.id) >= self._seconds:
+        return partial(self._check, claim.task.id)
+
+    def _check(self, task_id: str) -> None:
+        if self._claims.age(task_id) >= self._seconds:
             raise self._exceeded()
 
     def _exceeded(self) -> DestinationError:

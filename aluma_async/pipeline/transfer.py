@@ -12,7 +12,7 @@ from aluma_async.exceptions import DestinationError, primary_error
 from aluma_async.models import Claim, ExportFile
 from aluma_async.pipeline.defect import plugin_defect
 from aluma_async.pipeline.retrying_source import RetryingSource
-from aluma_async.ports import Delivery, Destination, OnEvent
+from aluma_async.ports import CHECK_LEASE, Delivery, Destination, OnEvent
 
 _REPORT_BYTES = 1024 * 1024
 _REPORT_SECONDS = 10.0
@@ -32,7 +32,7 @@ class Delivered(NamedTuple):
 class FileTransfer:
     """Transfers files from ``source``, with at most ``concurrency`` downloads of one task at a time.
 
-    ``check_lease`` raises an error if the files of a claim must not be committed any more.
+    ``lease_check`` returns a function that raises an error if the files of a claim must not be committed any more.
     """
 
     def __init__(
@@ -40,17 +40,19 @@ class FileTransfer:
         source: RetryingSource,
         *,
         concurrency: int = 4,
-        check_lease: Callable[[Claim], None] = lambda _: None,
+        lease_check: Callable[[Claim], Callable[[], object]] = lambda _: lambda: None,
         on_event: OnEvent,
     ) -> None:
         self._source = source
-        self._check_lease = check_lease
+        self._lease_check = lease_check
         self._concurrency = concurrency
         self._on_event = on_event
 
     async def deliver(self, claim: Claim, destination: Destination) -> Delivered:
         """Deliver all files of a claim durably. Raises ``SourceError`` or ``DestinationError``."""
         sizes: list[int] = []
+        check_lease = self._lease_check(claim)
+        token = CHECK_LEASE.set(check_lease)
         try:
             async with destination.open(claim) as delivery:
                 # Files whose content came with the specification first, because they need no download.
@@ -65,9 +67,11 @@ class FileTransfer:
                     async with anyio.create_task_group() as group:
                         for _ in downloads[: self._concurrency]:
                             group.start_soon(self._save_next, claim, queue, delivery, sizes)
-                self._check_lease(claim)
+                check_lease()
         except BaseExceptionGroup as group:
             raise primary_error(group) from None
+        finally:
+            CHECK_LEASE.reset(token)
         if len(sizes) != len(claim.spec.files):  # a destination has suppressed the exception of a download
             raise DestinationError(f"task {claim.task.id}: the destination has not stored all files")
         return Delivered(sum(sizes), getattr(delivery, "destinations", ()), receipt_of(delivery))

@@ -371,6 +371,16 @@ def allow_failed_tasks_again_after_any_export(patch):
     patch.setattr(FailBreaker, "reset", reset_all)
 
 
+def check_the_lease_only_once(patch):
+    check_of = LeaseDeadline.check_of
+
+    def check_once(self, claim):
+        checks = iter([check_of(self, claim)])
+        return lambda: next(checks, bool)()
+
+    patch.setattr(LeaseDeadline, "check_of", check_once)
+
+
 def with_replies(*replies):
     return {"misbehaviour": Misbehaviour(dict.fromkeys(replies, 0.2))}
 
@@ -424,6 +434,7 @@ BUGS = {
         join_two_versions_of_a_file,
         use_a_response_without_a_request,
         take_another_success_of_start_for_not_executed,
+        check_the_lease_only_once,
     ),
 }
 
@@ -451,6 +462,7 @@ HARSHER = {
     use_a_response_without_a_request: with_replies(WrongReply.SURPLUS),
     take_another_success_of_start_for_not_executed: with_replies(WrongReply.OTHER_SUCCESS),
     take_a_rejected_settlement_for_a_confirmed_one: with_replies(WrongReply.FORBIDDEN),
+    check_the_lease_only_once: {"misbehaviour": Misbehaviour(suspended=0.5)},
     continue_after_the_lease: {"slow": 0.7, "faulty_seconds": 4000.0},
     never_list_a_done_task_again: {
         "rates": {Fault.LATE: 0.3, Fault.DROP_AFTER: 0.2},

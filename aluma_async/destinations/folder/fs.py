@@ -9,6 +9,7 @@ import hashlib
 import os
 import stat
 from contextlib import closing, suppress
+from typing import TypeAlias
 
 from aluma_async.destinations.folder.no_replace import move_new
 from aluma_async.policy.naming import MAX_NAME_BYTES
@@ -26,6 +27,9 @@ _MAX_CHUNKS = 1024  # the limit of Linux for one call
 _MIN_NAME_BYTES = 64
 _READ_SIZE = 256 * 1024
 _MAX_TEXT_BYTES = 100
+
+FileId: TypeAlias = tuple[int, int, int, int]
+"""Device, inode, size and modification time: different for each version of a file, also if an inode is used again."""
 
 
 def create(folder: int, name: str) -> int:
@@ -58,14 +62,14 @@ def write_all(fd: int, chunks: list[bytes]) -> None:
             chunks[0] = chunks[0][written:]
 
 
-def fsync_checked(fd: int, expected: int, *, sync: bool) -> int:
-    """Check the size of a written file, make it durable if ``sync`` is set, and return its inode."""
+def fsync_checked(fd: int, expected: int, *, sync: bool) -> FileId:
+    """Check the size of a written file, make it durable if ``sync`` is set, and return its identity."""
     status = os.fstat(fd)
     if status.st_size != expected:
         raise OSError(errno.EIO, f"{expected} bytes were written, but the file has {status.st_size}")
     if sync:
         os.fsync(fd)
-    return status.st_ino
+    return file_id(status)
 
 
 def open_folder(name: str | os.PathLike[str], *, inside: int | None = None) -> int:
@@ -98,6 +102,11 @@ def lstat(folder: int, name: str) -> os.stat_result | None:
         return None
 
 
+def file_id(status: os.stat_result) -> FileId:
+    """Return the identity of a file."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def read_text(folder: int, name: str) -> str:
     """Return the beginning of a small file."""
     fd = os.open(name.encode(), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
@@ -107,20 +116,25 @@ def read_text(folder: int, name: str) -> str:
         os.close(fd)
 
 
-def move(source: int, name: str, folder: int, final: str, *, inode: int, new: bool) -> None:
-    """Move a file from the folder ``source`` to its final name, replacing what has that name.
+def move(source: int, name: str, folder: int, final: str, *, moved: FileId, replaced: FileId | None) -> None:
+    """Move a file from the folder ``source`` to its final name.
 
-    With ``new`` it replaces nothing, and raises ``FileExistsError`` if something has that name.
+    It replaces only the file ``replaced``; if that is None, nothing. Otherwise it raises ``FileExistsError``. No system
+    call compares and replaces in one step, so the comparison comes directly before the rename.
     """
+    if replaced is not None:
+        existing = lstat(folder, final)
+        if existing is None or file_id(existing) != replaced:
+            raise FileExistsError(errno.EEXIST, "the file was changed or removed meanwhile")
     try:
-        if new:
+        if replaced is None:
             move_new(source, name, folder, final)
         else:
             os.replace(name.encode(), final.encode(), src_dir_fd=source, dst_dir_fd=folder)
     except OSError:
         # A network share may execute the rename, lose its reply, and reject the repetition.
         existing = lstat(folder, final)
-        if existing is None or (existing.st_ino, existing.st_dev) != (inode, os.fstat(source).st_dev):
+        if existing is None or file_id(existing)[:2] != moved[:2]:
             raise
         unlink(source, name)
 
@@ -129,6 +143,13 @@ def unlink(folder: int, name: str) -> None:
     """Remove a file if it exists."""
     with suppress(FileNotFoundError):
         os.unlink(name.encode(), dir_fd=folder)
+
+
+def unlink_if_same(folder: int, name: str, expected: FileId) -> None:
+    """Remove a file if it is still the expected one."""
+    existing = lstat(folder, name)
+    if existing and file_id(existing) == expected:
+        unlink(folder, name)
 
 
 def same_content(one: tuple[int, str], other: tuple[int, str]) -> bool:

@@ -26,8 +26,8 @@ class Placement(NamedTuple):
     """Its name in the staging folder."""
     parts: PathParts
     """Its final path below the root."""
-    new: bool
-    """Whether no file had this path before."""
+    existing: fs.FileId | None
+    """The file that had this path when it was assigned, and may be replaced; None if there was none."""
 
 
 class PathAllocator:
@@ -60,13 +60,17 @@ class PathAllocator:
         return placements
 
     def assign_again(self, file: ExportFile, key: str, planned: PathParts, taken: Placement) -> Placement:
-        """Assign a path to a file whose path another file has taken meanwhile, or has under an equivalent name."""
+        """Assign a path to a file whose path another file has taken meanwhile, or has under an equivalent name.
+
+        A path at which an own file was replaced or removed meanwhile is assigned again, with what is there now.
+        """
         taken_key = collision_key(taken.parts)
         self._assigned.discard(taken_key)
         self._listed.clear()
-        with self._owners.transaction():  # on its own, so that the path is not this task's even if there is no other
-            if self._owners.owner_of(taken_key) == self._task_id:
-                self._owners.release(taken_key)
+        if taken.existing is None:
+            with self._owners.transaction():  # on its own, so that the path is not this task's even without another one
+                if self._owners.owner_of(taken_key) == self._task_id:
+                    self._owners.release(taken_key)
         with self._owners.transaction():
             return self._assign(key, planned, file, taken.staged)
 
@@ -82,7 +86,7 @@ class PathAllocator:
                 self._assigned.add(key)
                 if existing and not (self._may_replace or is_manifest(file) or self._is_same(staged, (fd, parts[-1]))):
                     raise AlreadyExported(f"task {self._task_id}: file {file.number}")
-                return Placement(file.number, staged, parts, existing is None)
+                return Placement(file.number, staged, parts, existing and fs.file_id(existing))
         raise AssertionError  # there are infinitely many candidates
 
     def _has_other_name(self, parts: PathParts) -> bool:

@@ -6,13 +6,17 @@ Each step is done for all tasks before the next one begins:
 2. fsync them. Large files were made durable when they were saved.
 3. Plan the paths of all files.
 4. Reserve owners: in one transaction, assign each file a path that belongs to no other task.
-5. Rename the files to their final paths. If one cannot be renamed, roll back those of its task.
+5. Rename the files to their final paths. If one cannot be renamed, roll back those of its task. A rename replaces only
+   what had the path in step 4, and a roll-back removes only what this delivery has renamed.
 6. fsync the folders whose entries changed.
 7. Write the manifests, with fsync and rename, and fsync their folder. They come last, because a manifest promises that
    the files it lists exist and are durable.
 
 So a final name never refers to incomplete content. A crash between two renames leaves some files of a task under their
 final names; the next attempt replaces them.
+
+The lease is checked before step 4 and before each rename: after a suspension, another exporter may have delivered a
+newer version of the task, whose files stay.
 """
 
 import hashlib
@@ -52,6 +56,7 @@ def publish(settings: FolderSettings, tasks: Sequence[StagedTask], errors: dict[
             _for_each(batch, lambda task: task.write(folders))
             _for_each(batch, _Publication.fsync_all)
             keys = [key for task in batch for key in task.plan_paths(folders.max_name_bytes)]
+            _for_each(batch, _Publication.check_lease)
             with settings.owners.transaction(keys):
                 _for_each(batch, lambda task: task.assign_paths(folders))
             _for_each(batch, lambda task: task.rename_all(folders))
@@ -102,8 +107,12 @@ class _Publication:
                 self._open[number] = fs.write_file(folders.staging, staged.staged_name(number), data, sync=sync)
                 if len(self._open) >= _MAX_OPEN_FILES:
                     self.fsync_all()
-            elif number not in staged.inodes:
+            elif number not in staged.ids:
                 raise DestinationError(f"task {staged.claim.task.id}: file {number} was never saved")
+
+    def check_lease(self) -> None:
+        """Raise ``DestinationError`` if another exporter may have claimed the task."""
+        self.staged.check_lease()
 
     def fsync_all(self) -> None:
         """Make the written files durable and close them."""
@@ -136,20 +145,21 @@ class _Publication:
 
     def rename_all(self, folders: OpenFolders) -> None:
         """Rename all files except the manifest, or none."""
-        done: list[Placement] = []
+        renamed = 0
         try:
             for index in range(len(self.staged.files)):
-                done.append(self._rename(folders, index, self.staged.inodes[self._placements[index].number]))
+                self._rename(folders, index)
+                renamed += 1
                 folders.close_if_many()
         except (OSError, DestinationError):
-            _roll_back(folders, done)
+            self._roll_back(folders, renamed)
             raise
 
     def write_manifest(self, folders: OpenFolders) -> None:
         """Write and rename the manifest. If that fails, roll back the other files."""
         staged = self.staged
         *placements, last = self._placements
-        if not (last.new or staged.claim.may_replace):
+        if not (last.existing is None or staged.claim.may_replace):
             self._placements = placements
             return
         stored = []
@@ -163,31 +173,33 @@ class _Publication:
             staged.on_disk.add(last.number)
             fd = fs.write_file(folders.staging, last.staged, content, sync=sync)
             try:
-                inode = fs.fsync_checked(fd, len(content), sync=sync)
+                staged.finish(last.number, fd, len(content))
             finally:
                 os.close(fd)
-            self._rename(folders, len(placements), inode)
-            staged.sizes[last.number] = len(content)
+            self._rename(folders, len(placements))
         except (OSError, DestinationError):
-            _roll_back(folders, placements)
+            self._roll_back(folders, len(placements))
             raise
 
-    def _rename(self, folders: OpenFolders, index: int, inode: int) -> Placement:
-        """Rename a file; if another one has taken its path since that was assigned, assign another path."""
+    def _rename(self, folders: OpenFolders, index: int) -> None:
+        """Rename a file; if its path has changed since it was assigned, assign it again or assign another one."""
         for _ in range(_MAX_RENAMES):
             placement = self._placements[index]
-            _, staged, parts, new = placement
+            number, staged, parts, existing = placement
+            self.staged.check_lease()
             try:
                 folders.apply_permissions(staged, parts[:-1])
-                fs.move(folders.staging, staged, folders.open(parts[:-1]), parts[-1], inode=inode, new=new)
+                moved = self.staged.ids[number]
+                fs.move(folders.staging, staged, folders.open(parts[:-1]), parts[-1], moved=moved, replaced=existing)
             except FileExistsError:
-                if not (new and self._paths):
+                if not self._paths:
                     raise
+                self.staged.check_lease()  # another exporter may have renamed its file after the first check
                 key, planned = list(self._planned.items())[index]
                 self._placements[index] = self._paths.assign_again(self._files[index], key, planned, placement)
             else:
                 folders.mark_changed(parts[:-1])
-                return placement
+                return
         raise DestinationError(f"task {self.staged.claim.task.id}: file {index}: its names are taken again and again")
 
     def issue_receipt(self, folder_id: str) -> None:
@@ -197,9 +209,11 @@ class _Publication:
             files = [("/".join(placement.parts), staged.sizes[placement.number]) for placement in self._placements]
             staged.receipt = Receipt.issue(folder_id, files, "" if settings.sync else settings.boot)
 
+    def _roll_back(self, folders: OpenFolders, renamed: int) -> None:
+        """Remove the renamed files that did not exist before; those that were replaced keep their new content.
 
-def _roll_back(folders: OpenFolders, placements: Iterable[Placement]) -> None:
-    """Remove the renamed files that did not exist before; those that were replaced keep their new content."""
-    for placement in placements:
-        if placement.new:
-            fs.unlink(folders.open(placement.parts[:-1]), placement.parts[-1])
+        A file that another exporter has replaced meanwhile stays, because its task may be completed.
+        """
+        for number, _, parts, existing in self._placements[:renamed]:
+            if existing is None:
+                fs.unlink_if_same(folders.open(parts[:-1]), parts[-1], self.staged.ids[number])

@@ -15,6 +15,7 @@ from aluma_async.destinations.folder.root import RootFolder
 from aluma_async.exceptions import DestinationError
 from aluma_async.models import Claim
 from aluma_async.policy.naming import OnConflict
+from aluma_async.ports import CHECK_LEASE
 
 
 class FolderSettings(NamedTuple):
@@ -46,8 +47,8 @@ class StagedTask:
         """Files that may exist in the staging folder, complete or not."""
         self.resumed: dict[int, KeptFile] = {}
         """The files that an earlier attempt has finished."""
-        self.inodes: dict[int, int] = {}
-        """Inodes of the files that are complete and durable on disk."""
+        self.ids: dict[int, fs.FileId] = {}
+        """Identities of the files that are complete and durable on disk."""
         self.sizes: dict[int, int] = {}
         self.versions: dict[int, str] = {}
         """Versions of the files on disk at the server; empty if unknown."""
@@ -55,6 +56,8 @@ class StagedTask:
         """SHA-256 of the files on disk, if a manifest will be written."""
         self.receipt = ""
         """The receipt of the published files; empty before."""
+        self.check_lease = CHECK_LEASE.get()
+        """Raises ``DestinationError`` if another exporter may have claimed the task."""
         self._prefix = prefix
         kept = settings.kept
         self.may_resume = bool(kept) and any(self._resume_key(file.number) in kept for file in claim.spec.files)
@@ -70,7 +73,7 @@ class StagedTask:
 
     def finish(self, number: int, fd: int, size: int, version: str = "") -> None:
         """Make a file durable to which ``size`` bytes of this version were written. Blocks."""
-        self.inodes[number] = fs.fsync_checked(fd, size, sync=self.settings.sync)
+        self.ids[number] = fs.fsync_checked(fd, size, sync=self.settings.sync)
         self.sizes[number] = size
         self.versions[number] = version
 
@@ -78,7 +81,7 @@ class StagedTask:
         """Discard the record of a saved file."""
         self.in_memory.pop(number, None)
         self.resumed.pop(number, None)
-        self.inodes.pop(number, None)
+        self.ids.pop(number, None)
         self.hashes.pop(number, None)
 
     def omit(self, number: int) -> None:
@@ -95,7 +98,7 @@ class StagedTask:
             self.on_disk.add(number)
             if taken := kept.take(self._resume_key(number), self._staged_path(number)):
                 file, status = taken
-                self.inodes[number], self.sizes[number], self.versions[number] = status.st_ino, *file
+                self.ids[number], self.sizes[number], self.versions[number] = fs.file_id(status), *file
                 if self.settings.manifest:
                     with self.settings.root.open(sync=False) as folders:
                         self.hashes[number] = fs.sha256(folders.staging, self.staged_name(number))
@@ -104,7 +107,7 @@ class StagedTask:
     def save_for_resume(self) -> None:
         """Keep the finished files on disk for a later attempt, and remove the others."""
         with suppress(OSError):
-            for number in self.on_disk & self.inodes.keys() - self.in_memory.keys():
+            for number in self.on_disk & self.ids.keys() - self.in_memory.keys():
                 file = KeptFile(self.sizes[number], self.versions[number])
                 self.settings.kept.store(
                     self._staged_path(number), self._resume_key(number), file, synced=self.settings.sync

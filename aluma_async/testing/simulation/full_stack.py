@@ -4,10 +4,11 @@ Files and journal are on a memory file system if there is one. A blocking call i
 show the effects of a crash during such a call, nor those of a power failure.
 """
 
+import random
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
@@ -27,13 +28,14 @@ from aluma_async.models import Claim
 from aluma_async.pipeline.exporter import Exporter
 from aluma_async.pipeline.throttle import Throttle
 from aluma_async.policy.naming import INTERNAL_FOLDER
-from aluma_async.ports import Delivery
+from aluma_async.ports import CHECK_LEASE, Delivery
 from aluma_async.quarantine.folder import QuarantineFolder
 from aluma_async.quarantine.records import CopyState
 from aluma_async.testing.http_app import simulated_app
 from aluma_async.testing.memory_connector import MemoryConnector
 from aluma_async.testing.simulation.invariants import Instance
 from aluma_async.testing.simulation.misbehaviour import Loss
+from aluma_async.testing.simulation.plans import CLAIM_TIMEOUT
 from aluma_async.testing.simulation.schedule import Schedule
 from aluma_async.testing.simulation.watched import (
     WatchedAluma,
@@ -64,6 +66,7 @@ class FullSchedule(Schedule):
             data for root in self._folder.glob("quarantine-*") for data in self._visible_files(root)
         )
         self._expected = {data for task_id in self._aluma.ids() for _, _, data in self._aluma.expected(task_id)}
+        self._suspending = random.Random(f"suspensions/{self._plan.seed}")
         self._runner: web.AppRunner | None = None
         self._connectors: dict[int, MemoryConnector] = {}
 
@@ -93,6 +96,7 @@ class FullSchedule(Schedule):
                     _WatchedFolder(folder, instance, self._destination_faults, may_refuse=number == 0)
                     for number, folder in enumerate(folders)
                 )
+                out.suspension = self._suspension
                 yield Exporter(
                     WatchedSource(client, instance, self._aluma),
                     out,
@@ -106,6 +110,14 @@ class FullSchedule(Schedule):
             journal.close()
             for folder in folders:
                 folder.close()
+
+    def _suspension(self, claim: Claim) -> "_Suspension | None":
+        """Return a suspension during the delivery of a claim, at random; None: there is none."""
+        probability = self._plan.misbehaviour.suspended
+        if not probability or loop_time() >= self._plan.faulty_seconds or self._suspending.random() >= probability:
+            return None
+        after = self._suspending.randint(1, len(claim.spec.files))  # the last file is renamed after it
+        return _Suspension(CHECK_LEASE.get(), after, lambda: self._sleep_machine(CLAIM_TIMEOUT))
 
     async def _server(self) -> web.Server:
         if self._runner is None:
@@ -186,6 +198,26 @@ class FullSchedule(Schedule):
         shutil.rmtree(self._folder)
 
 
+class _Suspension:
+    """A check of the lease after which, once it was called ``calls`` times, the machine sleeps."""
+
+    def __init__(self, check: Callable[[], object], calls: int, sleep: Callable[[], None]) -> None:
+        self._check = check
+        self._calls = calls
+        self._sleep = sleep
+
+    def __call__(self) -> None:
+        self._check()
+        self._calls -= 1
+        if not self._calls:
+            self._sleep()
+
+    @property
+    def has_happened(self) -> bool:
+        """Whether the machine has slept."""
+        return self._calls <= 0
+
+
 class _WatchedFolder:
     """The real folder destination, with faults and crash points."""
 
@@ -196,6 +228,7 @@ class _WatchedFolder:
         self._may_refuse = may_refuse
         self._instance = instance
         self._destination_faults = destination_faults
+        self.suspension: Callable[[Claim], _Suspension | None] = lambda _: None
 
     async def probe(self) -> None:
         await self._instance.crash_point()
@@ -206,13 +239,19 @@ class _WatchedFolder:
     async def open(self, claim: Claim) -> AsyncIterator[Delivery]:
         if self._may_refuse:
             self._destination_faults.raise_if_sick(claim.task.id, "open")
-        async with self._folder.open(claim) as delivery:
+        suspension = self.suspension(claim)
+        token = CHECK_LEASE.set(suspension or CHECK_LEASE.get())
+        opened = self._folder.open(claim)
+        CHECK_LEASE.reset(token)
+        async with opened as delivery:
             yield delivery
             await self._instance.crash_point()
             if self._may_refuse:
                 self._destination_faults.raise_if_sick(claim.task.id, "commit")
                 self._destination_faults.raise_if_refused(claim.task.id)
             await self._destination_faults.inject()
+        is_late = suspension is not None and suspension.has_happened
+        self._instance.checker.require(not is_late, f"{claim.task.id} was published although its lease had ended")
         await self._instance.crash_point()
 
     async def verify(self, receipt: str) -> bool:

@@ -81,6 +81,8 @@ class Misbehaviour(Struct, frozen=True):
     """Time at which all other tasks must be completed; 0: not checked, because of further faults."""
     probe_raises: bool = False
     """Whether the probe raises an exception of another kind while the destination is unavailable."""
+    suspended: float = 0.0
+    """Probability that the machine sleeps for longer than a lease while the files of a task are published."""
 
     @property
     def may_lose_claims(self) -> bool:
@@ -137,7 +139,14 @@ def misbehave(seed: int, tasks: int, instances: int, faulty_seconds: float) -> M
     # With several exporters, another one may be about to complete a task whose files are lost.
     if instances == 1 and (rng := _stream(seed, "loss", 0.3)):
         losses = (rng.choice(tuple(Loss)),)
-    return Misbehaviour(replies, tuple(outages), refused, losses, _stream(seed, "configuration", 0.1) is not None)
+    return Misbehaviour(
+        replies,
+        tuple(outages),
+        refused,
+        losses,
+        _stream(seed, "configuration", 0.1) is not None,
+        suspended=rng.choice((0.1, 0.5)) if (rng := _stream(seed, "suspension", 0.05)) else 0.0,
+    )
 
 
 def sick_places(seed: int) -> tuple[random.Random, Mapping[int, Sickness]] | None:

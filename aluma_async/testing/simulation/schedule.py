@@ -291,7 +291,7 @@ class Schedule:
         aluma.check_deleted_tasks()
         if self._plan.misbehaviour.may_lose_claims:
             return  # because the claims that the exporter gave up expire
-        if self._plan.instances == 1 and not self._plan.sleeps:
+        if self._plan.instances == 1 and not (self._plan.sleeps or self._plan.misbehaviour.suspended):
             require(not aluma.counts["requeued"], f"{aluma.counts['requeued']} claims expired at Aluma")
             if not self._plan.kills and not self._plan.kill_step:
                 reported, completed = self._checker.counts["TaskCompleted"], len(aluma.ids("completed"))

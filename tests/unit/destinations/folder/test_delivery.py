@@ -142,7 +142,7 @@ async def test_task_is_rolled_back_when_a_file_cannot_be_renamed(destination, be
         (destination.root / "blocked").unlink()
         (destination.root / "blocked").mkdir()
 
-    before_disk_step("os.rename", 1, block)
+    before_disk_step("os.rename", 3, block)
     with pytest.raises(DestinationError, match="directory"):
         await deliver(destination, claim_of("t", "new", "old", "blocked"), b"3", b"4", b"5")
     assert exported_files(destination.root) == {"a": b"1", "old": b"4"}
