@@ -178,7 +178,8 @@ class RequestLimiter(Protocol):
 
         MUST yield the time (the event loop's clock) from which on the request may be sent. MUST serve ``urgent``
         requests first: they settle claims, and must not wait behind new work. If a ``SourceError`` with ``retry_after``
-        leaves the block, it MUST delay all other requests as well.
+        leaves the block, it MUST delay all other requests as well; urgent ones only for a part of a lease, so that
+        claims do not expire.
         """
         ...
 

@@ -28,7 +28,7 @@ from aluma_async.journal.history import History
 from aluma_async.journal.sqlite import SqliteJournal
 from aluma_async.pipeline.confirmed import ConfirmedDestination, ConfirmedJournal, ConfirmedSource, ConfirmedTask
 from aluma_async.pipeline.exporter import Exporter
-from aluma_async.pipeline.throttle import Throttle
+from aluma_async.pipeline.throttle import MAX_URGENT_PAUSE_SECONDS, Throttle
 from aluma_async.policy.backoff import Backoff, RetryPolicy
 from aluma_async.ports import Destination, OnEvent
 from aluma_async.quarantine.folder import Copy, QuarantineFolder
@@ -291,6 +291,8 @@ def _make_throttle(config: Config, on_event: OnEvent | None) -> Throttle:
         adaptive=config.limits.adaptive,
         max_per_second=config.limits.max_per_second,
         max_bytes_per_second=config.limits.max_bytes_per_second,
+        # Even if a claim is as old as it may be when its files are saved, Complete is tried twice before its end.
+        max_urgent_pause=min(MAX_URGENT_PAUSE_SECONDS, config.aluma.claim_timeout_seconds / 15),
         uniform=random.uniform,
         on_event=on_event or (lambda _: None),
     )

@@ -168,7 +168,7 @@ class AlumaClient:
         """Return whether the listing of a state contains a task. Raises ``SourceError`` if there is no listing."""
         operation, wanted = f"look up task {task.id} in a listing", b'"%b"' % task.id.encode()
         head = window = b""
-        async with self._transport.get(operation, self._listing(state)) as response:
+        async with self._transport.get(operation, self._listing(state), urgent=True) as response:
             while chunk := await responses.read_chunk(operation, response):
                 head = head if len(head) > _LISTING_HEAD_BYTES else head + chunk
                 window = window[-len(wanted) :] + chunk
@@ -182,7 +182,7 @@ class AlumaClient:
         operation = f"look up task {task.id}"
         target = Target(self._transport.url(_path(task)), is_api=True)
         try:
-            async with self._transport.get(operation, target, timeout=CALL_TIMEOUT) as response:
+            async with self._transport.get(operation, target, timeout=CALL_TIMEOUT, urgent=True) as response:
                 return wire.decode_state(await responses.read_body(response, responses.MAX_ERROR_BODY_BYTES))
         except FileMissing:
             return None

@@ -60,9 +60,10 @@ class ApiTransport:
         *,
         timeout: aiohttp.ClientTimeout = STREAM_TIMEOUT,
         redirects: int = 0,
+        urgent: bool = False,
     ) -> "_GetRequest":
         """Return a context manager that sends a GET and holds its permit until the block is left."""
-        return _GetRequest(self, operation, target, headers, timeout, redirects)
+        return _GetRequest(self, operation, target, headers, timeout, redirects, urgent)
 
     async def put(self, operation: str, path: str, body: object, *, is_start: bool) -> tuple[float, bytes]:
         """Send a PUT. Return when it was sent, and the response's body, which may be empty unless it is a Start."""
@@ -147,6 +148,7 @@ class _GetRequest:
         "_redirects",
         "_response",
         "_timeout",
+        "_urgent",
         "_url",
     )
 
@@ -158,7 +160,9 @@ class _GetRequest:
         headers: Mapping[str, str],
         timeout: aiohttp.ClientTimeout,
         redirects: int,
+        urgent: bool,
     ) -> None:
+        self._urgent = urgent
         self._owner = owner
         self._operation = operation
         self._url, self._is_api = target
@@ -170,7 +174,7 @@ class _GetRequest:
         owner, attempts_left = self._owner, 1
         while True:
             token = await owner.token_cache.token() if self._is_api else ""
-            self._permit = owner.request_limiter.permit()
+            self._permit = owner.request_limiter.permit(urgent=self._urgent)
             await self._permit.__aenter__()
             try:
                 result = await self._send(token)

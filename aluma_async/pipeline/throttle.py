@@ -1,5 +1,6 @@
 """``Throttle``: one limit, one rate and one pause for all requests of an exporter."""
 
+from asyncio import get_running_loop
 from collections import deque
 from types import TracebackType
 
@@ -7,7 +8,7 @@ import anyio
 
 from aluma_async.clock import loop_time
 from aluma_async.events import ConcurrencyLimitAdapted, ConcurrencyLimitChanged, RequestsPaused
-from aluma_async.exceptions import RateLimited, SourceError
+from aluma_async.exceptions import ClaimConflict, RateLimited, SourceError
 from aluma_async.policy.adaptive_limit import AdaptiveLimit
 from aluma_async.policy.backoff import exponential
 from aluma_async.policy.rate_limit import RateLimit
@@ -15,22 +16,27 @@ from aluma_async.ports import OnEvent, Uniform
 
 MAX_PAUSE_SECONDS = 3600.0
 """Upper limit of a pause; a longer Retry-After is cut to this."""
+MAX_URGENT_PAUSE_SECONDS = 120.0
+"""Upper limit of a pause for requests that settle claims, because claims expire. Then they are tried one by one."""
 _DEFAULT_PAUSE = (5.0, 300.0)  # first and longest pause in seconds after a 429 without Retry-After
 _REPORT_FACTOR = 1.5
 """Factor between two adaptive limits that makes a change worth a line in the log."""
+_PROBE_SECONDS = 1.0  # interval at which a waiting urgent request notices that another one has succeeded
 _MIN_SLEEP_SECONDS = 0.01  # so that the clock's resolution does not turn a wait into a busy loop
 
 
 class Throttle:
     """Grants permits (``ports.RequestLimiter``): at most ``max_at_once``, at most ``max_per_second``, none in a pause.
 
-    Permits are granted in the order of the calls, urgent ones first.
+    Permits are granted in the order of the calls, urgent ones first. In a pause that is longer than
+    ``max_urgent_pause``, one urgent request is sent each time this has passed, and all of them as soon as one succeeds.
 
     Args:
         max_at_once: Requests in flight at most.
         adaptive: Whether the limit is also lowered to the number of requests that Aluma is found to accept.
         max_per_second: Requests per second; 0 for no limit.
         max_bytes_per_second: Downloaded bytes per second; 0 for no limit.
+        max_urgent_pause: Upper limit of a pause for urgent requests, in seconds.
         uniform: Returns a random number between two bounds.
         on_event: Receives ``RequestsPaused``, ``ConcurrencyLimitChanged`` and ``ConcurrencyLimitAdapted``.
     """
@@ -42,13 +48,14 @@ class Throttle:
         adaptive: bool = False,
         max_per_second: float = 0,
         max_bytes_per_second: float = 0,
+        max_urgent_pause: float = MAX_URGENT_PAUSE_SECONDS,
         uniform: Uniform,
         on_event: OnEvent,
     ) -> None:
         self.in_flight = 0
         """Number of permits that are held now."""
         self.unanswered = 0
-        """Number of requests that have been sent and not answered; others with a permit wait for the end of a pause."""
+        """Number of requests that have been sent and not answered; others with a permit still wait."""
         self._answered_at = 0.0
         self._adaptive = AdaptiveLimit(max_at_once) if adaptive else None
         self.limit = self._adaptive.value if self._adaptive else max_at_once
@@ -60,7 +67,13 @@ class Throttle:
         self._urgent: deque[anyio.Event] = deque()
         self._waiting: deque[anyio.Event] = deque()
         self._pacing_lock = anyio.Lock(fast_acquire=True)
+        self._probe_lock = anyio.Lock(fast_acquire=True)
+        self._max_urgent_pause = max_urgent_pause
         self._paused_until = 0.0
+        """End of the pause; 0 without one."""
+        self._urgent_until = 0.0
+        """Time of the next urgent request in a pause; 0 if urgent requests need not wait."""
+        self._refused_at = 0.0
         self._rate_limited_count = 0
         self._uniform = uniform
         self._on_event = on_event
@@ -93,27 +106,33 @@ class Throttle:
 
     async def acquire(self, *, urgent: bool) -> float:
         """Wait until a request may be sent; return that time (loop clock)."""
-        if self.in_flight < self.limit and not self._urgent and (urgent or not self._waiting):
-            self.in_flight += 1
-        else:
-            await self._wait_in_line(self._urgent if urgent else self._waiting)
-        now = loop_time()
-        try:
-            # Only the first in line sleeps while it holds the lock; the others wait for the lock in order.
+        while True:
             if (
-                self._pacing_lock.locked()
-                or now < self._paused_until
-                or (self._pace and self._pace.delay_until_allowed(now) > 0)
+                self.in_flight < self.limit
+                and not self._urgent
+                and (urgent or not (self._waiting or self._paused_until))
             ):
-                async with self._pacing_lock:
-                    while (wait := self._delay(loop_time())) > 0:  # noqa: ASYNC110 - a pause may grow
-                        await anyio.sleep(max(wait, _MIN_SLEEP_SECONDS))
+                self.in_flight += 1
+            else:
+                await self._wait_in_line(self._urgent if urgent else self._waiting)
+            try:
+                if urgent and self._urgent_until:
+                    await self._wait_for_probe()
                 now = loop_time()
-            if self._pace:
-                self._pace.consume(now)
-        except BaseException:
-            self._free_permit()
-            raise
+                # Only the first in line sleeps while it holds the lock; the others wait for the lock in order.
+                if self._pace and (self._pacing_lock.locked() or self._pace.delay_until_allowed(now) > 0):
+                    async with self._pacing_lock:
+                        while (wait := self._delay(loop_time())) > 0:  # noqa: ASYNC110 - the rate may change
+                            await anyio.sleep(max(wait, _MIN_SLEEP_SECONDS))
+                    now = loop_time()
+            except BaseException:
+                self._free_permit()
+                raise
+            if urgent or not self._paused_until:
+                break
+            self._free_permit()  # a pause has begun, and urgent requests may need the permit
+        if self._pace:
+            self._pace.consume(now)
         if not self.unanswered:
             self._answered_at = now
         self.unanswered += 1
@@ -122,6 +141,9 @@ class Throttle:
     def release(self, sent_at: float, level: int, error: BaseException | None, *, urgent: bool) -> None:
         """Take the permit back, and record the outcome of a request; ``level`` is ``unanswered`` after it was sent."""
         self.unanswered -= 1
+        is_answered = error is None or isinstance(error, ClaimConflict)
+        if self._urgent_until and urgent and is_answered and sent_at > self._refused_at:
+            self._urgent_until = 0.0
         if error is None:
             self._rate_limited_count = 0
             self._answered_at = loop_time()
@@ -169,14 +191,27 @@ class Throttle:
             self._wake_waiters()
 
     def _wake_waiters(self) -> None:
-        """Grant free permits to the waiters."""
-        while self.in_flight < self.limit and (line := self._urgent or self._waiting):
+        """Grant free permits to the waiters; in a pause, only to urgent ones."""
+        while self.in_flight < self.limit and (line := self._urgent or (() if self._paused_until else self._waiting)):
             self.in_flight += 1
             line.popleft().set()
 
     def _delay(self, now: float) -> float:
-        """Return the seconds until the next request may be sent."""
-        return max(self._paused_until - now, self._pace.delay_until_allowed(now) if self._pace else 0.0)
+        """Return the seconds until the rate allows the next request."""
+        return self._pace.delay_until_allowed(now) if self._pace else 0.0
+
+    async def _wait_for_probe(self) -> None:
+        """Wait in a pause until the next urgent request may be sent: one at a time, until one succeeds."""
+        async with self._probe_lock:
+            while (wait := self._urgent_until - loop_time()) > 0:  # noqa: ASYNC110 - pauses are rare
+                await anyio.sleep(min(max(wait, _MIN_SLEEP_SECONDS), _PROBE_SECONDS))
+            if self._urgent_until:
+                self._urgent_until = loop_time() + self._max_urgent_pause
+
+    def _end_pause(self, until: float) -> None:
+        if until >= self._paused_until:  # otherwise it was extended
+            self._paused_until = self._urgent_until = 0.0
+            self._wake_waiters()
 
     def _record_error(self, error: SourceError, sent_at: float, level: int) -> None:
         """Start a pause if the error asks for one, and lower the limit if Aluma is overloaded."""
@@ -198,10 +233,13 @@ class Throttle:
         if pause is None:
             return
         pause = min(pause, MAX_PAUSE_SECONDS)
+        self._refused_at = now
         until = now + pause + self._uniform(0, min(1.0, pause / 10))
         if until > self._paused_until:
             self._paused_until = until
+            get_running_loop().call_at(until, self._end_pause, until)
             self._on_event(RequestsPaused(pause))
+        self._urgent_until = max(self._urgent_until, min(until, now + self._max_urgent_pause))
 
 
 class _Permit:

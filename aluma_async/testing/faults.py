@@ -70,6 +70,10 @@ class WrongReply(StrEnum):
     """A download is interrupted; its resumption continues with another version of the file."""
     OTHER_SPECIFICATION = "other-specification"
     """The request is executed; the response is that to an earlier Start of the same client, if there is one."""
+    MAINTENANCE = "maintenance"
+    """Status 200 with a state that Aluma does not have."""
+    LONG_PAUSE = "long-pause"
+    """Status 503 with a Retry-After of an hour."""
     SURPLUS = "surplus"
     """The request is executed; a second response follows on the same connection."""
 
@@ -103,9 +107,13 @@ REPLY_VERBS: Mapping[WrongReply, Collection[str]] = {
     WrongReply.OTHER_SPECIFICATION: ("start",),
     WrongReply.BLOCKED: ("start", "complete", "cancel", "fail"),
     **dict.fromkeys((*WRONG_FILES, WrongReply.OTHER_VERSION), ("file",)),
+    WrongReply.MAINTENANCE: ("get",),
+    WrongReply.LONG_PAUSE: VERBS,
     WrongReply.SURPLUS: ("start", "complete", "get", "file"),
 }
 """The requests that a random wrong reply is for."""
+LONG_PAUSE_SECONDS = 3600.0
+"""Retry-After of ``WrongReply.LONG_PAUSE``: longer than a lease."""
 AnyFault: TypeAlias = Fault | WrongReply
 
 

@@ -7,7 +7,7 @@ import zlib
 
 from aiohttp import web
 
-from aluma_async.testing.faults import WrongReply
+from aluma_async.testing.faults import LONG_PAUSE_SECONDS, WrongReply
 
 PAGE = "<!DOCTYPE html><html><body>please log in</body></html>"
 END = web.RequestKey("end", str)
@@ -60,6 +60,11 @@ def wrong_reply(reply: WrongReply) -> web.Response | None:
             return error_response(200, "internal error")
         case WrongReply.LOG_IN_PAGE:
             return web.Response(text=PAGE, content_type="application/pdf")
+        case WrongReply.MAINTENANCE:
+            return web.json_response({"state": "maintenance"})
+        case WrongReply.LONG_PAUSE:
+            headers = {"Retry-After": f"{LONG_PAUSE_SECONDS:.0f}"}
+            return web.json_response({"message": "under maintenance"}, status=503, headers=headers)
         case WrongReply.EMPTY:
             return web.Response(content_type="application/pdf")
     return None

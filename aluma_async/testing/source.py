@@ -28,7 +28,15 @@ from aluma_async.exceptions import (
     Unreachable,
 )
 from aluma_async.models import Claim, ExportFile, ExportTask, TaskState
-from aluma_async.testing.faults import PROXY_REPLIES, WRONG_FILES, AnyFault, Fault, FaultPlan, WrongReply
+from aluma_async.testing.faults import (
+    LONG_PAUSE_SECONDS,
+    PROXY_REPLIES,
+    WRONG_FILES,
+    AnyFault,
+    Fault,
+    FaultPlan,
+    WrongReply,
+)
 from aluma_async.testing.simulator import NotFound, SimulatedAluma, StateConflict
 from aluma_async.testing.virtual_loop import UNOWNED_CONTEXT
 
@@ -100,8 +108,8 @@ class SimulatedSource:
     async def state(self, task: ExportTask) -> str | None:
         """Return the state of a task, or None if there is no such task."""
         try:
-            _, row = await self._request("get", lambda: self._aluma.get(task.id), changes=False)
-            return wire.decode_state(row)
+            fault, row = await self._request("get", lambda: self._aluma.get(task.id), changes=False)
+            return "maintenance" if fault is WrongReply.MAINTENANCE else wire.decode_state(row)
         except NotFound:  # the answer may be a proxy's
             for state in (TaskState.CLAIMED, TaskState.PENDING):
                 _, ids = await self._request("list", partial(self._aluma.ids, state), changes=False)
@@ -124,6 +132,9 @@ class SimulatedSource:
             if fault in PROXY_REPLIES:
                 await anyio.sleep(latency)
                 raise _proxy_error(fault, verb, changes=changes)
+            if fault is WrongReply.LONG_PAUSE:
+                await anyio.sleep(latency)
+                raise (Ambiguous if changes else Unavailable)(f"{verb}: 503", retry_after=LONG_PAUSE_SECONDS)
             if fault is Fault.LATE and changes:
                 asyncio.get_running_loop().call_later(
                     self._faults.seconds(fault), _ignore_conflict, call, context=UNOWNED_CONTEXT

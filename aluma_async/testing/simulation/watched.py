@@ -15,6 +15,7 @@ from aluma_async.journal.memory import MemoryJournal
 from aluma_async.journal.records import Record
 from aluma_async.models import Claim, ExportFile, ExportTask
 from aluma_async.pipeline.source_wrapper import SourceWrapper
+from aluma_async.pipeline.throttle import MAX_PAUSE_SECONDS, MAX_URGENT_PAUSE_SECONDS
 from aluma_async.ports import RequestLimiter, TaskSource
 from aluma_async.testing.simulation.invariants import MAX_FAILED_TASKS, Instance, InvariantChecker
 from aluma_async.testing.simulation.plans import Plan
@@ -173,7 +174,7 @@ class WatchedRequestLimiter:
         self._limit = limit
         self._checker = checker
         self._held = 0
-        self._closed_until = 0.0
+        self._closed_until = self._urgent_closed_until = self._refused_at = 0.0
 
     @asynccontextmanager
     async def permit(self, *, urgent: bool = False) -> AsyncIterator[float]:
@@ -182,16 +183,27 @@ class WatchedRequestLimiter:
             self._checker.require(
                 self._held <= self._limit, f"{self._held} requests in flight, and the limit is {self._limit}"
             )
-            in_pause = loop_time() < self._closed_until - 1e-6
-            self._checker.require(not in_pause, f"a request was sent before {self._closed_until:.3f}, during a pause")
+            closed_until = self._urgent_closed_until if urgent else self._closed_until
+            in_pause = loop_time() < closed_until - 1e-6
+            self._checker.require(not in_pause, f"a request was sent before {closed_until:.3f}, during a pause")
             try:
                 yield moment
+                if urgent and moment > self._refused_at:
+                    self._urgent_closed_until = 0.0
             except SourceError as error:
                 if error.retry_after:
-                    self._closed_until = max(self._closed_until, loop_time() + error.retry_after)
+                    self._close(error.retry_after)
+                elif urgent and isinstance(error, ClaimConflict) and moment > self._refused_at:
+                    self._urgent_closed_until = 0.0
                 raise
             finally:
                 self._held -= 1
+
+    def _close(self, seconds: float) -> None:
+        """Note a pause. Requests that settle claims may be sent earlier, because claims expire."""
+        now = self._refused_at = loop_time()
+        self._closed_until = max(self._closed_until, now + min(seconds, MAX_PAUSE_SECONDS))
+        self._urgent_closed_until = max(self._urgent_closed_until, now + min(seconds, MAX_URGENT_PAUSE_SECONDS))
 
     async def consume_bytes(self, count: int) -> None:
         await self._request_limiter.consume_bytes(count)

@@ -242,6 +242,24 @@ async def test_client_awaits_start_when_the_caller_is_cancelled():
         assert aluma.counts["start"] == len(claims) == 1
 
 
+@pytest.mark.parametrize("verb", ["list", "start", "complete", "token"])
+@virtual_time
+async def test_claims_do_not_expire_during_a_long_pause(verb):
+    """A Retry-After of an hour stops listings and Starts, but the claims that exist are settled before their end."""
+    aluma, faults = simulated(12, token_seconds=1.0 if verb == "token" else 86400.0, latency_seconds=0.3), FaultPlan()
+    faults.plan(verb, [None] * 4 + [WrongReply.LONG_PAUSE])
+    throttle = Throttle(5, uniform=random.Random(0).uniform, on_event=lambda _: None)
+    async with client_of(aluma, faults, request_limiter=throttle) as client:
+        exporter = Exporter(client, MemoryDestination(), workers=4)
+        async with anyio.create_task_group() as group:
+            group.start_soon(exporter.run)
+            await anyio.sleep(2 * 3600)
+            exporter.stop()
+    assert not faults.remaining(verb)
+    assert aluma.count_by_state() == {"completed": 12}
+    assert not aluma.counts["requeued"]
+
+
 @pytest.mark.parametrize(("status", "error"), [(502, Ambiguous), (429, RateLimited), (409, RequestRejected)])
 @virtual_time
 async def test_client_error_depends_on_the_status_when_the_body_is_long(status, error):

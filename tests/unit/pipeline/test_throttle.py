@@ -1,6 +1,7 @@
 """``Throttle``: one limit, one rate and one pause for all requests."""
 
 import random
+from contextlib import suppress
 from functools import partial
 
 import anyio
@@ -8,7 +9,7 @@ import pytest
 
 from aluma_async import events
 from aluma_async.exceptions import RateLimited, SourceError, Unavailable
-from aluma_async.pipeline.throttle import MAX_PAUSE_SECONDS, Throttle
+from aluma_async.pipeline.throttle import MAX_PAUSE_SECONDS, MAX_URGENT_PAUSE_SECONDS, Throttle
 from tests.support.clock import virtual_time
 
 
@@ -18,14 +19,14 @@ def make_throttle(limit=4, emitted=None, **limits):
     )
 
 
-async def requests(throttle, count, *, seconds=1.0, error=None):
+async def requests(throttle, count, *, seconds=1.0, error=None, urgent=False):
     """Make requests at the same time; return when each was sent, and the peak of requests in flight."""
     sent_at, in_flight, peak = [], 0, 0
 
     async def send():
         nonlocal in_flight, peak
         try:
-            async with throttle.permit():
+            async with throttle.permit(urgent=urgent):
                 sent_at.append(anyio.current_time())
                 in_flight += 1
                 peak = max(peak, in_flight)
@@ -134,3 +135,68 @@ async def test_throttle_tells_how_long_no_response_has_arrived():
         await anyio.sleep(2)
         assert throttle.seconds_unanswered == 2
     assert throttle.seconds_unanswered == 0
+
+
+@pytest.mark.parametrize("error", [RateLimited("", retry_after=3000), Unavailable("", retry_after=3000)])
+@pytest.mark.parametrize("limit", [1, 4])
+@virtual_time
+async def test_throttle_sends_urgent_requests_during_a_long_pause(limit, error):
+    """Claims expire, so one settlement is tried after two minutes, and all follow as soon as one succeeds."""
+    throttle = make_throttle(limit)
+    await requests(throttle, 1, error=error)
+    began, results = anyio.current_time(), {}
+
+    async def send(kind):
+        results[kind], _ = await requests(throttle, 8, urgent=kind == "urgent")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(send, "other")
+        await anyio.sleep(10)
+        group.start_soon(send, "urgent")
+    waits = [time - began for time in results["urgent"]]
+    assert waits[0] == pytest.approx(MAX_URGENT_PAUSE_SECONDS, abs=1)
+    assert waits[-1] < MAX_URGENT_PAUSE_SECONDS + 30
+    assert min(results["other"]) - began >= 3000
+    assert throttle.in_flight == 0
+
+
+@virtual_time
+async def test_throttle_tries_one_urgent_request_at_a_time_while_they_are_refused():
+    throttle = make_throttle(4)
+    began = anyio.current_time()
+    await requests(throttle, 1, error=Unavailable("", retry_after=3000))
+    with anyio.move_on_after(1000):
+        sent_at, _ = [], None
+        async with anyio.create_task_group() as group:
+            for _ in range(20):
+                group.start_soon(_send_refused, throttle, sent_at)
+    assert [round((time - began) / (MAX_URGENT_PAUSE_SECONDS + 2)) for time in sent_at] == list(range(1, 9))
+
+
+async def _send_refused(throttle, sent_at):
+    with suppress(Unavailable):
+        async with throttle.permit(urgent=True):
+            sent_at.append(anyio.current_time())
+            await anyio.sleep(1)
+            raise Unavailable("", retry_after=3000)
+
+
+@virtual_time
+async def test_throttle_sends_waiting_requests_of_each_kind_after_a_pause():
+    """Also if a pause begins between the grant of a permit and its use, and if it is extended."""
+    throttle = make_throttle(2, max_per_second=5)
+    sent = []
+    async with anyio.create_task_group() as group:
+        for number in range(12):
+            error = Unavailable("", retry_after=40) if number % 5 == 1 else None
+            group.start_soon(_send, throttle, sent, error, number % 3 == 0)
+    assert len(sent) == 12
+    assert throttle.in_flight == throttle.unanswered == 0
+
+
+async def _send(throttle, sent, error, urgent):
+    with suppress(Unavailable):
+        async with throttle.permit(urgent=urgent):
+            sent.append(anyio.current_time())
+            if error:
+                raise error
