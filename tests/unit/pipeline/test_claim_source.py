@@ -359,3 +359,14 @@ async def test_claim_of_a_late_start_is_cancelled_although_an_earlier_cancel_was
     await parts.source.cancel(TASK)
     assert parts.replies.sent == ["start", "cancel", "cancel", "state", "state", "state", "cancel"]
     assert parts.claims.get("t") is None
+
+
+@pytest.mark.parametrize("verb", ["complete", "cancel", "fail"])
+@virtual_time
+async def test_check_before_sending_ends_with_its_request(verb):
+    """A later request of the same worker must not be checked for an earlier claim."""
+    parts = Parts(**{verb: [None]})
+    await parts.source.start(TASK)
+    before = BEFORE_SENDING.get()
+    await parts.settle(verb)
+    assert BEFORE_SENDING.get() is before

@@ -182,3 +182,31 @@ async def test_claim_is_not_counted_after_it_is_closed_and_flushed():
     assert await journal.load() == []
     assert claims.destinations("t") == ()
     assert claims.count_unsettled() == 0
+
+
+@virtual_time
+async def test_late_start_window_lasts_until_its_last_second():
+    claims = await tracker()
+    claims.mark_start_unconfirmed("t")
+    await anyio.sleep(LATE_START_SECONDS - 0.5)
+    claims.close("t")
+    assert claims.get("t")
+    await anyio.sleep(0.5)
+    claims.close("t")
+    assert claims.get("t") is None
+
+
+def test_windows_are_those_of_the_documentation():
+    assert (LATE_START_SECONDS, SETTLE_RETRY_SECONDS) == (900, 600)
+
+
+@virtual_time
+async def test_age_of_an_unknown_claim_is_infinite_and_it_may_not_be_held():
+    claims = await tracker()
+    assert claims.age("unknown") == float("inf")
+    assert claims.destinations("unknown") == ()
+    assert claims.mark_orphaned("unknown") is None
+    claims.close("unknown")
+    await claims.record_committed("unknown", 1, 1, ("folder",))
+    assert claims.destinations("unknown") == ()
+    assert [claim.task_id for claim in claims] == ["t"]

@@ -3,6 +3,7 @@
 import anyio
 import pytest
 
+from aluma_async import events
 from aluma_async.models import ClaimState
 from aluma_async.testing import MemoryDestination, SimulatedSource
 from tests.support.clock import virtual_time
@@ -30,6 +31,7 @@ async def test_stop_releases_tasks_that_exceed_the_drain_timeout(seconds):
     await world.run_for(seconds)
     world.check()
     assert world.aluma.counts["start"] == world.aluma.counts["complete"] + world.aluma.counts["cancel"]
+    assert world.count(events.TaskReleased) == world.aluma.counts["cancel"]
 
 
 @virtual_time

@@ -90,6 +90,7 @@ async def test_breaker_allows_3_failed_tasks_with_16_workers():
     await world.run_for(3600)
     assert world.source.failed() == {"p0": 3}
     assert world.count(events.TaskFailed) == 3
+    assert not world.count(events.TaskCancelled), "the others are parked at once"
     parked = {event.task.id for event in world.events(events.TaskParked)}
     assert parked == set(world.aluma.ids("pending:start_client_action"))
     assert parked <= world.quarantine.tasks.keys(), "each parked task has a safety copy"

@@ -2,11 +2,12 @@
 
 from contextlib import asynccontextmanager
 
+import anyio
 import pytest
 
-from aluma_async import Backoff, events
+from aluma_async import Backoff, MemoryJournal, events
 from aluma_async.exceptions import BadSpecification, DestinationError, FileMissing, SchemaMismatch
-from aluma_async.models import ExportFile, ExportSpec
+from aluma_async.models import ClaimState, ExportFile, ExportSpec
 from aluma_async.testing import MemoryDestination, SimulatedSource
 from tests.support.clock import virtual_time
 from tests.support.world import World
@@ -113,3 +114,40 @@ async def test_task_is_not_failed_when_it_names_a_file_on_another_host():
     world = world_of(ExportSpec((INVALID_TEXT, other), b"{}"))
     await world.run_for(60)
     assert world.aluma.counts["fail"] == 0
+
+
+class SlowJournal(MemoryJournal):
+    """A journal whose write of a claim that is being failed takes ten seconds."""
+
+    async def write(self, *records):
+        if any(getattr(record, "state", None) is ClaimState.FAILING for record in records):
+            await anyio.sleep(10)
+        await super().write(*records)
+
+
+class CheckedFail(Source):
+    """A source that checks at each Fail that it is in the journal."""
+
+    journal = None
+
+    async def fail(self, task, message):
+        assert [record.state for record in await self.journal.load() if hasattr(record, "state")] == [
+            ClaimState.FAILING
+        ]
+        await super().fail(task, message)
+
+
+@virtual_time
+async def test_fail_is_not_sent_before_it_is_recorded_even_when_stopping():
+    """A process that crashed after it would not know that the task has been failed."""
+    journal = SlowJournal()
+    world = World(
+        1,
+        source=lambda aluma, _: CheckedFail(aluma, ExportSpec((INVALID_TEXT,), b"{}")),
+        journal=journal,
+        exporter={"drain_timeout": 1},
+    )
+    world.source.journal = journal
+    await world.run_for(2)
+    assert world.aluma.counts["fail"] == 1
+    assert world.count(events.TaskFailed) == 1
