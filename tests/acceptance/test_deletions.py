@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -60,6 +61,14 @@ def with_source(source):
         return specification
 
     return apply
+
+
+@contextmanager
+def exported(run_cli, tmp_path, fault, tasks):
+    """Export from a simulated Aluma with a fault; yield the result of the run and the simulated Aluma."""
+    with simulator("--tasks", str(tasks), "--profile", "small", "--fault", f"{fault}=1") as aluma:
+        (tmp_path / "config.toml").write_text(SHORT_CONFIG)
+        yield run_cli("--once", "-o", "out", "--base-url", aluma.base_url), aluma
 
 
 def with_long_text(specification):
@@ -123,6 +132,31 @@ def test_task_with_a_specification_above_the_limit_is_kept(export, aluma, proxy)
     assert not {"fail", "complete"} & set(aluma.state()["requests"])
     proxy.change = None
     assert export("--state", "other").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"), [("cut", "has no end"), ("doubly-chunked", "the frame of a"), ("altered", "digest")]
+)
+def test_file_that_a_proxy_has_changed_is_not_stored(run_cli, tmp_path, fault, message):
+    with exported(run_cli, tmp_path, fault, 2) as (done, aluma):
+        assert done.returncode == 1, done.stderr
+        assert message in done.stderr
+        assert aluma.state()["tasks"] == {PENDING: 2}
+        assert not {"fail", "complete"} & set(aluma.state()["requests"])
+        assert not hash_files(tmp_path / "out")
+
+
+def test_specification_of_another_task_is_not_exported(run_cli, tmp_path):
+    """Only the first Start of the run is answered with the right one."""
+    with exported(run_cli, tmp_path, "other-specification", TASKS) as (done, aluma):
+        assert done.returncode == 1, done.stderr
+        assert "received the Export Specification of another task" in done.stderr
+        tasks = aluma.state()["tasks"]
+        assert 1 <= tasks["completed"] < TASKS
+        assert tasks[PENDING] == TASKS - tasks["completed"]
+        names = hash_files(tmp_path / "out")
+        assert len(names) == 2 * tasks["completed"]
+        assert not [name for name in names if "~" in str(name)], "each file was exported under one task only"
 
 
 @pytest.mark.parametrize("answer", [NOT_FOUND, (404, "application/json", '{"message": "no Route matched"}'), LOG_IN])
