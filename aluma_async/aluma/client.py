@@ -121,6 +121,11 @@ class AlumaClient:
 
     async def start(self, task: ExportTask) -> Claim:
         """Claim a task."""
+        if self._filter.is_active and self._filter.excludes(task):
+            raise SourceError(
+                f"start task {task.id}: the listing has the task with another project, too, which is not selected",
+                hint="Ask Aluma for the project of the task.",
+            )
         self._started.add(task)
         sent_at, body = await self._change("start", task)
         verify_content = self._downloads.verify_content

@@ -5,6 +5,7 @@ and much may have changed since. The last check is made when a worker has a slot
 does no I/O, so that each decision is one synchronous step.
 """
 
+from collections.abc import Iterable
 from enum import Enum, auto
 from types import TracebackType
 
@@ -65,6 +66,8 @@ class Admission:
         self._on_event = on_event
         self._crash_suspect = ""
         self._suspects_pending = False
+        self.relisted: dict[str, ExportTask] = {}
+        """The queued tasks as the last listing had them, by id: their project may have changed meanwhile."""
         self.blocking_error: AlumaAsyncError | None = None
         """The error that blocks all tasks. While it is set, queued tasks are skipped."""
         self.stopping = False
@@ -90,6 +93,10 @@ class Admission:
             return Classification.CRASH_SUSPECT
         # 4. Nothing is known against it.
         return Classification.ADMIT
+
+    def relist(self, tasks: Iterable[ExportTask]) -> None:
+        """Replace the rows of queued tasks by those of a later listing."""
+        self.relisted = {task.id: task for task in tasks if self._tracker.is_queued(task.id)}
 
     def pick_suspect(self, suspects: list[tuple[int, ExportTask]]) -> ExportTask | None:
         """Choose the suspect to try next: the one with the fewest crashes, and none while another one is tried.

@@ -20,6 +20,7 @@ from aluma_async.models import ExportTask
 from aluma_async.pipeline.admission import Admission, Classification
 from aluma_async.pipeline.backlog import Backlog
 from aluma_async.pipeline.cooldown import Cooldown
+from aluma_async.pipeline.listed_projects import ListedProjects
 from aluma_async.pipeline.task_tracker import TaskTracker
 from aluma_async.policy.backoff import Backoff
 from aluma_async.ports import OnEvent, TaskSource, Uniform
@@ -53,6 +54,7 @@ class Producer:
         self._polling = polling
         self._uniform = uniform
         self._on_event = on_event
+        self._projects = ListedProjects()
 
     async def run_until_drained(self) -> int:
         """Feed until a listing contains nothing new; return the number of tasks on hold.
@@ -139,6 +141,8 @@ class Producer:
         parked_dates: list[float] = []
         suspects: list[tuple[int, ExportTask]] = []
         failed_before: list[ExportTask] = []
+        queued: list[ExportTask] = []
+        projects = ListedProjects()
         await self._cooldown.apply_releases()
         async with aclosing(self._source.list_pending()) as pages:  # type: ignore[type-var]
             async for tasks in pages:
@@ -150,6 +154,8 @@ class Producer:
                             failed_before.append(task)
                         case Classification.ADMIT:
                             new.append(task)
+                        case Classification.IN_PROGRESS:
+                            queued.append(task)
                         case Classification.CRASH_SUSPECT:
                             suspects.append((entry.crashes, task))
                         case Classification.ON_HOLD:
@@ -160,6 +166,7 @@ class Producer:
                             if task.created_at is not None:
                                 parked_dates.append(task.created_at)
                 backlog.add(new)
+                projects.add(tasks)
                 listed += len(tasks)
                 admitted += len(new)
                 dates = [task.created_at for task in tasks if task.created_at is not None]
@@ -171,6 +178,9 @@ class Producer:
             backlog.add([suspect])
             admitted += 1
         on_hold += len(suspects) - bool(suspect)
+        projects.end()
+        self._projects = projects
+        self._admission.relist(map(projects.certain, queued))
         self._admission.blocking_error = None
         event = TasksListed(listed, admitted, on_hold, oldest, parked, min(parked_dates, default=None))
         self._on_event(event)
@@ -181,6 +191,7 @@ class Producer:
         for task in backlog.drain():
             if self._admission.blocking_error:
                 break
+            task = self._projects.certain(task)
             # Classified again: a listing may contain a task twice, and much may have changed since.
             entry = await self._cooldown.get(task.id)
             if self._admission.classify(task, entry) in (Classification.ADMIT, Classification.CRASH_SUSPECT):

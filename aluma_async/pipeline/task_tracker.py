@@ -40,6 +40,10 @@ class TaskTracker:
         until = self._done_until.get(task_id)
         return task_id in self._tracked or (until is not None and loop_time() < until)
 
+    def is_queued(self, task_id: str) -> bool:
+        """Return whether the task is queued, and no worker has begun with it."""
+        return task_id in self._tracked and task_id not in self._started
+
     def mark_started(self, task_id: str) -> bool:
         """Record that a worker is about to claim the task; return False if recovery is settling a claim of it."""
         if task_id in self._settling:

@@ -53,6 +53,8 @@ class Worker:
             async with self._admission.slot(task.id) as admitted:
                 if not admitted:
                     return False
+                if self._admission.relisted:
+                    task = self._admission.relisted.pop(task.id, task)
                 started_at = loop_time()
                 claim = await self._source.start(task)
                 if self._admission.rejections.held:

@@ -47,8 +47,8 @@ class Route(Struct, frozen=True):
 class Routing(Struct, frozen=True):
     """The first matching route of a file decides; a file without one goes to ``default`` (empty: an error).
 
-    A route that may match, because the project of the task is not known completely, is an error: the file could be
-    confidential and go to the wrong destination.
+    A route that may match, because the project of the task is not known completely, or a listing has the task with
+    different ones, is an error: the file could be confidential and go to the wrong destination.
     """
 
     routes: tuple[Route, ...] = ()
@@ -61,9 +61,9 @@ class Routing(Struct, frozen=True):
                 return tuple(dict.fromkeys(route.to))
             if route.may_match_task(task) and route.matches_file(file):
                 raise DestinationError(
-                    f"task {task.id}: the listing lacks the id or the name of its project, and the route of file"
-                    f" {file.number} depends on it",
-                    hint="Ask Aluma why the project is missing, or remove project from [[routes]].",
+                    f"task {task.id}: the listing lacks the id or the name of its project, or has different ones, and"
+                    f" the route of file {file.number} depends on it",
+                    hint="Ask Aluma for the project, or remove project from [[routes]].",
                 )
         if not self.default:
             raise DestinationError(

@@ -1,5 +1,7 @@
 """``ProjectFilter``: the tasks of the configured projects, and names that match none."""
 
+from msgspec.structs import replace
+
 from aluma_async.aluma.project_filter import ProjectFilter
 from aluma_async.events import ListingIncomplete, ProjectsFiltered, ProjectUnmatched
 from aluma_async.models import ExportTask
@@ -44,3 +46,18 @@ def test_filter_reports_tasks_without_a_project():
     assert [type(event) for event in projects.end_listing()] == [ProjectsFiltered, ListingIncomplete]
     projects.select([INVOICE, ORDER])
     assert [type(event) for event in projects.end_listing()] == [ProjectsFiltered]
+
+
+def test_filter_hides_no_contradiction_of_a_listing():
+    """Otherwise a task of another project could be exported as one of the selected project."""
+    other = replace(INVOICE, project_id="p9", project_name="Confidential")
+    unknown = replace(INVOICE, project_id="", project_name="")
+    projects = ProjectFilter(["p1"])
+    assert projects.select([INVOICE, other]) == [INVOICE, unknown]
+    list(projects.end_listing())
+    assert projects.select([other]) == []
+    assert projects.select([INVOICE]) == [unknown]
+    assert projects.excludes(unknown)
+    assert not projects.excludes(INVOICE)
+    list(projects.end_listing())
+    assert projects.select([INVOICE, INVOICE]) == [INVOICE, INVOICE]
