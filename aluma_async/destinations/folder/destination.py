@@ -7,6 +7,7 @@ folder. Files that a task delivered earlier and does not contain any more are no
 import asyncio
 import hashlib
 import os
+import secrets
 import socket
 from collections.abc import AsyncIterable, Callable
 from concurrent.futures import Executor
@@ -27,7 +28,7 @@ from aluma_async.destinations.folder.owners import Owners
 from aluma_async.destinations.folder.permissions import Permissions
 from aluma_async.destinations.folder.publish import publish
 from aluma_async.destinations.folder.receipt import Receipt
-from aluma_async.destinations.folder.root import RootFolder
+from aluma_async.destinations.folder.root import KEPT, RootFolder
 from aluma_async.destinations.folder.staging import FolderSettings, StagedTask
 from aluma_async.destinations.folder.threads import FileThreads
 from aluma_async.exceptions import DestinationError
@@ -81,16 +82,16 @@ class FolderDestination:
         folder = RootFolder(self.root, mounts, Permissions(file_mode, folder_mode))
         owners = Owners(folder.internal / "owners.sqlite3")
         boot = boot or system_clock().boot
-        kept = KeptFiles(folder.internal / "kept", boot)
+        kept = KeptFiles(folder.internal / KEPT, boot)
         self._settings = FolderSettings(folder, kept, owners, on_conflict, durability == "full", manifest, now, boot)
         self._threads = FileThreads(folder, executor)
         self._crlf = newline == "crlf"
         self._memory = _Memory()
         self._chose_mode = False
         # The names of staged files contain host and process, so that a later run on this host can recognize the files
-        # of a process that has ended.
+        # of a process that has ended. No other user can guess the rest.
         self._host = f"{socket.gethostname().split('.')[0]}-"
-        self._prefix = f"{self._host}{os.getpid()}-{id(self):x}"
+        self._prefix = f"{self._host}{os.getpid()}-{secrets.token_hex(8)}"
         self._numbers = count(1)
         self._batcher = Batcher(self._publish, concurrency=_MAX_BATCHES if self._settings.sync else 1)
 

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from aluma_async.destinations.folder.no_replace import move_new
 from aluma_async.policy.naming import MAX_NAME_BYTES
+from aluma_async.private_files import NEW
 
 # What fsync of a folder returns on a file system that does not support it (NFS, CIFS, some FUSE file systems).
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EISDIR}
@@ -22,7 +23,6 @@ _UNAVAILABLE = (
 )
 FULL = {errno.ENOSPC, errno.EDQUOT}
 UNAVAILABLE = {getattr(errno, name) for name in _UNAVAILABLE.split() if hasattr(errno, name)}
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
 _MAX_CHUNKS = 1024  # the limit of Linux for one call
 _MIN_NAME_BYTES = 64
 _READ_SIZE = 256 * 1024
@@ -32,9 +32,13 @@ FileId: TypeAlias = tuple[int, int, int, int]
 """Device, inode, size and modification time: different for each version of a file, also if an inode is used again."""
 
 
-def create(folder: int, name: str) -> int:
-    """Open a file for writing. An existing one is truncated, because a restarted download uses the same name."""
-    return os.open(name.encode(), _NEW, 0o666, dir_fd=folder)
+def create(folder: int, name: str, mode: int = 0o666) -> int:
+    """Create a file and open it for writing. An existing one is removed, because a restarted download uses its name."""
+    try:
+        return os.open(name.encode(), NEW, mode, dir_fd=folder)
+    except FileExistsError:
+        os.unlink(name.encode(), dir_fd=folder)
+        return os.open(name.encode(), NEW, mode, dir_fd=folder)
 
 
 def write_file(folder: int, name: str, data: bytes, *, sync: bool) -> int:

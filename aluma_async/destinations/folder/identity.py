@@ -6,6 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from aluma_async.destinations.folder import fs
+
 
 class Identity(NamedTuple):
     """What distinguishes a folder from another one at the same path; each part is empty if it is unknown."""
@@ -33,9 +35,13 @@ class FolderRecord:
         """Record an identity if it is not recorded already."""
         if self.path and identity != self.read():
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            new = self.path.with_suffix(".new")
-            new.write_text("\n".join(identity))
-            new.replace(self.path)
+            folder = fs.open_folder(self.path.parent)
+            try:
+                new = f"{self.path.name}.{os.getpid()}.new"
+                os.close(fs.write_file(folder, new, "\n".join(identity).encode(), sync=False))
+                os.replace(new, self.path.name, src_dir_fd=folder, dst_dir_fd=folder)
+            finally:
+                os.close(folder)
 
 
 def hash_of(identifier: str) -> str:

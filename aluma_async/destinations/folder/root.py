@@ -18,9 +18,12 @@ from aluma_async.destinations.folder.open_folders import OpenFolders
 from aluma_async.destinations.folder.permissions import Permissions
 from aluma_async.exceptions import DestinationUnavailable
 from aluma_async.policy.naming import INTERNAL_FOLDER
+from aluma_async.private_files import foreign_access
 
 _MARKER = "root"
 _STAGING = "staging"
+KEPT = "kept"
+"""Name of the folder with the finished files of interrupted deliveries."""
 
 
 class RootFolder:
@@ -54,19 +57,14 @@ class RootFolder:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 with _opened(self.path.parent) as parent, suppress(FileExistsError):
                     self._permissions.make_folder(parent, self.path.name)
-            self.internal.mkdir(exist_ok=True, mode=0o700)
-            (self.internal / _MARKER).touch()  # the identifier follows
+            with _opened(self.path) as root:
+                self._make_internal(root)
             for folder in missing:
                 with _opened(folder.parent) as parent:
                     fs.sync_folder(parent)  # durable files are lost if the folder that contains them is not durable
         elif known.marker and known.marker != hash_of(found):
             raise self._replaced_error(found)
-        self._identify()
-        with suppress(OSError):  # it belongs to another user, or the file system has no modes
-            mode = self.internal.stat().st_mode
-            if mode & 0o077:  # other users must not read names of documents, nor incomplete files
-                self.internal.chmod(0o700 | mode & stat.S_ISGID)
-        self.staging.mkdir(exist_ok=True, mode=0o700)
+        self._secure()
         self._identifier = self._read_marker() or ""
         self._identity = Identity(str(_mount_point(self.path)), hash_of(self._identifier))
         self._record.write(self._identity)
@@ -101,9 +99,9 @@ class RootFolder:
 
     def now(self) -> float:
         """Return the time of the file system, because a share has a clock of its own."""
-        marker = self.internal / _MARKER
-        marker.touch()
-        return marker.stat().st_mtime
+        with self._open_path() as (_, internal, _):
+            os.utime(_MARKER, dir_fd=internal, follow_symlinks=False)
+            return os.stat(_MARKER, dir_fd=internal, follow_symlinks=False).st_mtime
 
     @contextmanager
     def _open_path(self) -> Iterator[tuple[int, int, int]]:
@@ -115,9 +113,45 @@ class RootFolder:
         ):
             yield root, internal, staging
 
-    def _identify(self) -> None:
+    def _make_internal(self, root: int) -> None:
+        """Create the internal folder with a marker, whose identifier follows."""
+        with suppress(FileExistsError):
+            os.mkdir(INTERNAL_FOLDER, 0o700, dir_fd=root)
+        with _opened(INTERNAL_FOLDER, root) as internal:
+            self._require_private(root, internal, INTERNAL_FOLDER)
+            os.close(os.open(_MARKER, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=internal))
+
+    def _secure(self) -> None:
+        """Create missing folders below the internal one, and check that all of them belong to the exporter alone."""
+        with _opened(self.path) as root, _opened(INTERNAL_FOLDER, root) as internal:
+            self._require_private(root, internal, INTERNAL_FOLDER)
+            self._identify(internal)
+            with suppress(FileExistsError):
+                os.mkdir(_STAGING, 0o700, dir_fd=internal)
+            for name in (_STAGING, KEPT):
+                if fs.lstat(internal, name):
+                    with _opened(name, internal) as folder:
+                        self._require_private(root, folder, f"{INTERNAL_FOLDER}/{name}")
+
+    def _require_private(self, root: int, folder: int, name: str) -> None:
+        """Take the rights on an internal folder from other users. Raises ``DestinationUnavailable`` if they keep some.
+
+        The owner of the root folder has all rights on it anyway.
+        """
+        mode = os.fstat(folder).st_mode
+        if mode & 0o077:  # other users must not read names of documents, nor incomplete files
+            with suppress(OSError):  # it belongs to another user, or the file system has no modes
+                os.fchmod(folder, 0o700 | mode & stat.S_ISGID)
+        if reason := foreign_access(folder, {os.fstat(root).st_uid}):
+            raise DestinationUnavailable(
+                f"folder {self.path}: {name} is not safe: {reason}, who could replace files before they are exported",
+                hint="Change its owner to the user of the exporter and its mode to 0700, or remove it.",
+                for_all=True,
+            )
+
+    def _identify(self, internal: int) -> None:
         """Write an identifier into a marker that has none; earlier versions left it empty."""
-        fd = os.open(self.internal / _MARKER, os.O_RDWR | os.O_NOFOLLOW)
+        fd = os.open(_MARKER, os.O_RDWR | os.O_NOFOLLOW, dir_fd=internal)
         try:
             if not os.fstat(fd).st_size:
                 os.pwrite(fd, secrets.token_hex(16).encode(), 0)
