@@ -254,3 +254,13 @@ async def test_download_is_not_checked_when_verify_content_is_off():
     for body in (ERROR, b"", PAGE):
         async with serve_downloads(respond_with(body), verify_content=False) as (client, _):
             assert await download(client, CLAIM) == body
+
+
+@pytest.mark.parametrize("sizes", [(10**6,), (1500,), (3, 1000), (1,)])
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.xls", "a.doc", "a.eml"])
+def test_long_json_is_recognized_whatever_the_sizes_of_chunks(name, sizes):
+    """An error message with a stack may be longer than the bytes that decide about other formats."""
+    body = b" \n" + json.dumps({"message": "x" * 5000}).encode()
+    assert problem(name, body, sizes=sizes)
+    assert not problem(name, body[:-1] + b"x", sizes=sizes), "it only begins like JSON"
+    assert not problem(name, b"[" + b"1," * 40_000 + b"1]", sizes=sizes), "longer than 64 KiB"

@@ -24,6 +24,7 @@ BIG_TIFF = b"MM\0+\0\x08\0\0" + (900).to_bytes(8, "big") + bytes(892)
 SEVEN_ZIP = b"7z\xbc\xaf\x27\x1c\0\4" + bytes(4) + (500).to_bytes(8, "little") + (60).to_bytes(8, "little") + bytes(564)
 JSON = json.dumps({"lines": [{"text": "x" * 20, "n": n} for n in range(200)]}).encode()
 XML = b'<?xml version="1.0"?>\n<!-- export -->\n<e:invoice id="1">' + b"<line/>\n" * 300 + b"</e:invoice>\n"
+GIF_IMAGE = b",\0\0\0\0\x01\0\x01\0\x01\x02\x02L\x01\0"
 THUMBNAIL = segment(0xE1, b"Exif\0\0" + jpeg())
 
 
@@ -41,6 +42,7 @@ COMPLETE = [
     ("a.jpg", jpeg(THUMBNAIL, segment(0xDB, bytes(65)), scan=NOISE)),
     ("a.jpg", jpeg(b"\xff" * 9, segment(0xC2, b"x"), b"\xff\x01", scan=b"one" + segment(0xC4, b"\x05") + NOISE)),
     ("a.gif", gif(b"!\xf9\x04" + bytes(5), b"!\xfe" + b"\xff" + b";" * 255 + b"\x01;\0")),
+    ("a.jpg", jpeg(segment(0xFE, b""), scan=NOISE)),
     ("a.tif", TIFF),
     ("a.tiff", BIG_TIFF),
     ("a.jpg", WEBP),
@@ -164,3 +166,25 @@ async def test_download_raises_when_the_end_is_missing(name, body):
             with pytest.raises(WrongContent, match="has no end"):
                 await download(client, claim)
         assert await download(client, claim) == body
+
+
+@pytest.mark.parametrize(("name", "body"), [("a.tif", TIFF[:8]), ("a.tif", BIG_TIFF[:16]), ("a.7z", SEVEN_ZIP[:32])])
+def test_file_of_only_a_header_has_no_end(name, body):
+    """The header announces the size."""
+    assert problem(name, body)
+    assert problem(name, body[:-1]) or name == "a.7z"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"GIF89a\x01\0\x01\0\x01\0\0" + GIF_IMAGE + b";",
+        gif(b",\0\0\0\0\x01\0\x01\0\x82" + bytes(24) + b"\x02\x02L\x01\0", GIF_IMAGE * 20),
+        b"GIF89a\x01\0\x01\0\xf7\0\0" + b"!" * 768 + GIF_IMAGE + b";",
+    ],
+    ids=["without a table of colours", "with a table of its own", "with 256 colours"],
+)
+def test_end_of_a_gif_is_found_behind_its_tables_of_colours(body):
+    assert not problem("a.gif", body)
+    for cut in (2, 3, 4):
+        assert problem("a.gif", body[:-cut]), cut

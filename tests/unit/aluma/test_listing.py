@@ -187,3 +187,11 @@ def test_listing_keeps_the_bytes_after_the_last_complete_row():
     assert [task.id for task in decoder.feed(b'me":"' + b"m" * 40 + b'"}')] == ["b"]
     with pytest.raises(InvalidResponse, match="incomplete"):
         decoder.close()
+
+
+def test_limit_of_a_row_is_for_one_row():
+    """Rows that only the tolerant decoder can read do not count together."""
+    decoder = SmallRows(lambda _: None)
+    rows = b",".join(b'{"id":"%b","x":NaN,"name":"%b"}' % (name, b"n" * 50) for name in (b"a", b"b"))
+    assert [task.id for task in decoder.feed(b'{"tasks":[' + rows + b',{"id":"c')] == ["a", "b"]
+    assert [task.id for task in decoder.feed(b'","x":NaN}]}') + decoder.close()] == ["c"]

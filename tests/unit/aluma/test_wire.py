@@ -289,3 +289,25 @@ def test_state_and_error_are_readable_whatever_other_fields_contain(value):
     for bad in (b"[%b]", b'{"name":%b}', b'{"name":%b,"state":1}', b'{"name":%b,"state":"x"'):
         with pytest.raises(InvalidResponse):
             wire.decode_state(bad % value)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("1", 1.0),
+        ("0", 0.0),
+        ("Fri, 27 Nov 2026 10:00:01 GMT", 1.0),
+        ("Fri, 27 Nov 2026 10:00:00 GMT", None),
+        ("Fri, 27 Nov 2026 09:59:59 GMT", None),
+        ("1234567890", None),
+    ],
+)
+def test_retry_after_of_a_second_counts_and_a_date_that_has_passed_does_not(value, seconds):
+    assert wire.retry_after(value, "Fri, 27 Nov 2026 10:00:00 GMT") == seconds
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "seconds"), [("1e999", 300), ("0", 300), ("-1", 300), ("0.5", 0.5), ("86400", 86400)]
+)
+def test_token_without_a_finite_positive_lifetime_is_used_for_five_minutes(lifetime, seconds):
+    assert wire.decode_token(b'{"access_token": "t", "expires_in": "%b"}' % lifetime.encode()) == ("t", seconds)

@@ -77,6 +77,7 @@ async def test_admission_tries_one_crash_suspect_at_a_time():
     """The one with the fewest crashes is first."""
     parts = Parts()
     suspects = [(5, TASK), (3, OTHER)]
+    assert not parts.admission.may_try_next_suspect()
     assert parts.admission.pick_suspect(suspects) is OTHER
     parts.tracker.add(OTHER.id)
     assert not parts.admission.may_try_next_suspect()
@@ -129,3 +130,26 @@ async def test_admission_resumes_after_as_many_completed_canary_tasks():
     parts.admission.on_task_completed()
     assert parts.events[2:] == [events.ClaimingResumed]
     assert parts.admission.completed == 4
+
+
+@virtual_time
+async def test_admission_holds_the_tasks_of_a_rejected_project():
+    parts = Parts()
+    parts.admission.rejections.record("p", 0.0, lambda low, high: low)
+    of_project = ExportTask("t", project_id="p")
+    assert parts.admission.classify(of_project, CLEAR) is Classification.ON_HOLD
+    assert parts.admission.classify(OTHER, CLEAR) is Classification.ADMIT
+    await anyio.sleep(2)
+    assert parts.admission.classify(of_project, CLEAR) is Classification.ADMIT
+
+
+@virtual_time
+async def test_admission_without_a_pause_does_not_report_its_end():
+    parts = Parts()
+    parts.admission.resume()
+    parts.admission.on_task_completed()
+    assert parts.events == []
+    parts.admission.pause(ERROR, 2.0)
+    parts.admission.resume()
+    assert parts.events == [events.ClaimingPaused, events.ClaimingResumed]
+    assert not parts.admission.canary_tasks_left

@@ -106,3 +106,60 @@ def test_adaptive_limit_is_not_raised_when_it_was_not_reached():
     for number in range(100):
         accept(limit, number, level=3)
     assert limit.value == 10
+
+
+@pytest.mark.parametrize(("rate_limited", "is_lowered"), [(True, True), (False, False)])
+def test_adaptive_limit_is_lowered_by_one_429_in_sixteen_requests(rate_limited, is_lowered):
+    """Each one pauses all requests, so that one in twice the limit is too many; of other refusals it is not."""
+    limit = AdaptiveLimit(16)
+    for number in range(400):
+        if number % 16 == 0:
+            refuse(limit, number, rate_limited=rate_limited)
+        else:
+            accept(limit, number)
+    assert (limit.value < 16) is is_lowered
+
+
+def test_adaptive_limit_is_lowered_at_the_eighth_refusal():
+    limit = AdaptiveLimit(16)
+    for number in range(7):
+        refuse(limit, number)
+    assert (limit.value, limit.refusals) == (16, 7)
+    refuse(limit, 8)
+    assert (limit.value, limit.refusals) == (12, 0)
+
+
+def test_accepted_request_takes_a_quarter_of_a_refusal_away():
+    limit = AdaptiveLimit(16)
+    refuse(limit, 1, level=8)
+    accept(limit, 2, level=7)
+    assert limit.refusals == 1, "it was sent with fewer in flight"
+    for number in range(3):
+        accept(limit, 3 + number, level=8)
+    assert limit.refusals == 0.25
+    accept(limit, 9, level=8)
+    assert limit.refusals == 0
+    accept(limit, 10, level=8)
+    assert limit.refusals == 0
+
+
+@pytest.mark.parametrize(("rate_limited", "refusals"), [(False, 2), (True, 1)])
+def test_second_refusal_or_first_429_ends_a_probe(rate_limited, refusals):
+    """The limit is what it was before, and the next probe comes later."""
+    limit = AdaptiveLimit(32, initial=16)
+    for number in range(8):
+        refuse(limit, number)
+    number = 10
+    while limit.value < 16:  # 15 is the largest number that was not refused
+        number += 1
+        accept(limit, number)
+    for _ in range(refusals):
+        assert limit.value == 16
+        number += 1
+        refuse(limit, number, rate_limited=rate_limited)
+    assert (limit.value, limit.refusals) == (15, 0)
+    ended_at = number
+    while limit.value < 16:
+        number += 1
+        accept(limit, number)
+    assert number - ended_at >= 30

@@ -1,0 +1,60 @@
+"""``defect``: which exceptions of a plug-in are its errors, and which end the run."""
+
+import asyncio
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from aluma_async.pipeline.defect import plugin_defect
+from tests.support.clock import virtual_time
+
+
+@pytest.mark.parametrize(
+    "exception", [ZeroDivisionError("x"), SystemExit(1), asyncio.CancelledError(), StopAsyncIteration()]
+)
+@virtual_time
+async def test_exception_of_a_plug_in_is_its_defect(exception):
+    """Also a ``CancelledError`` that nobody requested, and ``SystemExit``."""
+    defect = plugin_defect(exception)
+    assert type(exception).__name__ in str(defect)
+
+
+@virtual_time
+async def test_cancellation_that_was_requested_is_no_defect():
+    seen = []
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await anyio.sleep(1)
+        except BaseException as error:
+            seen.append(plugin_defect(error))
+            raise
+    task = asyncio.ensure_future(anyio.sleep(1))
+    await anyio.lowlevel.checkpoint()
+
+    async def cancelled():
+        try:
+            await anyio.sleep(10)
+        except BaseException as error:
+            seen.append(plugin_defect(error))
+            raise
+
+    task.cancel()
+    other = asyncio.ensure_future(cancelled())
+    await anyio.lowlevel.checkpoint()
+    other.cancel()
+    await asyncio.wait([task, other])
+    assert seen == [None, None]
+
+
+def test_interrupt_and_a_discarded_coroutine_are_no_defects():
+    """A coroutine that is discarded after the end of the event loop may do nothing more."""
+    assert plugin_defect(KeyboardInterrupt()) is None
+    assert plugin_defect(GeneratorExit()) is None
+
+
+@virtual_time
+async def test_generator_exit_is_a_defect_while_the_event_loop_runs():
+    assert plugin_defect(KeyboardInterrupt()) is None
+    assert plugin_defect(GeneratorExit())
