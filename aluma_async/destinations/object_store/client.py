@@ -39,6 +39,8 @@ _AMAZON_HOST, _GOOGLE_HOST, _AZURE_HOST = ".amazonaws.com", "storage.googleapis.
 """Hosts of the providers: their buckets have the same name in all regions and in no other account."""
 _STATUS = re.compile(r"status code: (\d{3})")
 _NO_SPACE_CODE = re.compile("Quota|StorageFull|InsufficientStorage|NoSpace")
+_OWN_CODES = ("EntityTooLarge", "RequestTooLarge", "KeyTooLongError", "InvalidObjectName", "InvalidURI")
+"""Errors that only one object can have. For all others, the probe decides whether they concern all tasks."""
 _ERROR_CODE = re.compile(r"<Code>\s*(\w{1,60})\s*</Code>")
 
 
@@ -181,8 +183,10 @@ def map_error(error: Exception, subject: str) -> DestinationError:
         return DestinationUnavailable(
             f"{subject}: {reason or 'access denied'}", hint="Check the access keys and their write permission."
         )
-    if status and status[1].startswith("4") and status[1] not in ("408", "429"):
+    if (status and status[1] in ("413", "414")) or (code and code[1] in _OWN_CODES):
         return DestinationError(f"{subject}: {reason}")
+    if code and code[1] in ("ExpiredToken", "InvalidToken", "TokenRefreshRequired"):
+        return DestinationUnavailable(f"{subject}: {reason}", hint="Renew the access keys or the token.")
     if "BadScheme" in text:
         return DestinationUnavailable(
             f"{subject}: plain http is not allowed", hint="Use https, or set allow_http = true in options."

@@ -220,8 +220,9 @@ class ObjectStoreDestination:
                     return True
             except (AlreadyExistsError, PreconditionError):
                 pass
-            new.pop(key, None)
             existing = await self._head(key)
+            if not existing or existing.delivery != upload.attributes["delivery"]:  # otherwise a response was lost
+                new.pop(key, None)
         raise DestinationError(f"{self._url}: file {upload.number}: another process keeps changing the object")
 
     def _put_mode(self, existing: _ExistingObject | None) -> Any:

@@ -1,7 +1,9 @@
 """``WebDavClient``: the WebDAV methods (RFC 4918) that the destination uses."""
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from pathlib import Path as FilePath
 from typing import NamedTuple, TypeAlias
 from urllib.parse import quote
@@ -9,7 +11,6 @@ from weakref import WeakValueDictionary
 
 import aiohttp
 import anyio
-import anyio.to_thread
 from aiohttp.hdrs import WWW_AUTHENTICATE
 from yarl import URL
 
@@ -18,12 +19,14 @@ from aluma_async.connections import GuardedConnector, close_connection
 from aluma_async.destinations.common.chunks import BLOCK
 from aluma_async.destinations.common.spool import SpooledFile
 from aluma_async.destinations.webdav import responses
+from aluma_async.destinations.webdav.body import Body, TimeLimit
 from aluma_async.destinations.webdav.responses import (
     LOCKED,
     MOVED,
     NO_SPACE,
     NOT_ALLOWED,
     NOT_FOUND,
+    NOT_IMPLEMENTED,
     PAGE_HINT,
     PRECONDITION_FAILED,
 )
@@ -36,14 +39,6 @@ Path: TypeAlias = Sequence[str]
 _KEEP_ALIVE_SECONDS = 15.0  # less than the idle time-out of common load balancers
 REQUEST_SECONDS = 20.0
 """Longest duration of a request about a small file, because a response may never come, or never end."""
-_BYTES_PER_SECOND = 1024 * 1024
-"""Lowest speed at which a server is expected to copy or scan a big file on PUT and MOVE."""
-_MAX_REQUEST_SECONDS = 600.0
-"""Longest wait for a response about a big file."""
-_STALLED_SECONDS = 120.0
-"""Longest time without progress of an upload or download."""
-_MIN_BYTES_PER_SECOND = 16 * 1024
-"""Lowest speed of the line for a small file, of which no progress is known."""
 _SUCCESS = (200, 201, 204)
 _MOVED_OR_COPIED = (201, 204)
 _MISSING = -1
@@ -51,7 +46,7 @@ _MISSING = -1
 _MAX_KNOWN_COLLECTIONS = 10_000
 _MAX_RECORD_BYTES = 4096
 """Size above which a file is not one of the exporter's small internal files."""
-_PART_BYTES = 64 * 1024
+_READS = ("GET", "HEAD", "PROPFIND")
 _PAGE_TYPES = ("text/html", "application/xhtml+xml")
 _LOCKED_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Delays between attempts while a path is locked: some servers lock a path during another request."""
@@ -141,10 +136,18 @@ class WebDavClient:
         self._known_collections.add(path)
         return True
 
-    async def find(self, path: Path) -> Existing | None:
-        """Return what exists at a path; None if nothing does."""
-        accepted = (207, *MOVED, NOT_FOUND, NOT_ALLOWED)
+    async def find(self, path: Path, *, by_head: bool = False) -> Existing | None:
+        """Return what exists at a path; None if nothing does.
+
+        ``by_head``: without PROPFIND, regard what HEAD does not redirect as a file. Otherwise it may be a collection.
+        """
+        accepted: tuple[int, ...] = (207, *MOVED, NOT_FOUND, NOT_ALLOWED, NOT_IMPLEMENTED)
         status, _, body = await self._send("PROPFIND", path, accepted, headers={"Depth": "0"})
+        if by_head and status in (NOT_ALLOWED, NOT_IMPLEMENTED):
+            accepted = (*_SUCCESS, *MOVED, NOT_FOUND, NOT_ALLOWED)
+            status = (await self._send("HEAD", path, accepted)).status
+            if status == 200:
+                return Existing(is_collection=False, size=None)
         if status == NOT_FOUND:
             return None
         return Existing(status != 207 or responses.names_collection(body), responses.content_length(body))
@@ -157,11 +160,17 @@ class WebDavClient:
             length = headers.get("Content-Length", "")
             if status == NOT_FOUND:
                 return _MISSING
-            if status == 200 and length.isdecimal() and "Content-Encoding" not in headers:
+            is_reported = status == 200 and length.isdecimal() and "Content-Encoding" not in headers
+            if is_reported and int(length):
                 return int(length)
-            self._size_method = "PROPFIND"  # so that each further file costs one request
-        status, _, body = await self._send("PROPFIND", path, (207, NOT_FOUND, NOT_ALLOWED), headers={"Depth": "0"})
-        return _MISSING if status == NOT_FOUND else responses.content_length(body) if status == 207 else None
+            if not is_reported:
+                self._size_method = "PROPFIND"  # so that each further file costs one request
+        # Also for an empty file, because some servers answer each HEAD with the length 0.
+        accepted = (207, NOT_FOUND, NOT_ALLOWED, NOT_IMPLEMENTED)
+        status, _, body = await self._send("PROPFIND", path, accepted, headers={"Depth": "0"})
+        if status == 207 and (size := responses.content_length(body)) is not None:
+            return size
+        return _MISSING if status == NOT_FOUND else None
 
     async def verify_size(self, path: Path, size: int, subject: str) -> None:
         """Compare a stored file with the size that it must have, if the server reports sizes.
@@ -217,13 +226,18 @@ class WebDavClient:
         accepted = (*_SUCCESS, *MOVED, NOT_FOUND, NOT_ALLOWED)  # some servers redirect or refuse for a collection
         return (await self._send("HEAD", path, accepted)).status != NOT_FOUND
 
-    async def modified_times(self, path: Path) -> dict[str, float]:
+    async def modified_times(self, path: Path, now: float | None = None) -> dict[str, float]:
         """Return the modification time of each file in a collection, in seconds since 1970.
 
-        Incomplete for a very large collection, because only the first part of the response is read.
+        ``now``: the time here, for which the times are corrected if the server's clock differs. Incomplete for a very
+        large collection, because only the first part of the response is read.
         """
         response = await self._send("PROPFIND", (*path, ""), (207,), headers={"Depth": "1"})
-        return dict(responses.modified_times(response.body))
+        ahead = 0.0
+        with suppress(ValueError):
+            date = parsedate_to_datetime(response.headers.get("Date", "")).timestamp()
+            ahead = date - now if now is not None else 0.0
+        return {name: modified_at - ahead for name, modified_at in responses.modified_times(response.body)}
 
     async def delete(self, path: Path) -> None:
         """Delete a file if it exists."""
@@ -250,9 +264,11 @@ class WebDavClient:
     ) -> _Response:
         """Send a request until its path is not locked. ``receive`` gets the whole body of a response, in chunks."""
         for delay in (*_LOCKED_SECONDS, None):
+            if method in _READS:  # a cache in front of the server would hide what other exporters have done
+                headers = {"Cache-Control": "no-cache", **(headers or {})}
             try:
-                limit = _TimeLimit(self._request_seconds, size)
-                body = _Body(data, limit) if data and data.size > BLOCK else data and await data.read_all()
+                limit = TimeLimit(self._request_seconds, size)
+                body = Body(data, limit) if data and data.size > BLOCK else data and await data.read_all()
                 with limit.scope:
                     async with self._session.request(
                         method, self._url(path), headers=headers, data=body, allow_redirects=False
@@ -288,30 +304,3 @@ class WebDavClient:
                 )
             await anyio.sleep(delay)
         raise AssertionError("the last delay is None")
-
-
-class _TimeLimit:
-    """Cancels a request that makes no progress."""
-
-    def __init__(self, seconds: float, size: int) -> None:
-        seconds = min(seconds + size / _BYTES_PER_SECOND, _MAX_REQUEST_SECONDS)
-        self._extension = max(seconds, _STALLED_SECONDS)
-        self.scope = anyio.move_on_after(seconds + min(size, BLOCK) / _MIN_BYTES_PER_SECOND)
-
-    def extend(self) -> None:
-        """Report that a part of a big body was transferred."""
-        self.scope.deadline = anyio.current_time() + self._extension
-
-
-class _Body:
-    """The content of a file. Restarts for each request, because aiohttp repeats a PUT whose connection breaks."""
-
-    def __init__(self, data: SpooledFile, limit: _TimeLimit) -> None:
-        self._data, self._limit = data.data, limit
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        self._data.seek(0)
-        while block := await anyio.to_thread.run_sync(self._data.read, BLOCK):
-            for start in range(0, len(block), _PART_BYTES):
-                yield block[start : start + _PART_BYTES]
-                self._limit.extend()

@@ -95,8 +95,10 @@ class WebDavDestination:
         self._client.clear_cache()
         await self._ensure_folders()
         with suppress(DestinationError):  # some servers do not list folders
-            for name, modified_at in (await self._client.modified_times(STAGING)).items():
-                if _STAGED_NAME.match(name) and modified_at < self._now() - _STALE_SECONDS:
+            now = self._now()
+            for name, modified_at in (await self._client.modified_times(STAGING, now)).items():
+                is_stale = modified_at < now - _STALE_SECONDS and not name.startswith(self._token)
+                if is_stale and _STAGED_NAME.match(name):
                     await self._client.delete((*STAGING, name))
         self.warning = await probe_folder(self._client, STAGING)
 
@@ -192,7 +194,7 @@ class WebDavDestination:
         is_own = upload.owns(record)
         if not is_own and self._on_conflict != "overwrite":
             return False
-        existing = await self._client.find(final)
+        existing = await self._client.find(final, by_head=self._on_conflict != "overwrite")
         # Never replace a collection, because that would delete everything in it.
         if existing and (existing.is_collection or not await self._may_overwrite(upload, final, file, data, record)):
             return False
@@ -282,7 +284,9 @@ class WebDavDestination:
         # A damaged record is this delivery's: only with "overwrite" does another task take the path over.
         is_damaged = self._on_conflict != "overwrite" and upload.is_damaged(record)
         if record == upload.owner_text or is_damaged:
-            if not await self._client.exists(published.staged) and await self._is_still(published):
+            if await self._client.exists(published.staged):
+                await self._client.delete(published.staged)  # so that the MOVE cannot be executed later
+            elif await self._is_still(published):
                 await self._client.delete(published.final)
             await self._client.delete(published.owner)
 

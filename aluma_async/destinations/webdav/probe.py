@@ -20,7 +20,7 @@ async def probe_folder(client: WebDavClient, folder: Path) -> str:
     Raises ``DestinationError`` if a request is refused, or confirmed without its effect.
     """
     token = secrets.token_hex(8)
-    uploaded, copied, moved = ((*folder, f"{token}-{name}.probe") for name in ("uploaded", "copied", "moved"))
+    uploaded, copied, moved = ((*folder, f"{token}-{name}") for name in ("uploaded", "copied", "moved"))
     data = SpooledFile.from_bytes(f"aluma-async was here: {token}".encode())
     try:
         await client.put(uploaded, data)

@@ -10,9 +10,12 @@ from aluma_async.exceptions import DestinationError, DestinationUnavailable
 
 MOVED = (301, 308)
 NOT_FOUND, NOT_ALLOWED, CONFLICT, PRECONDITION_FAILED, LOCKED, NO_SPACE = 404, 405, 409, 412, 423, 507
+NOT_IMPLEMENTED = 501
+_TOO_LARGE = 413
 PAGE_HINT = "Check that the url is a WebDAV folder, and that no log-in page or proxy answers in the server's place."
 
 _LOGIN_HINT = "Check the user and password (or token) and the write permission."
+_LOG_HINT = "Look into the log of the WebDAV server for the reason."
 _MOVE_HINT = "Allow the methods COPY and MOVE, and let proxies in front of the server rewrite the Destination header."
 _MOVE_REFUSED = (400, 403, 405, 409, 501, 502)
 """Responses to COPY and MOVE without ``dav_methods``, or with a Destination header that a proxy did not rewrite."""
@@ -46,7 +49,7 @@ def modified_times(body: bytes) -> Iterator[tuple[str, float]]:
 def error_of(
     status: int, message: str, *, internal: bool, moves: bool = False, challenges: Sequence[str] = ()
 ) -> DestinationError:
-    """Return the error for a response; a refusal of an internal path concerns all tasks, not only one file.
+    """Return the error for a response. The refusal of an internal path, or of a method, may concern all tasks.
 
     Args:
         status: status of the response.
@@ -57,8 +60,8 @@ def error_of(
     """
     if status == 401:
         return DestinationUnavailable(message, hint=_login_hint(challenges))
-    if internal and moves and status in _MOVE_REFUSED:
-        return DestinationUnavailable(message, hint=_MOVE_HINT)
+    if moves and status in _MOVE_REFUSED:
+        return DestinationUnavailable(message, hint=_MOVE_HINT if internal else _LOG_HINT)
     if status == 403 and internal:
         return DestinationUnavailable(message, hint=_LOGIN_HINT)
     if 200 <= status < 300 and status != 207:  # 207 reports that a part of the request failed
@@ -69,7 +72,8 @@ def error_of(
         return DestinationUnavailable(message, hint="Free space on the WebDAV server, or raise the quota.")
     if status >= 500 or status in (408, 429):
         return DestinationUnavailable(message, hint="Check that the WebDAV server is healthy.")
-    return DestinationError(message, hint="Look into the log of the WebDAV server for the reason.")
+    kind = DestinationUnavailable if internal and status != _TOO_LARGE else DestinationError
+    return kind(message, hint=_LOG_HINT)
 
 
 def _login_hint(challenges: Sequence[str]) -> str:

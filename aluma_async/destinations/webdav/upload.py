@@ -45,7 +45,7 @@ class StagedUpload:
         """The number of each file that has remained as an earlier delivery stored it."""
         self.replaces = False
         """Whether a file may have been replaced. The list of contents then remains, because records refer to it."""
-        self.owner_record: PathParts = (*STAGING, f"{prefix}.owner")
+        self.owner_record: PathParts = (*STAGING, f"{prefix}-owner")
         """The staged file that contains ``owner_text``."""
         self.owner_text = f"{task_id}\n{prefix}"
         """The task's id and the delivery: another exporter may deliver the same task after this claim ended."""
@@ -63,8 +63,8 @@ class StagedUpload:
         return record is not None and (not self.owns(record) or self.owner_text.startswith(record))
 
     def staged_path(self, file: ExportFile) -> PathParts:
-        """Return the temporary path of a file."""
-        return (*STAGING, f"{self.prefix}-{file.number}.part")
+        """Return the temporary path of a file; without an extension, because servers refuse some of them."""
+        return (*STAGING, f"{self.prefix}-{file.number}")
 
 
 def owner_path(final: PathParts) -> PathParts:
