@@ -23,6 +23,7 @@ operator::
     │   ├── DestinationUnavailable no task's files can be stored at present
     │   ├── SchemaMismatch         the data does not fit the destination's schema              persistent
     │   └── AlreadyExported        an earlier export has stored another version
+    ├── Crash                      the exporter process has ended repeatedly during the export of a task
     ├── FailConfirmed              the administrator has confirmed that the task is failed      fatal
     └── JournalError               the journal cannot be written
         ├── JournalLocked          another process uses the state folder
@@ -143,6 +144,10 @@ class UnexportableTask(BadSpecification):
     """The Export Specification contains text that is not valid Unicode, so that no destination can ever store it."""
 
     fatal = True
+
+
+class Crash(AlumaAsyncError):
+    """The exporter process has ended repeatedly during the export of a task, whatever the cause."""
 
 
 class FailConfirmed(AlumaAsyncError):

@@ -167,6 +167,8 @@ class HoldRecord(Struct, frozen=True, gc=False):
     """Creation time of the task in seconds since 1970, from which its deadline at Aluma counts; None: not known."""
     same_failures: int = 0
     """Number of the last failures in a row that had the same class of error."""
+    copy_tried: bool = False
+    """Whether a copy of the task was stored, or tried, after it was parked for crashes."""
 
 
 class BreakerRecord(Struct, frozen=True, gc=False):

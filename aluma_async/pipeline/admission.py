@@ -66,6 +66,8 @@ class Admission:
         self._on_event = on_event
         self._crash_suspect = ""
         self._suspects_pending = False
+        self.copy_only: set[str] = set()
+        """Ids of queued tasks that are not exported, but copied, because they are parked for crashes."""
         self.relisted: dict[str, ExportTask] = {}
         """The queued tasks as the last listing had them, by id: their project may have changed meanwhile."""
         self.blocking_error: AlumaAsyncError | None = None
@@ -84,11 +86,12 @@ class Admission:
             return Classification.IN_PROGRESS
         # 2. It must wait: after a failure, until a claim of this exporter has certainly ended, or because Start was
         #    refused for its project.
-        if entry.is_active or self._claims.may_hold_claim(task.id):
+        if (entry.is_active and not entry.needs_copy) or self._claims.may_hold_claim(task.id):
             return Classification.PARKED if entry.parked else Classification.ON_HOLD
         if self.rejections.held and self.rejections.holds(task.project_id, loop_time()):
             return Classification.ON_HOLD
         # 3. It was in progress in several crashes. Suspects run one at a time, so that the next crash identifies it.
+        #    A parked one is only copied.
         if entry.is_crash_suspect:
             return Classification.CRASH_SUSPECT
         # 4. Nothing is known against it.

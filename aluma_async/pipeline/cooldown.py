@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from aluma_async.clock import loop_time
-from aluma_async.exceptions import AlumaAsyncError, JournalError, JournalLost
+from aluma_async.exceptions import AlumaAsyncError, Crash, JournalError, JournalLost
 from aluma_async.models import HoldRecord
 from aluma_async.policy.backoff import Backoff
 from aluma_async.policy.lease import elapsed, remaining
@@ -41,6 +41,8 @@ class CooldownEntry(Struct, frozen=True, gc=False):
     """Failures in a row."""
     crashes: int = 0
     """Number of times that an exporter process crashed during its export."""
+    needs_copy: bool = False
+    """Whether it is parked for crashes, and a copy of it was not tried yet."""
 
     @property
     def is_crash_suspect(self) -> bool:
@@ -94,7 +96,9 @@ class Cooldown:
         if task_id not in self._ids:
             return _NO_ENTRY
         hold, until = await self._entry(task_id)
-        return CooldownEntry(loop_time() < until, hold.parked, hold.failures, hold.crashes)
+        is_active = loop_time() < until
+        needs_copy = is_active and hold.crashes >= PARK_AFTER_CRASHES and not hold.copy_tried
+        return CooldownEntry(is_active, hold.parked, hold.failures, hold.crashes, needs_copy)
 
     async def start(
         self,
@@ -151,7 +155,7 @@ class Cooldown:
             park = crashes >= PARK_AFTER_CRASHES
             message = f"the exporter ended {crashes} times while exporting this task"
             remaining_seconds = max(until - loop_time(), self._park_seconds if park else 0.0)
-            reason = {"error": "Crash", "message": message} if park else {}
+            reason = {"error": Crash.__name__, "message": message} if park else {}
             hold = replace(
                 hold,
                 since=self._clock(),
@@ -165,6 +169,17 @@ class Cooldown:
         with suppress(JournalError):  # the open claims must be settled in any case
             await self._journal.write(*counted)
         return [hold for hold in counted if hold.crashes >= PARK_AFTER_CRASHES]
+
+    async def begin_copy(self, task_id: str) -> Crash:
+        """Record durably that a copy of a task parked for crashes is tried; return the error for which it is parked.
+
+        Raises ``JournalError``. The copy must not be tried then, because it could crash the process again and again.
+        """
+        hold, until = await self._entry(task_id)
+        hold = replace(hold, copy_tried=True)
+        await self._store(hold, max(0.0, until - loop_time()))
+        await self._journal.write(hold)
+        return Crash(hold.message)
 
     async def clear_task(self, task_id: str) -> None:
         """Remove the hold and the failures of a task."""

@@ -119,6 +119,23 @@ class FailureHandler:
                 await self._cool_down(task, error, release=False)
         return False
 
+    async def copy_crashed(self, task: ExportTask) -> None:
+        """Store a copy of a task that is parked for crashes: once, because copying it may crash the process, too.
+
+        Raises ``JournalError``.
+        """
+        error: AlumaAsyncError = await self._cooldown.begin_copy(task.id)
+        if self._quarantine is None or task.id in self._quarantine.task_ids:
+            return
+        claim: Claim | None = None
+        try:
+            claim = await self._source.start(task)
+        except BadSpecification as unreadable:
+            error = unreadable
+        except AlumaAsyncError as failure:
+            self._on_event(CopyFailed(task, failure))
+        await self._cool_down(task, error, claim, release=True, park=True, blame=False)
+
     async def release_on_stop(self, task: ExportTask) -> None:
         """Settle the claim of a task because the run is stopping."""
         if event := await self._settle_or_defer(task):

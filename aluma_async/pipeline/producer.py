@@ -197,6 +197,8 @@ class Producer:
             if self._admission.classify(task, entry) in (Classification.ADMIT, Classification.CRASH_SUSPECT):
                 if rejections.held and not rejections.begin_trial(task.project_id, loop_time()):
                     continue
+                if entry.needs_copy:
+                    self._admission.copy_only.add(task.id)
                 self._tracker.add(task.id)
                 await self._enqueue(task)
                 if self._admission.canary_tasks_left:  # one task at a time, so that a further error costs only one

@@ -55,6 +55,10 @@ class Worker:
                     return False
                 if self._admission.relisted:
                     task = self._admission.relisted.pop(task.id, task)
+                if self._admission.copy_only and task.id in self._admission.copy_only:
+                    self._admission.copy_only.discard(task.id)
+                    await self._failures.copy_crashed(task)
+                    return False
                 started_at = loop_time()
                 claim = await self._source.start(task)
                 if self._admission.rejections.held:

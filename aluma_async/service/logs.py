@@ -82,7 +82,7 @@ MESSAGES: Mapping[type[Event], tuple[Level, str]] = {
 _FIELDS = {"retry_in": "retry_in_seconds", "delay": "retry_in_seconds"}
 """Names of event fields that differ in the log."""
 _MAX_LINE_CHARS = 1000
-_ERROR_TYPES = {name for name, kind in vars(exceptions).items() if isinstance(kind, type)} | {"Crash"}
+_ERROR_TYPES = {name for name, kind in vars(exceptions).items() if isinstance(kind, type)}
 
 
 class _Line(NamedTuple):

@@ -283,3 +283,76 @@ async def test_copy_stays_if_a_killed_process_had_committed_the_task(executed, t
     await world.run_for(100)
     assert world.kinds(events.TaskCompleted) == [events.TaskCompleted] * executed
     world.check_copies(task_id)
+
+
+CRASHED = {"crashes": 5, "parked": False}
+
+
+class Recording(SimulatedSource):
+    """A source that keeps what the journal has when Start is sent."""
+
+    holds = ()
+    journal = None
+
+    async def start(self, task):
+        self.holds = [*self.holds, *[hold for hold in await self.journal.load() if isinstance(hold, HoldRecord)]]
+        return await super().start(task)
+
+
+async def crash(world, **fields):
+    """Let the next process find that the first task was in progress in a crash."""
+    task_id = world.aluma.ids()[0]
+    world.aluma.start(task_id)
+    await world.journal.write(
+        HoldRecord(task_id, system_clock(), 0.0, **{**CRASHED, **fields}),
+        ClaimRecord(task_id, ClaimState.CLAIMED, system_clock()),
+    )
+    return task_id
+
+
+@virtual_time
+async def test_task_that_is_parked_for_crashes_is_copied_once(tmp_path):
+    """Without its destination, which may be the cause. Copying may be it, too, so the attempt is recorded before."""
+    world = World(tmp_path, 3, source=Recording, park_after=10)
+    world.source.journal = world.journal
+    world.destination.works = True
+    crashed = await crash(world)
+    await world.run_for(600)
+    assert set(world.aluma.ids("completed")) == set(world.aluma.ids()[1:])
+    assert crashed not in world.destination.tasks
+    world.check_copies(crashed)
+    assert [(hold.task_id, hold.copy_tried) for hold in world.source.holds[-1:]] == [(crashed, True)]
+    assert world.aluma.counts["start"] == 4
+    (hold,) = (record for record in await world.journal.load() if isinstance(record, HoldRecord))
+    assert (hold.parked, hold.error, hold.crashes) == (True, "Crash", 6)
+    assert "ended 6 times" in hold.message
+    await world.run_for(PARK_SECONDS + 600)
+    assert crashed in world.aluma.ids("completed"), "it is tried again after its hold"
+
+
+@pytest.mark.parametrize("copied", [True, False], ids=["was copied", "was tried"])
+@virtual_time
+async def test_task_that_is_parked_for_crashes_is_not_copied_again(copied, tmp_path):
+    world = World(tmp_path)
+    crashed = await crash(world, copy_tried=not copied)
+    if copied:
+        await world.run_for(600)
+        await world.journal.write(ClaimRecord(crashed, ClaimState.CLAIMED, system_clock()))
+        world.aluma.start(crashed)
+    starts = world.aluma.counts["start"]
+    await world.run_for(600)
+    assert world.aluma.counts["start"] == starts
+    assert not world.aluma.ids("pending:complete_client_action")
+
+
+@virtual_time
+async def test_task_that_is_parked_for_crashes_stays_parked_when_its_copy_fails(tmp_path):
+    faults = FaultPlan()
+    faults.plan("start", [Fault.DROP_AFTER])
+    world = World(tmp_path, faults=faults)
+    crashed = await crash(world)
+    await world.run_for(600)
+    assert world.kinds(events.CopyFailed) == [events.CopyFailed]
+    assert world.aluma.ids("pending:start_client_action") == [crashed], "the claim is released"
+    (hold,) = (record for record in await world.journal.load() if isinstance(record, HoldRecord))
+    assert (hold.parked, hold.error) == (True, "Crash")
