@@ -76,8 +76,9 @@ def run(mutations: list[Mutation], *, root: Path = ROOT, full: bool, jobs: int) 
         workspaces = [Workspace(root, Path(folder, str(number))) for number in range(jobs)]
         for workspace in workspaces:
             free.put(workspace)
-        baseline = Baseline(root, (mutation.file.split("/")[1] for mutation in mutations))
-        for test in baseline.record(workspaces[0]):
+        packages = (mutation.file.split("/")[1] for mutation in mutations)
+        baseline = Baseline(root / ".mutation_cache", workspaces[0], packages)
+        for test in baseline.record():
             click.echo(f"not used, because it does not pass without a mutation: {test}")
 
         def survives(mutation: Mutation) -> tuple[Mutation, bool, int]:

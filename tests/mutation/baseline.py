@@ -20,30 +20,31 @@ NOT_RECORDED = ("tests/unit/cli/", "tests/unit/config/", "tests/unit/destination
 class Baseline:
     """Records of the tests that pass without a mutation, by identifier."""
 
-    def __init__(self, root: Path, packages: Iterable[str]) -> None:
-        self._root = root
+    def __init__(self, cache: Path, workspace: Workspace, packages: Iterable[str]) -> None:
+        self._cache = cache
+        self._workspace = workspace
+        self._root = root = workspace.folder  # a copy, because files may be edited while it is recorded
         self._packages = sorted(set(packages))
-        self._cache = root / ".mutation_cache"
-        common = _digest([*root.glob("aluma_async/*.py"), *root.glob("tests/support/*.py")])
+        common = _digest(root, [*root.glob("aluma_async/*.py"), *root.glob("tests/support/*.py")])
         self._common = f"{common}{self._packages}"
         self._tests: dict[str, dict] = {}
 
-    def record(self, workspace: Workspace) -> list[str]:
+    def record(self) -> list[str]:
         """Run the test files that have changed or that reach a changed file, and return the tests that do not pass."""
         self._cache.mkdir(exist_ok=True)
         files = [path.relative_to(self._root).as_posix() for pattern in UNIT_TESTS for path in self._root.glob(pattern)]
         for file in sorted(file for file in files if not file.startswith(NOT_RECORDED)):
-            cached = self._cache / f"{_digest([self._root / file], self._common)}.json"
+            cached = self._cache / f"{_digest(self._root, [self._root / file], self._common)}.json"
             record = json.loads(cached.read_text("utf-8")) if cached.exists() else {}
             if not record or record["digest"] != self._digest_of(record["files"]):
-                workspace.record(file, cached, self._packages)
+                self._workspace.record(file, cached, self._packages)
                 record = json.loads(cached.read_text("utf-8"))
                 cached.write_text(json.dumps({**record, "digest": self._digest_of(record["files"])}), "utf-8")
             self._tests |= record["tests"]
         return [test for test, result in self._tests.items() if not result["passed"]]
 
     def _digest_of(self, files: list[str]) -> str:
-        return _digest([path for file in files if (path := self._root / file).exists()])
+        return _digest(self._root, [path for file in files if (path := self._root / file).exists()])
 
     def tests_of(self, mutation: Mutation) -> dict[str, float]:
         """Return the tests that run a mutated line or, of lines outside functions, the module; fastest first.
@@ -60,8 +61,8 @@ class Baseline:
         return {test: seconds for seconds, test in sorted(reaching)}
 
 
-def _digest(paths: list[Path], start: str = "") -> str:
+def _digest(root: Path, paths: list[Path], start: str = "") -> str:
     digest = hashlib.sha256(start.encode())
     for path in sorted(paths):
-        digest.update(str(path).encode() + path.read_bytes())
+        digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
     return digest.hexdigest()[:24]

@@ -37,7 +37,7 @@ class Workspace:
     """One copy of the repository."""
 
     def __init__(self, root: Path, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._modified_at = 1_000_000_000
         folder.mkdir()
         self._server: subprocess.Popen[str] | None = None
@@ -55,7 +55,7 @@ class Workspace:
 
     def survives(self, mutation: Mutation, tests: dict[str, float], *, full: bool) -> bool:
         """Return whether no test notices the mutation. A time-out counts as noticed."""
-        original = (self._folder / mutation.file).read_text("utf-8")
+        original = (self.folder / mutation.file).read_text("utf-8")
         self._write(mutation.file, mutation.source)
         try:
             if tests and not self._passes(tests):
@@ -65,14 +65,14 @@ class Workspace:
             self._write(mutation.file, original)
 
     def _passes(self, tests: dict[str, float]) -> bool:
-        selection = self._folder / "selection.json"
+        selection = self.folder / "selection.json"
         selection.write_text(json.dumps(tests), "utf-8")
         files = dict.fromkeys(test.partition("::")[0] for test in tests)
         return self._pytest(("-x", *files), 60.0 + 4 * sum(tests.values()), MUTATION_SELECT=str(selection))
 
     def _write(self, file: str, source: str) -> None:
         """Write a file with a new time of change, because cached bytecode of an equal time and size would be used."""
-        path = self._folder / file
+        path = self.folder / file
         path.write_text(source, "utf-8")
         self._modified_at += 10
         os.utime(path, (self._modified_at, self._modified_at))
@@ -112,8 +112,8 @@ class Workspace:
     def _start(self, command: tuple[str, ...], *, stdin: int, **environ: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(
             command,
-            cwd=self._folder,
-            env={**os.environ, "PYTHONPATH": str(self._folder), **environ},
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(self.folder), **environ},
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -122,7 +122,7 @@ class Workspace:
         )
 
     def _empty_folder(self) -> str:
-        folder = self._folder / "tmp"
+        folder = self.folder / "tmp"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         return str(folder)

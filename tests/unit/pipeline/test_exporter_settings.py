@@ -6,7 +6,8 @@ import anyio
 import pytest
 
 from aluma_async import Backoff, Exporter, MemoryJournal, RetryPolicy, events
-from aluma_async.config.sections import ExporterConfig, RetryConfig
+from aluma_async.aluma.download import DownloadLimits
+from aluma_async.config.sections import ExporterConfig, LimitsConfig, RetryConfig
 from aluma_async.testing import MemoryDestination, SimulatedSource
 from tests.support.clock import virtual_time
 from tests.support.stack import simulated
@@ -28,6 +29,13 @@ def test_exporter_defaults_are_those_of_the_configuration():
     assert default["cooldown"] == Backoff(60, 3600, jitter=0.2)
     assert (default["park_after"], default["park_seconds"]) == (retry.park_after, retry.park_seconds) == (10, 21600)
     assert (default["claim_timeout"], default["quarantine_max_bytes"]) == (1800, 0)
+
+
+def test_limits_of_downloads_are_those_of_the_configuration():
+    downloads, limits = DownloadLimits(), LimitsConfig()
+    assert downloads.max_specification_bytes == limits.max_specification_bytes == 64 * 1024**2
+    assert (downloads.max_bytes, downloads.hosts, downloads.verify_content) == (0, (), True)
+    assert downloads.min_bytes_per_second == 0, "a client that is used on its own has no minimum"
 
 
 class Slow(MemoryDestination):

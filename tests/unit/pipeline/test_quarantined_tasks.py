@@ -3,11 +3,21 @@
 import json
 from collections import Counter
 
+import pytest
+
 from aluma_async import Exporter, FolderDestination, events
+from aluma_async.events import CopyStored, QuarantineUsed
+from aluma_async.exceptions import SchemaMismatch
+from aluma_async.models import ExportTask
+from aluma_async.quarantine.locking import CopyLocked, locked_copy
+from aluma_async.quarantine.records import CopyState
 from aluma_async.testing import MemoryDestination
 from tests.support.clock import virtual_time
+from tests.support.quarantine import Store, claim_for, specification
 from tests.support.stack import simulated
 from tests.support.world import ImpossibleSource, World
+
+ERROR = SchemaMismatch("row 1, column a: too long")
 
 
 @virtual_time
@@ -53,3 +63,37 @@ async def test_task_is_parked_when_quarantine_is_unavailable():
     assert world.count(events.QuarantineFailed) == 1
     assert [event.hold.seconds for event in world.events(events.TaskParked)] == [9999]
     world.check()
+
+
+@virtual_time
+async def test_attempt_that_fetches_nothing_new_takes_no_room(tmp_path):
+    """The earlier copy stays, and the bytes of the attempt are free again."""
+    store = Store(tmp_path, max_bytes=100_000)
+    spec = specification(("", "a.txt", "x" * 1000), ("", "b.pdf"))
+    for _ in range(3):
+        missing = await store.quarantine.store(claim_for(spec), ERROR, CopyState.PARKED)
+        assert set(missing) == {1}
+    assert store.count(CopyStored) == 1
+    await store.quarantine.store(claim_for(specification(("", "c.txt", "y")), ExportTask("t2")), ERROR)
+    used = [event.used_bytes for event in store.events if isinstance(event, QuarantineUsed)]
+    assert used[-1] == store.folder.used_bytes()
+
+
+@virtual_time
+async def test_copy_of_a_task_that_is_being_failed_is_readable_but_not_removable(tmp_path):
+    store = Store(tmp_path)
+    claim = claim_for(specification(("", "a.txt", "x")))
+    await store.quarantine.store(claim, ERROR, CopyState.FAILED)
+    (copy,) = store.copies
+    with locked_copy(store.folder, copy, shared=True):
+        pass
+    with pytest.raises(CopyLocked), locked_copy(store.folder, copy):
+        pass
+    assert store.quarantine.receipt(claim) == copy.record.fingerprint
+    store.quarantine.unlock(claim.task)
+    with locked_copy(store.folder, copy):
+        pass
+    assert await store.quarantine.holds("t1", copy.record.fingerprint)
+    assert await store.quarantine.has_copy("t1", copy.record.fingerprint)
+    assert not await store.quarantine.holds("t1", "another")
+    assert not await store.quarantine.has_copy("t1", "another")
