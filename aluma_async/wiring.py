@@ -28,7 +28,7 @@ from aluma_async.journal.history import History
 from aluma_async.journal.sqlite import SqliteJournal
 from aluma_async.pipeline.confirmed import ConfirmedDestination, ConfirmedJournal, ConfirmedSource, ConfirmedTask
 from aluma_async.pipeline.exporter import Exporter
-from aluma_async.pipeline.throttle import MAX_URGENT_PAUSE_SECONDS, Throttle
+from aluma_async.pipeline.throttle import MAX_URGENT_PAUSE_SECONDS, Outage, Throttle
 from aluma_async.policy.backoff import Backoff, RetryPolicy
 from aluma_async.ports import Destination, OnEvent
 from aluma_async.quarantine.folder import Copy, QuarantineFolder
@@ -104,9 +104,9 @@ class ReloadableExporter:
         self._extra_destinations = extra_destinations
 
     @property
-    def seconds_unanswered(self) -> float:
-        """Seconds for which Aluma has not responded while requests wait for it."""
-        return self._throttle.seconds_unanswered
+    def outage(self) -> Outage:
+        """The time for which no request to Aluma has succeeded although some were sent."""
+        return self._throttle.outage
 
     def reload(self, config: Config) -> list[str]:
         """Apply a changed config without dropping a claim; return the changed keys that require a restart."""

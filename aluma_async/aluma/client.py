@@ -111,7 +111,8 @@ class AlumaClient:
                 await self._request_limiter.consume_bytes(len(chunk))
                 if tasks := self._filter.select(decoder.feed(chunk)):
                     yield tasks
-        if tasks := self._filter.select(decoder.close()):
+            last_tasks = decoder.close()  # while the request holds its permit, because it fails if there is no listing
+        if tasks := self._filter.select(last_tasks):
             yield tasks
         self._rows_read = decoder.readable
         if problem := decoder.problem or ("it has a link to a next page" if has_link else ""):

@@ -8,6 +8,7 @@ that contradicts a digest in the response's headers, and an exceeded limit raise
 import hashlib
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 from typing import Self, TypeAlias
 
 import aiohttp
@@ -70,8 +71,8 @@ class Download:
         self._response = await self._open({})
         try:
             responses.validate_download(self._operation, self._file, self._response)
-        except BaseException:
-            await self._close()
+        except BaseException as error:
+            await self._close(error)
             raise
         self._length = self._size = self._response.content_length
         self._etag = responses.strong_etag(self._response)
@@ -82,8 +83,10 @@ class Download:
             self._digests = Digests.of(headers)
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._close()
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._close(error)
 
     @property
     def version(self) -> str:
@@ -157,7 +160,9 @@ class Download:
         self._connection = connection
         return response
 
-    async def _close(self) -> None:
+    async def _close(self, error: BaseException | None = None) -> None:
+        """Close the connection. The request has failed if the response is not the file, whatever its status is."""
         connection, self._connection = self._connection, None
         if connection:
-            await connection.__aexit__(None, None, None)
+            failure = error if isinstance(error, InvalidResponse) else None
+            await connection.__aexit__(type(failure) if failure else None, failure, None)

@@ -74,9 +74,9 @@ class Observers:
             yield
 
     def watch(self, reloadable: ReloadableExporter) -> None:
-        """Keep ``/readyz`` current: notice requests without a response, and probe the destinations while idle."""
+        """Keep ``/readyz`` current: notice that no request succeeds, and probe the destinations while idle."""
         if self._health and self._config.service.listen_address:
-            self._health.seconds_unanswered = lambda: reloadable.seconds_unanswered
+            self._health.outage = lambda: reloadable.outage
             self.background_tasks.append(partial(_probe, reloadable.exporter.destination, self._health))
 
     def _max_report_delay(self) -> float:

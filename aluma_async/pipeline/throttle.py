@@ -3,6 +3,7 @@
 from asyncio import get_running_loop
 from collections import deque
 from types import TracebackType
+from typing import NamedTuple
 
 import anyio
 
@@ -22,7 +23,17 @@ _DEFAULT_PAUSE = (5.0, 300.0)  # first and longest pause in seconds after a 429 
 _REPORT_FACTOR = 1.5
 """Factor between two adaptive limits that makes a change worth a line in the log."""
 _PROBE_SECONDS = 1.0  # interval at which a waiting urgent request notices that another one has succeeded
+_MIN_FAILURES = 3  # failed requests in a row that are an outage although a download receives data
 _MIN_SLEEP_SECONDS = 0.01  # so that the clock's resolution does not turn a wait into a busy loop
+
+
+class Outage(NamedTuple):
+    """A time without a successful request."""
+
+    seconds: float
+    """Seconds since the last success, while requests fail or wait for a response; 0 if they succeed."""
+    error: SourceError | None = None
+    """The last error; None if no response has arrived."""
 
 
 class Throttle:
@@ -56,7 +67,9 @@ class Throttle:
         """Number of permits that are held now."""
         self.unanswered = 0
         """Number of requests that have been sent and not answered; others with a permit still wait."""
-        self._answered_at = 0.0
+        self._answered_at = self._received_at = 0.0
+        self._failures, self._failing_since = 0, 0.0  # since the last success
+        self._last_error: SourceError | None = None
         self._adaptive = AdaptiveLimit(max_at_once) if adaptive else None
         self.limit = self._adaptive.value if self._adaptive else max_at_once
         """Number of permits that may be held now."""
@@ -88,9 +101,15 @@ class Throttle:
         self._wake_waiters()
 
     @property
-    def seconds_unanswered(self) -> float:
-        """Seconds since the last data or success, while requests wait for a response; 0 if none does."""
-        return loop_time() - self._answered_at if self.unanswered else 0.0
+    def outage(self) -> Outage:
+        """The time for which no request has succeeded although some were sent.
+
+        While a download receives data, a few failed requests are no outage.
+        """
+        now = loop_time()
+        if self._failures >= _MIN_FAILURES or (self._failures and self._received_at <= self._failing_since):
+            return Outage(now - self._failing_since, self._last_error)
+        return Outage(now - self._answered_at if self.unanswered else 0.0)
 
     def permit(self, *, urgent: bool = False) -> "_Permit":
         """Wait for the permission to send one request, and hold it until the response has been read."""
@@ -98,7 +117,7 @@ class Throttle:
 
     async def consume_bytes(self, count: int) -> None:
         """Account for downloaded bytes; sleep if they arrived faster than allowed."""
-        self._answered_at = now = loop_time()
+        self._answered_at = self._received_at = now = loop_time()
         if self._bytes:
             self._bytes.consume(now, count)
             if (wait := self._bytes.delay_until_allowed(now)) > 0:
@@ -144,6 +163,8 @@ class Throttle:
         is_answered = error is None or isinstance(error, ClaimConflict)
         if self._urgent_until and urgent and is_answered and sent_at > self._refused_at:
             self._urgent_until = 0.0
+        if is_answered:
+            self._failures = 0
         if error is None:
             self._rate_limited_count = 0
             self._answered_at = loop_time()
@@ -216,6 +237,11 @@ class Throttle:
     def _record_error(self, error: SourceError, sent_at: float, level: int) -> None:
         """Start a pause if the error asks for one, and lower the limit if Aluma is overloaded."""
         now = loop_time()
+        if not isinstance(error, ClaimConflict):
+            if not self._failures:
+                self._failing_since = max(sent_at, self._answered_at)
+            self._failures += 1
+            self._last_error = error
         if self._adaptive and error.overloaded:
             self._adaptive.record_refusal(
                 sent_at,

@@ -9,14 +9,15 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from aluma_async.exceptions import AlumaAsyncError, AuthenticationFailed
+from aluma_async.pipeline.throttle import Outage
 from aluma_async.service.formatting import format_duration, pluralize
 from aluma_async.service.stats import RunStats
 
 _MAX_MISSED_POLLS = 3
 _FRESH_SECONDS = 60.0
 """A listing is fresh for ``_MAX_MISSED_POLLS`` polling intervals, and at least for this time."""
-_MAX_UNANSWERED_SECONDS = 15.0
-"""Requests may wait this long for a response; less than their time-out, so that a hanging API is noticed early."""
+_MAX_OUTAGE_SECONDS = 15.0
+"""Requests may fail, or wait for a response, for this time; less than their time-out, to notice a hang."""
 
 
 class Check(Struct, frozen=True):
@@ -41,8 +42,8 @@ class HealthMonitor:
         self._stuck_after_seconds = stuck_after_seconds
         self._probe_error: AlumaAsyncError | None = None
         self._exported_at_probe = 0
-        self.seconds_unanswered: Callable[[], float] = lambda: 0.0
-        """Returns for how many seconds Aluma has not responded while requests wait for it."""
+        self.outage: Callable[[], Outage] = lambda: Outage(0.0)
+        """Returns for how long no request to Aluma has succeeded."""
 
     @property
     def idle_seconds(self) -> float:
@@ -83,22 +84,28 @@ class HealthMonitor:
         stale = age > max(_MAX_MISSED_POLLS * self._poll_seconds, _FRESH_SECONDS)
         poll_ok = not stale and stats.listing_error in (None, unauthorized)
         poll_reason = _reason(stats.listing_error) or f"no listing for {format_duration(age)}"
-        unanswered = self.seconds_unanswered()
         return {
             "exporter": Check(not stats.draining, "draining: no new tasks are claimed" if stats.draining else ""),
             "token": _check(unauthorized),
             "claims": _check(None if unauthorized else stats.rejection),
             "destination": _check(stats.save_error or probe_error),
             "poll": Check(poll_ok, "" if poll_ok else poll_reason),
-            "requests": Check(
-                unanswered <= _MAX_UNANSWERED_SECONDS,
-                f"no response for {format_duration(unanswered)}" if unanswered > _MAX_UNANSWERED_SECONDS else "",
-            ),
+            "requests": _check_requests(self.outage()),
         }
 
     def is_ready(self) -> bool:
         """Return whether all parts can work."""
         return all(check.ok for check in self.readiness().values())
+
+
+def _check_requests(outage: Outage) -> Check:
+    if outage.seconds <= _MAX_OUTAGE_SECONDS:
+        return Check(ok=True)
+    duration, error = format_duration(outage.seconds), outage.error
+    if error is None:
+        return Check(ok=False, reason=f"no response for {duration}")
+    pause = f", Aluma asked for a pause of {format_duration(error.retry_after)}" if error.retry_after else ""
+    return Check(ok=False, reason=f"no request has succeeded for {duration}{pause}: {error.text}")
 
 
 def _check(error: AlumaAsyncError | None) -> Check:

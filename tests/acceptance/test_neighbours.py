@@ -163,6 +163,29 @@ def test_service_is_not_ready_while_the_api_fails(exporter, aluma, proxy, tmp_pa
         wait_until(lambda: readiness.status() == 200, NOT_READY_SECONDS)
 
 
+def test_busy_service_is_not_ready_while_the_api_fails(tmp_path):
+    """No listing is due then: errors of all requests count, whatever they are. A success makes it ready again."""
+    port, page, answers = free_port(), (200, "text/html", "<html>"), {}
+    readiness = Readiness(port)
+
+    def answer(verb):
+        if verb == "file" and not answers:
+            time.sleep(0.2)
+        return answers.get("now")
+
+    with simulator("--tasks", "2000", "--profile", "small") as aluma, proxy_for(aluma.base_url) as proxy:
+        proxy.answer = answer
+        options = ("--base-url", proxy.base_url, "--no-progress", "-o", "out", "--listen", str(port))
+        env = environment(tmp_path, SimulatedAluma.client_secret, {})
+        with start_program(*options, cwd=tmp_path, env=env):
+            wait_until(lambda: count_exported(aluma) > 0, MAX_SECONDS)
+            for answers["now"] in (page, (429, "application/json", "{}")):
+                wait_until(lambda: readiness.status() == 503, NOT_READY_SECONDS)
+                assert "no request has succeeded" in readiness.reason
+                answers["now"] = None
+                wait_until(lambda: readiness.status() == 200, MAX_SECONDS)
+
+
 def test_service_works_beside_silent_connections_to_its_health_port(exporter, aluma):
     """More connections than a process may have descriptors."""
     port = free_port()

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from aluma_async import events
-from aluma_async.exceptions import RateLimited, SourceError, Unavailable
+from aluma_async.exceptions import ClaimConflict, InvalidResponse, RateLimited, SourceError, Unavailable
 from aluma_async.pipeline.throttle import MAX_PAUSE_SECONDS, MAX_URGENT_PAUSE_SECONDS, Throttle
 from tests.support.clock import virtual_time
 
@@ -118,23 +118,62 @@ async def test_throttle_keeps_no_permit_of_a_cancelled_waiter():
 
 
 @virtual_time
-async def test_throttle_tells_how_long_no_response_has_arrived():
+async def test_throttle_reports_how_long_no_response_has_arrived():
     """A success and data count as a response, an error does not, and a pause is no wait for one."""
     throttle = make_throttle(4)
     await anyio.sleep(100)
-    assert throttle.seconds_unanswered == 0
+    assert throttle.outage == (0, None)
     async with throttle.permit(), anyio.create_task_group() as group:
         await anyio.sleep(10)
-        group.start_soon(partial(requests, throttle, 1, error=Unavailable("")))
+        error = Unavailable("")
+        group.start_soon(partial(requests, throttle, 1, error=error))
         await anyio.sleep(10)
-        assert throttle.seconds_unanswered == 20
+        assert throttle.outage == (10, error)
         await throttle.consume_bytes(1)
         await anyio.sleep(3)
-        assert throttle.seconds_unanswered == 3
+        assert throttle.outage == (3, None)
         await requests(throttle, 1)
         await anyio.sleep(2)
-        assert throttle.seconds_unanswered == 2
-    assert throttle.seconds_unanswered == 0
+        assert throttle.outage == (2, None)
+    assert throttle.outage == (0, None)
+
+
+@pytest.mark.parametrize("error", [Unavailable("away"), RateLimited("", retry_after=600), InvalidResponse("a page")])
+@virtual_time
+async def test_throttle_reports_an_outage_while_all_requests_fail(error):
+    """Until the first success; a refusal due to the task's state is one, too. An idle exporter has no outage."""
+    for end in (None, ClaimConflict("")):
+        throttle = make_throttle(4)
+        await requests(throttle, 1)
+        await anyio.sleep(100)
+        assert throttle.outage == (0, None)
+        await requests(throttle, 4, error=error, seconds=0)
+        await anyio.sleep(20)
+        assert throttle.outage == (20, error)
+        await requests(throttle, 1, error=end, urgent=True)
+        assert throttle.outage == (0, None)
+
+
+@virtual_time
+async def test_throttle_counts_a_time_out_from_the_sending_of_the_request():
+    """A hanging API is an outage without a break at the moment of the time-out, when no request waits any more."""
+    throttle = make_throttle(4)
+    await requests(throttle, 4, error=Unavailable(""), seconds=60)
+    assert throttle.outage.seconds == 60
+
+
+@virtual_time
+async def test_throttle_reports_no_outage_while_a_resumed_download_goes_on():
+    """Its first connection failed, and nothing else is sent. Further failures are an outage: the API may be down."""
+    throttle = make_throttle(4)
+    await requests(throttle, 1, error=InvalidResponse(""))
+    async with throttle.permit():
+        for _ in range(60):
+            await throttle.consume_bytes(1)
+            await anyio.sleep(1)
+        assert throttle.outage.seconds <= 1
+        await requests(throttle, 2, error=Unavailable(""))
+        assert throttle.outage.seconds > 60
 
 
 @pytest.mark.parametrize("error", [RateLimited("", retry_after=3000), Unavailable("", retry_after=3000)])

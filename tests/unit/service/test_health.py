@@ -7,8 +7,9 @@ import pytest
 
 from aluma_async import Backoff, Exporter, events
 from aluma_async.cli.observers import _probe
-from aluma_async.exceptions import AuthenticationFailed, DestinationUnavailable, JournalError, Unavailable
+from aluma_async.exceptions import AuthenticationFailed, DestinationUnavailable, JournalError, RateLimited, Unavailable
 from aluma_async.models import ExportTask
+from aluma_async.pipeline.throttle import Outage
 from aluma_async.service.health import HealthMonitor
 from aluma_async.service.stats import RunStats
 from aluma_async.testing import MemoryDestination, SimulatedSource
@@ -196,7 +197,26 @@ def test_readiness_ends_with_the_first_failed_listing_until_something_succeeds()
 def test_health_is_not_ready_while_requests_have_no_response():
     """Their time-out is longer, and a listing that hangs does not fail before it."""
     health = health_of(stats_after(LISTED, clock=ManualClock()))
-    health.seconds_unanswered = lambda: 15.0
+    health.outage = lambda: Outage(15.0)
     assert health.is_ready()
-    health.seconds_unanswered = lambda: 16.0
+    health.outage = lambda: Outage(16.0)
     assert failed_checks(health) == {"requests": "no response for 16 s"}
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (Unavailable("it is away", hint="Look."), "no request has succeeded for 16 s: it is away. Look."),
+        (
+            RateLimited("busy", retry_after=1800),
+            "no request has succeeded for 16 s, Aluma asked for a pause of 30 min: busy",
+        ),
+    ],
+)
+def test_health_is_not_ready_while_all_requests_fail(error, reason):
+    """Also while workers are busy with them, so that no listing has failed; the last error is the reason."""
+    health = health_of(stats_after(LISTED, clock=ManualClock()))
+    health.outage = lambda: Outage(15.0, error)
+    assert health.is_ready()
+    health.outage = lambda: Outage(16.0, error)
+    assert failed_checks(health) == {"requests": reason}
