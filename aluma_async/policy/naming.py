@@ -45,7 +45,7 @@ def safe_path(folder: str, filename: str) -> PathParts:
     if len(parts) > MAX_FOLDER_DEPTH:
         parts = [*parts[: MAX_FOLDER_DEPTH - 1], _truncate("_".join(parts[MAX_FOLDER_DEPTH - 1 :]))]
     parts.append(_safe_part(filename))
-    if parts[0].casefold() == INTERNAL_FOLDER:
+    if parts[0].casefold() == INTERNAL_FOLDER or (not parts[0].isascii() and loose_key(parts[:1]) == INTERNAL_FOLDER):
         parts[0] = "_" + parts[0]
     return tuple(parts)
 
@@ -58,7 +58,7 @@ def collision_key(parts: PathParts) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
 
 
-def loose_key(parts: PathParts) -> str:
+def loose_key(parts: Sequence[str]) -> str:
     """Return a key that is equal also for paths which only some servers consider equal.
 
     Databases behind servers may ignore accents, the width of letters and invisible characters, and servers on Windows

@@ -223,3 +223,71 @@ async def test_multipart_upload_that_ends_with_an_error_body_is_not_exported():
         server.hook = None
         await deliver(destination, claim, b"x" * (MULTIPART_BYTES + 1))
         assert [len(content) for content in server.exported.values()] == [MULTIPART_BYTES + 1]
+
+
+@real_time
+async def test_store_that_refuses_each_condition_on_a_version_is_used():
+    """An export replaces the object of an earlier one without the condition."""
+    async with open_server("object store") as (server, destination):
+        await deliver(destination, CLAIM, "one", "two")
+        server.lie = "updates: 412"
+        await destination.probe()
+        await deliver(destination, CLAIM, "1", "2")
+        assert server.exported == {"a.txt": b"1", "deep/b.txt": b"2"}
+
+
+@real_time
+async def test_store_that_shows_an_object_late_is_used():
+    """Some stores are consistent only after a moment."""
+    hidden = set()
+
+    async def hook(request, path):
+        if request.method in ("GET", "HEAD") and path in server.objects and path not in hidden:
+            hidden.add(path)
+            return web.Response(status=404)
+        return None
+
+    async with open_server("object store") as (server, destination):
+        server.hook = hook
+        await destination.probe()
+        await deliver(destination, CLAIM, "one", "two")
+        assert server.exported == {"a.txt": b"one", "deep/b.txt": b"two"}
+        assert len(hidden) > 2
+
+
+@real_time
+async def test_webdav_repeats_a_request_that_exceeds_a_rate():
+    """429 means that the request was not executed."""
+    refused = set()
+
+    async def hook(request, path):
+        if (request.method, path) in refused:
+            return None
+        refused.add((request.method, path))
+        return web.Response(status=429)
+
+    async with open_server("webdav") as (server, destination):
+        server.hook = hook
+        await deliver(destination, CLAIM, "one", "two")
+        assert server.exported == {"a.txt": b"one", "deep/b.txt": b"two"}
+
+
+@real_time
+async def test_probe_does_not_wait_until_all_old_staged_files_are_removed():
+    """There may be very many after crashes, and while the probe runs, no task is claimed."""
+    old = formatdate(time.time() - 90_000, usegmt=True)
+    entry = "<D:response><D:href>/x/{:016x}-1</D:href><D:getlastmodified>{}</D:getlastmodified></D:response>"
+
+    async def hook(request, path):
+        if request.method == "PROPFIND" and request.headers["Depth"] == "1":
+            body = "".join(entry.format(number, old) for number in range(1000))
+            return web.Response(status=207, text=body, content_type="application/xml")
+        if request.method == "DELETE" and path.endswith("-1"):
+            await anyio.sleep(0.05)
+        return None
+
+    async with open_server("webdav", request_seconds=1.0) as (server, destination):
+        server.hook = hook
+        with anyio.fail_after(5):
+            await destination.probe()
+        assert 5 < sum(method == "DELETE" for method, _ in server.requests) < 1000

@@ -19,6 +19,8 @@ from aluma_async.exceptions import ConfigError, DestinationError, DestinationUna
 
 MULTIPART_BYTES = 8 * 1024 * 1024
 """Size above which an object is uploaded in parts of this size. No store can make a multipart upload conditional."""
+CONSISTENT_SECONDS = (0.1, 0.5)
+"""Delays between attempts to read an object after its put, because some stores show it a moment later."""
 ERRORS = (BaseError, OSError)
 """The exceptions that obstore raises."""
 STORED_HINT = "Check that url and endpoint name the store, and that no log-in page or proxy answers in its place."

@@ -32,6 +32,7 @@ from aluma_async.destinations.common.publishing import publish_task
 from aluma_async.destinations.common.slots import Share, Slots
 from aluma_async.destinations.common.spool import Spool, SpooledFile
 from aluma_async.destinations.object_store.client import (
+    CONSISTENT_SECONDS,
     ERRORS,
     MULTIPART_BYTES,
     STORED_HINT,
@@ -236,7 +237,11 @@ class ObjectStoreDestination:
 
         Return False if another task's object has replaced it. Raises ``DestinationUnavailable`` if it is not there.
         """
-        stored = await self._head(key)
+        for delay in (0.0, *CONSISTENT_SECONDS):
+            await anyio.sleep(delay)
+            stored = await self._head(key)
+            if stored and stored.size == upload.data.size and stored.sha256 in ("", upload.data.sha256):
+                break
         if stored and stored.task not in ("", upload.attributes["task"]):
             return self._on_conflict == "overwrite"
         if not stored:

@@ -3,6 +3,7 @@
 import re
 import secrets
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import anyio
 import obstore
@@ -10,12 +11,17 @@ from msgspec import Struct
 from obstore.exceptions import AlreadyExistsError, PreconditionError
 from obstore.store import ObjectStore
 
-from aluma_async.destinations.object_store.client import ERRORS, STORED_HINT, map_error, version_of
+from aluma_async.destinations.object_store.client import CONSISTENT_SECONDS, ERRORS, STORED_HINT, map_error, version_of
 from aluma_async.exceptions import DestinationUnavailable
 from aluma_async.policy.naming import INTERNAL_FOLDER
 
+if TYPE_CHECKING:
+    from obstore import GetResult
+
 _MARKER_KEY = f"{INTERNAL_FOLDER}/mark"
 _SIZE_HINT = "Let proxies in front of the store keep the header Content-Length of responses."
+_UPDATES = 3
+"""Attempts to update the marker, because another exporter may update it at the same time."""
 _MARKER = b"aluma-async was here"
 _CONDITION_REFUSED = re.compile(r"status code: (4(?!08|09|29)\d\d|501)")
 """Responses of servers that do not know conditional writes. The put without a condition shows whether that is all."""
@@ -60,18 +66,20 @@ async def _refuses_to_replace(store: ObjectStore) -> bool:
 
 
 async def _accepts_update(store: ObjectStore) -> bool:
-    response = await obstore.get_async(store, _MARKER_KEY, options={"head": True})
-    if not (version := version_of(response.meta)):
-        return False
-    try:
-        await obstore.put_async(store, _MARKER_KEY, _MARKER, mode=version)
-    except PreconditionError:  # another exporter's probe has replaced the object
+    for _ in range(_UPDATES):
+        response = await _get(store, _MARKER_KEY, head=True)
+        if not (version := version_of(response.meta)):
+            return False
+        try:
+            await obstore.put_async(store, _MARKER_KEY, _MARKER, mode=version)
+        except PreconditionError:  # another exporter's probe has replaced the object, or the store refuses each version
+            continue
+        except ERRORS as error:
+            if not _CONDITION_REFUSED.search(str(error)):
+                raise
+            return False
         return True
-    except ERRORS as error:
-        if not _CONDITION_REFUSED.search(str(error)):
-            raise
-        return False
-    return True
+    return False
 
 
 async def _read_back(store: ObjectStore, url: str, least: int) -> None:
@@ -81,8 +89,8 @@ async def _read_back(store: ObjectStore, url: str, least: int) -> None:
     try:
         await obstore.put_async(store, key, content, mode="overwrite", use_multipart=False)
         try:
-            size = (await obstore.get_async(store, key, options={"head": True})).meta["size"]
-            stored = bytes(await (await obstore.get_async(store, key)).bytes_async())
+            size = (await _get(store, key, head=True)).meta["size"]
+            stored = bytes(await (await _get(store, key, head=False)).bytes_async())
         except FileNotFoundError:
             raise _not_stored(url, "does not exist") from None
         if size != len(content) or stored != content:
@@ -96,6 +104,15 @@ async def _read_back(store: ObjectStore, url: str, least: int) -> None:
     finally:
         with anyio.CancelScope(shield=True), suppress(*ERRORS):
             await obstore.delete_async(store, key)
+
+
+async def _get(store: ObjectStore, key: str, *, head: bool) -> "GetResult":
+    """Return an object that exists, also if the store shows it only after a moment. Raises ``FileNotFoundError``."""
+    for delay in CONSISTENT_SECONDS:
+        with suppress(FileNotFoundError):
+            return await obstore.get_async(store, key, options={"head": head})
+        await anyio.sleep(delay)
+    return await obstore.get_async(store, key, options={"head": head})
 
 
 def _not_stored(url: str, problem: str) -> DestinationUnavailable:

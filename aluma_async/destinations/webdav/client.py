@@ -29,6 +29,7 @@ from aluma_async.destinations.webdav.responses import (
     NOT_IMPLEMENTED,
     PAGE_HINT,
     PRECONDITION_FAILED,
+    TOO_MANY,
 )
 from aluma_async.exceptions import DestinationUnavailable
 from aluma_async.policy.naming import INTERNAL_FOLDER
@@ -47,9 +48,12 @@ _MAX_KNOWN_COLLECTIONS = 10_000
 _MAX_RECORD_BYTES = 4096
 """Size above which a file is not one of the exporter's small internal files."""
 _READS = ("GET", "HEAD", "PROPFIND")
+_CONSISTENT_SECONDS = (0.1, 0.5)
+"""Delays between attempts to verify a file, because a server may show it a moment later."""
 _PAGE_TYPES = ("text/html", "application/xhtml+xml")
 _LOCKED_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""Delays between attempts while a path is locked: some servers lock a path during another request."""
+"""Delays between attempts while a path is locked, because some servers lock a path during another request, or while
+there are too many requests."""
 
 
 class Existing(NamedTuple):
@@ -177,8 +181,13 @@ class WebDavClient:
 
         Raises ``DestinationUnavailable`` if it is missing or has another size, whatever the server confirmed before.
         """
-        stored = await self.size(path)
-        if stored not in (size, None):
+        for delay in (*_CONSISTENT_SECONDS, None):
+            stored = await self.size(path)
+            if stored in (size, None):
+                return
+            if delay:
+                await anyio.sleep(delay)
+                continue
             state = "does not exist" if stored == _MISSING else f"has {stored} bytes instead of {size}"
             raise DestinationUnavailable(
                 f"{subject}: the server has confirmed it, but it {state}",
@@ -291,7 +300,7 @@ class WebDavClient:
                 return _Response(status, response.headers, content)
             if status >= 500:
                 close_connection(response)
-            if status != LOCKED or delay is None:
+            if status not in (LOCKED, TOO_MANY) or delay is None:
                 self.clear_cache()
                 if status == NO_SPACE:
                     self.refused_bytes = max(self.refused_bytes, min(size, BLOCK))

@@ -45,7 +45,7 @@ from aluma_async.destinations.webdav.upload import (
 )
 from aluma_async.exceptions import AlreadyExported, DestinationError, DestinationUnavailable
 from aluma_async.models import Claim, ExportFile
-from aluma_async.policy.naming import OnConflict, PathParts, collision_key, loose_key
+from aluma_async.policy.naming import OnConflict, PathParts, loose_key
 
 _CONCURRENCY = 8
 """Files at a time, without those that wait long for the server."""
@@ -94,7 +94,8 @@ class WebDavDestination:
         """Create missing folders, remove staged files of crashed runs, and try what a delivery does."""
         self._client.clear_cache()
         await self._ensure_folders()
-        with suppress(DestinationError):  # some servers do not list folders
+        # Some servers do not list folders. What is not removed in this time is removed by the next probe.
+        with suppress(DestinationError), anyio.move_on_after(self._roll_back_seconds):
             now = self._now()
             for name, modified_at in (await self._client.modified_times(STAGING, now)).items():
                 is_stale = modified_at < now - _STALE_SECONDS and not name.startswith(self._token)
@@ -296,6 +297,6 @@ class WebDavDestination:
 
 
 def _place(url: str) -> RemotePlace:
-    """Return the place of a folder; servers may ignore the case of paths."""
+    """Return the place of a folder; servers may ignore the case of paths, and more."""
     path = posixpath.normpath(unquote(f"/{urlsplit(url).path}"))
-    return RemotePlace("webdav", server_name(url), tuple(collision_key((part,)) for part in path.split("/") if part))
+    return RemotePlace("webdav", server_name(url), tuple(loose_key((part,)) for part in path.split("/") if part))

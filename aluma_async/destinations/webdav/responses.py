@@ -11,7 +11,7 @@ from aluma_async.exceptions import DestinationError, DestinationUnavailable
 MOVED = (301, 308)
 NOT_FOUND, NOT_ALLOWED, CONFLICT, PRECONDITION_FAILED, LOCKED, NO_SPACE = 404, 405, 409, 412, 423, 507
 NOT_IMPLEMENTED = 501
-_TOO_LARGE = 413
+TOO_MANY, _TOO_LARGE = 429, 413
 PAGE_HINT = "Check that the url is a WebDAV folder, and that no log-in page or proxy answers in the server's place."
 
 _LOGIN_HINT = "Check the user and password (or token) and the write permission."

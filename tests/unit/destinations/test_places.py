@@ -117,6 +117,7 @@ SAME = [
     (webdav("https://dav.example/a"), webdav("https://dav.example/a/")),
     (webdav("https://dav.example/a"), webdav("https://DAV.example:443/b/../a/%62")),
     (webdav("https://dav.example/Out"), webdav("http://dav.example/out")),
+    (webdav("https://dav.example/Caf%C3%A9"), webdav("https://dav.example/cafe")),
     (webdav("https://dav.example"), webdav("https://dav.example/a")),
 ]
 

@@ -25,7 +25,19 @@ from aluma_async.policy.naming import (
 
 UNSAFE = ["..", ".", "", "/", "\\", "C:", "\\\\srv\\x", "~", "con", "NUL.txt", "COM¹", "a:b", "a. ", " ", "\0", "\n"]
 TOO_LONG = ["x" * 300, "é" * 200, "🎉" * 80 + ".pdf", "a" * 400 + ".pdf"]
-unsafe = st.sampled_from([*UNSAFE, *TOO_LONG, "\u202e", "\ud800", ".aluma-async", ".ALUMA-ASYNC", "clock$"])
+unsafe = st.sampled_from(
+    [
+        *UNSAFE,
+        *TOO_LONG,
+        "\u202e",
+        "\ud800",
+        ".aluma-async",
+        ".ALUMA-ASYNC",
+        "clock$",
+        ".Alüma-async",
+        "\N{FULLWIDTH FULL STOP}aluma\u0301-async",
+    ]
+)
 text = st.lists(st.text(max_size=8) | unsafe, max_size=4).map("".join) | st.lists(unsafe, max_size=5).map("/".join)
 
 
@@ -67,7 +79,7 @@ def test_plan_paths_separates_names_that_are_equal_by_another_key():
 def test_safe_path_is_below_the_root_and_valid_on_every_system(folder, filename):
     parts = safe_path(folder, filename)
     assert parts
-    assert collision_key(parts[:1]) != INTERNAL_FOLDER
+    assert loose_key(parts[:1]) != INTERNAL_FOLDER
     for part in parts:
         assert part not in ("", ".", "..")
         assert len(part.encode()) <= 255
