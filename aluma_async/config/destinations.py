@@ -75,6 +75,8 @@ class SqlConfig(Section, frozen=True, kw_only=True, tag_field="type", tag="sql")
     decimal: Literal[".", ","] = "."
     date_format: str = ""
     """Format of dates as for ``strptime``; empty: ISO 8601."""
+    trigger_columns: tuple[str, ...] = ()
+    """Columns that a trigger of the table may change; they are not compared after they were written."""
     manifest: bool = False
 
     def __post_init__(self) -> None:

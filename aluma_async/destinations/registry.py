@@ -78,6 +78,7 @@ def _open_sql(config: SqlConfig, state: Path, stack: AsyncExitStack) -> Destinat
             decimal=config.decimal,
             date_format=config.date_format,
         ),
+        trigger_columns=config.trigger_columns,
         manifest=config.manifest,
         spool=state / "spool",
     )

@@ -73,7 +73,7 @@ CONFIG_KEYS = {
 DESTINATION_KEYS = {
     "folder": "path newline on_conflict durability manifest",
     "sql": "url url_file url_env table key create mode column_types column_names header_names delimiter encoding"
-    " decimal date_format manifest",
+    " decimal date_format trigger_columns manifest",
     "object-store": "url options on_conflict manifest",
     "webdav": "url username password_file token_file on_conflict manifest allow_insecure ca_file",
 }

@@ -35,7 +35,9 @@ def test_narrow_column(postgres_database, key):
 
 def test_missing_column(database):
     database.ask("CREATE TABLE t (k TEXT PRIMARY KEY)")
-    refuse(database, r"table t has no column 'x' \(column 2 of the file\)")
+    refuse(database, "table t has no column for column 2 of the file")
+    file_format = FileFormat(column_names={"x": "y"})
+    refuse(database, "table t has no column 'y', which is column 2 of the file", file_format=file_format)
 
 
 def test_header_that_may_be_data_is_not_repeated(database):

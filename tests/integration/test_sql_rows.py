@@ -111,7 +111,7 @@ async def test_task_is_one_transaction_over_all_its_tables(database):
         ("x DATE", "x\n31.12.2026\n", "row 1, column 'x': is not a date"),
         ("x BOOLEAN", "x\nperhaps\n", "row 1, column 'x': is neither true nor false"),
         ("x TEXT", "x\n1,2\n", "row 1: has 2 values for 1 columns"),
-        ("x TEXT", "x,y\n1,2\n", "has no column 'y'"),
+        ("x TEXT", "x,y\n1,2\n", "has no column for column 2 of the file"),
         ("x TEXT", "x\na\0b\n", "row 1, column 'x': contains a zero character"),
         ("x TEXT", "", "is empty"),
         ("x TEXT", "x,x\n1,2\n", "column 2 has the same name as column 1"),

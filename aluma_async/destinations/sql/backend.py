@@ -1,14 +1,31 @@
 """``Backend``: how one kind of database stores many rows, and files that do not fit into memory."""
 
-from collections.abc import AsyncIterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aluma_async.destinations.common.spool import SpooledFile
-from aluma_async.destinations.sql.layout import Layout
+from aluma_async.destinations.sql.differences import Difference
+from aluma_async.destinations.sql.layout import Layout, Purpose
 from aluma_async.models import Claim, ExportFile
+
+
+class TableRows(Protocol):
+    """The rows that a transaction writes to one table. Every method raises the errors of the driver."""
+
+    async def put(self, names: Sequence[str], batches: AsyncIterable[Sequence[list[Any]]], *, is_ragged: bool) -> None:
+        """Insert the rows of a file; ``is_ragged`` is whether cells may be ``ABSENT``.
+
+        With a key of the administrator, a row replaces the one with the same key; the last one of a file wins. An
+        absent cell keeps the value of the stored row.
+        """
+        ...
+
+    async def compare(self, left_out: Collection[str]) -> Difference:
+        """Return how the table differs from the rows, except in the columns ``left_out``, if it can differ at all."""
+        ...
 
 
 class Backend(Protocol):
@@ -67,25 +84,26 @@ class Backend(Protocol):
         """Return the fingerprint that the table has now."""
         ...
 
-    async def put_rows(
-        self,
-        connection: AsyncConnection,
-        layout: Layout,
-        names: Sequence[str],
-        key: Sequence[str],
-        batches: AsyncIterable[Sequence[Sequence[Any]]],
-    ) -> int:
-        """Insert rows.
-
-        With a ``key``, a row replaces the one with the same key; the last one of a file wins. Then return how many
-        rows the table has not taken, because a trigger or rule dropped them; 0 without a key.
-        """
+    async def open_rows(
+        self, connection: AsyncConnection, layout: Layout, key: Sequence[str], purpose: Purpose, number: int
+    ) -> TableRows:
+        """Return the rows that the transaction writes to a table; ``number`` identifies the table in it."""
         ...
 
     async def put_file(
         self, connection: AsyncConnection, layout: Layout, claim: Claim, file: ExportFile, data: SpooledFile
     ) -> None:
         """Insert a whole file."""
+        ...
+
+    def may_change_files(self, layout: Layout) -> bool:
+        """Return whether a stored file may differ from the one that was written, or a comparison costs little."""
+        ...
+
+    async def read_files(
+        self, connection: AsyncConnection, layout: Layout, task: str, names: Sequence[str]
+    ) -> Sequence[tuple[Mapping[str, Any], str]]:
+        """Return the columns ``names`` of the files of a task, and the SHA-256 hash of each content."""
         ...
 
     def equals(self, column: sa.ColumnElement[Any], text: str) -> sa.ColumnElement[bool]:
@@ -119,6 +137,13 @@ def quote_names(layout: Layout, names: Sequence[str]) -> tuple[str, str]:
 def quote(name: str) -> str:
     """Return a name as it is, in quotes."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """Return a name that is not taken, which begins like ``name``."""
+    while name in taken:
+        name += "_"
+    return name
 
 
 def on_conflict_clause(names: Sequence[str], key: Sequence[str]) -> str:

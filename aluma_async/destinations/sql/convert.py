@@ -19,10 +19,11 @@ from aluma_async.destinations.sql.intervals import read_interval
 from aluma_async.destinations.sql.json_text import RepeatedName, load_json
 from aluma_async.destinations.sql.layout import Column, ColumnType, Kind
 from aluma_async.destinations.sql.numbers import count_digits, integer, parse_number, to_float
+from aluma_async.destinations.sql.row_groups import ABSENT
 from aluma_async.destinations.sql.temporal import temporal
 
 Value: TypeAlias = Any
-"""A value that a driver accepts: None, str, int, float, bool, Decimal, date, datetime, time."""
+"""A value that a driver accepts: None, str, int, float, bool, Decimal, date, datetime, time; or ``ABSENT``."""
 Convert: TypeAlias = Callable[[Any], Value]
 """Converts a cell to a value; raises ``ValueError`` with the reason if it does not fit."""
 
@@ -56,7 +57,10 @@ class FileFormat(Struct, frozen=True, kw_only=True):
 
 
 def converter(column: Column, file_format: FileFormat, *, required: bool, from_json: bool) -> Convert:
-    """Return the converter for a column. An empty cell becomes NULL if the column is nullable and not ``required``."""
+    """Return the converter for a column. An empty cell becomes NULL if the column is nullable and not ``required``.
+
+    An absent cell stays absent, unless the column is required.
+    """
     if from_json and column.type.kind == "json":
         convert_value: Convert = _json_value(column.type)
     else:
@@ -71,7 +75,15 @@ def converter(column: Column, file_format: FileFormat, *, required: bool, from_j
             raise ValueError("is empty")
         return convert_value(cell)
 
-    return convert_cell
+    if not from_json:
+        return convert_cell
+
+    def convert_named(cell: Any) -> Value:
+        if cell is ABSENT:
+            return convert_cell(None) if required else ABSENT
+        return convert_cell(cell)
+
+    return convert_named
 
 
 def _plain(cell: Any) -> str:

@@ -56,6 +56,7 @@ class SqlDestination:
         mode: ``rows`` reads the rows of the files; ``files`` stores whole files with their metadata.
         column_types: types of the columns of created tables, from ``tables.COLUMN_TYPES``; text if not listed.
         file_format: format of the files in ``rows`` mode.
+        trigger_columns: columns that a trigger of the table may change or keep, so that they are not compared.
         manifest: add a row for each task to the table ``aluma_manifest`` in the same schema.
         spool: folder in which big files are staged. None: the system's folder for temporary files.
         now: clock for the manifest, in seconds since 1970.
@@ -71,6 +72,7 @@ class SqlDestination:
         mode: Literal["rows", "files"] = "rows",
         column_types: Mapping[str, str] | None = None,
         file_format: FileFormat | None = None,
+        trigger_columns: Sequence[str] = (),
         manifest: bool = False,
         spool: Path | None = None,
         now: Callable[[], float] = wall_time,
@@ -105,6 +107,7 @@ class SqlDestination:
             key=tuple(key),
             column_types=column_types or {},
             file_format=file_format or FileFormat(),
+            trigger_columns=frozenset(trigger_columns),
             manifest=manifest,
             now=now,
         )

@@ -80,18 +80,21 @@ def is_transient(error: BaseException) -> bool:
     return code in _RETRYABLE or name.startswith(_SQLITE_RETRYABLE)
 
 
-def map_error(error: Exception, subject: str, columns: Collection[str] = ()) -> DestinationError:
+def map_error(
+    error: Exception, subject: str, columns: Collection[str] = (), *, may_name_columns: bool = True
+) -> DestinationError:
     """Return the ``DestinationError`` for a driver's error.
 
     Args:
         error: the error of SQLAlchemy, of the driver or of the operating system.
         subject: the database and the operation, or the file.
-        columns: names of columns that may be mentioned.
+        columns: names of columns by which the location of an error is found.
+        may_name_columns: False if only the file contains their names.
     """
     driver_error = _driver_error(error)
     code, name = getattr(driver_error, "sqlstate", None), _sqlite_name(driver_error)
     if code:
-        return _map_server_error(driver_error, code, subject, columns)
+        return _map_server_error(driver_error, code, subject, columns, may_name_columns=may_name_columns)
     if name:
         return _map_sqlite_error(driver_error, name, subject)
     kinds = {kind.__name__ for kind in type(driver_error).__mro__}
@@ -103,7 +106,7 @@ def map_error(error: Exception, subject: str, columns: Collection[str] = ()) -> 
 
 
 def _map_server_error(
-    driver_error: BaseException, code: str, subject: str, columns: Collection[str]
+    driver_error: BaseException, code: str, subject: str, columns: Collection[str], *, may_name_columns: bool
 ) -> DestinationError:
     diag: Any = getattr(driver_error, "diag", None)
     message = f"{subject}: {_server_message(driver_error, code, diag)}"
@@ -115,7 +118,9 @@ def _map_server_error(
     reason, hint = next(found, _REFUSED)
     if code == "23514" and not getattr(diag, "constraint_name", None):
         reason, hint = _NO_PARTITION
-    return SchemaMismatch(f"{subject}: {reason}{_location(diag, columns)}", hint=hint)
+    return SchemaMismatch(
+        f"{subject}: {reason}{_location(diag, columns, may_name_columns=may_name_columns)}", hint=hint
+    )
 
 
 def _map_sqlite_error(driver_error: BaseException, name: str, subject: str) -> DestinationError:
@@ -150,14 +155,15 @@ def _one_line(driver_error: BaseException) -> str:
     return "; ".join(lines)[:_MAX_MESSAGE_CHARS] or type(driver_error).__name__
 
 
-def _location(diag: Any, columns: Collection[str]) -> str:
+def _location(diag: Any, columns: Collection[str], *, may_name_columns: bool) -> str:
     """Return row, column and constraint, as far as the server reports them; within a function, only its name."""
     if _function(diag):  # which may have set the other details to anything
         return _function(diag)
     copy = _COPY_LOCATION.search(getattr(diag, "context", None) or "")
+    column = getattr(diag, "column_name", None) or (copy and _find_column(copy[2], columns))
     details = {
         "row": copy and copy[1],
-        "column": getattr(diag, "column_name", None) or (copy and _find_column(copy[2], columns)),
+        "column": column if may_name_columns else None,
         "constraint": getattr(diag, "constraint_name", None),
     }
     return "".join(f", {label} {detail}" for label, detail in details.items() if detail)

@@ -30,12 +30,13 @@ Kind: TypeAlias = Literal[
 
 Unit: TypeAlias = Literal["year", "month", "day", "hour", "minute", "second"]
 
-Purpose: TypeAlias = Literal["upsert", "replace"]
-"""``upsert``: rows replace those with the same key. ``replace``: all rows of the task are deleted before."""
+Purpose: TypeAlias = Literal["upsert", "replace", "files"]
+"""``upsert``: rows replace those with the same key. ``replace``: all rows of the task are deleted before. ``files``:
+the same for whole files."""
 
 RIGHTS: Mapping[Purpose, tuple[str, ...]] = {
     "upsert": ("SELECT", "INSERT", "UPDATE"),
-    "replace": ("SELECT", "INSERT", "DELETE"),
+    **dict.fromkeys(("replace", "files"), ("SELECT", "INSERT", "DELETE")),
 }
 """The rights that the database user needs on a table."""
 _TYPE_NAMES: Mapping[Kind, str] = {"text": "text", "integer": "bigint", "json": "json", "other": "bytea"}
@@ -124,10 +125,28 @@ class Layout(Struct, frozen=True, kw_only=True):
     """Whether the user may create temporary tables."""
     must_stage: bool = False
     """Whether rows must be inserted with INSERT from a temporary table, because COPY is refused."""
+    has_triggers: bool = False
+    """Whether it or a partition has triggers, which may change rows."""
     fingerprint: str = ""
     """A text that changes when the table is altered."""
+    is_new: bool = False
+    """Whether the transaction has created it, so that only the file knows the names of its columns."""
     warning: str = ""
     """A limitation that does not prevent the export."""
+
+
+def is_staged(layout: Layout, purpose: Purpose) -> bool:
+    """Return whether PostgreSQL inserts rows from a temporary table."""
+    return purpose == "upsert" or layout.must_stage or (purpose == "replace" and layout.has_triggers)
+
+
+def check_stage(layout: Layout) -> None:
+    """Raise ``DestinationError`` unless the user may create temporary tables."""
+    if not layout.may_stage:
+        raise DestinationError(
+            f"table {layout.label}: the database user may not create temporary tables",
+            hint="Grant the user TEMPORARY on the database.",
+        )
 
 
 def check_layout(layout: Layout, key: Sequence[str], purpose: Purpose) -> None:
@@ -145,11 +164,8 @@ def check_layout(layout: Layout, key: Sequence[str], purpose: Purpose) -> None:
             f"table {layout.label}: the database user lacks the right to {_join(rights)}",
             hint=f"Grant the user {', '.join(RIGHTS[purpose])} on the table.",
         )
-    if (purpose == "upsert" or layout.must_stage) and not layout.may_stage:
-        raise DestinationError(
-            f"table {layout.label}: the database user may not create temporary tables",
-            hint="Grant the user TEMPORARY on the database.",
-        )
+    if is_staged(layout, purpose):
+        check_stage(layout)
     if policies := [right for right in RIGHTS[purpose] if right in layout.missing_policies]:
         raise DestinationError(
             f"table {layout.label}: row-level security has no policy that lets the database user {_join(policies)}",
@@ -212,10 +228,10 @@ def type_warnings(layout: Layout) -> list[str]:
     ]
 
 
-def check_rights(layout: Layout, name: str, key: Sequence[str], purpose: Purpose) -> None:
-    """Raise ``DestinationError`` if the user may not write a column."""
+def check_rights(layout: Layout, name: str, key: Sequence[str], purpose: Purpose, *, is_ragged: bool) -> None:
+    """Raise ``DestinationError`` if the user may not write a column; rows with absent cells are always staged."""
     needed = ["INSERT"]
-    if purpose == "upsert" or layout.must_stage:
+    if is_ragged or is_staged(layout, purpose):
         needed.append("SELECT")
     if purpose == "upsert" and name not in key:
         needed.append("UPDATE")

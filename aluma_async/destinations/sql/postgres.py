@@ -1,8 +1,8 @@
-"""``Postgres``: rows and files are sent with COPY."""
+"""``Postgres``: the connection, and whole files, which are sent with COPY."""
 
 import struct
-from collections.abc import AsyncIterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import anyio.to_thread
 import sqlalchemy as sa
@@ -11,8 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from aluma_async.destinations.common.chunks import BLOCK
 from aluma_async.destinations.common.spool import SpooledFile
 from aluma_async.destinations.sql import postgres_catalog
-from aluma_async.destinations.sql.backend import file_columns, on_conflict_clause, quote, quote_names
-from aluma_async.destinations.sql.layout import Layout
+from aluma_async.destinations.sql.backend import TableRows, file_columns, quote, quote_names
+from aluma_async.destinations.sql.layout import Layout, Purpose
+from aluma_async.destinations.sql.postgres_rows import PostgresRows
 from aluma_async.destinations.sql.tables import label
 from aluma_async.exceptions import ConfigError
 from aluma_async.models import Claim, ExportFile
@@ -27,6 +28,7 @@ _DEFAULTS: Mapping[str, Any] = {
 """Parameters that the URL may override. PgBouncer knows none of the server's, so there are none here."""
 _PORT = "5432"
 _STAGE = "aluma_stage"
+"""Temporary table of a file, where COPY is refused."""
 # The settings of the user, of the database and of the URL stay, except that a commit must be durable, and NULL in an
 # array is not a text.
 _BEGIN = """
@@ -40,7 +42,7 @@ _INTEGERS = {16: ">ih", 32: ">ii", 64: ">iq"}
 
 
 class Postgres:
-    """With a key, rows are copied into a temporary table first. A file is sent in the binary format of COPY."""
+    """A server. A file is sent in the binary format of COPY."""
 
     max_transactions = 0
     max_name_bytes = 63
@@ -105,26 +107,13 @@ class Postgres:
 
     async def fingerprint(self, connection: AsyncConnection, layout: Layout) -> str:
         table = quote_names(layout, ())[0]
-        ((text,),) = await _fetch(connection, postgres_catalog.FINGERPRINT, {"table": table})
-        return text or ""
+        rows = await _fetch(connection, postgres_catalog.FINGERPRINT, {"table": table})
+        return rows[0][0] if rows else ""
 
-    async def put_rows(
-        self,
-        connection: AsyncConnection,
-        layout: Layout,
-        names: Sequence[str],
-        key: Sequence[str],
-        batches: AsyncIterable[Sequence[Sequence[Any]]],
-    ) -> int:
-        cursor = await _cursor(connection)
-        target = await _open_target(cursor, layout, names, key)
-        sent = 0
-        async with cursor.copy(f"COPY {target.copied} ({target.columns}) FROM STDIN") as copy:
-            async for batch in batches:
-                sent += len(batch)
-                for row in batch:
-                    await copy.write_row(row)
-        return await _finish(cursor, target, layout, names, key, sent)
+    async def open_rows(
+        self, connection: AsyncConnection, layout: Layout, key: Sequence[str], purpose: Purpose, number: int
+    ) -> TableRows:
+        return PostgresRows(await _cursor(connection), layout, key, purpose, number)
 
     async def put_file(
         self, connection: AsyncConnection, layout: Layout, claim: Claim, file: ExportFile, data: SpooledFile
@@ -140,14 +129,30 @@ class Postgres:
         # Signature, flags, length of the extension; then the number of fields, and each field as length and bytes.
         header = b"PGCOPY\n\xff\r\n\0" + bytes(8) + struct.pack(">h", len(fields) + 1)
         cursor = await _cursor(connection)
-        target = await _open_target(cursor, layout, names, ())
-        async with cursor.copy(f"COPY {target.copied} ({target.columns}) FROM STDIN (FORMAT binary)") as copy:
+        table, columns = quote_names(layout, names)
+        target = f"pg_temp.{_STAGE}" if layout.must_stage else table
+        if layout.must_stage:
+            await cursor.execute(f"CREATE TEMP TABLE {_STAGE} AS SELECT {columns} FROM {table} LIMIT 0")
+        async with cursor.copy(f"COPY {target} ({columns}) FROM STDIN (FORMAT binary)") as copy:
             await copy.write(header + b"".join(fields) + struct.pack(">i", data.size))
             data.data.seek(0)
             while chunk := await anyio.to_thread.run_sync(data.data.read, BLOCK):
                 await copy.write(chunk)
             await copy.write(struct.pack(">h", -1))
-        await _finish(cursor, target, layout, names, (), 1)
+        if layout.must_stage:
+            await cursor.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {target}")
+            await cursor.execute(f"DROP TABLE {target}")
+
+    def may_change_files(self, layout: Layout) -> bool:
+        return layout.has_triggers or layout.must_stage  # COPY invokes no rules, but INSERT does
+
+    async def read_files(
+        self, connection: AsyncConnection, layout: Layout, task: str, names: Sequence[str]
+    ) -> Sequence[tuple[Mapping[str, Any], str]]:
+        table, columns = quote_names(layout, names)
+        query = f"SELECT encode(sha256({quote('data')}::bytea), 'hex'), {columns} FROM {table} WHERE {quote('task')} ="
+        rows = await _fetch(connection, query.replace("%", "%%") + " %(task)s", {"task": task})
+        return [(dict(zip(names, row[1:], strict=True)), row[0] or "") for row in rows]
 
     def equals(self, column: sa.ColumnElement[Any], text: str) -> sa.ColumnElement[bool]:
         return column == text  # columns that merge texts are refused
@@ -157,59 +162,6 @@ class Postgres:
 
     async def run_deferred(self, connection: AsyncConnection) -> None:
         await (await _cursor(connection)).execute("SET CONSTRAINTS ALL IMMEDIATE")
-
-
-class _Target(NamedTuple):
-    """Where rows are copied to: a table, or a temporary one whose rows are inserted into it at the end."""
-
-    table: str
-    columns: str
-    copied: str
-    number: str
-    """Column of the temporary table that numbers the rows."""
-
-
-async def _open_target(cursor: Any, layout: Layout, names: Sequence[str], key: Sequence[str]) -> _Target:
-    table, columns = quote_names(layout, names)
-    if not key and not layout.must_stage:
-        return _Target(table, columns, table, "")
-    stage, number = f"pg_temp.{_STAGE}", "aluma_number"
-    while number in names:
-        number += "_"
-    await cursor.execute(f"CREATE TEMP TABLE {_STAGE} ON COMMIT DROP AS SELECT {columns} FROM {table} LIMIT 0")
-    await cursor.execute(f"ALTER TABLE {stage} ADD {number} bigserial")
-    return _Target(table, columns, stage, number)
-
-
-async def _finish(
-    cursor: Any, target: _Target, layout: Layout, names: Sequence[str], key: Sequence[str], sent: int
-) -> int:
-    """Move the rows from the temporary table; with a key, return the number of rows that the table has not taken."""
-    table, columns, stage, number = target
-    if stage == table:
-        return 0
-    missing = 0
-    if key:
-        keys = quote_names(layout, key)[1]
-        select = f"SELECT DISTINCT ON ({keys}) {columns} FROM {stage} ORDER BY {keys}, {number} DESC"
-        # With a name of its own, because a table may be named "excluded".
-        await cursor.execute(
-            f"INSERT INTO {table} AS aluma_target ({columns}) {select} {on_conflict_clause(names, key)}"
-        )
-        stored = int(cursor.rowcount)
-        new = f"(SELECT DISTINCT {keys} FROM {stage}) AS aluma_new"
-        same = " AND ".join(f"aluma_target.{name} = aluma_new.{name}" for name in map(quote, key))
-        await cursor.execute(
-            f"SELECT count(*) FROM {new} WHERE NOT EXISTS (SELECT FROM {table} AS aluma_target WHERE {same})"
-        )
-        missing = (await cursor.fetchone())[0]
-        if stored < sent and set(names) != set(key):  # rows with equal keys, or updates that were dropped
-            await cursor.execute(f"SELECT count(*) FROM {new}")
-            missing = max(missing, (await cursor.fetchone())[0] - stored)
-    else:
-        await cursor.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {stage} ORDER BY {number}")
-    await cursor.execute(f"DROP TABLE {stage}")
-    return missing
 
 
 async def _cursor(connection: AsyncConnection) -> Any:

@@ -10,7 +10,18 @@ from typing import Any
 from aluma_async.destinations.sql.layout import Column, ColumnType, Kind, Layout, UniqueIndex, Unit
 from aluma_async.destinations.sql.temporal import MAX_FRACTION
 
-DESCRIBE = """
+_TRIGGERS = """
+  FROM pg_trigger g WHERE NOT g.tgisinternal
+    AND (g.tgrelid = c.oid OR g.tgrelid IN (SELECT relid FROM pg_partition_tree(c.oid)))
+"""
+"""The triggers of the table c and of its partitions."""
+_FINGERPRINT = f"""concat_ws('/',
+  (SELECT string_agg(a.xmin::text, ' ' ORDER BY a.attnum) FROM pg_attribute a WHERE a.attrelid = c.oid),
+  (SELECT string_agg(concat(g.oid, ' ', g.xmin), ' ' ORDER BY g.oid) {_TRIGGERS}))
+"""
+
+DESCRIBE = (
+    """
 SELECT n.nspname, c.relkind, c.relpersistence, has_schema_privilege(n.oid, 'USAGE'),
   has_database_privilege(current_database(), 'TEMPORARY'), has_table_privilege(c.oid, 'DELETE'),
   CASE WHEN row_security_active(c.oid) THEN (
@@ -52,16 +63,20 @@ SELECT n.nspname, c.relkind, c.relpersistence, has_schema_privilege(n.oid, 'USAG
         WHEN i.indexprs IS NOT NULL THEN 'contains an expression' WHEN NOT i.indisvalid THEN 'is not valid' ELSE '' END,
       NOT i.indimmediate)), '[]')
    FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid WHERE i.indrelid = c.oid AND i.indisunique),
-  (SELECT string_agg(a.xmin::text, ' ' ORDER BY a.attnum) FROM pg_attribute a WHERE a.attrelid = c.oid)
+  EXISTS (SELECT """
+    + _TRIGGERS
+    + """),
+  """
+    + _FINGERPRINT
+    + """
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relname = %(name)s AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't'
   AND CASE WHEN %(schema)s::text IS NULL THEN pg_table_is_visible(c.oid) ELSE n.nspname = %(schema)s END
 """
+)
 """Temporary tables are left out, because a table of another user of a pooled connection would hide the real one."""
 
-FINGERPRINT = """
-SELECT string_agg(a.xmin::text, ' ' ORDER BY a.attnum) FROM pg_attribute a WHERE a.attrelid = to_regclass(%(table)s)
-"""
+FINGERPRINT = f"SELECT {_FINGERPRINT} FROM pg_class c WHERE c.oid = to_regclass(%(table)s)"
 
 SIMILAR = """
 SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) FROM pg_class c
@@ -126,7 +141,7 @@ _UNIT_BITS: Mapping[Unit, int] = {"year": 2, "month": 1, "day": 3, "hour": 10, "
 
 def read_layout(row: Sequence[Any], name: str, label: str) -> Layout:
     """Return the layout that a row of ``DESCRIBE`` contains."""
-    schema, kind, persistence, has_usage, may_stage, may_delete, policies, columns, indexes, fingerprint = row
+    schema, kind, persistence, has_usage, may_stage, may_delete, policies, columns, indexes, triggers, fingerprint = row
     missing_policies = frozenset[str]()
     if policies is not None and "*" not in policies:
         commands = {"r": "SELECT", "a": "INSERT", "w": "UPDATE", "d": "DELETE"}
@@ -147,6 +162,7 @@ def read_layout(row: Sequence[Any], name: str, label: str) -> Layout:
         missing_policies=missing_policies,
         may_stage=may_stage,
         must_stage=policies is not None,
+        has_triggers=triggers,
         fingerprint=fingerprint or "",
         warning=f"table {label} is unlogged: a crash of the server deletes its rows" if persistence == "u" else "",
     )

@@ -1,10 +1,10 @@
 """``Rows``: reads rows from CSV and JSON files.
 
 A row that does not fit its table raises ``SchemaMismatch`` with file, row and column, never with the value, because
-values are customer data. A column of a CSV file has a number, from 1, because its name may be missing or repeated.
+values are customer data. So may be the names in a file: a column that neither the table nor the configuration names has
+a number.
 """
 
-import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -14,14 +14,14 @@ from msgspec import Struct
 
 from aluma_async.destinations.sql.convert import Convert, FileFormat, Value, converter
 from aluma_async.destinations.sql.csv_file import fill_blank_lines, read_csv
-from aluma_async.destinations.sql.json_text import RepeatedName, load_json
+from aluma_async.destinations.sql.json_file import NO_ROWS_HINT, read_json
 from aluma_async.destinations.sql.layout import Kind, Layout
+from aluma_async.destinations.sql.row_groups import ABSENT
 from aluma_async.exceptions import SchemaMismatch
 from aluma_async.models import ExportFile
 
 _MISMATCHES = (ValueError, ArithmeticError, TypeError)
 _MAP_COLUMNS = 'Map column names in column_names; "" skips a column.'
-_NO_ROWS_HINT = "Change the export in the Aluma project, or send such files to another destination with a route."
 _SETTINGS: Mapping[Kind, str] = {
     **dict.fromkeys(("integer", "number", "float"), ", or check decimal"),
     **dict.fromkeys(("date", "timestamp", "time"), ", or check date_format"),
@@ -40,19 +40,27 @@ class FileColumn(Struct, frozen=True):
     """A column of a file."""
 
     number: int
-    label: str
-    """Its description in messages."""
+    """Its number in messages, from 1; in a JSON file, by the first appearance of its name."""
     name: str
     """The table column that it fills; empty: none."""
     may_have_values: bool = True
     """False if the file gives it no name, so that nothing is known about its values."""
+    is_known: bool = False
+    """Whether the configuration contains its name, so that messages may do so."""
 
 
 class Rows:
     """The rows of one file; ``names`` are the table columns that they fill."""
 
     def __init__(
-        self, columns: Sequence[FileColumn], cells: Cells, subject: str, *, from_json: bool, has_header: bool
+        self,
+        columns: Sequence[FileColumn],
+        cells: Cells,
+        subject: str,
+        *,
+        from_json: bool,
+        has_header: bool,
+        is_ragged: bool,
     ) -> None:
         self._columns = columns
         self.names = tuple(column.name for column in columns if column.name)
@@ -66,6 +74,8 @@ class Rows:
         self._cells = rows if first is None else chain([first], rows)
         self._from_json = from_json
         self._has_header = has_header
+        self.is_ragged = is_ragged
+        """Whether cells may be ``ABSENT``, because the objects of a JSON file have different names."""
 
     def check_names(self, key: Sequence[str], reserved: Collection[str]) -> None:
         """Raise ``SchemaMismatch`` unless the file has all key columns, and none of the ``reserved`` ones."""
@@ -74,7 +84,8 @@ class Rows:
         for column in self._columns:
             if column.name in reserved:
                 raise SchemaMismatch(
-                    f"{self.subject}: {column.label} has a name that the exporter needs for itself", hint=_MAP_COLUMNS
+                    f"{self.subject}: column {column.number} has a name that the exporter needs for itself",
+                    hint=_MAP_COLUMNS,
                 )
 
     def check_columns(self, layout: Layout) -> None:
@@ -87,8 +98,9 @@ class Rows:
                 hint="Check delimiter; set header_names if the file has no header line; map names in column_names.",
             )
         for column in missing:
+            name = f"{column.name!r}, which is" if column.is_known else "for"
             raise SchemaMismatch(
-                f"{self.subject}: table {layout.label} has no column {column.name!r} ({column.label} of the file)",
+                f"{self.subject}: table {layout.label} has no column {name} column {column.number} of the file",
                 hint='Add the column, or map its name in column_names; "" skips it.',
             )
 
@@ -103,7 +115,7 @@ class Rows:
         for column in self._columns:
             if _VALUE.fullmatch(column.name):
                 raise SchemaMismatch(
-                    f"{self.subject}: {column.label} has a number or date as its name",
+                    f"{self.subject}: column {column.number} has a number or date as its name",
                     hint="Set header_names if the file has no header line, or create the table yourself.",
                 )
         if len(self._columns) == 1 and any(char in self.names[0] for char in _DELIMITERS):
@@ -137,9 +149,9 @@ class Rows:
                     hint="Check delimiter, and that cells which contain it are quoted.",
                 )
             for index, column in nameless:
-                if cells[index] is not None and str(cells[index]).strip():
+                if cells[index] is not None and cells[index] is not ABSENT and str(cells[index]).strip():
                     raise SchemaMismatch(
-                        f"{self.subject}, row {number}: {column.label} has a value, but no name in the header",
+                        f"{self.subject}, row {number}: column {column.number} has a value, but no name in the header",
                         hint='Name it in the file, or in column_names as { "" = "name" }.',
                     )
             try:
@@ -159,7 +171,8 @@ class Rows:
     ) -> SchemaMismatch:
         """Return the error for a row that was not converted; only now is it worth finding the column."""
         for index, convert in converters:
-            name = self._columns[index].name
+            column = self._columns[index]
+            name = column.name
             try:
                 convert(cells[index])
             except UnicodeError:  # its text contains the value
@@ -170,8 +183,9 @@ class Rows:
                 continue
             column_type = layout.columns[name].type
             needs_zone = (column_type.item or column_type).needs_zone
+            label = column.number if layout.is_new and not column.is_known else repr(name)
             return SchemaMismatch(
-                f"{self.subject}, row {number}, column {name!r}: {reason}",
+                f"{self.subject}, row {number}, column {label}: {reason}",
                 hint=f"The column is of type {layout.columns[name].declared} in table {layout.label}. Change it there"
                 f"{_ZONE if needs_zone else ''}{_SETTINGS.get(column_type.kind, '')}.",
             )
@@ -179,7 +193,14 @@ class Rows:
 
 
 def read_rows(
-    data: IO[bytes], file: ExportFile, subject: str, file_format: FileFormat, *, max_name_bytes: int, fold_case: bool
+    data: IO[bytes],
+    file: ExportFile,
+    subject: str,
+    file_format: FileFormat,
+    *,
+    max_name_bytes: int,
+    fold_case: bool,
+    known_names: Collection[str] = (),
 ) -> Rows:
     """Read a file: ``.json`` (an object or a list of objects), ``.jsonl`` or ``.ndjson`` (an object per line), or CSV.
 
@@ -192,27 +213,32 @@ def read_rows(
         file_format: the format of CSV files, and the names of columns.
         max_name_bytes: maximum length of the name of a column.
         fold_case: whether the database regards names as equal that differ in upper and lower case only.
+        known_names: columns of the table that the configuration names.
     """
     extension = file.filename.lower().rpartition(".")[2]
     from_json = extension in ("json", "jsonl", "ndjson")
     if from_json:
-        names, cells = _read_json(data, subject, lines=extension != "json")
+        names, cells, is_ragged = read_json(data, subject, lines=extension != "json")
     else:
         encoding = "utf-8-sig" if file.source == "content" else file_format.encoding
+        is_ragged = False
         names, cells = _read_header(read_csv(data, subject, file_format, encoding), subject, file_format)
     has_header = not from_json and not file_format.header_names
     columns = [
-        _file_column(number, name, file_format, from_json=from_json, has_header=has_header)
+        _file_column(number, name, file_format, known_names, is_named=from_json or has_header)
         for number, name in enumerate(names, 1)
     ]
     _check_names(columns, subject, max_name_bytes=max_name_bytes, fold_case=fold_case)
-    return Rows(columns, cells, subject, from_json=from_json, has_header=has_header)
+    return Rows(columns, cells, subject, from_json=from_json, has_header=has_header, is_ragged=is_ragged)
 
 
-def _file_column(number: int, name: str, file_format: FileFormat, *, from_json: bool, has_header: bool) -> FileColumn:
-    label = f"column {name!r}" if from_json else f"column {number}"
-    may_have_values = bool(name) or name in file_format.column_names or not (from_json or has_header)
-    return FileColumn(number, label, file_format.column_names.get(name, name), may_have_values)
+def _file_column(
+    number: int, name: str, file_format: FileFormat, known_names: Collection[str], *, is_named: bool
+) -> FileColumn:
+    column_name = file_format.column_names.get(name, name)
+    may_have_values = bool(name) or name in file_format.column_names or not is_named
+    is_known = name in file_format.column_names or name in file_format.header_names or column_name in known_names
+    return FileColumn(number, column_name, may_have_values, is_known)
 
 
 def _check_names(columns: Sequence[FileColumn], subject: str, *, max_name_bytes: int, fold_case: bool) -> None:
@@ -253,46 +279,5 @@ def _read_header(
 ) -> tuple[Sequence[str], Iterator[list[str]]]:
     names = file_format.header_names or [name.strip().removeprefix("\ufeff") for name in next(filter(None, lines), [])]
     if not names:
-        raise SchemaMismatch(f"{subject}: is empty", hint=_NO_ROWS_HINT)
+        raise SchemaMismatch(f"{subject}: is empty", hint=NO_ROWS_HINT)
     return names, filter(None, lines) if len(names) > 1 else fill_blank_lines(lines)
-
-
-def _read_json(data: IO[bytes], subject: str, *, lines: bool) -> tuple[Sequence[str], Iterator[list[Any]]]:
-    data.seek(0)
-    content = data.read()
-    number = 0
-    try:
-        text = content.decode(json.detect_encoding(content))
-        if not text.strip():
-            raise SchemaMismatch(f"{subject}: is empty", hint=_NO_ROWS_HINT)
-        rows: Any = []
-        if lines:
-            for line in text.split("\n"):
-                number += 1
-                if line.strip():
-                    rows.append(load_json(line, unique_names=True))
-        else:
-            rows = load_json(text, unique_names=True)
-    except UnicodeError:
-        raise SchemaMismatch(f"{subject}: is not valid UTF-8 text", hint="Save JSON files as UTF-8.") from None
-    except RepeatedName:
-        raise SchemaMismatch(
-            f"{subject}: repeats a name within an object", hint="Give each value of an object a name of its own."
-        ) from None
-    except json.JSONDecodeError as error:
-        raise SchemaMismatch(
-            f"{subject}: is not valid JSON (line {number or error.lineno})",
-            hint="A file with one object per line needs the extension .jsonl.",
-        ) from None
-    except (ValueError, RecursionError):
-        raise SchemaMismatch(
-            f"{subject}: is not valid JSON", hint="Check for NaN, Infinity, and very deep nesting."
-        ) from None
-    if isinstance(rows, dict):
-        rows = [rows]
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise SchemaMismatch(f"{subject}: is neither a JSON object nor a list of JSON objects", hint=_NO_ROWS_HINT)
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    if not names:
-        raise SchemaMismatch(f"{subject}: contains no values", hint=_NO_ROWS_HINT)
-    return names, ([row.get(name) for name in names] for row in rows)

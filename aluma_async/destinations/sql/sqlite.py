@@ -1,9 +1,10 @@
-"""``Sqlite``: rows are inserted in batches, and the content of a file chunk by chunk."""
+"""``Sqlite``: the database file, and whole files, whose content is written chunk by chunk."""
 
+import hashlib
 import re
 import sqlite3
 import stat
-from collections.abc import AsyncIterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
@@ -16,8 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from aluma_async.concurrency.threads import run_in_thread
 from aluma_async.destinations.common.chunks import BLOCK
 from aluma_async.destinations.common.spool import SpooledFile
-from aluma_async.destinations.sql.backend import file_columns, on_conflict_clause, quote, quote_names
-from aluma_async.destinations.sql.layout import Column, Layout, UniqueIndex
+from aluma_async.destinations.sql.backend import TableRows, file_columns, quote, quote_names
+from aluma_async.destinations.sql.layout import Column, Layout, Purpose, UniqueIndex
+from aluma_async.destinations.sql.sqlite_rows import INSERT, SqliteRows
 from aluma_async.destinations.sql.sqlite_types import column_type
 from aluma_async.destinations.sql.tables import label
 from aluma_async.exceptions import ConfigError
@@ -30,8 +32,6 @@ _SLASHES_HINT = (
 )
 _BINARY = "BINARY"
 """The collation that distinguishes all texts."""
-_INSERT = "INSERT OR ABORT INTO"
-"""Overrides ON CONFLICT clauses of the table, by which a row replaces others, even those of other tasks."""
 _FILE = "file"
 """Key of path and identity of the opened file in the information of a connection."""
 _IN_MEMORY_HINT = 'Use a file: "sqlite:////absolute/path.db".'
@@ -132,34 +132,10 @@ class Sqlite:
         rows = await _rows(connection, *_definition(layout))
         return rows[0][1] if rows else ""
 
-    async def put_rows(
-        self,
-        connection: AsyncConnection,
-        layout: Layout,
-        names: Sequence[str],
-        key: Sequence[str],
-        batches: AsyncIterable[Sequence[Sequence[Any]]],
-    ) -> int:
-        target, columns = quote_names(layout, names)
-        placeholders = ", ".join("?" * len(names))
-        # With a name of its own, because a table may be named "excluded".
-        insert = f"{_INSERT} {target} AS aluma_target ({columns}) VALUES ({placeholders})"
-        if key:
-            insert += " " + on_conflict_clause(names, key)
-        has_triggers = bool(key) and bool((await _rows(connection, *_triggers(layout)))[0][0])
-        find = f"SELECT count(*) FROM {target} WHERE " + " AND ".join(f"{quote(name)} = ?" for name in key)
-        positions = [names.index(name) for name in key]
-        missing = 0
-        async for batch in batches:
-            rows = [tuple(map(_plain, row)) for row in batch]
-            dropped = len(rows) - (await connection.exec_driver_sql(insert, rows)).rowcount
-            if has_triggers or (key and dropped):
-                keys = [tuple(row[position] for position in positions) for row in rows]
-                absent = len(rows) - sum([(await _rows(connection, find, key_values))[0][0] for key_values in keys])
-                # Rows that have only key columns are not stored again if they exist already.
-                dropped = absent if set(names) == set(key) else max(dropped, absent)
-            missing += dropped if key else 0
-        return missing
+    async def open_rows(
+        self, connection: AsyncConnection, layout: Layout, key: Sequence[str], purpose: Purpose, number: int
+    ) -> TableRows:
+        return SqliteRows(connection, layout, key, purpose, number, _plain)
 
     async def put_file(
         self, connection: AsyncConnection, layout: Layout, claim: Claim, file: ExportFile, data: SpooledFile
@@ -167,7 +143,7 @@ class Sqlite:
         values = file_columns(claim, file, data)
         target, columns = quote_names(layout, [*values, "data"])
         placeholders = ", ".join("?" * len(values))
-        insert = f"{_INSERT} {target} ({columns}) VALUES ({placeholders}, zeroblob(?))"
+        insert = f"{INSERT} {target} ({columns}) VALUES ({placeholders}, zeroblob(?))"
         result = await connection.exec_driver_sql(insert, (*values.values(), data.size))
         if not result.rowcount:  # a trigger has dropped the row, and `lastrowid` is that of another one
             return
@@ -182,6 +158,32 @@ class Sqlite:
                     blob.write(chunk)
 
         await raw._execute(write_blob)  # noqa: SLF001 - aiosqlite has no public way to run blob calls in its thread
+
+    def may_change_files(self, layout: Layout) -> bool:  # noqa: ARG002 - a trigger of any table may change it
+        return True
+
+    async def read_files(
+        self, connection: AsyncConnection, layout: Layout, task: str, names: Sequence[str]
+    ) -> Sequence[tuple[Mapping[str, Any], str]]:
+        target, columns = quote_names(layout, names)
+        query = f"SELECT _rowid_, typeof(data), {columns} FROM {target} WHERE task COLLATE BINARY = ?"
+        rows = await _rows(connection, query, (task,))
+        raw: Any = (await connection.get_raw_connection()).driver_connection
+
+        def read_hash(row_id: int) -> str:
+            schema, digest = layout.schema or "main", hashlib.sha256()
+            with raw._conn.blobopen(layout.name, "data", row_id, readonly=True, name=schema) as blob:  # noqa: SLF001
+                while chunk := blob.read(BLOCK):
+                    digest.update(chunk)
+            return digest.hexdigest()
+
+        return [
+            (
+                dict(zip(names, values, strict=True)),
+                await raw._execute(read_hash, row_id) if kind == "blob" else "",  # noqa: SLF001
+            )
+            for row_id, kind, *values in rows
+        ]
 
     def equals(self, column: sa.ColumnElement[Any], text: str) -> sa.ColumnElement[bool]:
         return column.collate(_BINARY) == text
@@ -212,13 +214,6 @@ def _definition(layout: Layout) -> tuple[str, tuple[str, ...]]:
     statement = (
         f"SELECT type, sql FROM {schema}sqlite_master WHERE lower(name) = lower(?) AND type IN ('table', 'view')"
     )
-    return statement, (layout.name,)
-
-
-def _triggers(layout: Layout) -> tuple[str, tuple[str, ...]]:
-    """Return the query of the number of a table's triggers."""
-    schema = f"{quote(layout.schema)}." if layout.schema else ""
-    statement = f"SELECT count(*) FROM {schema}sqlite_master WHERE type = 'trigger' AND lower(tbl_name) = lower(?)"
     return statement, (layout.name,)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import sqlalchemy as sa
 from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aluma_async.destinations.sql.backend import Backend
@@ -55,7 +56,7 @@ class TableAccess:
 
     def remember(self, layouts: Mapping[TableId, Layout]) -> None:
         """Keep the layouts that a transaction used. Called after its commit, because it may have created tables."""
-        self._layouts.update(layouts)
+        self._layouts.update({table_id: replace(layout, is_new=False) for table_id, layout in layouts.items()})
 
     async def get(
         self, connection: AsyncConnection, table_id: TableId, use: TableUse, new: Callable[[], sa.Table]
@@ -70,6 +71,7 @@ class TableAccess:
             if layout is None and self._create:
                 await connection.execute(sa.schema.CreateTable(new()))
                 layout = await self._backend.describe(connection, *table_id)
+                layout = layout and replace(layout, is_new=True)
             if layout is None:
                 raise await self._missing(connection, table_id)
             self._check(layout, use)

@@ -20,11 +20,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from aluma_async.destinations.common.manifest import StoredFile, render_manifest
 from aluma_async.destinations.common.spool import Spool
 from aluma_async.destinations.sql import tables
-from aluma_async.destinations.sql.backend import Backend, clean, core_table
+from aluma_async.destinations.sql.backend import Backend, TableRows, clean, core_table, file_columns
 from aluma_async.destinations.sql.convert import FileFormat
+from aluma_async.destinations.sql.differences import check_complete, check_difference, check_file
 from aluma_async.destinations.sql.earlier import KeyedRows, OwnRows
 from aluma_async.destinations.sql.errors import map_error
-from aluma_async.destinations.sql.layout import Layout, check_defaults, check_rights, check_writable
+from aluma_async.destinations.sql.layout import Layout, check_defaults, check_rights, check_stage, check_writable
 from aluma_async.destinations.sql.rows import Rows, read_rows
 from aluma_async.destinations.sql.table_access import TableAccess, TableUse
 from aluma_async.destinations.sql.tables import TableId, TableTemplate
@@ -54,14 +55,21 @@ class Settings(Struct, frozen=True, kw_only=True):
     key: tuple[str, ...]
     column_types: Mapping[str, str]
     file_format: FileFormat
+    trigger_columns: Collection[str]
+    """Columns that a trigger may change, so that they are not compared."""
     manifest: bool
     now: Callable[[], float]
+
+    @property
+    def known_names(self) -> Collection[str]:
+        """Columns that the configuration names."""
+        return {*self.key, *self.column_types, *self.trigger_columns}
 
     @property
     def use(self) -> TableUse:
         """How the tables of the files are used."""
         if self.mode == "files":
-            return TableUse(tables.FILE_KEY, "replace", tables.FILE_KINDS)
+            return TableUse(tables.FILE_KEY, "files", tables.FILE_KINDS)
         return TableUse(self.key, "upsert") if self.key else TableUse(tables.ROW_KEY, "replace", tables.ROW_KEY_KINDS)
 
 
@@ -77,6 +85,7 @@ class TaskWriter:
         self._row_counts: Counter[TableId] = Counter()
         """Rows that the tables must have for this task at the end, unless they have a key."""
         self._own_rows_before: dict[TableId, OwnRows] = {}
+        self._rows: dict[TableId, TableRows] = {}
         self._keyed_rows_before: list[tuple[str, KeyedRows]] = []
         self.layouts: dict[TableId, Layout] = {}
         """The tables that were used so far."""
@@ -90,7 +99,8 @@ class TaskWriter:
             await self._write_manifest(files_by_table)
         with self._map_errors(f"task {self._claim.task.id}"):
             await self._backend.run_deferred(self._connection)
-        await self._count_rows()
+            await self._count_rows()
+            await self._compare(files_by_table)
         await self._check_earlier_rows()
         await self._access.verify(self._connection, self.layouts.values())
 
@@ -110,7 +120,7 @@ class TaskWriter:
                 self._check_rows(rows, layout)
                 with self._map_errors(subject, layout):
                     self._record_written(table_id, file, rows.names)
-                    await self._put_rows(layout, file, rows)
+                    await self._put_rows(table_id, file, rows)
                     if self._use.purpose == "replace":
                         self._row_counts[table_id] += rows.count
 
@@ -118,7 +128,7 @@ class TaskWriter:
         """Return a table; before its first use, delete the rows that the task has stored there."""
         if table_id not in self.layouts:
             self.layouts[table_id] = layout = await self._access.get(self._connection, table_id, use, new)
-            if use.purpose == "replace":
+            if use.purpose != "upsert":
                 table, condition = self._own_rows(layout, use)
                 if not self._claim.may_replace:
                     if use is MANIFEST_USE:
@@ -159,7 +169,29 @@ class TaskWriter:
             table, condition = self._own_rows(layout, MANIFEST_USE if table_id[1] == tables.MANIFEST else self._use)
             query = sa.select(sa.func.count()).select_from(table).where(condition)
             count = int((await self._connection.execute(query)).scalar_one())
-            _check_complete(f"task {self._claim.task.id}, table {layout.label}", expected - count)
+            check_complete(f"task {self._claim.task.id}, table {layout.label}", expected - count)
+
+    async def _compare(self, files_by_table: Mapping[TableId, Sequence[ExportFile]]) -> None:
+        """Raise ``SchemaMismatch`` unless the tables have what was written, as far as a trigger may change it."""
+        left_out = self._settings.trigger_columns
+        for table_id, rows in self._rows.items():
+            layout = self.layouts[table_id]
+            difference = await rows.compare(left_out)
+            check_difference(f"task {self._claim.task.id}, table {layout.label}", difference, self._use.key)
+        for table_id, files in files_by_table.items() if self._settings.mode == "files" else ():
+            if self._backend.may_change_files(self.layouts[table_id]):
+                await self._compare_files(self.layouts[table_id], files, left_out)
+
+    async def _compare_files(self, layout: Layout, files: Sequence[ExportFile], left_out: Collection[str]) -> None:
+        stored = await self._backend.read_files(
+            self._connection, layout, clean(self._claim.task.id), _COMPARED_OF_FILES
+        )
+        by_number = {values["file"]: (values, digest) for values, digest in stored}
+        for file in files:
+            subject, data = f"task {self._claim.task.id}, file {file.number}", self._spool[file]
+            check_complete(subject, file.number not in by_number)
+            values, digest = by_number[file.number]
+            check_file(subject, layout, file_columns(self._claim, file, data), values, data, digest, left_out)
 
     def _read_rows(self, file: ExportFile, subject: str) -> Rows:
         key = self._settings.key
@@ -170,6 +202,7 @@ class TaskWriter:
             self._settings.file_format,
             max_name_bytes=self._backend.max_name_bytes,
             fold_case=self._backend.fold_case,
+            known_names=self._settings.known_names,
         )
         rows.check_names(key, () if key else tables.ROW_KEY)
         return rows
@@ -182,11 +215,13 @@ class TaskWriter:
         rows.check_columns(layout)
         for name in rows.names:
             check_writable(layout, name)
-            check_rights(layout, name, self._use.key, self._use.purpose)
+            check_rights(layout, name, self._use.key, self._use.purpose, is_ragged=rows.is_ragged)
+        if rows.is_ragged:
+            check_stage(layout)
         check_defaults(layout, (*rows.names, *self._use.key))
 
-    async def _put_rows(self, layout: Layout, file: ExportFile, rows: Rows) -> None:
-        key = self._settings.key
+    async def _put_rows(self, table_id: TableId, file: ExportFile, rows: Rows) -> None:
+        layout, key = self.layouts[table_id], self._settings.key
         if key and not self._claim.may_replace:
             keyed = KeyedRows(layout, key, rows.names)
             again = await anyio.to_thread.run_sync(self._read_rows, file, rows.subject)
@@ -195,8 +230,14 @@ class TaskWriter:
         row_key = () if key else (clean(self._claim.task.id), file.document, file.number)
         names = (*rows.names, *(() if key else tables.ROW_KEY))
         batches = self._convert_batches(rows, layout, row_key)
-        missing = await self._backend.put_rows(self._connection, layout, names, key, batches)
-        _check_complete(rows.subject, missing)
+        target = await self._open_rows(table_id, self._use)
+        await target.put(names, batches, is_ragged=rows.is_ragged)
+
+    async def _open_rows(self, table_id: TableId, use: TableUse) -> TableRows:
+        if table_id not in self._rows:
+            layout, number = self.layouts[table_id], len(self._rows)
+            self._rows[table_id] = await self._backend.open_rows(self._connection, layout, use.key, use.purpose, number)
+        return self._rows[table_id]
 
     async def _put_file(self, layout: Layout, file: ExportFile, subject: str) -> None:
         data = self._spool[file]
@@ -246,7 +287,8 @@ class TaskWriter:
 
         with self._map_errors(f"task {self._claim.task.id}, manifest", layout):
             names = (*tables.MANIFEST_KEY, tables.MANIFEST_COLUMN)
-            await self._backend.put_rows(self._connection, layout, names, (), one_row())
+            target = await self._open_rows((schema, tables.MANIFEST), MANIFEST_USE)
+            await target.put(names, one_row(), is_ragged=False)
             self._row_counts[schema, tables.MANIFEST] = 1
 
     @contextmanager
@@ -255,17 +297,9 @@ class TaskWriter:
         try:
             yield
         except self._settings.errors as error:
-            raise map_error(error, subject, layout.columns if layout else ()) from error
+            columns = layout.columns if layout and not layout.is_new else ()
+            raise map_error(error, subject, columns, may_name_columns=not (layout and layout.is_new)) from error
         except (ValueError, TypeError, ArithmeticError, struct.error) as error:
             raise SchemaMismatch(
                 f"{subject}: the database driver cannot send a value ({type(error).__name__})", hint="Check the file."
             ) from error
-
-
-def _check_complete(subject: str, missing: int) -> None:
-    """Raise ``SchemaMismatch`` unless the table has taken all rows."""
-    if missing > 0:
-        raise SchemaMismatch(
-            f"{subject}: the table has not taken all rows ({missing} missing)",
-            hint="A trigger or rule of the table drops rows. Change it, because Aluma would delete the only copy.",
-        )

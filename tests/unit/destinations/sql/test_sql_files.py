@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from aluma_async.destinations.sql.convert import FileFormat
 from aluma_async.destinations.sql.layout import Column, ColumnType, Layout
+from aluma_async.destinations.sql.row_groups import ABSENT
 from aluma_async.destinations.sql.rows import read_rows
 from aluma_async.exceptions import SchemaMismatch
 from aluma_async.models import ExportFile
@@ -42,6 +43,7 @@ def test_nameless_column_with_a_value_does_not_fit():
 def test_nameless_json_value_does_not_fit():
     with pytest.raises(SchemaMismatch, match="has a value, but no name"):
         read('[{"a": 1, "": 2}]', "a.json")
+    assert read('[{"a": 1, "": null}, {"a": 2}]', "a.json")[0] == ("a",)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +254,7 @@ def test_any_json_is_read_back(rows):
         assert not any(rows)
         return
     as_text = lambda cell: cell if cell is None or isinstance(cell, str) else json.dumps(cell)  # noqa: E731
-    assert values == [[as_text(row.get(name)) or None for name in names] for row in rows]
+    assert values == [[as_text(row[name]) or None if name in row else ABSENT for name in names] for row in rows]
 
 
 @given(st.binary(max_size=60), st.sampled_from(["a.csv", "a.json", "a.jsonl", "a.pdf", ""]))
