@@ -50,6 +50,10 @@ class _Unlimited:
         pass
 
 
+_NEXT_LINK = re.compile(r"""\brel\s*=\s*(?:"[^"]*\bnext\b|next\b)""", re.IGNORECASE)
+"""A link to the next page (RFC 8288)."""
+
+
 class AlumaClient:
     """Client for Aluma's tasks API.
 
@@ -102,7 +106,7 @@ class AlumaClient:
         decoder = ListingDecoder(lambda reason: self._on_event(RowSkipped(reason)), self._rows_read)
         rate = MinimumRate(self._downloads.min_bytes_per_second)
         async with self._transport.get("list tasks", self._listing(TaskState.PENDING)) as response:
-            has_link = 'rel="next"' in response.headers.get("Link", "")
+            has_link = _NEXT_LINK.search(response.headers.get("Link", "")) is not None
             while True:
                 waiting_since = loop_time()
                 if not (chunk := await responses.read_chunk("list tasks", response)):

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -37,8 +38,12 @@ _row = msgspec.json.Decoder(_TaskRow)
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
 _task_list = msgspec.json.Decoder(_TaskList)
 
-_KNOWN_STATES = frozenset(TaskState)
+_KNOWN_STATES = frozenset({None, *TaskState})
 _NEXT_PAGE = re.compile(r"(@odata\.)?next.*|(has_?)?(more|next).*|continuation.*|(is_?)?truncated", re.IGNORECASE)
+_TOTAL = re.compile(r"total(_?(count|results|tasks|items))?|count", re.IGNORECASE)
+_ERROR = re.compile(r"errors?|exception|fault", re.IGNORECASE)
+_SUCCESS = re.compile(r"success|successful|succeeded|ok", re.IGNORECASE)
+_TASKS_FIELD = re.compile(rb'"tasks"\s*:\s*\[')
 _PAGE_FIELDS = re.compile(r"_?links|meta(data)?|page|paging|pagination", re.IGNORECASE)
 
 # An id becomes part of a URL path, so it must not contain path separators or be a dot segment.
@@ -55,29 +60,33 @@ class ListingDecoder:
     """Number of bytes that are collected before rows are decoded."""
     MAX_ROW_BYTES = 32 * 1024 * 1024
     """Maximum size of a row; a longer one makes the listing invalid."""
-    _MAX_CUTS = 64  # Attempts to find the end of the last complete row of a window.
+    _MAX_CUTS = 16  # Attempts to find the end of the last complete row of a window.
+    _MAX_HEADS = 4  # Attempts to find the field of the rows.
 
     def __init__(self, on_skipped: Callable[[str], None], readable: int = 0) -> None:
         self._report_skipped = on_skipped
         self.readable = readable
         """Number of readable rows, with those of earlier listings."""
         self._unreadable = 0
-        self._next_page = ""
+        self._problem = ""
+        self._rows = 0
         self._head = b""
         self._buffer = bytearray()
+        self._decode_at = self.WINDOW  # size of the buffer
 
     @property
     def problem(self) -> str:
         """The sign that a complete listing does not show all pending tasks; empty if there is none."""
         if self._unreadable and not self.readable:
             return f"none of its {self._unreadable} rows can be read as a pending task"
-        return f"its field {self._next_page[:40]!r} names a next page" if self._next_page else ""
+        return self._problem
 
     def feed(self, chunk: bytes) -> list[ExportTask]:
         """Add a chunk; return the tasks that are complete now. Raises ``InvalidResponse``."""
         self._buffer += chunk
-        if len(self._buffer) < self.WINDOW or not (self._head or self._find_head()):
+        if len(self._buffer) < self._decode_at or not (self._head or self._find_head()):
             return []
+        self._decode_at = self.WINDOW
         end = len(self._buffer)
         for _ in range(self._MAX_CUTS):
             end = self._buffer.rfind(b"}", 0, end)
@@ -90,6 +99,8 @@ class ListingDecoder:
             del self._buffer[: end + 1]
             return tasks
         rows, end = load_rows(bytes(self._buffer))
+        # Twice as much, so that a long row is not read too often.
+        self._decode_at = min(max(self.WINDOW, 2 * (len(self._buffer) - end)), self.MAX_ROW_BYTES + 1)
         if len(self._buffer) - end > self.MAX_ROW_BYTES:
             raise InvalidResponse("list of tasks: a row is longer than 32 MiB")
         del self._buffer[:end]
@@ -99,17 +110,19 @@ class ListingDecoder:
         """Return the last tasks. Raises ``InvalidResponse`` if the response is incomplete."""
         body = bytes(self._head + self._buffer.lstrip(b", \t\r\n"))
         self._buffer.clear()
-        self._next_page = _next_page(body)
         try:
-            return self._decode_individually(_task_list.decode(body).tasks)
+            tasks = self._decode_individually(_task_list.decode(body).tasks)
         except UNREADABLE:
             if (rows := _tolerant_rows(body)) is None:
                 raise InvalidResponse("list of tasks: incomplete, or not the documented JSON") from None
-            return self._tolerate(rows)
+            tasks = self._tolerate(rows)
+        self._problem = _problem(body, self._rows)
+        return tasks
 
     def _find_head(self) -> bool:
-        for match in re.finditer(rb'"tasks"\s*:\s*\[', bytes(self._buffer)):
-            head = bytes(self._buffer[: match.end()])
+        beginning = bytes(self._buffer)
+        for match in islice(_TASKS_FIELD.finditer(beginning), self._MAX_HEADS):
+            head = beginning[: match.end()]
             if _tolerant_rows(head + b"]}") is None:
                 continue
             self._head = head
@@ -117,6 +130,7 @@ class ListingDecoder:
             return True
         if len(self._buffer) > self.MAX_ROW_BYTES:
             raise InvalidResponse("list of tasks: no 'tasks' field")
+        self._decode_at = min(2 * len(self._buffer), self.MAX_ROW_BYTES + 1)
         return False
 
     def _tasks(self, window: bytes) -> list[ExportTask]:
@@ -142,6 +156,7 @@ class ListingDecoder:
         tasks = []
         for row in rows:
             if not isinstance(row, dict) or not isinstance(row.get("id"), str):
+                self._rows += 1
                 self._on_skipped("not the documented JSON")
             elif task := self._task(_TaskRow(**{name: _cleaned(row.get(name)) for name in _TaskRow.__struct_fields__})):
                 tasks.append(task)
@@ -152,8 +167,10 @@ class ListingDecoder:
         self._report_skipped(reason)
 
     def _task(self, row: _TaskRow) -> ExportTask | None:
+        self._rows += 1
         if row.state not in (None, TaskState.PENDING) or row.client_action not in (None, "export"):
-            self._unreadable += row.state not in _KNOWN_STATES
+            is_export = "export" in (row.client_action or "").casefold()
+            self._unreadable += row.state not in _KNOWN_STATES or (is_export and row.client_action != "export")
             return None  # because a server that ignores the filter must not make the exporter start other tasks
         if not _ID.fullmatch(row.id):
             self._on_skipped("invalid task id")
@@ -174,17 +191,34 @@ def _cleaned(value: Any) -> Any:
     return value if value is None else clean(value)
 
 
-def _next_page(body: bytes) -> str:
-    """Return the name of a field that names a next page of a listing; empty if there is none."""
+def _problem(body: bytes, rows: int) -> str:
+    """Return the sign that a listing of a number of rows does not show all pending tasks; empty if there is none.
+
+    ``body``: the listing, or all of it but complete rows in the middle.
+    """
+    if len(_TASKS_FIELD.findall(body)) > 1:
+        return "its field 'tasks' is repeated"
     for decode in (msgspec.json.decode, loads):
         with suppress(*UNREADABLE):
             listing = decode(body)
             groups = [value for name, value in listing.items() if _PAGE_FIELDS.fullmatch(name)]
             for fields in (listing, *(group for group in groups if isinstance(group, dict))):
                 for name, value in fields.items():
-                    if name != "tasks" and value and _NEXT_PAGE.fullmatch(name):
-                        return str(name)
+                    if name != "tasks" and (problem := _problem_of_field(name, value, rows)):
+                        return f"its field {name[:40]!r} {problem}"
             return ""
+    return ""
+
+
+def _problem_of_field(name: str, value: object, rows: int) -> str:
+    if value and _NEXT_PAGE.fullmatch(name):
+        return "names a next page"
+    if value and _ERROR.fullmatch(name):
+        return "reports an error"
+    if value is False and _SUCCESS.fullmatch(name):
+        return "reports an error"
+    if not rows and type(value) is int and value > 0 and _TOTAL.fullmatch(name):
+        return f"announces {value} tasks, and there is none"
     return ""
 
 

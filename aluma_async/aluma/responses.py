@@ -115,7 +115,7 @@ def _safe_reason(error: Exception) -> str:
 async def raise_for_status(operation: str, response: aiohttp.ClientResponse, kind: RequestKind) -> None:
     """Raise the error for an unsuccessful status. Except for 401, no other function interprets status codes."""
     status = response.status
-    if status in (200, 202, 204):
+    if status == 200 or (status in (202, 204) and (kind.changes or kind.is_token)):
         headers = response.headers
         # Only operators, because method calls for each request would be a noticeable part of its cost.
         content_type = headers["Content-Type"] if "Content-Type" in headers else None  # noqa: SIM401

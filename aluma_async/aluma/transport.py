@@ -14,6 +14,7 @@ from aluma_async.aluma import responses, wire
 from aluma_async.aluma.redirects import REDIRECT_STATUSES, resolve_redirect
 from aluma_async.aluma.token import TokenCache
 from aluma_async.aluma.urls import DownloadUrls, Target
+from aluma_async.clock import loop_time
 from aluma_async.concurrency.deadline import SharedDeadline
 from aluma_async.config import Credentials
 from aluma_async.config.config import REQUEST_TIMEOUT_SECONDS
@@ -50,7 +51,7 @@ class ApiTransport:
         self._base_url = base_url.rstrip("/")
         self._credentials = credentials
         self._max_specification_bytes = max_specification_bytes
-        self._deadline = SharedDeadline(REQUEST_TIMEOUT_SECONDS)
+        self.deadline = SharedDeadline(REQUEST_TIMEOUT_SECONDS)
 
     def get(
         self,
@@ -83,7 +84,7 @@ class ApiTransport:
     ) -> bytes | None:
         """Send a PUT once. Return the body of a successful response, or None if the token was refused."""
         # Shielded, because without the response it is unknown whether the task is claimed.
-        with self._deadline.scope(sent_at, shield=True):
+        with self.deadline.scope(sent_at, shield=True):
             try:
                 async with self.session.put(
                     url,
@@ -202,9 +203,16 @@ class _GetRequest:
         owner, operation = self._owner, self._operation
         headers = {"Authorization": f"Bearer {token}", **self._headers} if token else self._headers
         try:
-            response = await owner.session.get(self._url, headers=headers, timeout=self._timeout, allow_redirects=False)
+            # The time-out of the session does not cover a proxy that accepts CONNECT and does not answer it.
+            response = None
+            with owner.deadline.scope(loop_time()):
+                response = await owner.session.get(
+                    self._url, headers=headers, timeout=self._timeout, allow_redirects=False
+                )
         except responses.TRANSPORT_ERRORS as error:
             raise responses.map_transport_error(operation, error, changes=False) from None
+        if response is None:
+            raise responses.map_transport_error(operation, TimeoutError(), changes=False)
         successful = False
         try:
             if self._redirects and response.status in REDIRECT_STATUSES:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, TypeVarTuple
 
 import anyio
 
+from aluma_async.clock import loop_time
 from aluma_async.events import RequestRetried
 from aluma_async.exceptions import AlumaAsyncError, Ambiguous, RateLimited, SourceError, Unavailable
 from aluma_async.models import Claim, ExportTask
@@ -36,14 +37,22 @@ def _may_be_sent_again(error: AlumaAsyncError) -> bool:
     return isinstance(error, Ambiguous | Unavailable)
 
 
+MAX_RATE_LIMITED_SECONDS = 600.0
+"""Time without any success after which a 429 is no longer waited for."""
+
+
 class RetryingSource(SourceWrapper):
-    """Wraps ``source``; ``retry`` is the number of attempts and their delays. ``RateLimited`` does not count as one."""
+    """Wraps ``source``; ``retry`` is the number of attempts and their delays.
+
+    ``RateLimited`` does not count as one, until all requests have been refused for ``MAX_RATE_LIMITED_SECONDS``.
+    """
 
     def __init__(self, source: TaskSource, retry: RetryPolicy, *, uniform: Uniform, on_event: OnEvent) -> None:
         super().__init__(source)
         self._retry = retry
         self._uniform = uniform
         self._on_event = on_event
+        self._rate_limited_since: float | None = None  # time of the first refusal after the last success
 
     async def list_pending(self) -> AsyncIterator[Sequence[ExportTask]]:
         """List the pending tasks; a failed listing is restarted, so tasks may come twice."""
@@ -53,6 +62,7 @@ class RetryingSource(SourceWrapper):
                 async with aclosing(self._source.list_pending()) as pages:  # type: ignore[type-var]
                     async for tasks in pages:
                         yield tasks
+                self._rate_limited_since = None
                 return
             except AlumaAsyncError as error:
                 failed = await self._sleep_or_raise("list tasks", error, failed, _is_transient)
@@ -92,9 +102,12 @@ class RetryingSource(SourceWrapper):
         failed = 0
         while True:
             try:
-                return await step(*args)
+                result = await step(*args)
             except AlumaAsyncError as error:
                 failed = await self._sleep_or_raise(operation, error, failed, when)
+            else:
+                self._rate_limited_since = None
+                return result
 
     async def _sleep_or_raise(
         self, operation: str, error: AlumaAsyncError, failed: int, when: Callable[[AlumaAsyncError], bool]
@@ -102,7 +115,10 @@ class RetryingSource(SourceWrapper):
         """Sleep before the next attempt; return the number of failed ones. Raise the error if that was the last one."""
         delay: float | None = None
         if isinstance(error, RateLimited):
-            delay = 0.0  # certainly not executed, and the throttle delays the next request
+            if self._rate_limited_since is None:
+                self._rate_limited_since = loop_time()
+            if loop_time() - self._rate_limited_since <= MAX_RATE_LIMITED_SECONDS:
+                delay = 0.0  # certainly not executed, and the throttle delays the next request
         elif when(error):
             failed += 1
             delay = self._retry.delay(failed, self._uniform)

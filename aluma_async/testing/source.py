@@ -57,8 +57,8 @@ class SimulatedSource:
         """Yield the pending tasks, 100 at a time."""
         fault, rows = await self._request("list", lambda: b",".join(self._aluma.list_pending()), changes=False)
         decoder = ListingDecoder(lambda _: None)
-        decoder.feed(b'{"tasks":[' + rows + b"]}")
-        tasks = decoder.close()
+        tasks = decoder.feed(b'{"tasks":[' + rows + b"]}")
+        tasks += decoder.close()
         for start in range(0, len(tasks), 100):
             yield tasks[start : start + 100]
             if fault is Fault.TRUNCATE:

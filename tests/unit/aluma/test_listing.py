@@ -2,6 +2,8 @@
 
 import json
 import random
+import time
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -121,6 +123,15 @@ def test_listing_omits_tasks_in_other_states():
         ({"tasks": [{"id": "a", "state": TaskState.CLAIMED}, {"id": "b", "state": "completed"}]}, ""),
         ({"tasks": [{"id": "a", "state": "pending"}, {"id": "b"}], "links": {"next": ""}, "total": 9}, ""),
         ({"tasks": []}, ""),
+        ({"tasks": [{"id": "a", "client_action": "EXPORT"}]}, "none of its 1 rows"),
+        ({"tasks": [{"id": "a", "client_action": "validation"}]}, ""),
+        ({"tasks": [], "total": 512}, "'total' announces 512 tasks"),
+        ({"tasks": [], "meta": {"totalCount": 1}}, "'totalCount' announces 1 tasks"),
+        ({"tasks": [], "total": 0, "count": True}, ""),
+        ({"tasks": [], "errors": [{"message": "time-out"}]}, "'errors' reports an error"),
+        ({"tasks": [], "error": "", "exception": None}, ""),
+        ({"success": False, "tasks": []}, "'success' reports an error"),
+        ({"success": True, "tasks": []}, ""),
     ],
 )
 def test_listing_has_a_problem_when_tasks_may_be_missing(document, problem):
@@ -195,3 +206,31 @@ def test_limit_of_a_row_is_for_one_row():
     rows = b",".join(b'{"id":"%b","x":NaN,"name":"%b"}' % (name, b"n" * 50) for name in (b"a", b"b"))
     assert [task.id for task in decoder.feed(b'{"tasks":[' + rows + b',{"id":"c')] == ["a", "b"]
     assert [task.id for task in decoder.feed(b'","x":NaN}]}') + decoder.close()] == ["c"]
+
+
+def test_listing_has_a_problem_when_its_rows_come_twice():
+    """A decoder takes the last field of a name, and would not see the tasks of the first one."""
+    decoder = ListingDecoder(lambda _: None)
+    decoder.feed(b'{"tasks":[{"id":"a"}],"tasks":[]}')
+    assert decoder.close() == []
+    assert "'tasks' is repeated" in decoder.problem
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"old":{%s},"tasks":[]}' % b",".join(b'"%d":{"tasks":[]}' % n for n in range(400_000)),
+        b'{"tasks":[{"id":"a","name":"%s"}]}' % (b"}" * 8_000_000),
+        b'{"tasks":[{"id":"a","name":%s1%s}]}' % (b"[" * 1_000_000, b"]" * 1_000_000),
+    ],
+    ids=["many fields of that name", "braces in a name", "deep"],
+)
+def test_listing_is_decoded_in_time_when_it_is_made_to_be_slow(body):
+    """No part is read again and again, because that would block the event loop. Half a second each, by far."""
+    decoder = ListingDecoder(lambda _: None)
+    started_at = time.process_time()
+    with suppress(InvalidResponse):
+        for start in range(0, len(body), 65536):
+            decoder.feed(body[start : start + 65536])
+        decoder.close()
+    assert time.process_time() - started_at < 5

@@ -8,7 +8,7 @@ import pytest
 from aluma_async import RetryPolicy, events
 from aluma_async.exceptions import Ambiguous, ClaimConflict, RateLimited, SourceError, Unavailable
 from aluma_async.models import ExportTask
-from aluma_async.pipeline.retrying_source import RetryingSource
+from aluma_async.pipeline.retrying_source import MAX_RATE_LIMITED_SECONDS, RetryingSource
 from tests.support.clock import virtual_time
 
 TASK = ExportTask("t")
@@ -105,3 +105,25 @@ async def test_defect_and_conflict_are_not_repeated(verb):
             await failing.send(verb)
         assert failing.sent == {verb: 1}
         assert not failing.events
+
+
+@virtual_time
+async def test_retrying_stops_when_all_requests_are_refused_for_long():
+    """Otherwise a run over all pending tasks would never end; a success shows that it is worth while to wait."""
+    failing = Failing(*[RateLimited("429")] * 4)
+
+    async def refuse(task):
+        await anyio.sleep(MAX_RATE_LIMITED_SECONDS / 4)
+        failing.sent["slow"] += 1
+        raise RateLimited("429")
+
+    failing.complete = refuse
+    with pytest.raises(RateLimited):
+        await failing.send("complete")
+    assert failing.sent["slow"] == 6
+    with pytest.raises(RateLimited):
+        await failing.send("list")
+    failing.errors.clear()
+    await failing.send("list")
+    failing.errors[:] = [RateLimited("429")] * 4
+    await failing.send("list")

@@ -1,0 +1,38 @@
+"""``ApiTransport``: what the time-outs of the session do not cover."""
+
+import anyio
+import pytest
+
+from aluma_async import Credentials
+from aluma_async.aluma.transport import ApiTransport
+from aluma_async.aluma.urls import DownloadUrls, Target
+from aluma_async.config.config import REQUEST_TIMEOUT_SECONDS
+from aluma_async.exceptions import Unavailable
+from tests.support.clock import virtual_time
+from tests.unit.pipeline.test_throttle import make_throttle
+
+BASE_URL = "https://api.aluma.test"
+
+
+class SilentSession:
+    """A session whose proxy accepts the connection, and does not answer CONNECT."""
+
+    async def get(self, *_, **__):
+        await anyio.sleep_forever()
+
+
+@virtual_time
+async def test_read_ends_when_a_proxy_does_not_answer_connect():
+    """The permit is free again, and the request can be retried through another connection."""
+    throttle = make_throttle(1)
+    urls = DownloadUrls(BASE_URL, ())
+    transport = ApiTransport(
+        SilentSession(), BASE_URL, Credentials("id", "secret"), throttle, urls, max_specification_bytes=1
+    )
+    for _ in range(2):
+        started_at = anyio.current_time()
+        with pytest.raises(Unavailable):
+            async with transport.get("list tasks", Target(transport.url("/tasks"), is_api=False)):
+                raise AssertionError
+        assert anyio.current_time() - started_at == pytest.approx(REQUEST_TIMEOUT_SECONDS)
+        assert not throttle.in_flight
