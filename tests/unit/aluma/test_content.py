@@ -256,7 +256,7 @@ async def test_download_is_not_checked_when_verify_content_is_off():
             assert await download(client, CLAIM) == body
 
 
-@pytest.mark.parametrize("sizes", [(10**6,), (1500,), (3, 1000), (1,)])
+@pytest.mark.parametrize("sizes", [(10**6,), (1500,), (3, 1000), (61,)])
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.xls", "a.doc", "a.eml"])
 def test_long_json_is_recognized_whatever_the_sizes_of_chunks(name, sizes):
     """An error message with a stack may be longer than the bytes that decide about other formats."""
