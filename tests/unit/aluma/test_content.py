@@ -193,6 +193,14 @@ def test_content_of_an_own_kind_is_accepted_with_its_content_type():
     assert not problem("a.pdf", PDF, "application/json"), "the bytes decide"
 
 
+@pytest.mark.parametrize(("name", "size"), [("a.pdf", 1025), ("a.xml", 1025), ("a.csv", 65_537)])
+def test_content_is_wrong_as_soon_as_enough_bytes_are_known(name, size):
+    body = (b"[" if name == "a.csv" else b"") + b" " * size
+    check = ContentCheck(name, "application/json")
+    assert not check.feed(body[: size - 1])
+    assert check.feed(body[size - 1 : size])
+
+
 @given(st.binary(max_size=3000), st.lists(st.integers(1, 1500), min_size=1, max_size=4))
 def test_content_check_does_not_depend_on_the_sizes_of_chunks(body, sizes):
     for name in ("a.pdf", "a.csv", "a.xml", "a.txt"):
@@ -225,6 +233,7 @@ def respond_with(body, content_type="application/octet-stream"):
         ("a.pdf", PAGE, "text/html"),
         ("a.bin", PAGE, "text/html"),
         ("a.csv", ERROR, "application/json"),
+        ("a.html", b"", "text/html"),
     ],
 )
 @virtual_time
@@ -247,6 +256,13 @@ async def test_download_raises_before_the_end_when_the_content_is_wrong():
         with pytest.raises(WrongContent):
             received.extend([chunk async for chunk in chunks])
     assert not received
+
+
+@virtual_time
+async def test_download_may_be_a_web_page_when_its_name_is_that_of_one():
+    claim = Claim(CLAIM.task, ExportSpec((structs.replace(FILE, filename="a.HTM"),)), 0.0)
+    async with serve_downloads(respond_with(PAGE, "text/html")) as (client, _):
+        assert await download(client, claim) == PAGE
 
 
 @virtual_time

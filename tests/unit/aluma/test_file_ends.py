@@ -21,6 +21,9 @@ NOISE = random.Random(1).randbytes(200_000).replace(b"\xff", b"\xfe")
 WEBP = b"RIFF" + (412).to_bytes(4, "little") + b"WEBP" + bytes(408)
 TIFF = b"II*\0" + (900).to_bytes(4, "little") + bytes(894)
 BIG_TIFF = b"MM\0+\0\x08\0\0" + (900).to_bytes(8, "big") + bytes(892)
+IMAGE_OF_GIF = b",\0\0\0\0\1\0\1\0%c%b\2\2L\1\0"
+OWN_COLOURS = GIF[:10] + b"\0\0\0" + IMAGE_OF_GIF % (0x82, bytes(24)) + b";"
+SHARED_COLOURS = GIF[:10] + b"\x81\0\0" + bytes(12) + IMAGE_OF_GIF % (1, b"") + b"!\xfe\0;"
 SEVEN_ZIP = b"7z\xbc\xaf\x27\x1c\0\4" + bytes(4) + (500).to_bytes(8, "little") + (60).to_bytes(8, "little") + bytes(564)
 JSON = json.dumps({"lines": [{"text": "x" * 20, "n": n} for n in range(200)]}).encode()
 XML = b'<?xml version="1.0"?>\n<!-- export -->\n<e:invoice id="1">' + b"<line/>\n" * 300 + b"</e:invoice>\n"
@@ -43,6 +46,7 @@ COMPLETE = [
     ("a.jpg", jpeg(b"\xff" * 9, segment(0xC2, b"x"), b"\xff\x01", scan=b"one" + segment(0xC4, b"\x05") + NOISE)),
     ("a.gif", gif(b"!\xf9\x04" + bytes(5), b"!\xfe" + b"\xff" + b";" * 255 + b"\x01;\0")),
     ("a.jpg", jpeg(segment(0xFE, b""), scan=NOISE)),
+    ("a.jpg", jpeg(segment(0xFE, b""), b"\xff\xd0", b"\xff\xd8", scan=NOISE)),
     ("a.tif", TIFF),
     ("a.tiff", BIG_TIFF),
     ("a.jpg", WEBP),
@@ -91,6 +95,8 @@ def test_file_with_padding_is_complete(name, body, padding):
         ("a.jpg", b"\xff\xd8\xff\xe0\0\0" + NOISE),  # not understood
         ("a.jpg", b"\xff\xd8\xff\xe0\0\4xx" + NOISE),  # not understood
         ("a.gif", GIF + NOISE),
+        ("a.gif", OWN_COLOURS),
+        ("a.gif", SHARED_COLOURS),
         ("a.gif", GIF[:-1]),  # some programs omit the last byte
         ("a.zip", b"PK\x05\x06" + bytes(18)),  # without members
         ("a.zip", b"PK\x03\x04" + NOISE + b"PK\x05\x06" + bytes(8) + b"\xff" * 8 + bytes(2)),  # ZIP64
@@ -100,6 +106,10 @@ def test_file_with_padding_is_complete(name, body, padding):
         ("a.zip", ZIP + b"signature of another program"),
         ("a.docx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + NOISE),
         ("a.rtf", b"{\\rtf1 x}\0"),
+        ("a.7z", SEVEN_ZIP[:12] + bytes(20)),  # without members
+        ("a.tif", b"MM\0*\0\0\0\6\0\0"),
+        ("a.jpg", b"RIFF\xff\xff\xff\x7fCDR8" + NOISE),  # not understood
+        ("a.pdf", b"%PDF-1.4\n%%EOF" + NOISE[:4091]),
         ("a.json", b"1"),
         ("a.json", b'"text"'),
         ("a.json", b"null\n"),
@@ -128,6 +138,26 @@ def test_file_with_padding_is_complete(name, body, padding):
 def test_file_of_an_unusual_form_is_complete(name, body):
     assert not problem(name, body)
     assert not problem(name, body, 1000)
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("a.pdf", b"%PDF-1.4\n%%EOF" + NOISE[:4092]),
+        ("a.zip", archive(comment=b"x" * 65_535) + b"yy"),
+        ("a.gif", OWN_COLOURS[:-2]),
+        ("a.gif", SHARED_COLOURS[:-2]),
+        ("a.gif", SHARED_COLOURS[:-5]),
+        ("a.tif", b"II*\0\x08\0\0\0\0"),
+        ("a.tif", b"II*\0\x08\0"),
+        ("a.tiff", b"MM\0+\0\x08\0\0" + bytes(7)),
+        ("a.7z", SEVEN_ZIP[:40]),
+        ("a.csv", b"1A\r\n" + b"x" * 26 + b"\r\n0\r\n\r\n"),
+        ("a.bin", b"10\r\n" + b"x" * 16 + b"\r\n0\r\n\r\n"),
+    ],
+)
+def test_file_just_beyond_a_limit_is_wrong(name, body):
+    assert problem(name, body)
 
 
 def test_archive_whose_last_record_is_that_of_a_member_is_wrong():
