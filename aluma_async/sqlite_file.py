@@ -5,6 +5,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+SIDE_FILES = ("-wal", "-shm", "-journal")
+"""Endings of the files that SQLite creates next to a file."""
+
 
 def connect(path: Path | str, set_up: Iterable[str], *, timeout: float) -> sqlite3.Connection:
     """Open a file, wait at most ``timeout`` seconds for other users, and execute ``set_up``. Raises ``sqlite3.Error``.
@@ -42,7 +45,7 @@ def is_damaged(error: sqlite3.Error) -> bool:
 
 def move_aside(path: Path, suffix: str) -> Path:
     """Append ``suffix`` to the names of a damaged file and of its side files; return the new path of the file."""
-    for ending in ("", "-wal", "-shm"):
+    for ending in ("", *SIDE_FILES):
         with suppress(FileNotFoundError):
             file = path.with_name(path.name + ending)
             file.replace(file.with_name(file.name + suffix))

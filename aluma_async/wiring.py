@@ -31,6 +31,7 @@ from aluma_async.pipeline.exporter import Exporter
 from aluma_async.pipeline.throttle import MAX_URGENT_PAUSE_SECONDS, Outage, Throttle
 from aluma_async.policy.backoff import Backoff, RetryPolicy
 from aluma_async.ports import Destination, OnEvent
+from aluma_async.private_files import check_folder
 from aluma_async.quarantine.folder import Copy, QuarantineFolder
 from aluma_async.quarantine.source import QuarantineSource
 
@@ -163,7 +164,8 @@ async def open_reloadable_exporter(
         AsyncExitStack() as stack,
     ):
         targets = {**opened, **extra_destinations}
-        await anyio.to_thread.run_sync(check_places, config, targets)  # a share may respond slowly
+        await anyio.to_thread.run_sync(check_private_folders, config)  # a share may respond slowly
+        await anyio.to_thread.run_sync(check_places, config, targets)
         router = DestinationRouter(targets, routing)
         journal = _open_journal(state, stack, on_event)
         history = History(journal)
@@ -200,7 +202,7 @@ async def open_redelivery(
     """Open an exporter that delivers copies in the quarantine, without Aluma. Raises ``ConfigError``.
 
     It keeps no journal and no history, never fails a task, and tries each task once. The caller has locked the state
-    folder.
+    folder and checked the quarantine.
 
     Args:
         config: The configuration, with the destinations and routes of today.
@@ -244,6 +246,7 @@ async def open_confirmed(
         open_destinations(config.destinations, state) as opened,
         AsyncExitStack() as stack,
     ):
+        await anyio.to_thread.run_sync(check_private_folders, config)
         sqlite = _open_journal(state, stack, on_event)
         journal = ConfirmedJournal(sqlite, list(tasks), system_clock)
         destination = ConfirmedDestination(DestinationRouter(opened, routing), tasks)
@@ -264,6 +267,12 @@ async def open_confirmed(
             drain_timeout=config.exporter.drain_timeout_seconds,
             on_event=_with_history(History(sqlite), on_event),
         )
+
+
+def check_private_folders(config: Config) -> list[str]:
+    """Return warnings about other users who can change the exporter's own files. Blocks. Raises ``ConfigError``."""
+    folders = {"state folder": config.state_folder(), "quarantine": config.quarantine_folder()}
+    return [warning for label, folder in folders.items() if (warning := check_folder(label, folder))]
 
 
 def _check_environment() -> None:

@@ -84,9 +84,12 @@ async def _check_wiring(config: Config, options: dict[str, Any], codes: list[int
 
 async def _check_environment(config: Config, codes: list[int]) -> None:
     from aluma_async.destinations.registry import open_destinations
+    from aluma_async.wiring import check_private_folders
 
     state = config.state_folder()
     with _step(f"environment: state folder {state}", codes):
+        for warning in await anyio.to_thread.run_sync(check_private_folders, config):
+            click.echo(f"warn  environment: {warning}")
         await anyio.to_thread.run_sync(_check_state_folder, state)
     credentials = None
     with _step("environment: credentials", codes):

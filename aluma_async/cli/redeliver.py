@@ -17,6 +17,7 @@ from aluma_async.config import Config
 from aluma_async.events import Event, TaskCancelled, TaskCompleted, TaskParked
 from aluma_async.exceptions import JournalLocked
 from aluma_async.journal.sqlite import lock_folder
+from aluma_async.private_files import check_folder
 from aluma_async.quarantine.folder import Copy
 from aluma_async.service.formatting import format_bytes, pluralize, sanitize
 
@@ -55,6 +56,7 @@ def redeliver(
     if not config.quarantine_folder().is_dir():
         return _deliver(config, {}, task_ids, _Choice(), progress=None)
     try:
+        check_folder("quarantine", config.quarantine_folder())
         with lock_folder(config.state_folder()):
             copies = read_copies(config)
             wanted = [*copies] if all_tasks else task_ids

@@ -20,7 +20,7 @@ from aluma_async.pipeline.exporter import Exporter
 from aluma_async.service.console import Console, choose_mode
 from aluma_async.service.formatting import pluralize
 from aluma_async.service.stats import RunStats
-from aluma_async.wiring import open_reloadable_exporter
+from aluma_async.wiring import check_private_folders, open_reloadable_exporter
 
 
 async def run(
@@ -47,7 +47,8 @@ async def run(
     terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     mode = choose_mode(config.service, progress=progress, terminal=terminal)
     console = Console(config.service, mode, RunStats())
-    for warning in (*config.warnings(), *warnings, *unknown_variables(os.environ)):
+    private = await anyio.to_thread.run_sync(check_private_folders, config)
+    for warning in (*config.warnings(), *warnings, *private, *unknown_variables(os.environ)):
         console.log.write("warning", "ConfigWarning", warning)
     observers = Observers(config, console)
     async with (

@@ -16,6 +16,7 @@ from aluma_async.exceptions import JournalError
 from aluma_async.journal import history
 from aluma_async.journal.records import Key, Record
 from aluma_async.models import BreakerRecord, ClaimRecord, ExportRecord, HoldRecord
+from aluma_async.private_files import refuse_link
 
 FILE_NAME = "journal.sqlite3"
 LOCK_NAME = "lock"
@@ -56,7 +57,12 @@ def map_errors(path: Path) -> Iterator[None]:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open a journal file. Raises ``sqlite3.Error``, and ``JournalError`` if a newer version has written it."""
+    """Open a journal file. Raises ``sqlite3.Error``, and ``JournalError`` if a newer version has written it.
+
+    Raises ``OSError`` if the file or one of its side files is a link.
+    """
+    for ending in ("", *sqlite_file.SIDE_FILES):
+        refuse_link(path.with_name(path.name + ending))
     database = sqlite_file.connect(path, _CONNECT, timeout=10)
     try:
         (version,) = database.execute("PRAGMA user_version").fetchone()

@@ -16,6 +16,7 @@ from aluma_async.journal.database import FILE_NAME, LOCK_NAME, JournalDamagedErr
 from aluma_async.journal.database import read_records as database_records
 from aluma_async.journal.records import Record
 from aluma_async.models import ExportRecord
+from aluma_async.private_files import refuse_link
 
 
 def read_records(folder: Path) -> list[Record]:
@@ -52,9 +53,10 @@ def is_locked(folder: Path) -> bool:
     """Return whether an exporter uses the folder now. Raises ``JournalError``."""
     path = folder / LOCK_NAME
     with map_errors(path):
+        refuse_link(path)
         if not path.exists():
             return False
-        fd = os.open(path, os.O_RDWR)
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

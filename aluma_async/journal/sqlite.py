@@ -24,6 +24,7 @@ from aluma_async.journal.database import FILE_NAME, LOCK_NAME, JournalDamagedErr
 from aluma_async.journal.records import Change, ChangeCollector, Key, Record
 from aluma_async.models import ExportRecord
 from aluma_async.ports import OnEvent
+from aluma_async.private_files import check_folder, open_private
 
 T = TypeVar("T")
 
@@ -96,6 +97,7 @@ class SqliteJournal(ChangeCollector):
     def _open(self) -> Path | None:
         with map_errors(self._path):
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            check_folder("state folder", self._folder)
             self._lock = _acquire_lock(self._folder / LOCK_NAME)
         try:
             with map_errors(self._path):
@@ -151,7 +153,7 @@ class SqliteJournal(ChangeCollector):
 
     def _connect(self) -> sqlite3.Connection:
         if self._connection is None:
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))  # others could read a file that SQLite creates
+            os.close(open_private(self._path))  # others could read a file that SQLite creates
             self._connection = database.connect(self._path)
             self._file = self._path.stat()
         return self._connection
@@ -166,7 +168,8 @@ class SqliteJournal(ChangeCollector):
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
     """Lock a state folder as a running exporter does. Raises ``JournalLocked``, ``JournalError``."""
-    with map_errors(folder):
+    check_folder("state folder", folder)
+    with map_errors(folder / LOCK_NAME):
         lock = _acquire_lock(folder / LOCK_NAME)
     try:
         yield
@@ -176,7 +179,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 def _acquire_lock(path: Path) -> int:
     """Lock a file for the life of the process and return its descriptor; the system unlocks it at the end."""
-    fd = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    fd = open_private(path)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

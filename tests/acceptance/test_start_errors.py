@@ -1,6 +1,7 @@
 """Errors and warnings at the start and the end of a run."""
 
 import json
+import os
 
 import pytest
 
@@ -76,3 +77,20 @@ def test_check_config_only_checks_the_secret_file(run_cli, tmp_path):
     assert run_cli(*check, secret="").returncode == 0
     (tmp_path / "secret").unlink()
     assert run_cli(*check).returncode == 0
+
+
+@pytest.mark.parametrize("folder", ["state", "state/quarantine"])
+@pytest.mark.parametrize("command", [["--once"], ["check"], ["redeliver", "--all"]], ids=["run", "check", "redeliver"])
+def test_folder_that_all_users_may_write_to_ends_the_start(run_cli, tmp_path, command, folder):
+    """Before anything is claimed: another user could replace the journal, or a copy that is delivered."""
+    (tmp_path / "state" / "quarantine").mkdir(parents=True)
+    planted = tmp_path / folder
+    planted.chmod(0o777)
+    if os.geteuid() == 0:
+        os.chown(planted, 1234, 1234)
+    with simulator("--tasks", "3") as aluma:
+        base_url = [] if "redeliver" in command else ["--base-url", aluma.base_url]
+        done = run_cli(*command, "--state", "state", "-o", "out", *base_url)
+        assert done.returncode == 78
+        assert "is not safe: every user may write to it" in done.stdout + done.stderr
+        assert "start" not in aluma.state()["requests"]

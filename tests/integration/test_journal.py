@@ -291,3 +291,19 @@ def test_journal_refuses_to_go_on_when_its_file_is_gone(replaced, tmp_path):
                 await journal.pop_released()
 
     anyio.run(main)
+
+
+@pytest.mark.parametrize("name", ["lock", FILE_NAME, f"{FILE_NAME}-wal"])
+def test_load_follows_no_link_in_the_state_folder(name, tmp_path):
+    """Another user may have created it before the folder was protected."""
+    state, victim = tmp_path / "state", tmp_path / "victim"
+    state.mkdir(0o700)
+    victim.touch()
+    (state / name).symlink_to(victim)
+    journal = SqliteJournal(state)
+    with pytest.raises(JournalError, match=f"{name} is a symbolic link"):
+        anyio.run(journal.load)
+    journal.close()
+    with pytest.raises(JournalError, match=f"{name} is a symbolic link"):
+        (reader.is_locked if name == "lock" else reader.release_holds)(state, *([] if name == "lock" else [["t"]]))
+    assert not victim.stat().st_size

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from aluma_async import sqlite_file
+from aluma_async.private_files import refuse_link
 
 _CREATE = "CREATE TABLE IF NOT EXISTS owner (key TEXT PRIMARY KEY, task TEXT NOT NULL) WITHOUT ROWID"
 _SET_UP: Mapping[str, Sequence[str]] = {
@@ -123,6 +124,8 @@ class Owners:
     def _open(self) -> sqlite3.Connection:
         if self._database is None:
             if self._mode:
+                for ending in sqlite_file.SIDE_FILES:
+                    refuse_link(self._path.with_name(self._path.name + ending))
                 self._file = _make_private(self._path)
             path = str(self._path) if self._mode else ""
             self._database = sqlite_file.connect(path, _SET_UP[self._mode], timeout=_TIMEOUT_SECONDS)
@@ -171,7 +174,7 @@ def _works(path: Path, mode: str) -> bool:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         return False
     finally:
-        for ending in ("", "-wal", "-shm", "-journal"):
+        for ending in ("", *sqlite_file.SIDE_FILES):
             path.with_name(path.name + ending).unlink(missing_ok=True)
 
 
