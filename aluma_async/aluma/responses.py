@@ -9,6 +9,7 @@ from contextlib import suppress
 import aiohttp
 import anyio
 from msgspec import Struct
+from yarl import URL
 
 from aluma_async.aluma import wire
 from aluma_async.aluma.content import is_html, may_be_html
@@ -96,13 +97,30 @@ def map_transport_error(operation: str, error: Exception, *, changes: bool) -> S
     """
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
         hint = _TRUST_HINT if isinstance(error, aiohttp.ClientConnectorCertificateError) else _REACH_HINT
-        return Unreachable(f"{operation}: no connection ({_safe_reason(error)})", hint=hint)
+        return Unreachable(f"{operation}: no connection to {_peer(error)} ({_safe_reason(error)})", hint=hint)
     if isinstance(error, aiohttp.ClientHttpProxyError):  # The tunnel was not opened, so the request was not sent.
-        return Unreachable(f"{operation}: the proxy answered {error.status}", hint=_PROXY_HINT)
+        target = error.request_info.url
+        text = f"{operation}: the proxy answered {error.status} to a connection to {target.host}:{target.port}"
+        return Unreachable(text, hint=_PROXY_HINT)
     if isinstance(error, aiohttp.ClientPayloadError):
         return (Ambiguous if changes else InvalidResponse)(f"{operation}: the response is incomplete")
     kind = Ambiguous if changes else Unavailable
     return kind(f"{operation}: no response ({_safe_reason(error)})", overloaded=isinstance(error, TimeoutError))
+
+
+def _peer(error: Exception) -> str:
+    """Return host and port, and those of the proxy, for a connection that was not made."""
+    if isinstance(error, aiohttp.ConnectionTimeoutError):  # "Connection timeout to host URL"
+        with suppress(ValueError):
+            url = URL(str(error).rpartition(" ")[2])
+            return f"{url.host}:{url.port}"
+    host, port = getattr(error, "host", None), getattr(error, "port", None)
+    if not host:
+        return "the server"
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return f"the proxy {host}:{port}"
+    proxy = getattr(getattr(error, "_conn_key", None), "proxy", None)
+    return f"{host}:{port}" + (f" through the proxy {proxy.host}:{proxy.port}" if proxy else "")
 
 
 def _safe_reason(error: Exception) -> str:

@@ -11,11 +11,12 @@ import click
 import msgspec
 
 from aluma_async.cli.streams import discard_stdout
+from aluma_async.service.formatting import escape_json
 
 
 def print_json(value: object) -> None:
     """Print an indented JSON value."""
-    click.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
+    click.echo(escape_json(msgspec.json.format(msgspec.json.encode(value)).decode()))
 
 
 @cache

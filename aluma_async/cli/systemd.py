@@ -35,19 +35,18 @@ def print_unit(outer: dict[str, Any], /, *, template: bool, **inner: Any) -> int
     and the SQLite databases of its destinations and to its state folder.
     """
     options = merge_options(outer, inner)
+    if options.get("config"):
+        options["config"] = str(Path(options["config"]).absolute())
     config = load_config(options) if options.get("config") else Config()
     folders = list(_written_folders(config))
     text = render_unit(
         Host(_program(), shutil.which("kill") or "/bin/kill", _systemd_version()),
         template=template,
-        config=Path(options["config"]).absolute() if options.get("config") else None,
+        config=Path(options["config"]) if options.get("config") else None,
         folders=folders,
         drain_seconds=config.exporter.drain_timeout_seconds,
     )
     click.echo(text, nl=False)
-    for folder in folders:
-        if not folder.is_absolute():
-            click.echo(f"{folder}: relative path; the service resolves it below its state folder in /var/lib", err=True)
     return OK
 
 

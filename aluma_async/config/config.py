@@ -4,6 +4,7 @@ It opens no connection and writes no file: whether Aluma is reachable and a fold
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from msgspec import Struct, structs
 
 from aluma_async.config.credentials import Credentials, collect_credentials
 from aluma_async.config.destinations import DESTINATION_TYPES, DestinationConfig, PluginConfig, installed_types
-from aluma_async.config.paths import default_state_folder, find_config_file
+from aluma_async.config.paths import default_state_folder, find_config_file, resolve
 from aluma_async.config.schema import read_section, suggest
 from aluma_async.config.sections import (
     AlumaConfig,
@@ -34,6 +35,10 @@ REQUEST_TIMEOUT_SECONDS = 60
 """Time limit of one request. Shorter cool-downs and leases are accepted, with a warning, but are not safe."""
 
 
+_SQLITE_URL = re.compile(r"(sqlite(?:\+\w+)?:///)((?!:memory:|file:)[^/?~][^?]*)(.*)", re.DOTALL)
+"""Start, relative path and rest of the URL of a SQLite database."""
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """The complete configuration; ``Config()`` has the default values and no destination."""
 
@@ -48,11 +53,15 @@ class Config(Struct, frozen=True, kw_only=True):
     @classmethod
     def load(cls, path: str | Path | None = None, overrides: Overrides | None = None) -> Self:
         """Read a file; without ``path``, the first file of the search path, if any. Raises ``ConfigError``."""
-        return cls.from_toml(*read_config_file(path), overrides)
+        text, file = read_config_file(path)
+        return cls.from_toml(text, file, overrides, Path(file).parent)
 
     @classmethod
-    def from_toml(cls, text: str, file: str, overrides: Overrides | None = None) -> Self:
-        """Read TOML; ``file`` is its name in error messages. Raises ``ConfigError``."""
+    def from_toml(cls, text: str, file: str, overrides: Overrides | None = None, folder: Path | None = None) -> Self:
+        """Read TOML; ``file`` is its name in error messages. Raises ``ConfigError``.
+
+        Relative paths in the text are relative to ``folder``, by default the working folder.
+        """
         try:
             raw: dict[str, Any] = tomllib.loads(text)
         except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -64,10 +73,14 @@ class Config(Struct, frozen=True, kw_only=True):
         overrides = overrides or {}
         replacement = overrides.get("destinations")  # all files go there
         return cls(
-            destinations=_read_destinations(replacement or raw.get("destinations", {}), file),
+            destinations=_read_destinations(
+                replacement or raw.get("destinations", {}), file, None if replacement else folder
+            ),
             routes=() if replacement else _read_routes(raw.get("routes", []), file),
             **{
-                name: read_section(kind, raw.get(name, {}), name=f"[{name}]", file=file, overrides=overrides.get(name))
+                name: read_section(
+                    kind, raw.get(name, {}), name=f"[{name}]", file=file, overrides=overrides.get(name), folder=folder
+                )
                 for name, kind in sections.items()
                 if name not in ("destinations", "routes")
             },
@@ -157,7 +170,7 @@ def read_config_file(path: str | Path | None = None) -> tuple[str, str]:
         raise ConfigError(f"{path}: not UTF-8 text", hint="Save it as UTF-8.") from None
 
 
-def _read_destinations(raw: object, file: str) -> dict[str, DestinationConfig]:
+def _read_destinations(raw: object, file: str, folder: Path | None) -> dict[str, DestinationConfig]:
     if not isinstance(raw, Mapping):
         raise ConfigError(f"{file}: destinations must be a table", hint="Write [destinations.NAME].")
     destinations: dict[str, DestinationConfig] = {}
@@ -166,13 +179,25 @@ def _read_destinations(raw: object, file: str) -> dict[str, DestinationConfig]:
         kind = str(table.get("type", "")) if isinstance(table, Mapping) else ""
         keys = {key: value for key, value in table.items() if key != "type"} if isinstance(table, Mapping) else {}
         if kind in DESTINATION_TYPES:
-            destinations[name] = read_section(DESTINATION_TYPES[kind], keys, name=where, file=file)
+            resolved = {key: _resolve_value(key, value, folder) for key, value in keys.items()}
+            destinations[name] = read_section(DESTINATION_TYPES[kind], resolved, name=where, file=file, folder=folder)
         elif kind in (installed := installed_types()):
             destinations[name] = PluginConfig(kind, keys)
         else:
             known = [*DESTINATION_TYPES, *installed]
             raise ConfigError(f"{file}: {where} type = {kind!r}: unknown type", hint=suggest(kind, known))
     return destinations
+
+
+def _resolve_value(key: str, value: object, folder: Path | None) -> object:
+    """Return a value in which the path of a SQLite database and the files of options are relative to ``folder``."""
+    if key == "url" and isinstance(value, str) and (match := _SQLITE_URL.match(value)):
+        return match[1] + resolve(folder, match[2]) + match[3]
+    if key == "options" and isinstance(value, dict):
+        return {name: _resolve_value("option", inner, folder) for name, inner in value.items()}
+    if key == "option" and isinstance(value, dict) and isinstance(value.get("file"), str) and value["file"]:
+        return {**value, "file": resolve(folder, value["file"])}
+    return value
 
 
 def _read_routes(raw: object, file: str) -> tuple[RouteConfig, ...]:

@@ -8,10 +8,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Literal, TypeGuard, TypeVar, get_args, get_origin
 
 from msgspec import Struct, ValidationError, convert, structs
 
+from aluma_async.config.paths import resolve
 from aluma_async.config.redaction import redact
 from aluma_async.exceptions import ConfigError
 
@@ -69,7 +70,13 @@ _TYPE_NAMES = {
 
 
 def read_section(
-    kind: type[AnySection], raw: object, *, name: str, file: str, overrides: Mapping[str, object] | None = None
+    kind: type[AnySection],
+    raw: object,
+    *,
+    name: str,
+    file: str,
+    overrides: Mapping[str, object] | None = None,
+    folder: Path | None = None,
 ) -> AnySection:
     """Read one section of ``file``; ``overrides`` take precedence. Raises ``ConfigError``.
 
@@ -79,6 +86,7 @@ def read_section(
         name: Its name in messages, with brackets.
         file: The name of the file in messages.
         overrides: Keys and values from other sources.
+        folder: The folder of the file, to which its paths are relative; None: the working folder.
     """
     if not isinstance(raw, dict):
         raise ConfigError(f"{file}: {name} must be a table", hint=f"Write {name} on a separate line.")
@@ -86,7 +94,11 @@ def read_section(
         if key not in kind.__struct_fields__:
             raise ConfigError(f"{file}: {name} unknown key {key!r}", hint=suggest(key, kind.__struct_fields__))
     overrides = overrides or {}
-    values: dict[str, Any] = {**raw, **overrides}
+    paths = {field.name for field in structs.fields(kind) if Path in (field.type, *get_args(field.type))}
+    values: dict[str, Any] = {
+        **{key: resolve(folder, value) if key in paths and _is_path(value) else value for key, value in raw.items()},
+        **overrides,
+    }
     try:
         return convert(values, kind, dec_hook=_decode_path)
     except InvalidValue as error:
@@ -151,8 +163,15 @@ def _type_names(types: str) -> str:
     return " or ".join(name for name in names if name)
 
 
+def _is_path(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and bool(value) and "\0" not in value
+
+
 def _decode_path(kind: type, value: object) -> Path:
     """Decode a path, with ``~`` as the user's home folder; TOML has no type for it."""
-    if not isinstance(value, str) or not value or "\0" in value:
+    if not _is_path(value):
         raise ValueError("expected a path")
-    return kind(value).expanduser()  # type: ignore[no-any-return]
+    try:
+        return kind(value).expanduser()  # type: ignore[no-any-return]
+    except RuntimeError:
+        raise ValueError("the home folder is not known") from None

@@ -1,5 +1,6 @@
 """Formats numbers, durations and defects for people, and makes text from outside safe for a terminal."""
 
+import json
 import traceback
 
 from aluma_async.exceptions import AlumaAsyncError
@@ -26,6 +27,13 @@ def sanitize(text: str, limit: int = 500) -> str:
     """Cut to ``limit`` characters, and replace with ``?`` what could control a terminal or forge a log line."""
     cut = text if len(text) <= limit else text[: limit - 1] + "…"
     return cut if cut.isprintable() else "".join(c if c.isprintable() else "?" for c in cut)
+
+
+def escape_json(text: str) -> str:
+    """Escape what could control a terminal, or change the order of its text, in the strings of encoded JSON."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def without_subject(message: str, prefix: str) -> str:

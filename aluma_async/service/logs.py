@@ -17,7 +17,7 @@ from aluma_async import events, exceptions
 from aluma_async.events import Event
 from aluma_async.exceptions import AlumaAsyncError
 from aluma_async.models import ExportFile, ExportTask, HoldRecord, Summary
-from aluma_async.service.formatting import describe_defect, sanitize, without_task
+from aluma_async.service.formatting import describe_defect, escape_json, sanitize, without_task
 from aluma_async.service.journald import PRIORITIES
 from aluma_async.service.log_suppression import RepeatFilter
 
@@ -148,7 +148,7 @@ class Log:
         time_text = datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         if self._json:
             line = {"time": time_text, "level": level, "event": kind, "message": message, **fields}
-            self._write(prefix + msgspec.json.encode(line).decode() + "\n")
+            self._write(prefix + escape_json(msgspec.json.encode(line).decode()) + "\n")
         else:
             name = f" ({fields['name']})" if "name" in fields else ""
             start = prefix or f"{time_text} {level:<7} "

@@ -70,7 +70,7 @@ def test_output_option_replaces_all_destinations(values):
 def test_config_show_prints_an_equivalent_config_file(run_cli, tmp_path):
     (tmp_path / "config.toml").write_text(CONFIG.replace(f":{CANARY}@", "@").replace(f"?password={CANARY}", ""))
     done = run_cli("-w", "3", "config", "show")
-    again = Config.from_toml(done.stdout, "shown")
+    again = Config.from_toml(done.stdout, "shown", folder=tmp_path)
     assert again.exporter.workers == 3
     assert again.destinations == Config.load(tmp_path / "config.toml").destinations
     assert again.routes == Config.load(tmp_path / "config.toml").routes

@@ -122,3 +122,19 @@ def test_ca_file_without_a_certificate_is_a_config_error(tmp_path):
         with pytest.raises(ConfigError, match=name) as caught:
             asyncio.run(list_tasks_of(9, ca_file=file))
         assert "PEM" in caught.value.hint
+
+
+def test_connection_error_names_host_port_and_proxy():
+    """Without the password of the proxy."""
+
+    async def main():
+        with pytest.raises(Unreachable, match=r"no connection to 127\.0\.0\.1:9 \("):
+            await list_tasks_of(9)
+        with pytest.raises(Unreachable, match=r"no connection to the proxy 127\.0\.0\.1:10 \(") as caught:
+            await list_tasks_of(9, proxy=f"http://me:{CANARY}@127.0.0.1:10")
+        assert CANARY not in str(caught.value)
+        async with proxy("another") as (proxy_port, _):
+            with pytest.raises(Unreachable, match=r"the proxy answered 407 to a connection to 127\.0\.0\.1:9$"):
+                await list_tasks_of(9, proxy=f"http://me:{CANARY}@127.0.0.1:{proxy_port}")
+
+    asyncio.run(main())

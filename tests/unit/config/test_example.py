@@ -19,7 +19,7 @@ def test_example_contains_the_default_values():
     """Using an unchanged copy of the example changes nothing."""
     config = Config.load(EXAMPLE)
     assert structs.replace(config, destinations={}) == Config()
-    assert config.destinations == {"default": FolderConfig(path=Path("aluma-export"))}
+    assert config.destinations == {"default": FolderConfig(path=EXAMPLE.parent / "aluma-export")}
 
 
 def test_example_lists_and_explains_every_key():

@@ -4,8 +4,12 @@ import contextlib
 import os
 from pathlib import Path
 
+import pytest
+
 from aluma_async.config import Config, ExporterConfig
+from aluma_async.config.destinations import ObjectStoreConfig, SqlConfig
 from aluma_async.config.paths import find_config_file
+from aluma_async.exceptions import ConfigError
 
 
 def test_find_config_file_prefers_the_environment_then_the_working_folder(tmp_path):
@@ -26,3 +30,78 @@ def test_state_folder_comes_from_config_then_systemd_then_platform():
     config = Config(exporter=ExporterConfig(state=Path("/t")))
     assert config.state_folder({"STATE_DIRECTORY": "/s"}) == Path("/t")
     assert "aluma-async" in str(Config().state_folder({}))
+
+
+@pytest.mark.parametrize(
+    ("file_mode", "folder_mode"), [(0o666, 0o755), (0o664, 0o755), (0o644, 0o1777), (0o644, 0o775)]
+)
+def test_config_file_of_the_working_folder_is_refused_when_others_can_write(tmp_path, file_mode, folder_mode):
+    """Another user could otherwise decide where documents are sent."""
+    (tmp_path / "config.toml").touch()
+    tmp_path.chmod(0o755)
+    with contextlib.chdir(tmp_path):
+        assert find_config_file({}) == Path("config.toml")
+        (tmp_path / "config.toml").chmod(file_mode)
+        tmp_path.chmod(folder_mode)
+        with pytest.raises(ConfigError, match="other users can write it") as caught:
+            find_config_file({})
+        assert "--config" in caught.value.hint
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize("given", ["config.toml", "."])
+def test_config_file_of_the_working_folder_is_refused_when_others_own_it(tmp_path, given):
+    tmp_path.chmod(0o755)
+    (tmp_path / "config.toml").touch(0o644)
+    os.chown(tmp_path / given, 54321, -1)
+    with contextlib.chdir(tmp_path), pytest.raises(ConfigError, match="other users"):
+        find_config_file({})
+
+
+def test_relative_paths_of_a_file_are_relative_to_its_folder(tmp_path):
+    """Those of options are relative to the working folder. Secrets and databases are paths, too."""
+    (tmp_path / "my.toml").write_text("""
+        [aluma]
+        client_secret_file = "secret"
+        [exporter]
+        state = "state"
+        [destinations.a]
+        type = "folder"
+        path = "out"
+        [destinations.b]
+        type = "sql"
+        url = "sqlite:///db/ledger.db?timeout=5"
+        table = "t"
+        [destinations.c]
+        type = "object-store"
+        url = "s3://bucket/x"
+        options = { secret_access_key = { file = "key" }, region = "eu" }
+    """)
+    config = Config.load(tmp_path / "my.toml", {"exporter": {"state": "other"}})
+    assert config.aluma.client_secret_file == tmp_path / "secret"
+    assert config.exporter.state == Path("other")
+    a, b, c = config.destinations.values()
+    assert a.description == str(tmp_path / "out")
+    assert isinstance(b, SqlConfig)
+    assert b.url == f"sqlite:///{tmp_path}/db/ledger.db?timeout=5"
+    assert isinstance(c, ObjectStoreConfig)
+    assert c.options == {"secret_access_key": {"file": str(tmp_path / "key")}, "region": "eu"}
+
+
+@pytest.mark.parametrize("url", ["sqlite:////srv/a.db", "sqlite:///:memory:", "sqlite://", "postgresql://h/db"])
+def test_absolute_urls_of_databases_are_kept(tmp_path, url):
+    (tmp_path / "my.toml").write_text(f"[destinations.b]\ntype = 'sql'\nurl = '{url}'\ntable = 't'")
+    assert Config.load(tmp_path / "my.toml").destinations["b"].url == url
+
+
+def test_unknown_home_folder_matters_only_where_it_is_used(monkeypatch):
+    """A container may run as a user without a name and with no HOME."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 987654)
+    assert find_config_file({}) is None
+    assert Config(exporter=ExporterConfig(state=Path("/t"))).state_folder({}) == Path("/t")
+    with pytest.raises(ConfigError, match="home folder") as caught:
+        Config().state_folder({})
+    assert "--state" in caught.value.hint
+    with pytest.raises(ConfigError, match="home folder"):
+        Config.from_toml("[exporter]\nstate = '~/x'", "my.toml")

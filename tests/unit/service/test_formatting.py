@@ -1,11 +1,14 @@
 """Numbers and durations for people, and text that is safe for a terminal."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aluma_async.exceptions import DestinationUnavailable
 from aluma_async.service.formatting import (
+    escape_json,
     format_bytes,
     format_duration,
     sanitize,
@@ -76,3 +79,12 @@ def test_without_task_removes_the_id_at_the_beginning(message, expected):
 )
 def test_without_subject_removes_what_the_text_before_ends_with(prefix, message, expected):
     assert without_subject(message, prefix) == expected
+
+
+@pytest.mark.parametrize("text", ["a\u202eb", "\x7f", "\x9b31m", "\u2028", "\u2066x\u2069", "é", "\U000e0001", "\x1b["])
+def test_escape_json_leaves_nothing_that_controls_a_terminal(text):
+    """The value is unchanged for a program that decodes it."""
+    escaped = escape_json(json.dumps({"name": text}, ensure_ascii=False, indent=1))
+    assert json.loads(escaped) == {"name": text}
+    assert escaped.replace("\n", "").isprintable()
+    assert "é" not in text or "é" in escaped

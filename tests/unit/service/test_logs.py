@@ -153,3 +153,11 @@ def test_log_message_of_a_retried_request_names_the_request_once():
     error = Unavailable("list tasks: Aluma answered 503")
     line = log_text(events.RequestRetried("list tasks", error, 0.5), level="debug")
     assert "list tasks: retry in 0.5 s: Aluma answered 503" in line
+
+
+def test_json_log_contains_no_control_or_bidirectional_characters():
+    lines = []
+    Log(lines.append, format="json", level="debug").write("info", "x", "a\u202eb\x9b", name="\u2066.pdf")
+    (line,) = lines
+    assert line.rstrip("\n").isprintable()
+    assert json.loads(line)["name"] == "\u2066.pdf"
