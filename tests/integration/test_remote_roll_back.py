@@ -106,3 +106,52 @@ async def test_roll_back_keeps_the_manifest_of_a_redelivery(kind):
         with pytest.raises(DestinationError), anyio.fail_after(10):
             await deliver(destination, TWO, b"two")
         assert server.exported == {"a.txt": b"two", "manifests/two.json": manifests[0]}
+
+
+@real_time
+async def test_roll_back_deletes_no_object_that_another_exporter_puts_after_its_own_one():
+    """The response to the deletion was lost; it is repeated only if the object is still the one of this delivery."""
+    async with open_server("object store") as (server, destination), open_other("object store", server) as other:
+
+        async def hook(request, path):
+            if "sick" in path and request.method == "PUT":
+                while "a.txt" not in server.exported:  # noqa: ASYNC110
+                    await anyio.sleep(0.01)
+                return web.Response(status=400)
+            if "delete" in request.query and "a.txt" in server.exported:
+                server.hook = None
+                del server.objects["/bucket/a.txt"]  # the request is executed
+                await deliver(other, TWO, b"two")
+                return web.Response(status=500)
+            return None
+
+        await destination.probe()
+        server.hook = hook
+        with pytest.raises(DestinationError), anyio.fail_after(10):
+            await deliver(destination, ONE, b"one", b"one")
+        assert server.hook is None
+        assert server.exported == {"a.txt": b"two"}
+
+
+@pytest.mark.parametrize("status", [500, 503])
+@real_time
+async def test_roll_back_repeats_the_deletion_of_an_object(status):
+    refused = []
+
+    async def hook(request, path):
+        if "sick" in path and request.method == "PUT":
+            while "a.txt" not in server.exported:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+            return web.Response(status=400)
+        if "delete" in request.query and not refused:
+            refused.append(path)
+            return web.Response(status=status)
+        return None
+
+    async with open_server("object store") as (server, destination):
+        await destination.probe()
+        server.hook = hook
+        with pytest.raises(DestinationError), anyio.fail_after(10):
+            await deliver(destination, ONE, b"one", b"one")
+        assert refused
+        assert not server.exported

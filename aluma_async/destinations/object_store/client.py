@@ -34,7 +34,7 @@ _CLIENT_OPTION = re.compile(
 )
 """Options of the HTTP client; all others are options of the store."""
 # Short, because the task itself is retried if an outage lasts longer.
-_RETRY_CONFIG: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
+_RETRIES, _RETRY_TIMEOUT = 3, timedelta(seconds=20)
 _REQUEST_TIMEOUT = timedelta(minutes=2)  # enough for a part of MULTIPART_BYTES over a slow line
 _S3_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _AMAZON_HOST, _GOOGLE_HOST, _AZURE_HOST = ".amazonaws.com", "storage.googleapis.com", ".core.windows.net"
@@ -46,8 +46,8 @@ _OWN_CODES = ("EntityTooLarge", "RequestTooLarge", "KeyTooLongError", "InvalidOb
 _ERROR_CODE = re.compile(r"<Code>\s*(\w{1,60})\s*</Code>")
 
 
-def open_store(url: str, options: Mapping[str, Any]) -> ObjectStore:
-    """Open a store without sending a request. Raises ``ConfigError``."""
+def open_store(url: str, options: Mapping[str, Any], *, retries: int = _RETRIES) -> ObjectStore:
+    """Open a store without sending a request. ``retries``: how often a request is repeated. Raises ``ConfigError``."""
     client: Any = {"timeout": _REQUEST_TIMEOUT}
     client |= {key: value for key, value in options.items() if _CLIENT_OPTION.fullmatch(key)}
     config: Any = {key: value for key, value in options.items() if not _CLIENT_OPTION.fullmatch(key)}
@@ -55,7 +55,8 @@ def open_store(url: str, options: Mapping[str, Any]) -> ObjectStore:
     if scheme not in ("s3", "az", "gs"):
         raise ConfigError(f"url: {scheme!r} is not supported", hint="Use s3://bucket/prefix, az://… or gs://….")
     try:
-        return from_url(url, config=config, client_options=client, retry_config=_RETRY_CONFIG)
+        retry: Any = {"max_retries": retries, "retry_timeout": _RETRY_TIMEOUT}
+        return from_url(url, config=config, client_options=client, retry_config=retry)
     except (BaseError, ValueError, TypeError) as error:
         # Only this message is repeated, because any other may contain a secret.
         unknown_key = re.match(r"Configuration key: '\w+' is not valid", str(error))

@@ -7,19 +7,16 @@ loses metadata, its objects have no owner, and are treated as those of another t
 size is compared with the file's, because a server or a proxy may confirm a put that had no effect.
 """
 
-import mimetypes
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from typing import Any
 from weakref import WeakValueDictionary
 
 import anyio
 import obstore
-from msgspec import Struct
 from msgspec.structs import replace
 from obstore.exceptions import AlreadyExistsError, PreconditionError
 
@@ -27,7 +24,6 @@ from aluma_async.clock import wall_time
 from aluma_async.config.redaction import redact_url
 from aluma_async.destinations.common.chunks import BLOCK
 from aluma_async.destinations.common.conflicts import candidate_paths
-from aluma_async.destinations.common.manifest import is_manifest
 from aluma_async.destinations.common.publishing import publish_task
 from aluma_async.destinations.common.slots import Share, Slots
 from aluma_async.destinations.common.spool import Spool, SpooledFile
@@ -42,49 +38,22 @@ from aluma_async.destinations.object_store.client import (
     place_of,
     put_multipart,
     put_object,
-    version_of,
 )
 from aluma_async.destinations.object_store.probe import probe_store
+from aluma_async.destinations.object_store.upload import ExistingObject, Upload, existing_object, make_upload
 from aluma_async.exceptions import AlreadyExported, DestinationError, DestinationUnavailable
 from aluma_async.models import Claim, ExportFile
 from aluma_async.policy.naming import OnConflict, PathParts, as_object_key, loose_key
-
-if TYPE_CHECKING:
-    from obstore import GetResult
 
 _MAX_KEY_BYTES = 1024
 """Length of an object's key including the prefix: the limit of S3 and of Google Cloud Storage."""
 _CONCURRENCY, _MULTIPART_CONCURRENCY = 16, 4
 """Uploads at a time, without slow ones. Fewer multipart uploads, because each holds several parts in memory."""
+_DELETIONS, _DELETION_SECONDS = 3, 0.2
+"""Attempts to delete an object, and the delay between them."""
 _REQUEST_SECONDS = 20.0
 _ATTEMPTS = 10
 """Attempts to put one object while another process keeps changing it."""
-
-
-class _ExistingObject(Struct, frozen=True):
-    """The object that exists under the wanted key."""
-
-    task: str
-    delivery: str
-    sha256: str
-    size: int
-    version: Any
-    """The version for the condition of a put."""
-
-
-class _Upload(Struct, frozen=True):
-    """A file that is uploaded."""
-
-    number: int
-    data: SpooledFile
-    attributes: dict[str, str]
-    is_manifest: bool
-    may_replace: bool
-
-    def is_beside(self, existing: _ExistingObject) -> bool:
-        """Return whether an object is another file of the same delivery."""
-        mine = self.attributes["delivery"]
-        return existing.delivery != mine and existing.delivery.rpartition("-")[0] == mine.rpartition("-")[0]
 
 
 class ObjectStoreDestination:
@@ -116,6 +85,7 @@ class ObjectStoreDestination:
         request_seconds: float = _REQUEST_SECONDS,
     ) -> None:
         self._store = open_store(url, options or {})
+        self._store_without_retries = open_store(url, options or {}, retries=0)
         self.place = place_of(url, self._store)
         self._url, self._on_conflict, self._spool = redact_url(url), on_conflict, spool
         self._manifest, self._now = manifest, now
@@ -150,7 +120,7 @@ class ObjectStoreDestination:
             yield spool
             if self.conditional is None:
                 await self.probe()
-            new: dict[str, _Upload] = {}
+            new: dict[str, Upload] = {}
             slots = self._slots.share(), self._multipart_slots.share()
             await publish_task(
                 claim,
@@ -164,7 +134,7 @@ class ObjectStoreDestination:
         self,
         claim: Claim,
         delivery: str,
-        new: dict[str, _Upload],
+        new: dict[str, Upload],
         used_keys: set[str],
         slots: tuple[Share, Share],
         file: ExportFile,
@@ -172,7 +142,7 @@ class ObjectStoreDestination:
         data: SpooledFile,
     ) -> str:
         """Put a file under the first key that is free or its task's own, and return the key."""
-        upload = _make_upload(claim, f"{delivery}-{file.number}", file, path, data)
+        upload = make_upload(claim, f"{delivery}-{file.number}", file, path, data)
         subject = f"{self._url}: task {claim.task.id}: file {file.number}"
         async with slots[data.size > MULTIPART_BYTES].slot(data.size):
             for candidate in candidate_paths(path, claim.task.id, self._on_conflict, subject):
@@ -192,7 +162,7 @@ class ObjectStoreDestination:
         """Return the lock that is held while the object is put or removed; the same one for keys that may be equal."""
         return self._key_locks.setdefault(loose_key((key,)), anyio.Lock())
 
-    async def _put_at(self, key: str, upload: _Upload, new: dict[str, _Upload]) -> bool:
+    async def _put_at(self, key: str, upload: Upload, new: dict[str, Upload]) -> bool:
         """Put an object under a key; return False if the key belongs to another task or program."""
         conditional = self.conditional and upload.data.size <= MULTIPART_BYTES
         existing = None if conditional else await self._head(key)
@@ -226,13 +196,13 @@ class ObjectStoreDestination:
                 new.pop(key, None)
         raise DestinationError(f"{self._url}: file {upload.number}: another process keeps changing the object")
 
-    def _put_mode(self, existing: _ExistingObject | None) -> Any:
+    def _put_mode(self, existing: ExistingObject | None) -> Any:
         """Return the condition of a put: the object does not exist, or is still the same."""
         if not existing:
             return "create"
         return existing.version if self._conditional_updates and existing.version else "overwrite"
 
-    async def _verify(self, key: str, upload: _Upload) -> bool:
+    async def _verify(self, key: str, upload: Upload) -> bool:
         """Compare an object with the file whose put was confirmed.
 
         Return False if another task's object has replaced it. Raises ``DestinationUnavailable`` if it is not there.
@@ -256,55 +226,51 @@ class ObjectStoreDestination:
             f"{self._url}: file {upload.number}: the put was confirmed, but the object {problem}", hint=STORED_HINT
         )
 
-    async def _head(self, key: str) -> _ExistingObject | None:
+    async def _head(self, key: str) -> ExistingObject | None:
         try:
             with anyio.fail_after(self._request_seconds):
-                return _existing(await obstore.get_async(self._store, key, options={"head": True}))
+                return existing_object(await obstore.get_async(self._store, key, options={"head": True}))
         except FileNotFoundError:
             return None
 
-    async def _keep(self, key: str, upload: _Upload) -> tuple[_ExistingObject | None, _Upload]:
+    async def _keep(self, key: str, upload: Upload) -> tuple[ExistingObject | None, Upload]:
         """Return the object under a key, and an upload with its content; ``upload`` itself if there is none by now."""
         try:
             response = await obstore.get_async(self._store, key)
         except FileNotFoundError:
             return None, upload
         data = SpooledFile.from_bytes(bytes(await response.bytes_async()))
-        return _existing(response), replace(upload, data=data, attributes=upload.attributes | {"sha256": data.sha256})
+        return existing_object(response), replace(
+            upload, data=data, attributes=upload.attributes | {"sha256": data.sha256}
+        )
 
-    async def _is_unchanged(self, key: str, expected: _ExistingObject | None) -> bool:
+    async def _is_unchanged(self, key: str, expected: ExistingObject | None) -> bool:
         return await self._head(key) == expected
 
-    async def _roll_back(self, new: Mapping[str, _Upload]) -> None:
+    async def _roll_back(self, new: Mapping[str, Upload]) -> None:
         """Delete the new objects while the store responds. The task's next attempt replaces those that remain.
 
         An object of another delivery is kept, also of the same task: it may have been completed in the meantime.
         """
         for key, upload in new.items():
+            async with self._lock_of(key):
+                if not await self._delete(key, upload):
+                    return
+
+    async def _delete(self, key: str, upload: Upload) -> bool:
+        """Delete an object if it is still the one of an upload; return whether the store has responded.
+
+        A deletion is repeated only after another look, because its response may be lost and another exporter may have
+        put an object in the meantime.
+        """
+        for _ in range(_DELETIONS):
             try:
-                async with self._lock_of(key):
-                    existing = await self._head(key)
-                    if existing and existing.delivery == upload.attributes["delivery"]:
-                        with anyio.fail_after(self._request_seconds):
-                            await obstore.delete_async(self._store, key)
+                existing = await self._head(key)
+                if existing and existing.delivery == upload.attributes["delivery"]:
+                    with anyio.fail_after(self._request_seconds):
+                        await obstore.delete_async(self._store_without_retries, key)
             except ERRORS:
-                return
-
-
-def _existing(response: "GetResult") -> _ExistingObject:
-    meta: Mapping[str, Any] = response.meta
-    metadata = {name.lower(): value for name, value in response.attributes.items()}
-    task, delivery, sha256 = (metadata.get(name, "") for name in ("task", "delivery", "sha256"))
-    return _ExistingObject(task, delivery, sha256, meta["size"], version_of(meta))
-
-
-def _make_upload(claim: Claim, delivery: str, file: ExportFile, path: PathParts, data: SpooledFile) -> _Upload:
-    content_type = mimetypes.guess_type(path[-1])[0] or "application/octet-stream"
-    metadata = {"task": claim.task.id, "project": claim.task.project_id, "delivery": delivery, "sha256": data.sha256}
-    attributes = {"Content-Type": content_type} | {name: _header_safe(value) for name, value in metadata.items()}
-    return _Upload(file.number, data, attributes, is_manifest(file), claim.may_replace)
-
-
-def _header_safe(text: str) -> str:
-    """Percent-encode a value, because metadata is sent in HTTP headers."""
-    return quote(text, safe="/:@ ", errors="replace")
+                await anyio.sleep(_DELETION_SECONDS)
+            else:
+                return True
+        return False
