@@ -54,6 +54,8 @@ class Behaviour(Struct, frozen=True, kw_only=True):
     """Numbers of the tasks whose specification ends with a text that is not valid Unicode."""
     quirks: Mapping[int, SpecQuirk] = {}
     """Peculiarities of the specifications of tasks, by number."""
+    contradictory_tasks: tuple[int, ...] = ()
+    """Numbers of the tasks that listings also contain, before their own row, with the project of another task."""
     base_url: str = "http://aluma.test/v1"
     """Base URL of absolute URLs."""
     malformed_row: bool = True

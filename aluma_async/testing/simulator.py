@@ -124,6 +124,8 @@ class SimulatedAluma:
         stale_after = self._now() - self.behaviour.list_stale_seconds
         for task_id, task in self._tasks.items():
             if task.state == TaskState.PENDING or (self.behaviour.list_stale_seconds and task.changed_at > stale_after):
+                if task.number in self.behaviour.contradictory_tasks:
+                    yield self._row(task_id, task, TaskState.PENDING, project=task.number + 1)
                 yield self._row(task_id, task, TaskState.PENDING)
                 remaining -= 1
                 if not remaining:
@@ -245,8 +247,8 @@ class SimulatedAluma:
     def _files(self, task: _Task) -> list[SampleFile]:
         return [file for document in self.sample_data.documents(task.number) for file in document]
 
-    def _row(self, task_id: str, task: _Task, state: str) -> bytes:
-        project_id, project_name = self.sample_data.project(task.number)
+    def _row(self, task_id: str, task: _Task, state: str, project: int = -1) -> bytes:
+        project_id, project_name = self.sample_data.project(task.number if project < 0 else project)
         created = datetime.fromtimestamp(1_711_385_828 + task.number, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return msgspec.json.encode(
             {

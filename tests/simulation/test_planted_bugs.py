@@ -17,7 +17,7 @@ from aluma_async.aluma.digests import Digests
 from aluma_async.aluma.started_tasks import StartedTasks
 from aluma_async.exceptions import Ambiguous, FileMissing, RequestRejected, SchemaMismatch, SourceError
 from aluma_async.journal.memory import MemoryJournal
-from aluma_async.models import ClaimRecord, ClaimState, ExportSpec
+from aluma_async.models import ClaimRecord, ClaimState, ExportSpec, TaskState
 from aluma_async.pipeline import destination_probe, failure, worker
 from aluma_async.pipeline.breaker import FailBreaker
 from aluma_async.pipeline.claim_source import ClaimTrackingSource
@@ -25,6 +25,7 @@ from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
 from aluma_async.pipeline.failure import FailureHandler
 from aluma_async.pipeline.lease_deadline import LeaseDeadline
+from aluma_async.pipeline.listed_projects import ListedProjects
 from aluma_async.pipeline.quarantine import Quarantine
 from aluma_async.pipeline.recovery import Recovery
 from aluma_async.pipeline.retrying_source import RetryingSource
@@ -33,12 +34,12 @@ from aluma_async.pipeline.throttle import Throttle
 from aluma_async.pipeline.transfer import FileTransfer
 from aluma_async.pipeline.worker import Worker
 from aluma_async.policy.error_policy import Action, decide
-from aluma_async.testing import run_virtual
+from aluma_async.testing import Behaviour, run_virtual
 from aluma_async.testing.faults import WRONG_FILES, Fault, WrongReply
 from aluma_async.testing.simulation import plan
 from aluma_async.testing.simulation.full_stack import FullSchedule
 from aluma_async.testing.simulation.invariants import DEFECT
-from aluma_async.testing.simulation.misbehaviour import Loss, Misbehaviour
+from aluma_async.testing.simulation.misbehaviour import Loss, Misbehaviour, Outage
 from aluma_async.testing.simulation.schedule import Schedule
 from aluma_async.testing.virtual_loop import DeadlockError, LivelockError
 
@@ -381,6 +382,32 @@ def check_the_lease_only_once(patch):
     patch.setattr(LeaseDeadline, "check_of", check_once)
 
 
+def follow_the_first_row_of_a_task(patch):
+    patch.setattr(ListedProjects, "certain", lambda self, task: task)
+
+
+def believe_an_undocumented_state(patch):
+    async def known_state(self, task):
+        state = await self.state(task)
+        return state if state is None or state in frozenset(TaskState) else TaskState.RUNNING
+
+    patch.setattr(ClaimTrackingSource, "_known_state", known_state)
+
+
+def repeat_fail_without_its_copy(patch):
+    async def fail(self, task, message):
+        await self._source.fail(task, message)
+
+    patch.setattr(ClaimTrackingSource, "_fail", fail)
+
+
+def delay_settlements_as_long_as_asked(patch):
+    init = Throttle.__init__
+    patch.setattr(
+        Throttle, "__init__", lambda self, *args, **options: init(self, *args, max_urgent_pause=1e9, **options)
+    )
+
+
 def with_replies(*replies):
     return {"misbehaviour": Misbehaviour(dict.fromkeys(replies, 0.2))}
 
@@ -422,9 +449,13 @@ BUGS = {
         end_the_run_after_an_exception_of_a_plugin,
         take_a_cancellation_by_a_plugin_for_a_stop,
         end_the_run_after_an_exception_of_a_probe,
+        follow_the_first_row_of_a_task,
+        believe_an_undocumented_state,
+        repeat_fail_without_its_copy,
     ),
     FullSchedule: (
         ignore_retry_after,
+        delay_settlements_as_long_as_asked,
         ignore_the_request_limit,
         accept_any_content,
         accept_a_cut_file,
@@ -462,6 +493,25 @@ HARSHER = {
     use_a_response_without_a_request: with_replies(WrongReply.SURPLUS),
     take_another_success_of_start_for_not_executed: with_replies(WrongReply.OTHER_SUCCESS),
     take_a_rejected_settlement_for_a_confirmed_one: with_replies(WrongReply.FORBIDDEN),
+    follow_the_first_row_of_a_task: {"behaviour": Behaviour(contradictory_tasks=(0, 1))},
+    believe_an_undocumented_state: {
+        "rates": {Fault.DROP_BEFORE: 0.2},
+        **with_replies(WrongReply.NOT_FOUND, WrongReply.MAINTENANCE),
+    },
+    repeat_fail_without_its_copy: {
+        "behaviour": Behaviour(impossible_tasks=(0,)),
+        "misbehaviour": Misbehaviour(
+            outages=(Outage(0.0, 200.0, WrongReply.FORBIDDEN, ("fail",)),), deletions=(100.0, 150.0)
+        ),
+    },
+    delay_settlements_as_long_as_asked: {
+        "instances": 1,
+        "journal_broken": (),
+        "kills": (),
+        "sleeps": (),
+        "faulty_seconds": 400.0,
+        **with_replies(WrongReply.LONG_PAUSE),
+    },
     check_the_lease_only_once: {"misbehaviour": Misbehaviour(suspended=0.5)},
     continue_after_the_lease: {"slow": 0.7, "faulty_seconds": 4000.0},
     never_list_a_done_task_again: {

@@ -150,6 +150,10 @@ class FullSchedule(Schedule):
             for root in self._folder.glob("quarantine*" if loss is Loss.QUARANTINE else out.name):
                 shutil.rmtree(root)
 
+    def _empty_quarantines(self) -> None:
+        for copy in self._folder.glob("quarantine*/[!.]*"):
+            shutil.rmtree(copy)
+
     def _change_destination(self) -> None:
         self._out.append(self._folder / f"out-{len(self._out)}")
 
@@ -238,6 +242,7 @@ class _WatchedFolder:
     @asynccontextmanager
     async def open(self, claim: Claim) -> AsyncIterator[Delivery]:
         if self._may_refuse:
+            self._instance.on_delivery(claim.task)
             self._destination_faults.raise_if_sick(claim.task.id, "open")
         suspension = self.suspension(claim)
         token = CHECK_LEASE.set(suspension or CHECK_LEASE.get())

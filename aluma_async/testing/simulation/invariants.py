@@ -23,7 +23,7 @@ from aluma_async.exceptions import (
     SourceError,
 )
 from aluma_async.journal.records import Record
-from aluma_async.models import ClaimRecord, ClaimState
+from aluma_async.models import ClaimRecord, ClaimState, ExportTask
 from aluma_async.pipeline.claim_tracker import SETTLE_RETRY_SECONDS
 from aluma_async.policy.lease import LATE_START_SECONDS, SAFE_LEASE_FRACTION, elapsed
 from aluma_async.ports import Clock, Journal
@@ -88,6 +88,8 @@ class Instance:
         """Returns whether a task (by id) is completed or failed at Aluma."""
         self.is_sick: Callable[[str], bool] = lambda _: False
         """Returns whether the place of a task (by id) at the destination is defective."""
+        self.project_of: Callable[[str], str] = lambda _: ""
+        """Returns the project of a task (by id)."""
         self._clock = clock
         self._claim_timeout = claim_timeout
         self._in_flight: dict[str, str] = {}
@@ -148,6 +150,13 @@ class Instance:
         """Note that a Complete was confirmed: tasks of the same project may be failed again."""
         sending = {task_id for task_id, verb in self._in_flight.items() if verb == "fail"}
         self._failed[project] = self._failed.get(project, set()) & sending
+
+    def on_delivery(self, task: ExportTask) -> None:
+        """Require that a task that is about to be saved has its own project, or none: its route may depend on it."""
+        self.checker.require(
+            task.project_id in ("", self.project_of(task.id)),
+            f"exporter {self.number} saves {task.id} as a task of another project",
+        )
 
     def check_overdue(self) -> None:
         """Require that all claims of the previous process have been settled in time."""

@@ -79,6 +79,8 @@ class Misbehaviour(Struct, frozen=True):
     """The tasks whose places are defective until the end of the faulty time, by number."""
     healthy_by: float = 0.0
     """Time at which all other tasks must be completed; 0: not checked, because of further faults."""
+    deletions: Sequence[float] = ()
+    """Times at which an administrator deletes all copies in the quarantine by hand."""
     probe_raises: bool = False
     """Whether the probe raises an exception of another kind while the destination is unavailable."""
     suspended: float = 0.0
@@ -145,6 +147,7 @@ def misbehave(seed: int, tasks: int, instances: int, faulty_seconds: float) -> M
         refused,
         losses,
         _stream(seed, "configuration", 0.1) is not None,
+        deletions=[rng.uniform(0, faulty_seconds) for _ in range(3)] if (rng := _stream(seed, "deletion", 0.1)) else (),
         suspended=rng.choice((0.1, 0.5)) if (rng := _stream(seed, "suspension", 0.05)) else 0.0,
     )
 
@@ -165,6 +168,15 @@ def add_quirks(seed: int, tasks: int, behaviour: Behaviour) -> Behaviour:
         return behaviour
     numbers = [number for number in range(tasks) if number not in behaviour.impossible_tasks and rng.random() < 0.4]
     return replace(behaviour, quirks={number: rng.choice(tuple(SpecQuirk)) for number in numbers})
+
+
+def add_contradictions(seed: int, tasks: int, behaviour: Behaviour) -> Behaviour:
+    """Return a behaviour with tasks that listings contain with two projects."""
+    rng = _stream(seed, "contradictions", 0.1)
+    if rng is None:
+        return behaviour
+    exportable = [number for number in range(tasks) if number not in behaviour.impossible_tasks]
+    return replace(behaviour, contradictory_tasks=tuple(number for number in exportable if rng.random() < 0.5))
 
 
 def is_project_unexportable(seed: int) -> bool:

@@ -12,6 +12,7 @@ from aluma_async.testing.faults import Fault
 from aluma_async.testing.simulation.misbehaviour import (
     Misbehaviour,
     Sickness,
+    add_contradictions,
     add_quirks,
     is_project_unexportable,
     misbehave,
@@ -72,13 +73,15 @@ def plan(seed: int) -> Plan:
     chosen = replace(
         chosen,
         park_after=random.Random(f"park/{seed}").choice((1, 2, 10)),
-        behaviour=add_quirks(seed, chosen.tasks, chosen.behaviour),
+        behaviour=add_contradictions(seed, chosen.tasks, add_quirks(seed, chosen.tasks, chosen.behaviour)),
         misbehaviour=misbehave(seed, chosen.tasks, chosen.instances, chosen.faulty_seconds),
     )
     if is_project_unexportable(seed):
         tasks, impossible = 2 * chosen.tasks + 14, unexportable_project(2 * chosen.tasks + 14)
         # Without a limit of listings, because parked tasks at their beginning would hide the others.
-        behaviour = replace(chosen.behaviour, impossible_tasks=impossible, quirks={}, max_listed=0)
+        behaviour = replace(
+            chosen.behaviour, impossible_tasks=impossible, quirks={}, contradictory_tasks=(), max_listed=0
+        )
         chosen = replace(chosen, tasks=tasks, workers=4, behaviour=behaviour)
     elif sick := sick_places(seed):
         chosen = _add_sick_places(chosen, *sick)

@@ -100,11 +100,14 @@ class Schedule:
         for instance in instances:
             instance.journal = WatchedJournal(instance)
             instance.is_sick = self._destination_faults.is_sick
+            instance.project_of = self._aluma.project
             instance.is_deleted = self._aluma.is_deleted
         for number, start, end in chosen.journal_broken:
             loop.call_at(start, setattr, instances[number], "journal_broken_until", end)
         for at, seconds in chosen.sleeps:
             loop.call_at(at, self._sleep_machine, seconds)
+        for at in chosen.misbehaviour.deletions:
+            loop.call_at(at, self._delete_copies)
         if chosen.kill_step:
             loop.at_step(chosen.kill_step, lambda: instances[0].process.kill())
         if chosen.misbehaviour.healthy_by:
@@ -272,6 +275,16 @@ class Schedule:
         else:
             for store in self._quarantines if loss is Loss.QUARANTINE else self._stores[-1:]:
                 store.tasks.clear()
+
+    def _delete_copies(self) -> None:
+        """Delete all copies in the quarantines, as an administrator can at any time."""
+        self._aluma.losses += 1
+        self._checker.record("the copies were deleted")
+        self._empty_quarantines()
+
+    def _empty_quarantines(self) -> None:
+        for quarantine in self._quarantines:
+            quarantine.tasks.clear()
 
     def _change_destination(self) -> None:
         """Let the next runs use another destination. The old one stays."""

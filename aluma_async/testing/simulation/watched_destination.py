@@ -132,6 +132,7 @@ class WatchedDestination:
         delivery = MemoryDelivery(self._store)
         watched = WatchedDelivery(delivery, self._instance, self._faults)
         if self._may_refuse:
+            self._instance.on_delivery(claim.task)
             self._faults.raise_if_sick(claim.task.id, "open")
         yield watched
         await self._instance.crash_point()
