@@ -6,6 +6,7 @@ operator::
 
     AlumaAsyncError
     ├── ConfigError                the configuration cannot be used
+    │   └── ConfigMistakes         for several reasons
     ├── SourceError                a request to Aluma failed
     │   ├── RequestRejected        refused by Aluma or a proxy, not because of the task's state
     │   │   └── AuthenticationFailed   client id and secret, or a new token, were refused
@@ -32,6 +33,7 @@ operator::
 No message contains document content, a token or a secret.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -58,6 +60,23 @@ class AlumaAsyncError(Exception):
 
 class ConfigError(AlumaAsyncError):
     """The configuration (file, environment or option) cannot be used."""
+
+    mistakes: Sequence["ConfigError"] = ()
+    """The mistakes, if there are several."""
+
+    def __init__(self, message: str, *, hint: str = "", path: tuple[str | int, ...] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.path = path
+        """Names of the tables and the key in the file; empty if unknown, or if the message has the line."""
+
+
+class ConfigMistakes(ConfigError):
+    """Several mistakes of a configuration."""
+
+    def __init__(self, mistakes: Sequence[ConfigError]) -> None:
+        texts = "; ".join(mistake.text.rstrip(".") for mistake in mistakes)
+        super().__init__(f"{len(mistakes)} mistakes: {texts}", hint="Correct all of them.")
+        self.mistakes = tuple(mistakes)
 
 
 class SourceError(AlumaAsyncError):

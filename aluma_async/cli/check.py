@@ -17,11 +17,20 @@ import click
 
 from aluma_async.cli.exit_codes import OK, error_lines, exit_code
 from aluma_async.cli.list_tasks import pages
-from aluma_async.cli.options import API, add_options, config_file, load_config, merge_options, replaced_destinations
+from aluma_async.cli.options import (
+    API,
+    add_options,
+    config_file,
+    merge_options,
+    read_configuration,
+    replaced_destinations,
+)
 from aluma_async.cli.variables import unknown_variables
 from aluma_async.config import Config, Credentials
+from aluma_async.config.config import Reading
 from aluma_async.config.credentials import read_secret
-from aluma_async.exceptions import AlumaAsyncError, JournalError
+from aluma_async.config.mistakes import Mistakes
+from aluma_async.exceptions import AlumaAsyncError, ConfigError, JournalError
 from aluma_async.journal import reader
 from aluma_async.policy.routing import Routing
 from aluma_async.ports import Destination
@@ -42,31 +51,34 @@ def check(outer: dict[str, Any], /, *, config_only: bool, **inner: Any) -> int:
 
 async def _check(options: dict[str, Any], config_only: bool) -> int:
     codes: list[int] = []
-    config = Config()
+    reading = Reading(Config(), Mistakes(), {}, is_toml=False)
     with _step(f"config: {_config_source(options)}", codes):
-        config = load_config(options)
-    if codes:
+        reading = read_configuration(options)
+        reading.mistakes.raise_all()
+    if not reading.is_toml:
         return codes[0]
+    config, config_only = reading.config, config_only or bool(codes)
     more = (*replaced_destinations(options), *_ignored_settings(config), *unknown_variables(os.environ))
     for warning in (*config.warnings(), *more):
         click.echo(f"warn  config: {warning}")
-    await _check_wiring(config, options, codes)
+    await _check_wiring(reading, options, codes)
     if not config_only:
         await _check_environment(config, codes)
     return codes[0] if codes else OK
 
 
-async def _check_wiring(config: Config, options: dict[str, Any], codes: list[int]) -> None:
+async def _check_wiring(reading: Reading, options: dict[str, Any], codes: list[int]) -> None:
     from aluma_async.destinations.places import check_config_file, check_places
     from aluma_async.destinations.registry import open_destinations
     from aluma_async.wiring import open_client
 
+    config, mistakes = reading.config, reading.mistakes
     file = config.aluma.client_secret_file
     if file and not os.environ.get("ALUMA_CLIENT_SECRET", "").strip():
         with _step(f"wiring: client_secret_file {file}", codes):
             read_secret(file)
-    with _step("wiring: routes", codes):
-        for line in _route_lines(config.routing()):
+    with _step("wiring: routes", codes, mistakes):
+        for line in _route_lines(config.routing(reading.unreadable)):
             click.echo(f"      {line}")
     async with AsyncExitStack() as stack:
         opened: dict[str, Destination] = {}
@@ -74,7 +86,7 @@ async def _check_wiring(config: Config, options: dict[str, Any], codes: list[int
             with _step(f"wiring: destination {name}", codes):
                 opened |= await stack.enter_async_context(open_destinations({name: destination}, config.state_folder()))
         if opened:
-            with _step("wiring: each destination has a place of its own", codes):
+            with _step("wiring: each destination has a place of its own", codes, mistakes):
                 await anyio.to_thread.run_sync(check_places, config, opened)
                 check_config_file(config, config_file(options))
     with _step("wiring: connection to Aluma", codes):
@@ -142,13 +154,15 @@ def _route_lines(routing: Routing) -> Iterator[str]:
 
 
 @contextmanager
-def _step(label: str, codes: list[int]) -> Iterator[None]:
-    """Print the result of the block, and add the exit code of its error to ``codes``."""
+def _step(label: str, codes: list[int], mistakes: Mistakes | None = None) -> Iterator[None]:
+    """Print the result of the block, and add the exit code of its error to ``codes``; ``mistakes`` find its line."""
     try:
         yield
     except AlumaAsyncError as error:
         codes.append(exit_code(error))
-        message, *hint = error_lines(error, "check")
-        click.echo("\n      ".join([f"FAIL  {label}: {without_subject(message, label)}", *hint]))
+        for mistake in getattr(error, "mistakes", ()) or (error,):
+            located = mistakes.located(mistake) if mistakes and isinstance(mistake, ConfigError) else mistake
+            message, *hint = error_lines(located, "check")
+            click.echo("\n      ".join([f"FAIL  {label}: {without_subject(message, label)}", *hint]))
     else:
         click.echo(f"ok    {label}")

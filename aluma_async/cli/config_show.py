@@ -1,8 +1,7 @@
 """``config show``: prints each value in effect and its origin, without secrets."""
 
 import os
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,17 @@ import click
 import msgspec
 from msgspec import Struct, structs
 
-from aluma_async.cli.exit_codes import OK
-from aluma_async.cli.options import SETTINGS, add_options, merge_options, option_origins, overrides_of
+from aluma_async.cli.exit_codes import MISCONFIGURED, OK
+from aluma_async.cli.options import SETTINGS, add_options, merge_options, option_origins, read_configuration
 from aluma_async.cli.output import print_json
 from aluma_async.config import Config
-from aluma_async.config.config import read_config_file
+from aluma_async.config.config import Reading
 from aluma_async.config.destinations import PluginConfig
+from aluma_async.config.lines import KeyPath
 from aluma_async.config.paths import systemd_folder
 from aluma_async.config.redaction import REDACTED, redact
+from aluma_async.exceptions import ConfigError
+from aluma_async.service.formatting import sanitize
 
 _DEFAULT = "default"
 
@@ -46,15 +48,19 @@ def config_group() -> None:
 def show(context: click.Context, /, *, as_json: bool, **inner: Any) -> int:
     """Show each value in effect and its origin.
 
-    The output is a valid configuration file. Secrets are hidden.
+    The output is a valid configuration file. Secrets are hidden. If the file has mistakes, prints them and what could
+    be read; the exit code is 78.
     """
     options = merge_options(context.obj, inner)
-    text, file = read_config_file(options.get("config"))
-    config = Config.from_toml(text, file, overrides_of(options))
-    values = list(_config_values(config, tomllib.loads(text), file, option_origins(context)))
+    reading = read_configuration(options)
+    file, mistakes = reading.mistakes.file, [error.text for error in reading.mistakes.found]
+    values = list(_config_values(reading, option_origins(context)))
+    for mistake in mistakes:
+        click.echo(sanitize(mistake), err=True)
     if as_json:
-        print_json({"file": file, "values": [{**structs.asdict(one), "value": _plain(one.value)} for one in values]})
-        return OK
+        shown = [{**structs.asdict(one), "value": _plain(one.value)} for one in values]
+        print_json({"file": file, "mistakes": mistakes, "values": shown})
+        return MISCONFIGURED if mistakes else OK
     for table, group in groupby(values, lambda value: value.table):
         click.echo("[[routes]]" if table.startswith("routes ") else f"[{table}]")
         for _, key, value, origin in map(structs.astuple, group):
@@ -62,24 +68,38 @@ def show(context: click.Context, /, *, as_json: bool, **inner: Any) -> int:
             line = f"{'# ' if unset else ''}{key} = {'' if value is None else _toml(value)}"
             click.echo(f"{line:<50} # {origin}")
         click.echo()
-    return OK
+    return MISCONFIGURED if mistakes else OK
 
 
-def _config_values(
-    config: Config, raw: Mapping[str, Any], file: str, origins: Mapping[tuple[str, str], str]
-) -> Iterator[ConfigValue]:
+def _config_values(reading: Reading, origins: Mapping[tuple[str, str], str]) -> Iterator[ConfigValue]:
+    config, file = reading.config, reading.mistakes.file
+    raw = {name: _without_mistakes((name,), value, reading.mistakes.paths) for name, value in reading.raw.items()}
     for name, section in ((field.name, getattr(config, field.name)) for field in structs.fields(config)):
         if name == "destinations":
             for destination_name, destination in section.items():
                 yield from _destination(destination_name, destination, raw, file, origins.get((name, "")))
         elif name == "routes":
             for number, route in enumerate(section):
-                yield from _section(f"routes {number + 1}", route, raw["routes"][number], file, {})
+                given_keys = raw["routes"][number] if len(section) == len(raw["routes"]) else structs.asdict(route)
+                yield from _section(f"routes {number + 1}", route, given_keys, file, {})
         else:
             given = {key: origin for (table, key), origin in origins.items() if table == name}
             yield from _section(name, section, raw.get(name, {}), file, given, _computed_defaults(config))
             if name == "aluma":
                 yield ConfigValue("aluma", "client_secret", REDACTED, _secret_origin(config, os.environ))
+
+
+def _without_mistakes(path: KeyPath, value: Any, mistakes: Collection[KeyPath]) -> Any:
+    """Return a section of a file without the keys that could not be used."""
+    if len(path) == 1 and path != ("destinations",) and not isinstance(value, dict | list):
+        return {}
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: _without_mistakes((*path, key), inner, mistakes)
+        for key, inner in value.items()
+        if (*path, key) not in mistakes
+    }
 
 
 def _destination(
@@ -119,11 +139,18 @@ def _computed_defaults(config: Config) -> Mapping[tuple[str, str], tuple[object,
         ("aluma", "client_id"): (environ_id, "environment ALUMA_CLIENT_ID" if environ_id else _DEFAULT),
         ("exporter", "queue_size"): (config.queue_size, f"{_DEFAULT}: twice the workers"),
         ("exporter", "state"): (
-            config.state_folder(),
+            _state_folder(config),
             "environment STATE_DIRECTORY" if systemd else f"{_DEFAULT}: the user's state folder",
         ),
         ("limits", "max_at_once"): (config.max_at_once, f"{_DEFAULT}: twice the workers"),
     }
+
+
+def _state_folder(config: Config) -> Path | None:
+    try:
+        return config.state_folder()
+    except ConfigError:  # the home folder is not known
+        return None
 
 
 def _secret_origin(config: Config, environ: Mapping[str, str]) -> str:

@@ -49,6 +49,11 @@ def exit_code(error: AlumaAsyncError) -> int:
 
 def error_lines(error: AlumaAsyncError, command: str = "") -> Iterator[str]:
     """Yield the message of an error, then its hint, if any; a hint to run ``command``, the present one, is omitted."""
+    if isinstance(error, ConfigError) and error.mistakes:
+        yield f"{len(error.mistakes)} mistakes in the configuration"
+        for mistake in error.mistakes:
+            yield "\n  ".join(error_lines(mistake, command))
+        return
     yield sanitize(str(error))
     hint = error.hint or next((hint for kind, hint in _HINTS if isinstance(error, kind)), "")
     if hint and not (command and f"'aluma-async {command}'" in hint):

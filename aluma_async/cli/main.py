@@ -21,6 +21,7 @@ from aluma_async.cli.fail import fail
 from aluma_async.cli.help import show_help
 from aluma_async.cli.history import history
 from aluma_async.cli.list_tasks import list_tasks
+from aluma_async.cli.mistakes import read_for_export
 from aluma_async.cli.monitoring import monitoring
 from aluma_async.cli.options import RUN, add_options, config_file, load_config, replaced_destinations
 from aluma_async.cli.quarantine import quarantine_group
@@ -31,7 +32,7 @@ from aluma_async.cli.start_errors import print_error
 from aluma_async.cli.status import status
 from aluma_async.cli.streams import protect_streams, run_command
 from aluma_async.cli.systemd import print_unit
-from aluma_async.exceptions import AlumaAsyncError
+from aluma_async.exceptions import AlumaAsyncError, ConfigError
 
 _EPILOG = """\b
 'aluma-async help' lists the reference pages.
@@ -62,29 +63,31 @@ def cli(context: click.Context, /, **options: Any) -> int:
     if context.invoked_subcommand:
         _reject_misplaced_options(context)
         return OK
-    config = load_config(options)
-    config.routing()
+    reading = read_for_export(options)
+    config = reading.config
     credentials = config.credentials()
     # They import aiohttp, which takes long, and --help does not need it.
     from aluma_async.cli.run import run
     from aluma_async.destinations.places import check_config_file
 
-    check_config_file(config, config_file(options))
-
     summary = config.service.log_level in ("debug", "info")
     load = partial(load_config, options)
-    return anyio.run(
-        partial(
-            run,
-            config,
-            credentials,
-            once=options["once"],
-            progress=options["progress"],
-            summary=summary,
-            load=load,
-            warnings=tuple(replaced_destinations(options)),
+    try:
+        check_config_file(config, config_file(options))
+        return anyio.run(
+            partial(
+                run,
+                config,
+                credentials,
+                once=options["once"],
+                progress=options["progress"],
+                summary=summary,
+                load=load,
+                warnings=tuple(replaced_destinations(options)),
+            )
         )
-    )
+    except ConfigError as error:
+        raise reading.mistakes.located(error) from None
 
 
 def _reject_misplaced_options(context: click.Context) -> None:
@@ -142,7 +145,8 @@ def _run() -> int:
         return error.exit_code
     except AlumaAsyncError as error:
         message, *hint = error_lines(error)
-        print_error(type(error).__name__, message, "\n".join(hint), options)
+        mistakes = [mistake.text for mistake in getattr(error, "mistakes", ())]
+        print_error(type(error).__name__, message, "\n".join(hint), options, mistakes)
         return exit_code(error)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED

@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from aluma_async.config import Config
+from aluma_async.config.config import Reading, read_config_file, read_toml
 from aluma_async.config.paths import find_config_file
 from aluma_async.config.sections import MAX_WORKERS
 from aluma_async.service.formatting import pluralize
@@ -181,6 +182,12 @@ def load_config(options: Mapping[str, Any]) -> Config:
     return Config.load(options.get("config"), overrides_of(options))
 
 
+def read_configuration(options: Mapping[str, Any]) -> Reading:
+    """Read the configuration and apply the options, as far as possible. Raises ``ConfigError`` if there is no file."""
+    text, file = read_config_file(options.get("config"))
+    return read_toml(text, file, overrides_of(options), Path(file).parent)
+
+
 def config_file(options: Mapping[str, Any]) -> Path | None:
     """Return the file that ``load_config`` reads; None if there is none."""
     named = options.get("config")
@@ -204,9 +211,9 @@ def replaced_destinations(options: Mapping[str, Any]) -> Iterator[str]:
     """Yield a warning if ``--output`` replaces destinations of the configuration file."""
     if not options.get("output"):
         return
-    config = Config.load(options.get("config"))
-    if config.destinations:
-        names = ", ".join(config.destinations)
+    config = (reading := read_configuration({"config": options.get("config")})).config
+    if config.destinations or reading.unreadable:
+        names = ", ".join([*config.destinations, *reading.unreadable])
         routes = f" and its {pluralize(len(config.routes), 'route')}" if config.routes else ""
         yield f"--output replaces the destinations of {config_file(options)}: {names}{routes}"
 

@@ -12,7 +12,8 @@ import click
 from aluma_async.cli.copies import complete_task_ids, completeness, copy_row, read_copies, selected_copies
 from aluma_async.cli.drain import drain, open_console, report_end
 from aluma_async.cli.exit_codes import INCOMPLETE, OK
-from aluma_async.cli.options import add_options, config_file, load_config, merge_options
+from aluma_async.cli.mistakes import read_for_export
+from aluma_async.cli.options import add_options, config_file, merge_options
 from aluma_async.config import Config
 from aluma_async.events import Event, TaskCancelled, TaskCompleted, TaskParked
 from aluma_async.exceptions import JournalLocked
@@ -48,8 +49,7 @@ def redeliver(
     if bool(task_ids) == all_tasks:
         raise click.UsageError("name the tasks to deliver, or use --all", context)
     options = merge_options(context.obj, inner)
-    config = load_config(options)
-    config.routing()
+    config = read_for_export(options).config
     from aluma_async.destinations.places import check_config_file  # slow to import, and --help does not need it
 
     check_config_file(config, config_file(options))

@@ -18,7 +18,7 @@ _LOGGING = (None, "redeliver", "fail")
 """Commands that log; None is the run itself."""
 
 
-def print_error(kind: str, message: str, hint: str, options: Mapping[str, Any]) -> None:
+def print_error(kind: str, message: str, hint: str, options: Mapping[str, Any], mistakes: Sequence[str] = ()) -> None:
     """Print an error to stderr.
 
     Args:
@@ -26,13 +26,18 @@ def print_error(kind: str, message: str, hint: str, options: Mapping[str, Any]) 
         message: What is wrong.
         hint: What the operator can do; may be empty.
         options: Options of the command line, as far as they were read.
+        mistakes: The mistakes of the configuration, if there are several.
     """
     if not _is_json(options):
         text = "\n".join(filter(None, (f"aluma-async: {message}", hint)))
         click.echo(journald.with_priority(text, "error"), err=True)
         return
     log = Log(sys.stderr.write, format="json", journald=journald.is_journal(2))
-    fields = {"error": message, "error_type": kind, **({"hint": hint} if hint else {})}
+    fields: dict[str, object] = {"error": message, "error_type": kind}
+    if mistakes:
+        fields |= {"mistakes": mistakes, "hint": "Correct all of them."}
+    elif hint:
+        fields["hint"] = hint
     log.write("error", "StartFailed", message, **fields)
 
 

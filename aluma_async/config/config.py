@@ -7,13 +7,15 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, TypeAlias
 
 from msgspec import Struct, structs
 
 from aluma_async.config.credentials import Credentials, collect_credentials
 from aluma_async.config.destinations import DESTINATION_TYPES, DestinationConfig, PluginConfig, installed_types
+from aluma_async.config.mistakes import Mistakes, toml_error
 from aluma_async.config.paths import default_state_folder, find_config_file, resolve
 from aluma_async.config.schema import read_section, suggest
 from aluma_async.config.sections import (
@@ -50,41 +52,21 @@ class Config(Struct, frozen=True, kw_only=True):
     routes: tuple[RouteConfig, ...] = ()
     service: ServiceConfig = ServiceConfig()
 
-    @classmethod
-    def load(cls, path: str | Path | None = None, overrides: Overrides | None = None) -> Self:
+    @staticmethod
+    def load(path: str | Path | None = None, overrides: Overrides | None = None) -> "Config":
         """Read a file; without ``path``, the first file of the search path, if any. Raises ``ConfigError``."""
         text, file = read_config_file(path)
-        return cls.from_toml(text, file, overrides, Path(file).parent)
+        return Config.from_toml(text, file, overrides, Path(file).parent)
 
-    @classmethod
-    def from_toml(cls, text: str, file: str, overrides: Overrides | None = None, folder: Path | None = None) -> Self:
+    @staticmethod
+    def from_toml(text: str, file: str, overrides: Overrides | None = None, folder: Path | None = None) -> "Config":
         """Read TOML; ``file`` is its name in error messages. Raises ``ConfigError``.
 
         Relative paths in the text are relative to ``folder``, by default the working folder.
         """
-        try:
-            raw: dict[str, Any] = tomllib.loads(text)
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise ConfigError(f"{file}: invalid TOML: {error}", hint="Correct that line.") from None
-        sections = {field.name: field.type for field in structs.fields(cls)}
-        for table in raw:
-            if table not in sections:
-                raise ConfigError(f"{file}: unknown table [{table}]", hint=suggest(table, sections))
-        overrides = overrides or {}
-        replacement = overrides.get("destinations")  # all files go there
-        return cls(
-            destinations=_read_destinations(
-                replacement or raw.get("destinations", {}), file, None if replacement else folder
-            ),
-            routes=() if replacement else _read_routes(raw.get("routes", []), file),
-            **{
-                name: read_section(
-                    kind, raw.get(name, {}), name=f"[{name}]", file=file, overrides=overrides.get(name), folder=folder
-                )
-                for name, kind in sections.items()
-                if name not in ("destinations", "routes")
-            },
-        )
+        reading = read_toml(text, file, overrides, folder)
+        reading.mistakes.raise_all()
+        return reading.config
 
     @property
     def queue_size(self) -> int:
@@ -104,13 +86,14 @@ class Config(Struct, frozen=True, kw_only=True):
         known = [*self.destinations, *(name for name in extra if name not in self.destinations)]
         if not known:
             raise ConfigError("no destination", hint="Use -o DIR, or add [destinations.NAME] to the config file.")
+        mistakes = Mistakes()
         for number, route in enumerate(self.routes, 1):
             for name in route.to:
                 if name not in known:
-                    raise ConfigError(
-                        f"[[routes]] {number}: to = {name!r}: unknown destination",
-                        hint=suggest(name, known),
-                    )
+                    text = f"[[routes]] {number}: to = {name!r}: unknown destination"
+                    path = ("routes", number - 1, "to")
+                    mistakes.append(ConfigError(text, hint=suggest(name, known), path=path))
+        mistakes.raise_all()
         default = "default" if "default" in known else ""
         if len(known) == 1:
             default = known[0]
@@ -170,22 +153,83 @@ def read_config_file(path: str | Path | None = None) -> tuple[str, str]:
         raise ConfigError(f"{path}: not UTF-8 text", hint="Save it as UTF-8.") from None
 
 
-def _read_destinations(raw: object, file: str, folder: Path | None) -> dict[str, DestinationConfig]:
+class Reading(Struct, frozen=True):
+    """What could be read from a configuration file, with default values in place of unusable ones."""
+
+    config: Config
+    mistakes: Mistakes
+    raw: Mapping[str, Any]
+    """The tables of the file; if it is not TOML, those above the mistake."""
+    is_toml: bool = True
+    unreadable: tuple[str, ...] = ()
+    """Names of the destinations that could not be read."""
+
+
+def read_toml(text: str, file: str, overrides: Overrides | None = None, folder: Path | None = None) -> Reading:
+    """Read TOML as far as possible, and collect all mistakes. Arguments as for ``Config.from_toml``."""
+    mistakes = all_mistakes = Mistakes(file, text)
+    overrides = overrides or {}
+    raw: dict[str, Any] = {}
+    try:
+        raw = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        all_mistakes.append(toml_error(file, error))
+        raw, mistakes = _read_above(text, error), Mistakes()  # a key that seems to be missing may be below
+    kinds = {field.name: field.type for field in structs.fields(Config)}
+    for table in (table for table in raw if table not in kinds):
+        mistakes.add((table,), f"unknown table [{table}]", suggest(table, kinds))
+    sections = {
+        name: section
+        for name, kind in kinds.items()
+        if name not in ("destinations", "routes")
+        and (
+            section := read_section(
+                kind,
+                raw.get(name, {}),
+                mistakes,
+                name=f"[{name}]",
+                path=(name,),
+                overrides=overrides.get(name),
+                folder=folder,
+            )
+        )
+    }
+    replacement = overrides.get("destinations")  # all files go there
+    given = replacement or raw.get("destinations", {})
+    destinations = _read_destinations(given, mistakes, None if replacement else folder)
+    routes = () if replacement else _read_routes(raw.get("routes", []), mistakes)
+    unreadable = [name for name in given if name not in destinations] if isinstance(given, Mapping) else ()
+    config = Config(destinations=destinations, routes=routes, **sections)
+    return Reading(config, all_mistakes, raw, mistakes is all_mistakes, tuple(unreadable))
+
+
+def _read_above(text: str, error: Exception) -> dict[str, Any]:
+    """Return the content of the lines above a mistake of ``tomllib``; empty if it is not known."""
+    line = re.search(r"at line (\d+)", str(error))
+    with suppress(tomllib.TOMLDecodeError, RecursionError):
+        return tomllib.loads("\n".join(text.split("\n")[: int(line[1]) - 1] if line else []))
+    return {}
+
+
+def _read_destinations(raw: object, mistakes: Mistakes, folder: Path | None) -> dict[str, DestinationConfig]:
     if not isinstance(raw, Mapping):
-        raise ConfigError(f"{file}: destinations must be a table", hint="Write [destinations.NAME].")
+        mistakes.add(("destinations",), "destinations must be a table", "Write [destinations.NAME].")
+        return {}
     destinations: dict[str, DestinationConfig] = {}
     for name, table in raw.items():
-        where = f"[destinations.{name}]"
+        where, path = f"[destinations.{name}]", ("destinations", name)
         kind = str(table.get("type", "")) if isinstance(table, Mapping) else ""
         keys = {key: value for key, value in table.items() if key != "type"} if isinstance(table, Mapping) else {}
         if kind in DESTINATION_TYPES:
             resolved = {key: _resolve_value(key, value, folder) for key, value in keys.items()}
-            destinations[name] = read_section(DESTINATION_TYPES[kind], resolved, name=where, file=file, folder=folder)
+            section = read_section(DESTINATION_TYPES[kind], resolved, mistakes, name=where, path=path, folder=folder)
+            if section is not None:
+                destinations[name] = section
         elif kind in (installed := installed_types()):
             destinations[name] = PluginConfig(kind, keys)
         else:
             known = [*DESTINATION_TYPES, *installed]
-            raise ConfigError(f"{file}: {where} type = {kind!r}: unknown type", hint=suggest(kind, known))
+            mistakes.add((*path, "type"), f"{where} type = {kind!r}: unknown type", suggest(kind, known))
     return destinations
 
 
@@ -200,9 +244,12 @@ def _resolve_value(key: str, value: object, folder: Path | None) -> object:
     return value
 
 
-def _read_routes(raw: object, file: str) -> tuple[RouteConfig, ...]:
+def _read_routes(raw: object, mistakes: Mistakes) -> tuple[RouteConfig, ...]:
     if not isinstance(raw, list):
-        raise ConfigError(f"{file}: routes must be a list of tables", hint="Write [[routes]].")
-    return tuple(
-        read_section(RouteConfig, table, name=f"[[routes]] {number}", file=file) for number, table in enumerate(raw, 1)
+        mistakes.add(("routes",), "routes must be a list of tables", "Write [[routes]].")
+        return ()
+    routes = (
+        read_section(RouteConfig, table, mistakes, name=f"[[routes]] {number}", path=("routes", number - 1))
+        for number, table in enumerate(raw, 1)
     )
+    return tuple(route for route in routes if route is not None)

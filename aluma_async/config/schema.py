@@ -1,6 +1,6 @@
 """``Section``: a struct that validates itself, and the function that reads one from parsed TOML.
 
-An error names the file, section, key and value, and suggests the most similar key.
+A mistake is reported with section, key and value, and with the most similar key.
 """
 
 import difflib
@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Literal, TypeGuard, TypeVar, get_args, get_ori
 
 from msgspec import Struct, ValidationError, convert, structs
 
+from aluma_async.config.lines import KeyPath
+from aluma_async.config.mistakes import Mistakes
 from aluma_async.config.paths import resolve
 from aluma_async.config.redaction import redact
 from aluma_async.exceptions import ConfigError
@@ -20,10 +22,11 @@ from aluma_async.exceptions import ConfigError
 class InvalidValue(ConfigError):
     """A value that cannot be used; ``read_section`` adds the file and the section."""
 
-    def __init__(self, key: str, value: object, reason: str, *, hint: str = "") -> None:
+    def __init__(self, key: str, value: object, reason: str, *, hint: str = "", other: str = "") -> None:
         shown = str(value) if isinstance(value, Path) else repr(value)
         super().__init__(f"{key} = {shown[:200]}: {reason}", hint=hint)
-        self.key = key
+        self.keys = (key, other) if other else (key,)
+        """The key, and another one that it does not fit to."""
 
 
 class Section(Struct, frozen=True, kw_only=True):
@@ -49,7 +52,9 @@ class Section(Struct, frozen=True, kw_only=True):
                 raise InvalidValue(field.name, shown, _reason(error, field.type)) from None
         for low, high in self.ASCENDING:
             if getattr(self, low) > getattr(self, high):
-                raise InvalidValue(low, getattr(self, low), f"greater than {high} = {getattr(self, high)!r}")
+                raise InvalidValue(
+                    low, getattr(self, low), f"greater than {high} = {getattr(self, high)!r}", other=high
+                )
 
 
 AnySection = TypeVar("AnySection", bound=Section)
@@ -72,47 +77,70 @@ _TYPE_NAMES = {
 def read_section(
     kind: type[AnySection],
     raw: object,
+    mistakes: Mistakes,
     *,
     name: str,
-    file: str,
+    path: KeyPath,
     overrides: Mapping[str, object] | None = None,
     folder: Path | None = None,
-) -> AnySection:
-    """Read one section of ``file``; ``overrides`` take precedence. Raises ``ConfigError``.
+) -> AnySection | None:
+    """Read one section; ``overrides`` take precedence. Return it with default values in place of unusable ones.
+
+    Return None if a required key is unusable or missing.
 
     Args:
         kind: The class of the section.
         raw: Its keys and values.
+        mistakes: Receives all mistakes of the section.
         name: Its name in messages, with brackets.
-        file: The name of the file in messages.
+        path: Its path in the file.
         overrides: Keys and values from other sources.
         folder: The folder of the file, to which its paths are relative; None: the working folder.
     """
     if not isinstance(raw, dict):
-        raise ConfigError(f"{file}: {name} must be a table", hint=f"Write {name} on a separate line.")
-    for key in raw:
-        if key not in kind.__struct_fields__:
-            raise ConfigError(f"{file}: {name} unknown key {key!r}", hint=suggest(key, kind.__struct_fields__))
+        mistakes.add(path, f"{name} must be a table", f"Write {name} on a separate line.")
+        raw = {}
+    for key in (key for key in raw if key not in kind.__struct_fields__):
+        mistakes.add((*path, key), f"{name} unknown key {key!r}", suggest(key, kind.__struct_fields__))
     overrides = overrides or {}
     paths = {field.name for field in structs.fields(kind) if Path in (field.type, *get_args(field.type))}
     values: dict[str, Any] = {
-        **{key: resolve(folder, value) if key in paths and _is_path(value) else value for key, value in raw.items()},
+        **{
+            key: resolve(folder, value) if key in paths and _is_path(value) else value
+            for key, value in raw.items()
+            if key in kind.__struct_fields__
+        },
         **overrides,
     }
-    try:
-        return convert(values, kind, dec_hook=_decode_path)
-    except InvalidValue as error:
-        bad = error
-    except ValidationError as error:
-        key = re.search(r"at `\$\.(\w+)", str(error))
-        if not key:  # a missing key is the only error without a location
-            missing = str(error).replace("`", "").removeprefix("Object missing required field ")
-            raise ConfigError(f"{file}: {name}: the key {missing!r} is missing", hint="Add that key.") from None
-        types = {field.name: field.type for field in structs.fields(kind)}
-        shown = "…" if key[1] in kind.SECRET else values[key[1]]
-        bad = InvalidValue(key[1], shown, _reason(error, types[key[1]]))
-    origin = "command line or environment" if bad.key in overrides else file
-    raise ConfigError(f"{origin}: {name} {bad}", hint=bad.hint or _hint(name, bad.key, values.get(bad.key), kind))
+    reported: set[str] = set()
+    while True:  # each mistake is reported, and then the default is used instead, to find the next one
+        try:
+            return convert(values, kind, dec_hook=_decode_path)
+        except (InvalidValue, ValidationError) as error:
+            bad = error if isinstance(error, InvalidValue) else _invalid_value(error, kind, values)
+        if bad is None:
+            missing = {field.name for field in structs.fields(kind) if field.required} - values.keys() - reported
+            for key in sorted(missing):
+                mistakes.add(path, f"{name}: the key {key!r} is missing", "Add that key.")
+            return None
+        key = next((key for key in bad.keys if key in values), "")
+        origin = "command line or environment" if key in overrides else ""
+        hint = bad.hint or _hint(name, bad.keys[0], values.get(bad.keys[0]), kind)
+        mistakes.add((*path, key), f"{name} {bad}", hint, origin=origin)
+        if not key:
+            return None
+        reported.add(key)
+        del values[key]
+
+
+def _invalid_value(error: ValidationError, kind: type[Section], values: Mapping[str, Any]) -> InvalidValue | None:
+    """Return the value that msgspec refuses; None if a key is missing, the only error without a location."""
+    key = re.search(r"at `\$\.(\w+)", str(error))
+    if not key:
+        return None
+    types = {field.name: field.type for field in structs.fields(kind)}
+    shown = "…" if key[1] in kind.SECRET else values[key[1]]
+    return InvalidValue(key[1], shown, _reason(error, types[key[1]]))
 
 
 _RENAMED = {"types": "column_types", "columns": "column_names", "header": "header_names"}

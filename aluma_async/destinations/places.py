@@ -12,6 +12,7 @@ from typing import Any
 
 from aluma_async.config import Config
 from aluma_async.config.destinations import FolderConfig, ObjectStoreConfig, PluginConfig, SqlConfig, WebDavConfig
+from aluma_async.config.mistakes import Mistakes
 from aluma_async.destinations.common.locations import Mount, Relation, locate, read_mounts, relate
 from aluma_async.destinations.common.place import DatabaseFile, FolderPlace, Place, TablePlace, holds_file, overlap
 from aluma_async.exceptions import ConfigError
@@ -31,7 +32,7 @@ def check_places(config: Config, destinations: Mapping[str, Destination]) -> Non
         config: Names the state folder and the files with secrets.
         destinations: The opened destinations. Those with an attribute ``place`` are compared by it.
     """
-    mounts = read_mounts()
+    mounts, mistakes = read_mounts(), Mistakes()
     places = {
         name: place
         for name, destination in destinations.items()
@@ -39,21 +40,28 @@ def check_places(config: Config, destinations: Mapping[str, Destination]) -> Non
     }
     for one, other in combinations(destinations, 2):
         same_plugin = _is_same_plugin(config.destinations.get(one), config.destinations.get(other))
-        if destinations[one] is destinations[other] or same_plugin:
-            raise ConfigError(f"[destinations.{other}]: is the same as [destinations.{one}]", hint=_SEPARATE)
-        if one in places and other in places:
-            _check_pair(one, places[one], other, places[other], mounts)
+        with mistakes.collect(("destinations", other)):
+            if destinations[one] is destinations[other] or same_plugin:
+                raise ConfigError(f"[destinations.{other}]: is the same as [destinations.{one}]", hint=_SEPARATE)
+            if one in places and other in places:
+                _check_pair(one, places[one], other, places[other], mounts)
     for name, place in places.items():
-        _check_manifest(name, place)
-        _check_own_files(config, name, place, mounts)
-    _check_state(config, mounts)
+        with mistakes.collect(("destinations", name)):
+            _check_manifest(name, place)
+            _check_own_files(config, name, place, mounts)
+    with mistakes.collect():
+        _check_state(config, mounts)
+    mistakes.raise_all()
 
 
 def check_config_file(config: Config, file: Path | None) -> None:
     """Raise ``ConfigError`` if an exported file could replace the file of the configuration. Blocks."""
+    mistakes = Mistakes()
     for name, destination in config.destinations.items():
         if isinstance(destination, FolderConfig) and destination.on_conflict == "overwrite" and file:
-            _check_file(name, destination.path, "the configuration", file, read_mounts())
+            with mistakes.collect(("destinations", name)):
+                _check_file(name, destination.path, "the configuration", file, read_mounts())
+    mistakes.raise_all()
 
 
 def _check_pair(one: str, place: Place, other: str, other_place: Place, mounts: Sequence[Mount]) -> None:

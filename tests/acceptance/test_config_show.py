@@ -77,9 +77,23 @@ def test_config_show_prints_an_equivalent_config_file(run_cli, tmp_path):
     assert tomllib.loads(done.stdout)["aluma"]["proxy"] == "http://me@proxy.example:3128"
 
 
-def test_config_show_exits_with_78_when_the_config_is_invalid(run_cli, tmp_path):
-    (tmp_path / "config.toml").write_text("[exporter]\nworkrs = 3")
-    assert run_cli("config", "show").returncode == 78
+def test_config_show_shows_the_rest_of_a_file_with_mistakes(run_cli, tmp_path):
+    """The mistakes are on stderr, the unusable values are replaced by the defaults, and the exit code is 78."""
+    text = "[exporter]\nworkrs = 3\nworkers = 0\n[retry]\nattempts = 7\n[destinations.x]\ntype = 'folder'\n"
+    (tmp_path / "config.toml").write_text(text)
+    done = run_cli("config", "show")
+    assert done.returncode == 78
+    assert tomllib.loads(done.stdout)["retry"]["attempts"] == 7
+    assert [line.partition(" ")[0] for line in done.stderr.splitlines()] == [f"config.toml:{n}:" for n in (2, 3, 6)]
+    output = json.loads(run_cli("config", "show", "--json").stdout)
+    shown = {(one["table"], one["key"]): (one["value"], one["origin"]) for one in output["values"]}
+    assert shown["exporter", "workers"] == (16, "default")
+    assert len(output["mistakes"]) == 3
+    (tmp_path / "config.toml").write_text("aluma = 3\n[retry]\nattempts = 7\n[exporter\nworkers = 3")
+    done = run_cli("config", "show")
+    assert done.returncode == 78
+    assert "attempts = 7" in done.stdout
+    assert "config.toml:4: invalid TOML" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ async def test_unusable_plugin_is_reported_with_its_reason(installed, tmp_path, 
 
 @pytest.mark.parametrize(("kind", "nearest"), [("blob", "blobs"), ("foldr", "folder"), ("object-stor", "object-store")])
 def test_unknown_type_is_reported_with_the_nearest_one(installed, kind, nearest):
-    with pytest.raises(ConfigError, match=rf"my.toml: \[destinations.mine\] type = '{kind}': unknown type") as caught:
+    with pytest.raises(ConfigError, match=rf"my.toml:2: \[destinations.mine\] type = '{kind}': unknown type") as caught:
         parse_config(f"type = '{kind}'")
     assert caught.value.hint == f"Did you mean '{nearest}'?"
 

@@ -94,3 +94,47 @@ def test_folder_that_all_users_may_write_to_ends_the_start(run_cli, tmp_path, co
         assert done.returncode == 78
         assert "is not safe: every user may write to it" in done.stdout + done.stderr
         assert "start" not in aluma.state()["requests"]
+
+
+MISTAKES = """
+[exporter]
+workers = 0
+[destinations.a]
+type = "folder"
+path = "out"
+[destinations.b]
+type = "folder"
+path = "out/b"
+[destinations.c]
+type = "folder"
+pth = "c"
+[[routes]]
+to = ["c", "bb"]
+"""
+
+
+@pytest.mark.parametrize("command", [["--once"], ["redeliver", "--all"], ["check"]])
+def test_mistakes_of_several_sections_are_reported_together(run_cli, tmp_path, command):
+    """A destination that cannot be read is not unknown."""
+    (tmp_path / "c.toml").write_text(MISTAKES)
+    done = run_cli("-c", "c.toml", *command)
+    assert done.returncode == 78
+    output = done.stdout + done.stderr
+    for text in (
+        "c.toml:3: [exporter] workers = 0",
+        "c.toml:7: [destinations.b]: its place is inside that of [destinations.a]",
+        "c.toml:12: [destinations.c] unknown key 'pth'",
+        "c.toml:10: [destinations.c]: the key 'path' is missing",
+        "c.toml:14: [[routes]] 1: to = 'bb': unknown destination",
+    ):
+        assert text in output, output
+    assert "'c': unknown" not in output
+
+
+def test_mistakes_are_a_list_in_json_logs(run_cli, tmp_path):
+    (tmp_path / "c.toml").write_text(MISTAKES)
+    fields = json.loads(run_cli("-c", "c.toml", "--log-format", "json").stderr)
+    assert len(fields["mistakes"]) == 5
+    (tmp_path / "c.toml").write_text(MISTAKES.replace("workers = 0", "").replace("pth", "path").replace('"bb"', '"a"'))
+    fields = json.loads(run_cli("-c", "c.toml", "--log-format", "json").stderr)
+    assert fields["message"].startswith("c.toml:7: [destinations.b]: its place")

@@ -46,7 +46,8 @@ def problem_of(*sections, more=""):
 
     try:
         asyncio.run(check())
-    except ConfigError as error:
+    except ConfigError as caught:
+        error, *_ = caught.mistakes or [caught]
         assert error.hint.endswith(".")
         return str(error)
     return ""
