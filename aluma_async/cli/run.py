@@ -81,7 +81,7 @@ async def run(
                 console.print_message("error", "RunFailed", *error_lines(error))
                 result = None
     complete = result and (
-        stopped.is_set() or not once or (result.everything_exported and not console.stats.listing_problem)
+        stopped.is_set() or (once and result.everything_exported and not console.stats.listing_problem)
     )
     if (summary or not complete) and console.stats.summary:
         into = ", ".join(target.description for target in config.destinations.values())

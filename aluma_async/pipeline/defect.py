@@ -6,23 +6,55 @@ A ``KeyboardInterrupt`` is always the user's.
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 
 import anyio
 
 from aluma_async.events import Event
 from aluma_async.exceptions import AlumaAsyncError
 
+_IN_WORKER: ContextVar[bool] = ContextVar("in_worker", default=False)
+"""Whether the running asyncio task is a worker, or was started by one."""
+UNEXPECTED_END = "the run ended without a reason: an asyncio task of the exporter was cancelled"
+"""The message of a run that was neither stopped nor cancelled; otherwise it would look like one that was stopped."""
+
 
 def plugin_defect(error: BaseException) -> AlumaAsyncError | None:
     """Return the error that stands for a defect of a plug-in; None if ``error`` must be raised further."""
     if isinstance(error, asyncio.CancelledError):
-        task = asyncio.current_task()
-        is_cancelled = anyio.current_effective_deadline() == float("-inf") or bool(task and task.cancelling())
-        if is_cancelled:
+        if not _undo_cancellation():
             return None
     elif isinstance(error, KeyboardInterrupt) or (isinstance(error, GeneratorExit) and not _is_running()):
         return None
     return unexpected(error)
+
+
+async def run_again_if_cancelled(step: Callable[[], Awaitable[None]]) -> None:
+    """Run a step to its end in an asyncio task of its own; run it again whenever a plug-in has cancelled that task.
+
+    The exporter itself cancels its workers only by cancel scopes. A plug-in that cancels the task in which it is called
+    would end all workers without an error.
+    """
+    _IN_WORKER.set(True)
+    while True:
+        try:
+            return await step()
+        except asyncio.CancelledError:
+            if not _undo_cancellation():
+                raise
+
+
+def _undo_cancellation() -> bool:
+    """Return whether a plug-in is the cause of a ``CancelledError``; then undo its cancellation of a worker."""
+    task = asyncio.current_task()
+    if task is None or anyio.current_effective_deadline() == float("-inf"):
+        return False
+    if not _IN_WORKER.get():  # the caller of ``Exporter.run`` may have cancelled its own task
+        return not task.cancelling()
+    while task.cancelling():
+        task.uncancel()
+    return True
 
 
 def _is_running() -> bool:

@@ -12,7 +12,6 @@ from pathlib import Path
 import anyio
 from anyio import CancelScope
 from anyio.abc import TaskGroup
-from anyio.streams.memory import MemoryObjectReceiveStream
 
 from aluma_async.clock import loop_time, system_clock
 from aluma_async.events import DrainStarted, Event, RunEnded, TaskCancelled, TaskCompleted, TaskFailed, TaskParked
@@ -24,7 +23,7 @@ from aluma_async.pipeline.breaker import FailBreaker
 from aluma_async.pipeline.claim_source import ClaimTrackingSource
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
-from aluma_async.pipeline.defect import report_listener_defect
+from aluma_async.pipeline.defect import UNEXPECTED_END, report_listener_defect, run_again_if_cancelled
 from aluma_async.pipeline.destination_probe import DestinationProbe
 from aluma_async.pipeline.failure import FailureHandler
 from aluma_async.pipeline.lease_deadline import LeaseDeadline
@@ -233,7 +232,8 @@ class Exporter:
 
     async def _export(self, *, until_drained: bool) -> tuple[int, AlumaAsyncError | None]:
         """Run producer, workers and recovery; return the number of tasks on hold and the error that ended listing."""
-        result: tuple[int, AlumaAsyncError | None] = 0, None  # of a listing that is cancelled
+        cancelled = AlumaAsyncError(UNEXPECTED_END)
+        result: tuple[int, AlumaAsyncError | None] = 0, cancelled  # of a listing that is cancelled
         async with anyio.create_task_group() as watchers:
             watchers.start_soon(self._enforce_drain_timeout, watchers.cancel_scope)
             watchers.start_soon(self._recovery.run)
@@ -253,7 +253,7 @@ class Exporter:
             # After the workers, because they hand claims over to recovery until their end; and before ``_finish``,
             # because a claim must not be settled twice at the same time.
             watchers.cancel_scope.cancel()
-        return result
+        return (0, None) if self._stop.is_set() and result[1] is cancelled else result
 
     async def _produce(self, *, until_drained: bool) -> tuple[int, AlumaAsyncError | None]:
         """Run the producer; return its error instead of raising it, so that tasks in progress are finished first."""
@@ -275,25 +275,27 @@ class Exporter:
     def _spawn_workers(self, group: TaskGroup) -> None:
         """Start the missing workers; surplus ones wait for a slot and cost nothing."""
         for _ in range(self._worker_count, CLAIMS_PER_WORKER * self._workers):
-            group.start_soon(self._worker_loop, self._receive.clone())
+            group.start_soon(run_again_if_cancelled, self._worker_loop)
             self._worker_count += 1
 
-    async def _worker_loop(self, queue: MemoryObjectReceiveStream[ExportTask]) -> None:
-        with queue:
-            while task := await receive_task(queue):
-                done = False
-                try:
-                    self._tracker.notify()
-                    self._exporting += 1
-                    done = await self._worker.export(task)
-                except AlumaAsyncError as error:
-                    self._admission.blocking_error = error
-                finally:
-                    self._exporting -= 1
-                    self._tracker.remove(task.id, done=done)
-                    self._recovery.schedule(task.id)
-                if not len(self._tracker):  # no write follows that would include the pending changes
-                    await self._flush()
+    async def _worker_loop(self) -> None:
+        while task := await receive_task(self._receive):
+            await self._export_task(task)
+
+    async def _export_task(self, task: ExportTask) -> None:
+        done = False
+        try:
+            self._tracker.notify()
+            self._exporting += 1
+            done = await self._worker.export(task)
+        except AlumaAsyncError as error:
+            self._admission.blocking_error = error
+        finally:
+            self._exporting -= 1
+            self._tracker.remove(task.id, done=done)
+            self._recovery.schedule(task.id)
+        if not len(self._tracker):  # no write follows that would include the pending changes
+            await self._flush()
 
     async def _flush(self) -> None:
         with suppress(JournalError):

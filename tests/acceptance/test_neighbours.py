@@ -42,7 +42,7 @@ PLUGIN = """
             async for _ in chunks:
                 pass
             if int(file.filename[:7]) < {sick}:
-                raise {error}
+                {defect}
 """
 
 
@@ -106,16 +106,25 @@ def test_healthy_tasks_are_exported_behind_tasks_with_an_unusable_place(exporter
         wait_until(lambda: count_exported(aluma) == HEALTHY, MAX_SECONDS)
 
 
-@pytest.mark.parametrize("error", ["asyncio.CancelledError", "SystemExit", "GeneratorExit", "Abort"])
-def test_service_goes_on_when_a_plugin_raises_anything(exporter, aluma, tmp_path, error):
+@pytest.mark.parametrize(
+    "defect",
+    [
+        "raise asyncio.CancelledError",
+        "raise SystemExit",
+        "raise GeneratorExit",
+        "raise Abort",
+        "asyncio.current_task().cancel()",
+    ],
+)
+def test_service_goes_on_when_a_plugin_raises_anything(exporter, aluma, tmp_path, defect):
     info = tmp_path / "site" / "defective-1.0.dist-info"
     info.mkdir(parents=True)
-    (tmp_path / "site" / "defective.py").write_text(textwrap.dedent(PLUGIN.format(sick=SICK, error=error)))
+    (tmp_path / "site" / "defective.py").write_text(textwrap.dedent(PLUGIN.format(sick=SICK, defect=defect)))
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: defective\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[aluma_async.destinations]\ndefective = defective:Defective\n")
     (tmp_path / "c.toml").write_text('[destinations.default]\ntype = "defective"\n')
     with exporter("-c", "c.toml", PYTHONPATH=str(tmp_path / "site")) as running:
-        wait_until(lambda: count_exported(aluma) == HEALTHY, MAX_SECONDS)
+        wait_until(lambda: count_exported(aluma) >= HEALTHY, MAX_SECONDS)
         assert running.poll() is None
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from aluma_async import RetryPolicy, events
 from aluma_async.destinations.router import DestinationRouter
+from aluma_async.exceptions import AlumaAsyncError
 from aluma_async.models import ClaimState, TaskState
 from aluma_async.policy.routing import Route, Routing
 from aluma_async.testing import Fault, FaultPlan, MemoryDestination, SimulatedSource
@@ -75,6 +76,57 @@ async def test_exception_of_a_plugin_affects_only_its_task(error, step):
     await world.run_for(3600)
     assert len(world.aluma.ids("completed")) == 60
     world.check()
+
+
+class Cancelling(Defective):
+    """A destination that cancels the asyncio task in which it is called, at once or a moment later."""
+
+    def __init__(self, step, delay):
+        super().__init__(None, step)
+        self.delay = delay
+
+    def raise_at(self, step, task_id):
+        if step == self.step and task_id in self.bad:
+            asyncio.get_running_loop().call_later(self.delay, asyncio.current_task().cancel)
+            if not self.delay:
+                asyncio.current_task().cancel()
+
+
+@pytest.mark.parametrize("delay", [0, 0.5, 3])
+@pytest.mark.parametrize("step", ["open", "resume", "save", "commit"])
+@virtual_time
+async def test_run_goes_on_when_a_plugin_cancels_its_asyncio_task(step, delay):
+    """Whatever the worker does at that moment; a task that is hit by it is exported later."""
+    world = World(60, destination=Cancelling(step, delay), latency_seconds=0.2)
+    world.destination.bad = frozenset(world.aluma.ids()[:40:4])
+    running = asyncio.ensure_future(world.exporter.run())
+    await anyio.sleep(40)
+    assert len(world.aluma.ids("completed")) >= 50
+    world.destination.bad = frozenset()
+    await anyio.sleep(1200)
+    assert len(world.aluma.ids("completed")) == 60
+    assert not running.done()
+    world.exporter.stop()
+    await running
+    world.check()
+
+
+@pytest.mark.parametrize("run", ["run", "run_until_drained"])
+@virtual_time
+async def test_run_raises_when_its_asyncio_tasks_are_cancelled(run):
+    """Only a run that was stopped, or is drained, returns without an error."""
+    host, world = asyncio.current_task(), World(60, latency_seconds=1)
+
+    def cancel_tasks():
+        for task in asyncio.all_tasks() - {host}:
+            task.cancel()
+
+    asyncio.get_running_loop().call_later(3, cancel_tasks)
+    with pytest.raises(AlumaAsyncError, match="the run ended without a reason"):
+        await getattr(world.exporter, run)()
+    world.restart()
+    await world.run_for(3600)
+    assert len(world.aluma.ids("completed")) == 60
 
 
 @virtual_time
