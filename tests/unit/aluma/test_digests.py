@@ -59,6 +59,7 @@ def test_digest_of_the_file_is_required(number):
         ("Content-MD5", "098f6bcd4621d373cade4e832627b4f6"),
         ("Content-MD5", "AAAA"),
         ("Content-MD5", "no base64"),
+        ("Content-MD5", "AAAAAAAAAAAAAAAAAAAAAA== x"),
         ("Content-MD5", ""),
         ("Digest", ""),
         ("Digest", "sha-256=AAAA"),

@@ -130,6 +130,7 @@ def test_file_with_padding_is_complete(name, body, padding):
         ("a.svg", b"<!DOCTYPE svg PUBLIC '-//W3C//DTD SVG 1.1//EN' 'http://x/svg11.dtd'>\n<svg><g></g></svg>\n"),
         ("a.html", b"<html><body>"),
         ("a.csv", b'a,"'),
+        ("a.csv", b"7\r\na,b\n1,2\n3,4,5,6"),
         ("a.txt", b"<a>"),
         ("a.gz", b"\x1f\x8b\x08"),
         ("a.bin", ZIP[:99]),
