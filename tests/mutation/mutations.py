@@ -50,8 +50,8 @@ class Mutation:
     after: str
     source: str
     """The whole file after the change."""
-    is_default: bool = False
-    """Whether it changes the default value of a parameter."""
+    at_import: bool = False
+    """Whether the line runs during import: of a module, of a class, or a default value of a parameter."""
     number: int = 0
     """Number among the equal changes of the function."""
 
@@ -62,8 +62,8 @@ class Mutation:
 
     @property
     def in_function(self) -> bool:
-        """Whether calls of the function run its lines; those of constants and default values run during import."""
-        return self.function != "" and not self.is_default
+        """Whether calls of the function run its lines."""
+        return not self.at_import
 
     def __str__(self) -> str:
         return f"{self.id} {self.file}:{self.first_line} {self.function}\n    - {self.before}\n    + {self.after}"
@@ -80,14 +80,14 @@ def find_mutations(source: str, file: str) -> list[Mutation]:
         """Return the index of a position that ``ast`` reports in UTF-8 bytes."""
         return starts[line - 1] + len(lines[line - 1].encode()[:column].decode())
 
-    for node, new, function, is_default in _visit(ast.parse(source), ""):
+    for node, new, function, at_import in _visit(ast.parse(source), "", at_import=True):
         start, end = offset(node.lineno, node.col_offset), offset(node.end_lineno, node.end_col_offset)
         mutated = source[:start] + new + source[end:]
         line_start, line_end = source.rfind("\n", 0, start) + 1, source.find("\n", end) % (len(source) + 1)
         before = " ".join(source[line_start:line_end].split())
         after = " ".join((source[line_start:start] + new + source[end:line_end]).split())
         number = numbers[function, before, after] = numbers.get((function, before, after), -1) + 1
-        found.append(Mutation(file, function, node.lineno, node.end_lineno, before, after, mutated, is_default, number))
+        found.append(Mutation(file, function, node.lineno, node.end_lineno, before, after, mutated, at_import, number))
     return found
 
 
@@ -101,13 +101,13 @@ def find_in_packages(root: Path, packages: list[str]) -> list[Mutation]:
     ]
 
 
-def _visit(node: ast.AST, function: str, is_default: bool = False) -> Iterator[tuple[ast.AST, str, str, bool]]:
+def _visit(node: ast.AST, function: str, *, at_import: bool) -> Iterator[tuple[ast.AST, str, str, bool]]:
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         function = f"{function}.{node.name}".strip(".")
     for new in _replacements(node):
-        yield node, new, function, is_default
+        yield node, new, function, at_import
     if isinstance(node, ast.If | ast.While | ast.IfExp) and isinstance(node.test, PLAIN_CONDITIONS):
-        yield node.test, _text(ast.UnaryOp(ast.Not(), node.test)), function, is_default
+        yield node.test, _text(ast.UnaryOp(ast.Not(), node.test)), function, at_import
     for field, value in ast.iter_fields(node):
         if field in ("annotation", "returns", "decorator_list") or (isinstance(node, ast.ClassDef) and field != "body"):
             continue
@@ -116,7 +116,8 @@ def _visit(node: ast.AST, function: str, is_default: bool = False) -> Iterator[t
                 continue
             if isinstance(child, ast.keyword) and child.arg == "strict":
                 continue
-            yield from _visit(child, function, is_default or isinstance(child, ast.arguments))
+            runs_later = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and field == "body"
+            yield from _visit(child, function, at_import=at_import and not runs_later)
 
 
 def _replacements(node: ast.AST) -> Iterator[str]:

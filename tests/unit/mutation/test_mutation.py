@@ -77,3 +77,10 @@ def test_equivalent_mutations_exist_and_have_a_reason():
     possible = {key(mutation) for mutation in find_in_packages(ROOT, ["policy", "pipeline", "journal", "aluma"])}
     assert equivalent().keys() <= possible
     assert all(reason.endswith(".") for reason in equivalent().values())
+
+
+def test_mutated_line_runs_during_import_or_in_a_call():
+    """A line that runs during import is tried with all tests that reach its module."""
+    source = "A = 1\nclass B:\n    c: int = 2\n    def d(self, e=3):\n        f = 4\n"
+    in_function = {mutation.after: mutation.in_function for mutation in find_mutations(source, "file.py")}
+    assert in_function == {"A = 2": False, "c: int = 3": False, "def d(self, e=4):": False, "f = 5": True}
