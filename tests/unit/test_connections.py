@@ -203,3 +203,18 @@ async def test_response_that_arrives_before_the_first_request_is_not_used():
                 await state_of(client, "a")
         assert greetings == [b""]
     await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("status", "connections"), [(408, 2), (500, 2), (502, 2), (504, 2), (503, 1), (403, 1), (429, 1)]
+)
+@virtual_time
+async def test_connection_is_closed_when_a_proxy_gave_up_waiting(status, connections):
+    """The server may still answer, and the late response would belong to the next request."""
+    async with serve() as (server, client, _):
+        server.status = status
+        with pytest.raises(SourceError):
+            await state_of(client, "a")
+        server.status = 200
+        assert await state_of(client, "b") == "b"
+        assert server.opened == connections

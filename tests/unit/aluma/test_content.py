@@ -234,6 +234,7 @@ def respond_with(body, content_type="application/octet-stream"):
         ("a.bin", PAGE, "text/html"),
         ("a.csv", ERROR, "application/json"),
         ("a.html", b"", "text/html"),
+        ("a.txt", ERROR, "application/json"),
     ],
 )
 @virtual_time
@@ -280,3 +281,22 @@ def test_long_json_is_recognized_whatever_the_sizes_of_chunks(name, sizes):
     assert problem(name, body, sizes=sizes)
     assert not problem(name, body[:-1] + b"x", sizes=sizes), "it only begins like JSON"
     assert not problem(name, b"[" + b"1," * 40_000 + b"1]", sizes=sizes), "longer than 64 KiB"
+
+
+END = b"\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize("name", ["a.bin", "a.csv", "a.txt"])
+def test_file_with_the_frame_of_one_chunk_is_wrong(name):
+    """Only if the size fits, because a table may begin with a number in a line of its own."""
+    for size, data in ((b"10", b"a" * 16), (b"1f", b"b" * 31), (b"9", b"c" * 9)):
+        assert "chunked" in problem(name, size + b"\r\n" + data + END)
+        assert not problem(name, size + b"\r\n" + data + b"a" + END)
+        assert not problem(name, size + b"\r\n" + data)
+        assert not problem(name, b"x\r\n" + data + END)
+
+
+def test_page_with_a_frame_is_wrong_only_in_a_page():
+    assert "frame" in problem("a.html", b"5c\r\n" + PAGE)
+    assert not problem("a.html", b"5c\r\nplain text")
+    assert not problem("a.csv", b"5c\r\n" + PAGE)

@@ -216,3 +216,14 @@ async def test_error_names_the_page_but_does_not_quote_it():
     assert str(error) == "complete task t: a proxy or a web page answered 403"
     assert "proxy" in error.hint
     assert FILE.filename not in str(await error_of("file", 404, PAGES["ingress"]))
+
+
+@pytest.mark.parametrize("status", [408, 500, 502, 503, 504, 599])
+@pytest.mark.parametrize("verb", ["list", "complete"])
+@virtual_time
+async def test_only_503_asks_for_fewer_requests_and_for_a_pause(verb, status):
+    """Its Retry-After counts; that of another status may be the proxy's own."""
+    with pytest.raises((Unavailable, Ambiguous)) as caught:
+        await send(verb, status, headers={"Retry-After": "7"})
+    assert caught.value.overloaded is (status == 503)
+    assert caught.value.retry_after == (7 if status == 503 else None)

@@ -191,3 +191,10 @@ async def test_429_without_retry_after_pauses_5_seconds_first_and_300_at_most():
     await send(RateLimited("", retry_after=100))
     await send(Unavailable(""))
     assert pauses[-1] == 100, "an error without Retry-After begins no pause"
+
+
+@virtual_time
+async def test_pause_after_429_without_retry_after_is_at_least_a_second():
+    requests = Requests(1, adaptive=False)
+    await requests.send(1, error=RateLimited(""))
+    assert [event.seconds for event in requests.events] == [1]

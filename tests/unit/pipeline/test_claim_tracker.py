@@ -210,3 +210,19 @@ async def test_age_of_an_unknown_claim_is_infinite_and_it_may_not_be_held():
     await claims.record_committed("unknown", 1, 1, ("folder",))
     assert claims.destinations("unknown") == ()
     assert [claim.task_id for claim in claims] == ["t"]
+
+
+@virtual_time
+async def test_lease_begins_when_start_was_sent_and_not_when_it_was_intended():
+    """Start may have waited for a permit, and its response may have taken long."""
+    journal = MemoryJournal()
+    claims = ClaimTracker(journal, system_time, 1800.0)
+    await claims.record_intent("t")
+    await anyio.sleep(90)
+    sent_at = system_time()
+    await anyio.sleep(10)
+    claims.record_claimed(Claim(TASK, ExportSpec(()), anyio.current_time() - 10))
+    assert claims.get("t").sent_at == sent_at
+    assert claims.age("t") == 10
+    await journal.flush()
+    assert [record.sent_at for record in await journal.load()] == [sent_at]

@@ -138,3 +138,19 @@ def test_adaptive_limit_is_not_lowered_by_a_single_long_round_trip():
         answer(limit, 1.0 + number)
     answer(limit, 30.0, rtt=1.0)
     assert limit.value == 10
+
+
+@pytest.mark.parametrize(("shortest", "longest"), [(1.0, 3.0), (0.0, 0.1)])
+def test_round_trip_at_the_bound_is_not_inflated(shortest, longest):
+    """Three times the shortest one, or a tenth of a second more; the average begins again after a reduction."""
+    limit = AdaptiveLimit(20, initial=20)
+    answer(limit, 1.0, rtt=shortest)
+    now = 2.0
+    while limit.value == 20:
+        now += 1
+        answer(limit, now, rtt=longest * 2)
+    lowered = limit.value
+    answer(limit, now + 10, rtt=longest)
+    assert limit.value >= lowered
+    answer(limit, now + 20, rtt=longest * 1.5)
+    assert limit.value < lowered
