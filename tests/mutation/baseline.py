@@ -52,12 +52,15 @@ class Baseline:
         The values are the seconds that they take while they are recorded.
         """
         changed = set(range(mutation.first_line, mutation.last_line + 1))
-        reaching = [
-            (result["seconds"], test)
-            for test, result in self._tests.items()
-            if result["passed"] and (seen := result["lines"].get(mutation.file))
-            if not mutation.in_function or not changed.isdisjoint(seen)
-        ]
+        package = f"tests/unit/{mutation.file.split('/')[1]}/"
+        reaching = []
+        for test, result in self._tests.items():
+            seen = result["lines"].get(mutation.file, ())
+            reads_constants = not result["lines"] and test.startswith(package)
+            if changed.isdisjoint(seen) if mutation.in_function else not (seen or reads_constants):
+                continue
+            if result["passed"]:
+                reaching.append((result["seconds"], test))
         return {test: seconds for seconds, test in sorted(reaching)}
 
 

@@ -58,6 +58,7 @@ def test_digest_of_the_file_is_required(number):
         ("ETag", '"098f6bcd4621d373cade4e832627b4f6"'),
         ("Content-MD5", "098f6bcd4621d373cade4e832627b4f6"),
         ("Content-MD5", "AAAA"),
+        ("Content-MD5", "MTIz*NDU2Nzg5MDEyMzQ1Ng=="),
         ("Content-MD5", "no base64"),
         ("Content-MD5", "AAAAAAAAAAAAAAAAAAAAAA== x"),
         ("Content-MD5", ""),

@@ -46,6 +46,7 @@ COMPLETE = [
     ("a.jpg", jpeg(b"\xff" * 9, segment(0xC2, b"x"), b"\xff\x01", scan=b"one" + segment(0xC4, b"\x05") + NOISE)),
     ("a.gif", gif(b"!\xf9\x04" + bytes(5), b"!\xfe" + b"\xff" + b";" * 255 + b"\x01;\0")),
     ("a.jpg", jpeg(segment(0xFE, b""), scan=NOISE)),
+    ("a.jpg", jpeg(b"\xff\xd0\xff\xd7\xff\xd8", scan=NOISE)),
     ("a.jpg", jpeg(segment(0xFE, b""), b"\xff\xd0", b"\xff\xd8", scan=NOISE)),
     ("a.tif", TIFF),
     ("a.tiff", BIG_TIFF),

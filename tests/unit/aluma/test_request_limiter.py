@@ -8,8 +8,9 @@ from aiohttp import web
 
 from aluma_async import AlumaClient, Credentials
 from aluma_async.aluma.transport import CALL_TIMEOUT, STREAM_TIMEOUT
-from aluma_async.exceptions import Ambiguous, SourceError, Unavailable
+from aluma_async.exceptions import Ambiguous, InvalidResponse, SourceError, Unavailable
 from aluma_async.models import ExportTask
+from aluma_async.ports import BEFORE_SENDING
 from tests.support.clock import virtual_time
 from tests.support.downloads import CLAIM
 from tests.support.stack import BASE_URL, app_session, client_of, download, list_tasks, simulated
@@ -110,3 +111,44 @@ async def test_request_without_a_response_ends_after_a_minute(verb):
         assert anyio.current_time() - begin == pytest.approx(60, abs=1)
         assert caught.value.overloaded
         assert isinstance(caught.value, Ambiguous if verb in ("start", "complete", "cancel") else Unavailable)
+
+
+@pytest.mark.parametrize("verb", ["complete", "cancel"])
+@virtual_time
+async def test_settlement_is_not_sent_when_the_claim_may_have_ended(verb):
+    """The check comes after the wait for a permit and a token, directly before the request."""
+    aluma = simulated(1)
+    async with client_of(aluma) as client:
+        (task,) = await list_tasks(client)
+        await client.start(task)
+
+        def refuse():
+            raise Unavailable("the lease may have expired")
+
+        token = BEFORE_SENDING.set(refuse)
+        with pytest.raises(Unavailable, match="may have expired"):
+            await getattr(client, verb)(task)
+        BEFORE_SENDING.reset(token)
+        assert not aluma.counts[verb]
+        await getattr(client, verb)(task)
+        assert aluma.counts[verb] == 1
+
+
+@virtual_time
+async def test_lookup_with_an_incomplete_response_changes_nothing():
+    async def token(_):
+        return web.json_response({"access_token": "t", "expires_in": 9000})
+
+    async def cut(request):
+        response = web.StreamResponse(headers={"Content-Length": "100"})
+        await response.prepare(request)
+        await response.write(b"{")
+        request.transport.close()
+        return response
+
+    app = web.Application()
+    app.add_routes([web.post("/v1/oauth/token", token), web.route("*", "/{any:.*}", cut)])
+    async with app_session(app) as session:
+        client = AlumaClient(session, BASE_URL, Credentials("i", "s"))
+        with pytest.raises(InvalidResponse, match="the response is incomplete"):
+            await client.state(TASK)

@@ -227,3 +227,17 @@ async def test_only_503_asks_for_fewer_requests_and_for_a_pause(verb, status):
         await send(verb, status, headers={"Retry-After": "7"})
     assert caught.value.overloaded is (status == 503)
     assert caught.value.retry_after == (7 if status == 503 else None)
+
+
+@pytest.mark.parametrize("status", [400, 404, 410])
+@virtual_time
+async def test_plain_text_is_a_page_only_with_the_statuses_of_proxies_without_a_backend(status):
+    """The API's own errors are JSON, empty, or a text in quotes."""
+    text = ("text/plain", "no backend")
+    with pytest.raises(RequestRejected):
+        await send("complete", status, text)
+    for content in (JSON, EMPTY, ("text/plain", '"gone"'), ("text/plain", "[]")):
+        with pytest.raises(RequestRejected if status == 400 else ClaimConflict):
+            await send("complete", status, content)
+    with pytest.raises(ClaimConflict):
+        await send("complete", 409, text)

@@ -311,3 +311,14 @@ def test_retry_after_of_a_second_counts_and_a_date_that_has_passed_does_not(valu
 )
 def test_token_without_a_finite_positive_lifetime_is_used_for_five_minutes(lifetime, seconds):
     assert wire.decode_token(b'{"access_token": "t", "expires_in": "%b"}' % lifetime.encode()) == ("t", seconds)
+
+
+@pytest.mark.parametrize("field", ["folder", "filename", "source", "content", "url"])
+@pytest.mark.parametrize("others", [{}, {"source": "url", "url": "/f"}, {"folder": "f", "content": "x"}])
+def test_specification_with_a_repeated_field_is_unreadable_whatever_is_missing(field, others):
+    """Which of both values counts is not certain."""
+    fields = {"filename": "a.pdf", **others, field: "x"}
+    text = ", ".join(f'"{name}": "{value}"' for name, value in fields.items())
+    body = f'{{"documents": [{{"files": [{{{text}, "{field}": "y"}}]}}]}}'.encode()
+    with pytest.raises(BadSpecification, match="occurs twice"):
+        wire.export_spec(body)

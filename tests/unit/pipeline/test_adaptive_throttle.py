@@ -6,7 +6,7 @@ import pytest
 
 from aluma_async import events
 from aluma_async.exceptions import RateLimited, SourceError, Unavailable
-from aluma_async.pipeline.throttle import Throttle
+from aluma_async.pipeline.throttle import MAX_PAUSE_SECONDS, Throttle
 from tests.support.clock import virtual_time
 
 
@@ -198,3 +198,11 @@ async def test_pause_after_429_without_retry_after_is_at_least_a_second():
     requests = Requests(1, adaptive=False)
     await requests.send(1, error=RateLimited(""))
     assert [event.seconds for event in requests.events] == [1]
+
+
+@virtual_time
+async def test_pause_is_at_most_an_hour():
+    requests = Requests(1, adaptive=False)
+    await requests.send(1, error=RateLimited("", retry_after=3601), urgent=False)
+    assert [event.seconds for event in requests.events] == [3600]
+    assert MAX_PAUSE_SECONDS == 3600

@@ -1,12 +1,14 @@
 """``defect``: which exceptions of a plug-in are its errors, and which end the run."""
 
 import asyncio
+from collections import Counter
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from aluma_async.pipeline.defect import plugin_defect
+from aluma_async.events import Event
+from aluma_async.pipeline.defect import plugin_defect, report_listener_defect
 from tests.support.clock import virtual_time
 
 
@@ -58,3 +60,14 @@ def test_interrupt_and_a_discarded_coroutine_are_no_defects():
 async def test_generator_exit_is_a_defect_while_the_event_loop_runs():
     assert plugin_defect(KeyboardInterrupt()) is None
     assert plugin_defect(GeneratorExit())
+
+
+@virtual_time
+async def test_first_exception_of_a_listener_is_reported_and_all_are_counted():
+    contexts, counts = [], Counter()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: contexts.append(context))
+    errors = [ValueError("one"), ValueError("two")]
+    for error in errors:
+        report_listener_defect(error, counts)
+    assert [context["exception"] for context in contexts] == errors[:1]
+    assert counts[Event] == 2

@@ -8,10 +8,11 @@ import pytest
 from aluma_async import Backoff, Exporter, MemoryJournal, RetryPolicy, events
 from aluma_async.aluma.download import DownloadLimits
 from aluma_async.config.sections import ExporterConfig, LimitsConfig, RetryConfig
+from aluma_async.models import BreakerRecord
 from aluma_async.testing import MemoryDestination, SimulatedSource
 from tests.support.clock import virtual_time
 from tests.support.stack import simulated
-from tests.support.world import World
+from tests.support.world import ImpossibleSource, World
 
 
 def test_exporter_defaults_are_those_of_the_configuration():
@@ -141,3 +142,18 @@ async def test_exporter_works_without_a_listener_and_makes_records_durable():
         before = len(flushed)
         exporter.stop()
     assert len(flushed) > before
+
+
+@virtual_time
+async def test_places_of_failed_tasks_outlive_the_process():
+    """Otherwise each restart would let three more tasks of a kind be failed."""
+    world = World(1, source=ImpossibleSource, profile="small")
+    for number in range(3):
+        await world.journal.write(BreakerRecord(f"t{number}", "UnexportableTask", project_of(world), ()))
+    await world.exporter.run_until_drained()
+    assert not world.aluma.counts["fail"]
+    assert world.count(events.TaskParked) == 1
+
+
+def project_of(world):
+    return world.aluma.sample_data.project(0)[0]

@@ -10,7 +10,7 @@ import anyio.lowlevel
 from aluma_async import Exporter, RetryPolicy, events
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
 from aluma_async.pipeline.retrying_source import RetryingSource
-from aluma_async.pipeline.transfer import FileTransfer
+from aluma_async.pipeline.transfer import FileTransfer, ProgressMeter
 from aluma_async.testing import MemoryDestination, SimulatedSource
 from tests.support.clock import virtual_time
 from tests.support.stack import simulated
@@ -66,3 +66,50 @@ async def test_exporter_resumes_claiming_once_when_all_tasks_are_exported():
         exporter.stop()
     assert counts[events.TaskCompleted] == 3
     assert counts[events.ClaimingResumed] == counts[events.ClaimingPaused] == 1
+
+
+@virtual_time
+async def test_transfer_reports_progress_after_each_mib_of_a_fast_download():
+    """And the rest at the end of the file; a file in one chunk is reported once."""
+    for sizes, reported in (
+        ([2**20 - 1, 1, 5], [2**20, 5]),
+        ([2**20 - 2, 1, 5], [2**20 + 4]),
+        ([100], [100]),
+        ([2**21, 2**21, 1], [2**21, 2**21, 1]),
+        ([], []),
+    ):
+        received = []
+
+        async def chunks(sizes=sizes):
+            for size in sizes:
+                yield b"x" * size
+
+        file = ExportFile(0, 0, "", "a.pdf", "url", url="/a")
+        meter = ProgressMeter(chunks(), Claim(ExportTask("t"), ExportSpec((file,)), 0.0), file, received.append)
+        assert not meter.is_read
+        assert [len(chunk) async for chunk in meter] == sizes
+        assert [event.count for event in received] == reported
+        assert (meter.is_read, meter.total) == (True, sum(sizes))
+
+
+@virtual_time
+async def test_transfer_reports_progress_ten_seconds_after_the_first_bytes():
+    received = []
+
+    async def chunks():
+        for _ in range(25):
+            await anyio.sleep(1)
+            yield b"x"
+
+    file = ExportFile(0, 0, "", "a.pdf", "url", url="/a")
+    meter = ProgressMeter(
+        chunks(),
+        Claim(ExportTask("t"), ExportSpec((file,)), 0.0),
+        file,
+        lambda event: received.append((anyio.current_time(), event.count)),
+    )
+    await anyio.sleep(100)
+    async for _ in meter:
+        pass
+    assert [count for _, count in received] == [11, 10, 4]
+    assert [time for time, _ in received] == [112, 122, 125]

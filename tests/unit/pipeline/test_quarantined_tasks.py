@@ -2,13 +2,14 @@
 
 import json
 from collections import Counter
+from contextlib import asynccontextmanager
 
 import pytest
 
 from aluma_async import Exporter, FolderDestination, events
 from aluma_async.events import CopyStored, QuarantineUsed
-from aluma_async.exceptions import SchemaMismatch
-from aluma_async.models import ExportTask
+from aluma_async.exceptions import DestinationError, SchemaMismatch
+from aluma_async.models import Claim, ExportSpec, ExportTask
 from aluma_async.quarantine.locking import CopyLocked, locked_copy
 from aluma_async.quarantine.records import CopyState
 from aluma_async.testing import MemoryDestination
@@ -97,3 +98,50 @@ async def test_copy_of_a_task_that_is_being_failed_is_readable_but_not_removable
     assert await store.quarantine.has_copy("t1", copy.record.fingerprint)
     assert not await store.quarantine.holds("t1", "another")
     assert not await store.quarantine.has_copy("t1", "another")
+
+
+@virtual_time
+async def test_copies_that_cannot_be_searched_are_reported_and_stay(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    claim = claim_for(specification(("", "a.txt", "x")))
+    await store.quarantine.store(claim, ERROR, CopyState.PARKED)
+
+    def refuse(task_id):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(store.folder, "find", refuse)
+    store.quarantine.discard_later(claim)
+    await store.quarantine.discard_exported()
+    (failed,) = [event for event in store.events if isinstance(event, events.CopyFailed)]
+    assert str(failed.error) == f"quarantine {tmp_path}: Input/output error"
+    assert len(store.copies) == 1
+
+
+@virtual_time
+async def test_task_of_an_unknown_specification_is_copied_each_time(tmp_path):
+    """Nothing shows that an earlier copy has the same content."""
+    store = Store(tmp_path)
+    claim = Claim(ExportTask("t1"), claim_for(specification(("", "a.txt", "x"))).spec, 0.0)
+    unknown = Claim(claim.task, ExportSpec(claim.spec.files), 0.0)
+    for _ in range(2):
+        await store.quarantine.store(unknown, ERROR, CopyState.PARKED)
+    assert store.count(CopyStored) == 2
+
+
+class Uncommitted(FolderDestination):
+    """A folder whose deliveries cannot be committed."""
+
+    @asynccontextmanager
+    async def open(self, claim):
+        async with super().open(claim) as delivery:
+            yield delivery
+            raise DestinationError("disk full")
+
+
+@virtual_time
+async def test_copy_that_cannot_be_committed_takes_no_room(tmp_path):
+    store = Store(tmp_path, destination=Uncommitted(tmp_path, on_conflict="overwrite"), max_bytes=3000)
+    claim = claim_for(specification(("", "a.txt", "x" * 1000)))
+    for _ in range(5):
+        with pytest.raises(DestinationError, match="disk full"):
+            await store.quarantine.store(claim, ERROR, CopyState.PARKED)

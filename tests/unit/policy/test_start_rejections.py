@@ -48,3 +48,29 @@ def test_one_task_of_a_project_goes_alone_after_a_hold():
     rejections.record_accepted("a")
     assert not rejections.held
     assert rejections.begin_trial("a", 68.0)
+
+
+def test_hold_lasts_at_most_five_minutes_and_a_trial_one_minute():
+    rejections = StartRejections()
+    now, waits = 0.0, []
+    for _ in range(10):
+        rejections.record("a", now, middle)
+        begin = now
+        while rejections.holds("a", now):
+            now += 1
+        waits.append(now - begin)
+        assert rejections.begin_trial("a", now)
+        assert not rejections.begin_trial("a", now + 59)
+    assert waits == [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
+
+
+def test_rejection_during_a_hold_is_not_counted_again():
+    rejections = StartRejections()
+    rejections.record("a", 0.0, middle)
+    rejections.record("a", 1.0, middle)
+    assert rejections.held["a"].count == 1
+    assert not rejections.holds("a", 2.0)
+    assert rejections.begin_trial("a", 2.0)
+    rejections.record("a", 2.5, middle)
+    assert rejections.held["a"].count == 2
+    assert not rejections.held["a"].on_trial
