@@ -36,7 +36,7 @@ class Baseline:
         for file in sorted(file for file in files if not file.startswith(NOT_RECORDED)):
             cached = self._cache / f"{_digest(self._root, [self._root / file], self._common)}.json"
             record = json.loads(cached.read_text("utf-8")) if cached.exists() else {}
-            if not record or record["digest"] != self._digest_of(record["files"]):
+            if record.get("digest") != self._digest_of(record.get("files", [])):
                 self._workspace.record(file, cached, self._packages)
                 record = json.loads(cached.read_text("utf-8"))
                 cached.write_text(json.dumps({**record, "digest": self._digest_of(record["files"])}), "utf-8")
