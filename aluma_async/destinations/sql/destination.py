@@ -27,10 +27,11 @@ from aluma_async.destinations.sql.layout import (
 )
 from aluma_async.destinations.sql.place import table_place
 from aluma_async.destinations.sql.postgres import Postgres
+from aluma_async.destinations.sql.settings import Settings
 from aluma_async.destinations.sql.sqlite import Sqlite
 from aluma_async.destinations.sql.table_access import TableAccess, TableAltered
 from aluma_async.destinations.sql.tables import TableId, TableTemplate
-from aluma_async.destinations.sql.writer import MANIFEST_USE, SCOPE, Settings, TaskWriter
+from aluma_async.destinations.sql.writer import MANIFEST_USE, SCOPE, TaskWriter
 from aluma_async.exceptions import ConfigError, DestinationError, DestinationUnavailable, SchemaMismatch
 from aluma_async.models import Claim, ExportFile
 

@@ -1,7 +1,8 @@
 """Maps errors of the drivers to ``DestinationError``. No message repeats a value, because values are customer data.
 
-The text of a server's error is repeated only if no row can be in it: not for the classes that are about values, and not
-if the error was raised inside a trigger or function, whose author may have put anything into it.
+The text of a server's error is repeated only if no row can be in it: not for the classes that are about values, not if
+the error was raised inside a trigger or function, whose author may have put anything into it, and, while rows are
+processed, only for classes that no expression of a table can raise for a value.
 """
 
 import re
@@ -18,6 +19,9 @@ _DISK_FULL = "53100"
 _QUERY_CANCELED = "57014"
 _INTERNAL = "XX"  # also used by extensions, for values that their types cannot have
 _UNAVAILABLE = ("08", "28", "3D", "53", "57", "58", "25006")
+_WITHOUT_VALUES = ("08", "25", "40", "53", "57", "42501", "42P10", "55P03")
+"""Errors whose text contains no value of a row, also while rows are processed. A constraint can cast a text to the name
+of a table, so that "does not exist" (42P01) or an unknown database (3D000) may be about a value."""
 # The task's rows are refused. A class that is not listed at all was made up by the author of a trigger.
 _SERVER_CLASSES = (
     *("00", "01", "02", "03", "08", "0A", "0B", "0F", "0L", "0P", "0Z", "24", "25", "26", "28", "2B", "2D"),
@@ -44,6 +48,7 @@ _MISMATCH: Mapping[str, tuple[str, str]] = {
 """Descriptions and hints of rows that do not fit; the longest matching code counts."""
 _REFUSED = ("a trigger or function of the database refused a row", "Read the log of the database server.")
 _NO_PARTITION = ("no partition of the table takes a row", "Create the partition; the task is tried again.")
+_LOG_HINT = "Read the log of the database server; a constraint, an index or a computed column may raise the error."
 _HINTS = {
     "42501": "Grant the database user the missing rights; 'aluma-async check' names them.",
     "42P01": "Create the table, or set create = true.",
@@ -63,6 +68,8 @@ _SQLITE_UNAVAILABLE = (
     "SQLITE_PROTOCOL",
     "SQLITE_NOMEM",
 )
+_SQLITE_WITHOUT_VALUES = re.compile(r"no such (?:table|column|function|module)|table \S+ has no column|too many ")
+"""Beginnings of texts of SQLITE_ERROR that contain no value of a row."""
 _SQLITE_MISMATCH = ("SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG")
 _COPY_LOCATION = re.compile(r"^COPY .*?, \D+?(\d+)(.*)", re.MULTILINE)
 _FUNCTION = re.compile(r"^PL/\w+ \S+ \"?(\w+)", re.MULTILINE)
@@ -81,7 +88,12 @@ def is_transient(error: BaseException) -> bool:
 
 
 def map_error(
-    error: Exception, subject: str, columns: Collection[str] = (), *, may_name_columns: bool = True
+    error: Exception,
+    subject: str,
+    columns: Collection[str] = (),
+    *,
+    may_name_columns: bool = True,
+    in_rows: bool = False,
 ) -> DestinationError:
     """Return the ``DestinationError`` for a driver's error.
 
@@ -90,10 +102,15 @@ def map_error(
         subject: the database and the operation, or the file.
         columns: names of columns by which the location of an error is found.
         may_name_columns: False if only the file contains their names.
+        in_rows: whether rows were processed.
     """
     driver_error = _driver_error(error)
     code, name = getattr(driver_error, "sqlstate", None), _sqlite_name(driver_error)
     if code:
+        if in_rows and code[:2] in _SERVER_CLASSES and not code.startswith(_WITHOUT_VALUES):
+            reason = f"the database refused a row ({type(driver_error).__name__})"
+            function = _function(getattr(driver_error, "diag", None))
+            return DestinationError(f"{subject}: {reason}{function}", hint=_LOG_HINT)
         return _map_server_error(driver_error, code, subject, columns, may_name_columns=may_name_columns)
     if name:
         return _map_sqlite_error(driver_error, name, subject)
@@ -102,7 +119,7 @@ def map_error(
         return SchemaMismatch(f"{subject}: the database driver cannot send a value", hint="Check the file.")
     if isinstance(error, sa.exc.TimeoutError | OSError) or kinds & {"OperationalError", "InterfaceError"}:
         return DestinationUnavailable(f"{subject}: {_one_line(driver_error)}", hint=_CHECK_DATABASE)
-    return DestinationError(f"{subject}: {_one_line(driver_error)}")
+    return DestinationError(f"{subject}: {type(driver_error).__name__ if in_rows else _one_line(driver_error)}")
 
 
 def _map_server_error(
@@ -132,6 +149,10 @@ def _map_sqlite_error(driver_error: BaseException, name: str, subject: str) -> D
         return SchemaMismatch(f"{subject}: a trigger of the table refused a row", hint="Read the trigger.")
     if name.startswith(_SQLITE_MISMATCH):  # these messages contain only names of columns and constraints
         return SchemaMismatch(message, hint="Change the constraint or the column of the table.")
+    if name == "SQLITE_ERROR" and not _SQLITE_WITHOUT_VALUES.match(str(driver_error)):
+        return DestinationError(
+            f"{subject}: the database refused a statement", hint="Check the triggers and constraints of the table."
+        )
     return DestinationError(message)
 
 

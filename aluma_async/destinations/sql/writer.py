@@ -7,28 +7,27 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mappi
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 import sqlalchemy as sa
-from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aluma_async.destinations.common.manifest import StoredFile, render_manifest
 from aluma_async.destinations.common.spool import Spool
 from aluma_async.destinations.sql import tables
-from aluma_async.destinations.sql.backend import Backend, TableRows, clean, core_table, file_columns
-from aluma_async.destinations.sql.convert import FileFormat
+from aluma_async.destinations.sql.backend import TableRows, clean, core_table, file_columns
 from aluma_async.destinations.sql.differences import check_complete, check_difference, check_file
 from aluma_async.destinations.sql.earlier import KeyedRows, OwnRows
 from aluma_async.destinations.sql.errors import map_error
 from aluma_async.destinations.sql.layout import Layout, check_defaults, check_rights, check_stage, check_writable
 from aluma_async.destinations.sql.rows import Rows, read_rows
+from aluma_async.destinations.sql.settings import Settings
 from aluma_async.destinations.sql.table_access import TableAccess, TableUse
-from aluma_async.destinations.sql.tables import TableId, TableTemplate
+from aluma_async.destinations.sql.tables import TableId
 from aluma_async.exceptions import AlreadyExported, SchemaMismatch
 from aluma_async.models import Claim, ExportFile
 
@@ -42,35 +41,6 @@ _COMPARED_OF_FILES = tuple(name for name in tables.FILE_KINDS if name != "data")
 """Columns of a table of whole files that show whether a file has changed; its hash is one of them."""
 _BATCH_ROWS = 1000
 """Rows that are read and converted in one step in a thread."""
-
-
-class Settings(Struct, frozen=True, kw_only=True):
-    """The settings of a destination."""
-
-    backend: Backend
-    errors: tuple[type[Exception], ...]
-    """Exceptions of the driver and of SQLAlchemy."""
-    template: TableTemplate
-    mode: Literal["rows", "files"]
-    key: tuple[str, ...]
-    column_types: Mapping[str, str]
-    file_format: FileFormat
-    trigger_columns: Collection[str]
-    """Columns that a trigger may change, so that they are not compared."""
-    manifest: bool
-    now: Callable[[], float]
-
-    @property
-    def known_names(self) -> Collection[str]:
-        """Columns that the configuration names."""
-        return {*self.key, *self.column_types, *self.trigger_columns}
-
-    @property
-    def use(self) -> TableUse:
-        """How the tables of the files are used."""
-        if self.mode == "files":
-            return TableUse(tables.FILE_KEY, "files", tables.FILE_KINDS)
-        return TableUse(self.key, "upsert") if self.key else TableUse(tables.ROW_KEY, "replace", tables.ROW_KEY_KINDS)
 
 
 class TaskWriter:
@@ -298,7 +268,8 @@ class TaskWriter:
             yield
         except self._settings.errors as error:
             columns = layout.columns if layout and not layout.is_new else ()
-            raise map_error(error, subject, columns, may_name_columns=not (layout and layout.is_new)) from error
+            may_name_columns = not (layout and layout.is_new)
+            raise map_error(error, subject, columns, may_name_columns=may_name_columns, in_rows=True) from error
         except (ValueError, TypeError, ArithmeticError, struct.error) as error:
             raise SchemaMismatch(
                 f"{subject}: the database driver cannot send a value ({type(error).__name__})", hint="Check the file."
