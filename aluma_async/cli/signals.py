@@ -4,13 +4,15 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import chain, repeat
 from typing import NoReturn
 
 from aluma_async.cli.exit_codes import INTERRUPTED
 
+_EXIT_SECONDS = 2.0
 _NAMES = ("SIGINT", "SIGTERM", "SIGBREAK")  # SIGBREAK is Ctrl-Break on Windows
 
 
@@ -40,26 +42,26 @@ def handle_sighup(reload: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def handle_stop_signals(on_first: Callable[[], None], on_second: Callable[[], None] = exit_now) -> Iterator[None]:
-    """Within the block, call ``on_first`` at the first stop signal and ``on_second`` at each further one."""
+    """Within the block, call ``on_first`` at the first stop signal and ``on_second`` at each further one.
+
+    ``on_second`` ends the process. If the event loop is blocked, so that it cannot, the process ends without it.
+    """
     loop = asyncio.get_running_loop()
     calls = chain([on_first], repeat(on_second))
 
-    def on_signal() -> None:
-        next(calls)()
+    def on_signal(*_: object) -> None:
+        call = next(calls)
+        loop.call_soon_threadsafe(call)
+        if call is on_second:
+            timer = threading.Timer(_EXIT_SECONDS, os._exit, [INTERRUPTED])
+            timer.daemon = True
+            timer.start()
 
-    def on_signal_in_thread(*_: object) -> None:
-        loop.call_soon_threadsafe(on_signal)
-
-    previous = {number: signal.getsignal(number) for name in _NAMES if (number := getattr(signal, name, None))}
-    for number in previous:
-        try:
-            loop.add_signal_handler(number, on_signal)
-        except NotImplementedError:  # Windows
-            signal.signal(number, on_signal_in_thread)
+    # Not with ``add_signal_handler``, which does nothing while the event loop is blocked.
+    numbers = [number for name in _NAMES if (number := getattr(signal, name, None))]
+    previous = {number: signal.signal(number, on_signal) for number in numbers}
     try:
         yield
     finally:
         for number, handler in previous.items():
-            with suppress(NotImplementedError):
-                loop.remove_signal_handler(number)
             signal.signal(number, handler)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aluma_async.cli.exit_codes import INCOMPLETE, OK
+from aluma_async.service.lossy_file import LossyFile
 
 
 def protect_streams() -> None:
@@ -21,9 +22,7 @@ def protect_streams() -> None:
         # A name that the terminal cannot encode must not break a listing.
         sys.stdout.reconfigure(errors="backslashreplace")
     encoding = sys.stderr.encoding if sys.stderr else "utf-8"
-    sys.stderr = io.TextIOWrapper(
-        io.BufferedWriter(_LossyFile(2, "w", closefd=False)), encoding, "backslashreplace", line_buffering=True
-    )
+    sys.stderr = io.TextIOWrapper(io.BufferedWriter(LossyFile(2)), encoding, "backslashreplace", line_buffering=True)
 
 
 def run_command(command: Callable[[], int]) -> int:
@@ -50,14 +49,3 @@ def discard_stdout() -> None:
     """Discard everything that is written to stdout from now on."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-class _LossyFile(io.FileIO):
-    """A file that accepts every write."""
-
-    def write(self, data: bytes, /) -> int:  # type: ignore[override]
-        """Write as much as possible; return the number of bytes that the caller need not write again."""
-        try:
-            return super().write(data) or len(data)
-        except OSError:
-            return len(data)

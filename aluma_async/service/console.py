@@ -14,6 +14,7 @@ from aluma_async.events import Event
 from aluma_async.models import Summary
 from aluma_async.service import journald
 from aluma_async.service.logs import Level, Log
+from aluma_async.service.lossy_file import take_lost_bytes
 from aluma_async.service.stats import RunStats
 from aluma_async.service.summary import progress_line, summary_lines, unexported_reasons
 
@@ -104,6 +105,10 @@ class Console:
         while True:
             await anyio.sleep(_FLUSH_SECONDS)
             self.log.flush_suppressed()
+            if lost := take_lost_bytes():
+                self.log.write(
+                    "warning", "MessagesLost", f"{lost} bytes of messages were lost, because nobody read them"
+                )
 
     async def _write_lines(self) -> None:
         last = progress_line(self.stats, self.stats.rates())

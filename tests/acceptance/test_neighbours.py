@@ -1,6 +1,7 @@
 """The program with default settings beside sick tasks, defective plug-ins and an API that fails."""
 
 import json
+import signal
 import socket
 import sqlite3
 import textwrap
@@ -12,7 +13,7 @@ from contextlib import closing, contextmanager
 import pytest
 
 from aluma_async.testing import SimulatedAluma
-from tests.support.processes import environment, simulator, start_program, wait_until
+from tests.support.processes import CLAIMED, environment, simulator, start_program, wait_until
 from tests.support.proxy import proxy_for
 
 SICK, HEALTHY = 30, 40
@@ -22,6 +23,7 @@ NOT_READY_SECONDS = 20
 """Time after which an exporter that has just worked reports that the API fails."""
 PLUGIN = """
     import asyncio
+    import time
     from contextlib import asynccontextmanager
 
     class Abort(BaseException):
@@ -42,7 +44,7 @@ PLUGIN = """
             async for _ in chunks:
                 pass
             if int(file.filename[:7]) < {sick}:
-                {defect}
+                {step}
 """
 
 
@@ -106,6 +108,22 @@ def test_healthy_tasks_are_exported_behind_tasks_with_an_unusable_place(exporter
         wait_until(lambda: count_exported(aluma) == HEALTHY, MAX_SECONDS)
 
 
+@pytest.fixture
+def install_plugin(tmp_path):
+    """Install a destination that does something with each file of the first tasks; return the folder."""
+
+    def install(step):
+        info = tmp_path / "site" / "defective-1.0.dist-info"
+        info.mkdir(parents=True)
+        (tmp_path / "site" / "defective.py").write_text(textwrap.dedent(PLUGIN.format(sick=SICK, step=step)))
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: defective\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text("[aluma_async.destinations]\ndefective = defective:Defective\n")
+        (tmp_path / "c.toml").write_text('[destinations.default]\ntype = "defective"\n')
+        return str(tmp_path / "site")
+
+    return install
+
+
 @pytest.mark.parametrize(
     "defect",
     [
@@ -116,14 +134,8 @@ def test_healthy_tasks_are_exported_behind_tasks_with_an_unusable_place(exporter
         "asyncio.current_task().cancel()",
     ],
 )
-def test_service_goes_on_when_a_plugin_raises_anything(exporter, aluma, tmp_path, defect):
-    info = tmp_path / "site" / "defective-1.0.dist-info"
-    info.mkdir(parents=True)
-    (tmp_path / "site" / "defective.py").write_text(textwrap.dedent(PLUGIN.format(sick=SICK, defect=defect)))
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: defective\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[aluma_async.destinations]\ndefective = defective:Defective\n")
-    (tmp_path / "c.toml").write_text('[destinations.default]\ntype = "defective"\n')
-    with exporter("-c", "c.toml", PYTHONPATH=str(tmp_path / "site")) as running:
+def test_service_goes_on_when_a_plugin_raises_anything(exporter, aluma, install_plugin, defect):
+    with exporter("-c", "c.toml", PYTHONPATH=install_plugin(defect)) as running:
         wait_until(lambda: count_exported(aluma) >= HEALTHY, MAX_SECONDS)
         assert running.poll() is None
 
@@ -210,3 +222,12 @@ def test_service_works_beside_silent_connections_to_its_health_port(exporter, al
     finally:
         for connection in silent:
             connection.close()
+
+
+def test_second_signal_ends_a_process_that_a_plugin_blocks(exporter, aluma, install_plugin):
+    with exporter("-c", "c.toml", PYTHONPATH=install_plugin("time.sleep(600)")) as running:
+        wait_until(lambda: CLAIMED in aluma.state()["tasks"], 30)
+        running.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(10) == 130

@@ -70,3 +70,16 @@ def test_export_runs_while_the_port_of_listen_is_in_use(tmp_path):
             other.close()
             url = json.loads(read_to("Listening"))["url"]
             assert urllib.request.urlopen(f"{url}/healthz").status == 200
+
+
+def test_export_goes_on_when_nobody_reads_its_messages(tmp_path):
+    """A log collector that hangs, or a stopped terminal. With ``-v``, more is written than a pipe keeps."""
+    with simulator("--tasks", "300", "--profile", "small") as aluma:
+        command = [*PROGRAM, "--once", "-v", "-o", "out", "--base-url", aluma.base_url]
+        env = environment(tmp_path, SimulatedAluma.client_secret, {})
+        with subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE) as run:
+            try:
+                assert run.wait(60) == 0
+            finally:
+                run.kill()
+        assert aluma.state()["tasks"] == {"completed": 300}
