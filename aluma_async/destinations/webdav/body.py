@@ -19,7 +19,7 @@ _MIN_BYTES_PER_SECOND = 16 * 1024
 _PART_BYTES = 64 * 1024
 
 
-class TimeLimit:
+class ProgressDeadline:
     """Cancels a request that makes no progress."""
 
     def __init__(self, seconds: float, size: int) -> None:
@@ -35,7 +35,7 @@ class TimeLimit:
 class Body:
     """The content of a file. Restarts for each request, because aiohttp repeats a PUT whose connection breaks."""
 
-    def __init__(self, data: SpooledFile, limit: TimeLimit) -> None:
+    def __init__(self, data: SpooledFile, limit: ProgressDeadline) -> None:
         self._data, self._limit = data.data, limit
 
     async def __aiter__(self) -> AsyncIterator[bytes]:

@@ -19,7 +19,7 @@ from aluma_async.connections import GuardedConnector, close_connection
 from aluma_async.destinations.common.chunks import BLOCK
 from aluma_async.destinations.common.spool import SpooledFile
 from aluma_async.destinations.webdav import responses
-from aluma_async.destinations.webdav.body import Body, TimeLimit
+from aluma_async.destinations.webdav.body import Body, ProgressDeadline
 from aluma_async.destinations.webdav.responses import (
     LOCKED,
     MOVED,
@@ -276,7 +276,7 @@ class WebDavClient:
             if method in _READS:  # a cache in front of the server would hide what other exporters have done
                 headers = {"Cache-Control": "no-cache", **(headers or {})}
             try:
-                limit = TimeLimit(self._request_seconds, size)
+                limit = ProgressDeadline(self._request_seconds, size)
                 body = Body(data, limit) if data and data.size > BLOCK else data and await data.read_all()
                 with limit.scope:
                     async with self._session.request(
