@@ -269,6 +269,8 @@ class ObjectStoreDestination:
                 if existing and existing.delivery == upload.attributes["delivery"]:
                     with anyio.fail_after(self._request_seconds):
                         await obstore.delete_async(self._store_without_retries, key)
+            except TimeoutError:
+                return False
             except ERRORS:
                 await anyio.sleep(_DELETION_SECONDS)
             else:
