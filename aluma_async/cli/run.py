@@ -10,6 +10,7 @@ import anyio
 
 from aluma_async.cli.exit_codes import INCOMPLETE, OK, error_lines
 from aluma_async.cli.observers import Observers
+from aluma_async.cli.open_files import raise_limit
 from aluma_async.cli.reload import Reload
 from aluma_async.cli.signals import exit_now, handle_sighup, handle_stop_signals
 from aluma_async.cli.variables import unknown_variables
@@ -48,7 +49,7 @@ async def run(
     mode = choose_mode(config.service, progress=progress, terminal=terminal)
     console = Console(config.service, mode, RunStats())
     private = await anyio.to_thread.run_sync(check_private_folders, config)
-    for warning in (*config.warnings(), *warnings, *private, *unknown_variables(os.environ)):
+    for warning in (*config.warnings(), *warnings, *private, *unknown_variables(os.environ), *raise_limit(config)):
         console.log.write("warning", "ConfigWarning", warning)
     observers = Observers(config, console)
     async with (

@@ -2,10 +2,12 @@
 
 import json
 import os
+import subprocess
 
 import pytest
 
-from tests.support.processes import simulator
+from aluma_async.testing import SimulatedAluma
+from tests.support.processes import PROGRAM, environment, simulator
 
 BROKEN = "[service]\nlog_format = 'json'\n[exporter]\nworkers = 0"
 
@@ -138,3 +140,15 @@ def test_mistakes_are_a_list_in_json_logs(run_cli, tmp_path):
     (tmp_path / "c.toml").write_text(MISTAKES.replace("workers = 0", "").replace("pth", "path").replace('"bb"', '"a"'))
     fields = json.loads(run_cli("-c", "c.toml", "--log-format", "json").stderr)
     assert fields["message"].startswith("c.toml:7: [destinations.b]: its place")
+
+
+@pytest.mark.parametrize(("limit", "is_warned"), [("-Sn", False), ("-n", True)])
+def test_limit_of_open_files_suffices_for_the_workers(tmp_path, limit, is_warned):
+    """A soft limit is raised; a hard one is named, with what the workers need."""
+    with simulator("--tasks", "20", "--profile", "small") as aluma:
+        run = " ".join([*PROGRAM, "--once", "-o", "out", "-w", "100", "--base-url", aluma.base_url])
+        command = ["/bin/sh", "-c", f"ulimit {limit} 200; exec {run}"]
+        env = environment(tmp_path, SimulatedAluma.client_secret, {})
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert ("need up to 700 open files, and the system allows 200" in done.stderr) == is_warned
