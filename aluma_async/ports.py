@@ -18,7 +18,7 @@ Uniform: TypeAlias = Callable[[float, float], float]
 """A source of random numbers between two limits, such as ``random.uniform``."""
 
 Clock: TypeAlias = Callable[[], Timestamp]
-"""A clock for times that outlive the process. All other times are those of the event loop."""
+"""A clock for times that outlive the process. Any thread may call it. All other times are those of the event loop."""
 
 
 BEFORE_SENDING: ContextVar[Callable[[], object]] = ContextVar("before_sending", default=lambda: None)

@@ -3,7 +3,9 @@
 Default settings of the exporter; thirty sick tasks are more than it has workers. The probe succeeds.
 """
 
+import errno
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio
 import msgspec
@@ -11,6 +13,7 @@ import pytest
 from aiohttp import web
 
 from aluma_async import FolderDestination, events
+from aluma_async.destinations.folder import fs
 from aluma_async.models import TaskState
 from aluma_async.testing import SimulatedSource
 from tests.support.clock import real_time
@@ -38,6 +41,20 @@ async def folder_with_an_unusable_one(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "sick").symlink_to("/proc/sys")
     yield FolderDestination(tmp_path / "out")
+
+
+@asynccontextmanager
+async def folder_with_a_quota_of_one(tmp_path):
+    move = fs.move
+
+    def move_checked(source, name, folder, *arguments, **options):
+        if Path(f"/proc/self/fd/{folder}").readlink().name == "sick":
+            raise OSError(errno.EDQUOT, "quota exceeded")
+        move(source, name, folder, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fs, "move", move_checked)
+        yield FolderDestination(tmp_path / "out")
 
 
 @asynccontextmanager
@@ -94,7 +111,7 @@ async def export_beside_sick_tasks(opened):
         assert not world.count(events.ClaimingPaused)
 
 
-@pytest.mark.parametrize("place", [folder_with_an_unusable_one, sqlite_with_a_view])
+@pytest.mark.parametrize("place", [folder_with_an_unusable_one, folder_with_a_quota_of_one, sqlite_with_a_view])
 @real_time
 async def test_sick_place_stops_no_healthy_task(place, tmp_path):
     await export_beside_sick_tasks(place(tmp_path))

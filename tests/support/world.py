@@ -1,5 +1,6 @@
 """An exporter between a simulated Aluma and a destination in memory; both share one clock."""
 
+import asyncio
 import random
 from collections import Counter
 
@@ -14,6 +15,12 @@ from tests.support.stack import simulated
 def system_time():
     """Return the virtual time as a timestamp that outlives the exporter."""
     return Timestamp("simulated", anyio.current_time(), 1e9 + anyio.current_time())
+
+
+def clock_of_this_loop():
+    """Return a clock like ``system_time`` that any thread may call."""
+    loop = asyncio.get_running_loop()
+    return lambda: Timestamp("simulated", loop.time(), 1e9 + loop.time())
 
 
 def claim_record(task_id, state=ClaimState.STARTING, **fields):
@@ -55,7 +62,7 @@ class World:
             self.destination,
             quarantine=self.quarantine,
             journal=self.journal,
-            clock=system_time,
+            clock=clock_of_this_loop(),
             on_event=lambda event: self.timed_events.append((anyio.current_time(), event)),
             uniform=random.Random(0).uniform,
             **self._settings,

@@ -37,6 +37,7 @@ from aluma_async.policy.naming import OnConflict
 
 _MAX_BUFFERED_BYTES = 64 * 1024 * 1024
 """Small files of all tasks that are kept in memory until they are published."""
+_PROBE_BYTES = 20
 _MAX_BATCHES = 4
 """Batches that are published at the same time, because a file system merges concurrent syncs."""
 
@@ -86,7 +87,7 @@ class FolderDestination:
         self._settings = FolderSettings(folder, kept, owners, on_conflict, durability == "full", manifest, now, boot)
         self._threads = FileThreads(folder, executor)
         self._crlf = newline == "crlf"
-        self._memory = _Memory()
+        self._usage = _Usage()
         self._chose_mode = False
         # The names of staged files contain host and process, so that a later run on this host can recognize the files
         # of a process that has ended. No other user can guess the rest.
@@ -102,7 +103,7 @@ class FolderDestination:
     def open(self, claim: Claim) -> "FolderDelivery":
         """Start a delivery of a claim's files."""
         task = StagedTask(self._settings, claim, f"{self._prefix}-{next(self._numbers)}")
-        return FolderDelivery(task, self._threads, self._batcher, self._memory, crlf=self._crlf)
+        return FolderDelivery(task, self._threads, self._batcher, self._usage, crlf=self._crlf)
 
     async def verify(self, receipt: str) -> bool:
         """Return whether the files of an earlier delivery are still there: same folder, names and sizes.
@@ -135,13 +136,10 @@ class FolderDestination:
                 if self._is_orphan(name):
                     fs.unlink(folders.staging, name)
             trial = f"{self._prefix}-{next(self._numbers)}.probe"  # because probes may run at the same time
-            data = b"aluma-async was here"
-            fd = fs.write_file(folders.staging, trial, data, sync=self._settings.sync)
-            try:
-                fs.fsync_checked(fd, len(data), sync=self._settings.sync)
-            finally:
-                os.close(fd)
-            fs.unlink(folders.staging, trial)
+            # As large as a task for which there was no space, so that it decides whether others have some.
+            size = max(_PROBE_BYTES, min(self._usage.refused_bytes, BLOCK))
+            fs.try_to_write(folders.staging, trial, size, sync=self._settings.sync)
+            self._usage.refused_bytes = 0
 
     def _verify(self, text: str) -> bool:
         receipt = Receipt.parse(text)
@@ -163,12 +161,12 @@ class FolderDelivery:
     """The receipt for ``FolderDestination.verify``; empty until the files are published."""
 
     def __init__(
-        self, task: StagedTask, threads: FileThreads, batcher: Batcher[StagedTask], memory: "_Memory", *, crlf: bool
+        self, task: StagedTask, threads: FileThreads, batcher: Batcher[StagedTask], usage: "_Usage", *, crlf: bool
     ) -> None:
         self._task = task
         self._threads = threads
         self._batcher = batcher
-        self._memory = memory
+        self._usage = usage
         self._crlf = crlf
 
     async def __aenter__(self) -> Self:
@@ -187,6 +185,7 @@ class FolderDelivery:
                 self.receipt = self._task.receipt
         except OSError as error:
             failed = type(error)
+            self._record_refusal(error, 0)
             raise self._threads.map_error(error) from error
         except BaseException as error:
             failed = type(error)
@@ -196,13 +195,19 @@ class FolderDelivery:
 
     async def _end(self, failed: type[BaseException] | None) -> None:
         """Release the memory. After a failure, remove the staged files that a later attempt cannot use."""
-        self._memory.used -= sum(map(len, self._task.in_memory.values()))
+        self._usage.memory -= sum(map(len, self._task.in_memory.values()))
         if not failed and self._task.files is not self._task.claim.spec.files:
             await self._threads.run(self._task.discard_omitted)
         if failed:
             # After a cancellation (a stop, the end of the lease) the finished files are still correct.
             end = self._task.discard if issubclass(failed, Exception) else self._task.save_for_resume
             await self._threads.run(end)
+
+    def _record_refusal(self, error: BaseException | None, unfinished: int) -> None:
+        """Record the size of the task, with ``unfinished`` bytes of a file, if the disk has no space for it."""
+        if isinstance(error, OSError) and error.errno in fs.FULL:
+            finished = sum(map(len, self._task.in_memory.values())) + sum(self._task.sizes.values())
+            self._usage.refused_bytes = max(self._usage.refused_bytes, finished + unfinished)
 
     def resumable_size(self, file: ExportFile) -> int | None:
         """Return the size of a file that an earlier attempt at the same specification has finished."""
@@ -215,14 +220,14 @@ class FolderDelivery:
 
     async def omit(self, file: ExportFile) -> None:
         """Leave a file out of the delivery, also if it was saved in part or completely."""
-        self._memory.used -= len(self._task.in_memory.get(file.number, b""))
+        self._usage.memory -= len(self._task.in_memory.get(file.number, b""))
         self._task.omit(file.number)
 
     async def save(self, file: ExportFile, chunks: AsyncIterable[bytes]) -> None:
         """Stage a file: a small one in memory while there is room, a large one on disk in blocks of 1 MiB."""
         task, number = self._task, file.number
         if number in task.in_memory or number in task.on_disk:
-            self._memory.used -= len(task.in_memory.get(number, b""))
+            self._usage.memory -= len(task.in_memory.get(number, b""))
             task.restart(number)
         if self._crlf and file.source == "content":
             chunks = to_crlf(chunks)
@@ -231,9 +236,9 @@ class FolderDelivery:
         written, version = 0, ""
         try:
             async for block, size in iter_blocks(chunks):
-                if not stream and size < BLOCK and size + self._memory.used < _MAX_BUFFERED_BYTES:
+                if not stream and size < BLOCK and size + self._usage.memory < _MAX_BUFFERED_BYTES:
                     task.in_memory[number] = b"".join(block)
-                    self._memory.used += size
+                    self._usage.memory += size
                     return  # only the last block is shorter than BLOCK
                 if not stream:
                     task.on_disk.add(number)
@@ -248,6 +253,9 @@ class FolderDelivery:
                 await self._threads.wait(writing)
                 writing = None
                 await self._threads.run(task.finish, number, stream.fileno(), written, version)
+        except DestinationError as error:
+            self._record_refusal(error.__cause__, written)
+            raise
         finally:
             if writing:
                 with suppress(DestinationError):
@@ -256,11 +264,13 @@ class FolderDelivery:
                 await self._threads.close(stream)
 
 
-class _Memory:
-    """The memory that the small files of all deliveries use."""
+class _Usage:
+    """What all deliveries to a folder use."""
 
-    used = 0
-    """In bytes."""
+    memory = 0
+    """Bytes of the small files in memory."""
+    refused_bytes = 0
+    """Size of the largest task for which there was no space since the last successful probe."""
 
 
 def _write(fd: int, block: list[bytes], digest: "hashlib._Hash | None") -> None:

@@ -56,6 +56,18 @@ def write_file(folder: int, name: str, data: bytes, *, sync: bool) -> int:
     return fd
 
 
+def try_to_write(folder: int, name: str, size: int, *, sync: bool) -> None:
+    """Write a file of a size, and remove it, also if that fails, because it may fill the disk."""
+    try:
+        fd = write_file(folder, name, bytes(size), sync=sync)
+        try:
+            fsync_checked(fd, size, sync=sync)
+        finally:
+            os.close(fd)
+    finally:
+        unlink(folder, name)
+
+
 def write_all(fd: int, chunks: list[bytes]) -> None:
     """Write chunks one after the other, in as few system calls as possible. Empties the list."""
     while chunks:

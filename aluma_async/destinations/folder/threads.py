@@ -69,5 +69,5 @@ class FileThreads:
         known = error.errno in fs.UNAVAILABLE
         if known or not self._root.is_same_folder():
             hint = "Check that the folder exists, is writable and has free space."
-            return DestinationUnavailable(message, hint=hint, for_all=not known or error.errno in fs.FULL)
+            return DestinationUnavailable(message, hint=hint, for_all=not known)
         return DestinationError(message)
