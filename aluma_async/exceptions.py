@@ -92,6 +92,10 @@ class SourceError(AlumaAsyncError):
         self.retry_after = retry_after
         """Seconds that the server asked to wait before the next request (Retry-After), or None."""
         self.overloaded = overloaded or self.overloaded
+        self.of_task = False
+        """Whether the server answered a request about one task: a download, or one that changes the task."""
+        self.spares_others = False
+        """Whether only this task must wait for ``retry_after``, because Aluma answers other requests meanwhile."""
 
 
 class RequestRejected(SourceError):

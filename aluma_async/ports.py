@@ -183,6 +183,23 @@ class RequestLimiter(Protocol):
         """
         ...
 
+    @property
+    def pause_is_unverified(self) -> bool:
+        """Whether a long pause is in effect for which only requests about single tasks were answered.
+
+        The pause may be theirs alone. One other request then tests it: with ``probe_permit`` it is sent in the pause.
+        If it is answered with a pause as well, the pause is that of all.
+        """
+        ...
+
+    def probe_permit(self) -> AbstractAsyncContextManager[float]:
+        """Wait for the permission to send one request that tests an unverified pause. At most one at a time is used."""
+        ...
+
+    def end_pause(self) -> None:
+        """End an unverified pause, because the request that tested it has succeeded."""
+        ...
+
     async def consume_bytes(self, count: int) -> None:
         """Account for downloaded bytes. MUST wait if they exceed the limit on bytes per second."""
         ...

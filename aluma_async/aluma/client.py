@@ -8,7 +8,7 @@ Each call sends one request. A request is repeated only with a new token, after 
 """
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from urllib.parse import quote
@@ -19,6 +19,7 @@ from aluma_async.aluma import responses, wire
 from aluma_async.aluma.download import Download, DownloadLimits
 from aluma_async.aluma.listing import ListingDecoder, is_listing
 from aluma_async.aluma.minimum_rate import MinimumRate
+from aluma_async.aluma.pauses import PauseVerifier
 from aluma_async.aluma.project_filter import ProjectFilter
 from aluma_async.aluma.redirects import MAX_REDIRECTS
 from aluma_async.aluma.started_tasks import StartedTasks
@@ -42,9 +43,17 @@ _PLAIN = re.compile("[A-Za-z0-9_-]+").fullmatch  # ids that need no quoting; all
 class _Unlimited:
     """A ``RequestLimiter`` without a limit, for a client that is used on its own."""
 
+    pause_is_unverified = False
+
     @asynccontextmanager
     async def permit(self, *, urgent: bool = False) -> AsyncIterator[float]:  # noqa: ARG002 - the port has it
         yield loop_time()
+
+    def probe_permit(self) -> AbstractAsyncContextManager[float]:
+        return self.permit()
+
+    def end_pause(self) -> None:
+        pass
 
     async def consume_bytes(self, count: int) -> None:
         pass
@@ -93,6 +102,7 @@ class AlumaClient:
             self._urls,
             max_specification_bytes=downloads.max_specification_bytes,
         )
+        self._pauses = PauseVerifier(self._transport, self._listing(TaskState.PENDING))
         self._filter = ProjectFilter(projects)
         self._downloads = downloads
         self._max_files = max_files
@@ -148,7 +158,7 @@ class AlumaClient:
         if isinstance(target, RefusedUrl):
             raise SourceError(f"{operation}: {target.reason}", hint=target.hint)
         fetch = partial(self._transport.get, operation, target, redirects=MAX_REDIRECTS)
-        return Download(operation, file, fetch, self._request_limiter, self._downloads)
+        return Download(operation, file, fetch, self._request_limiter, self._downloads, self._pauses.verify)
 
     async def complete(self, task: ExportTask) -> None:
         """Complete a task: it is exported."""
@@ -202,9 +212,13 @@ class AlumaClient:
     def _listing(self, state: TaskState) -> Target:
         return Target(self._transport.url(f"/tasks?state={state}&client_action=export"), is_api=True)
 
-    def _change(self, verb: str, task: ExportTask, body: object = None) -> Awaitable[tuple[float, bytes]]:
+    async def _change(self, verb: str, task: ExportTask, body: object = None) -> tuple[float, bytes]:
         path = f"{_path(task)}/{verb}_client_action?action=export"
-        return self._transport.put(f"{verb} task {task.id}", path, body, is_start=verb == "start")
+        try:
+            return await self._transport.put(f"{verb} task {task.id}", path, body, is_start=verb == "start")
+        except SourceError as error:
+            await self._pauses.verify(error)
+            raise
 
 
 def _path(task: ExportTask) -> str:

@@ -6,7 +6,7 @@ that contradicts a digest in the response's headers, and an exceeded limit raise
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Self, TypeAlias
@@ -49,11 +49,18 @@ class Download:
     """One download of a file: a context manager that yields an iterator over the chunks."""
 
     def __init__(
-        self, operation: str, file: ExportFile, fetch: Fetch, request_limiter: RequestLimiter, limits: DownloadLimits
+        self,
+        operation: str,
+        file: ExportFile,
+        fetch: Fetch,
+        request_limiter: RequestLimiter,
+        limits: DownloadLimits,
+        verify_pause: Callable[[SourceError], Awaitable[None]],
     ) -> None:
         self._operation = operation
         self._file = file
         self._fetch = fetch
+        self._verify_pause = verify_pause
         self._request_limiter = request_limiter
         self._limits = limits
         self._connection: AbstractAsyncContextManager[aiohttp.ClientResponse] | None = None
@@ -156,7 +163,11 @@ class Download:
 
     async def _open(self, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         connection = self._fetch({**_UNCOMPRESSED, **headers} if headers else _UNCOMPRESSED)
-        response = await connection.__aenter__()
+        try:
+            response = await connection.__aenter__()
+        except SourceError as error:
+            await self._verify_pause(error)
+            raise
         self._connection = connection
         return response
 

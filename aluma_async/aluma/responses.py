@@ -61,11 +61,13 @@ class RequestKind(Struct, frozen=True):
     is_token: bool = False
     changes: bool = False
     """Whether the request changes a task."""
+    is_download: bool = False
     conflicts: frozenset[int] = frozenset()
     """Statuses that mean that the task's state does not allow the request, unless they come with a web page."""
 
 
 READ = RequestKind()
+DOWNLOAD = RequestKind(is_download=True)
 TOKEN = RequestKind(is_token=True)
 SETTLE = RequestKind(changes=True, conflicts=frozenset({404, 409, 410, 412, 422}))
 """Complete, Cancel and Fail."""
@@ -145,7 +147,9 @@ async def raise_for_status(operation: str, response: aiohttp.ClientResponse, kin
     body: bytes | None = None  # unreadable
     with suppress(*TRANSPORT_ERRORS, InvalidResponse), anyio.fail_after(_ERROR_BODY_SECONDS):
         body = await read_body(response, MAX_ERROR_BODY_BYTES)
-    raise _status_error(operation, response, body, kind)
+    error = _status_error(operation, response, body, kind)
+    error.of_task = kind.changes or kind.is_download
+    raise error
 
 
 def _status_error(

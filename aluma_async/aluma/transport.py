@@ -62,9 +62,13 @@ class ApiTransport:
         timeout: aiohttp.ClientTimeout = STREAM_TIMEOUT,
         redirects: int = 0,
         urgent: bool = False,
+        probe: bool = False,
     ) -> "_GetRequest":
-        """Return a context manager that sends a GET and holds its permit until the block is left."""
-        return _GetRequest(self, operation, target, headers, timeout, redirects, urgent)
+        """Return a context manager that sends a GET and holds its permit until the block is left.
+
+        ``redirects`` are followed by downloads only. ``probe``: the request tests a pause.
+        """
+        return _GetRequest(self, operation, target, headers, timeout, redirects, urgent, probe)
 
     async def put(self, operation: str, path: str, body: object, *, is_start: bool) -> tuple[float, bytes]:
         """Send a PUT. Return when it was sent, and the response's body, which may be empty unless it is a Start."""
@@ -143,9 +147,11 @@ class _GetRequest:
     __slots__ = (
         "_headers",
         "_is_api",
+        "_kind",
         "_operation",
         "_owner",
         "_permit",
+        "_probe",
         "_redirects",
         "_response",
         "_timeout",
@@ -162,8 +168,10 @@ class _GetRequest:
         timeout: aiohttp.ClientTimeout,
         redirects: int,
         urgent: bool,
+        probe: bool,
     ) -> None:
-        self._urgent = urgent
+        self._urgent, self._probe = urgent, probe
+        self._kind = responses.DOWNLOAD if redirects else responses.READ
         self._owner = owner
         self._operation = operation
         self._url, self._is_api = target
@@ -175,7 +183,8 @@ class _GetRequest:
         owner, attempts_left = self._owner, 1
         while True:
             token = await owner.token_cache.token() if self._is_api else ""
-            self._permit = owner.request_limiter.permit(urgent=self._urgent)
+            limiter = owner.request_limiter
+            self._permit = limiter.probe_permit() if self._probe else limiter.permit(urgent=self._urgent)
             await self._permit.__aenter__()
             try:
                 result = await self._send(token)
@@ -221,7 +230,7 @@ class _GetRequest:
                 return resolve_redirect(operation, self._url, location, owner.urls)
             if response.status == 401 and token:
                 return None
-            await responses.raise_for_status(operation, response, responses.READ)
+            await responses.raise_for_status(operation, response, self._kind)
             successful = True
             return response
         finally:

@@ -13,8 +13,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from aluma_async.clock import loop_time
-from aluma_async.exceptions import AlumaAsyncError, Crash, JournalError, JournalLost
+from aluma_async.exceptions import AlumaAsyncError, Crash, JournalError, JournalLost, SourceError
 from aluma_async.models import HoldRecord
+from aluma_async.pipeline.throttle import MAX_PAUSE_SECONDS
 from aluma_async.policy.backoff import Backoff
 from aluma_async.policy.lease import elapsed, remaining
 from aluma_async.ports import Clock, Journal, Uniform
@@ -125,6 +126,8 @@ class Cooldown:
             is_persistent = error.persistent and same_failures >= PARK_AFTER_PERSISTENT
             park = park or is_persistent or failures >= self._park_after
         delay = self._backoff.delay(failures, self._uniform)
+        if isinstance(error, SourceError) and error.spares_others:
+            delay = max(delay, min(error.retry_after or 0.0, MAX_PAUSE_SECONDS))
         hold = replace(
             hold,
             since=self._clock(),

@@ -114,7 +114,9 @@ class RetryingSource(SourceWrapper):
     ) -> int:
         """Sleep before the next attempt; return the number of failed ones. Raise the error if that was the last one."""
         delay: float | None = None
-        if isinstance(error, RateLimited):
+        if isinstance(error, SourceError) and error.spares_others:
+            pass  # the task must wait longer than a worker waits
+        elif isinstance(error, RateLimited):
             if self._rate_limited_since is None:
                 self._rate_limited_since = loop_time()
             if loop_time() - self._rate_limited_since <= MAX_RATE_LIMITED_SECONDS:

@@ -23,6 +23,7 @@ _DEFAULT_PAUSE = (5.0, 300.0)  # first and longest pause in seconds after a 429 
 _REPORT_FACTOR = 1.5
 """Factor between two adaptive limits that makes a change worth a line in the log."""
 _PROBE_SECONDS = 1.0  # interval at which a waiting urgent request notices that another one has succeeded
+_MIN_VERIFIED_SECONDS = 10.0  # a shorter pause is waited for, because a limited rate often asks for one
 _MIN_FAILURES = 3  # failed requests in a row that are an outage although a download receives data
 _MIN_SLEEP_SECONDS = 0.01  # so that the clock's resolution does not turn a wait into a busy loop
 
@@ -87,6 +88,8 @@ class Throttle:
         self._urgent_until = 0.0
         """Time of the next urgent request in a pause; 0 if urgent requests need not wait."""
         self._refused_at = 0.0
+        self.pause_is_unverified = False
+        """Whether a long pause was caused only by requests about single tasks, so that it may be theirs alone."""
         self._rate_limited_count = 0
         self._uniform = uniform
         self._on_event = on_event
@@ -115,6 +118,15 @@ class Throttle:
         """Wait for the permission to send one request, and hold it until the response has been read."""
         return _Permit(self, urgent=urgent)
 
+    def probe_permit(self) -> "_Permit":
+        """Wait for the permission to send one request in an unverified pause."""
+        return _Permit(self, urgent=True, probe=True)
+
+    def end_pause(self) -> None:
+        """End an unverified pause."""
+        if self.pause_is_unverified:
+            self._end_pause(self._paused_until)
+
     async def consume_bytes(self, count: int) -> None:
         """Account for downloaded bytes; sleep if they arrived faster than allowed."""
         self._answered_at = self._received_at = now = loop_time()
@@ -123,10 +135,12 @@ class Throttle:
             if (wait := self._bytes.delay_until_allowed(now)) > 0:
                 await anyio.sleep(wait)
 
-    async def acquire(self, *, urgent: bool) -> float:
+    async def acquire(self, *, urgent: bool, probe: bool = False) -> float:
         """Wait until a request may be sent; return that time (loop clock)."""
         while True:
-            if (
+            if probe and self.unanswered < self.limit:
+                self.in_flight += 1  # beside urgent requests that hold a permit, but wait for the end of the pause
+            elif (
                 self.in_flight < self.limit
                 and not self._urgent
                 and (urgent or not (self._waiting or self._paused_until))
@@ -135,7 +149,7 @@ class Throttle:
             else:
                 await self._wait_in_line(self._urgent if urgent else self._waiting)
             try:
-                if urgent and self._urgent_until:
+                if urgent and self._urgent_until and not probe:
                     await self._wait_for_probe()
                 now = loop_time()
                 # Only the first in line sleeps while it holds the lock; the others wait for the lock in order.
@@ -232,6 +246,7 @@ class Throttle:
     def _end_pause(self, until: float) -> None:
         if until >= self._paused_until:  # otherwise it was extended
             self._paused_until = self._urgent_until = 0.0
+            self.pause_is_unverified = False
             self._wake_waiters()
 
     def _record_error(self, error: SourceError, sent_at: float, level: int) -> None:
@@ -261,6 +276,10 @@ class Throttle:
         pause = min(pause, MAX_PAUSE_SECONDS)
         self._refused_at = now
         until = now + pause + self._uniform(0, min(1.0, pause / 10))
+        is_first = not self._paused_until
+        self.pause_is_unverified = (
+            error.of_task and pause >= _MIN_VERIFIED_SECONDS and (is_first or self.pause_is_unverified)
+        )
         if until > self._paused_until:
             self._paused_until = until
             get_running_loop().call_at(until, self._end_pause, until)
@@ -271,14 +290,15 @@ class Throttle:
 class _Permit:
     """Acquires and releases one permit. A class, because a generator would cost more than all its work."""
 
-    __slots__ = ("_level", "_sent_at", "_throttle", "_urgent")
+    __slots__ = ("_level", "_probe", "_sent_at", "_throttle", "_urgent")
 
-    def __init__(self, throttle: Throttle, *, urgent: bool) -> None:
+    def __init__(self, throttle: Throttle, *, urgent: bool, probe: bool = False) -> None:
         self._throttle = throttle
         self._urgent = urgent
+        self._probe = probe
 
     async def __aenter__(self) -> float:
-        self._sent_at = await self._throttle.acquire(urgent=self._urgent)
+        self._sent_at = await self._throttle.acquire(urgent=self._urgent, probe=self._probe)
         self._level = self._throttle.unanswered
         return self._sent_at
 

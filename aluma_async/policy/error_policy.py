@@ -54,7 +54,8 @@ def decide(error: AlumaAsyncError, *, state: ClaimState | None) -> Action:
     if not claimed and isinstance(error, RequestRejected):
         return Action.START_REJECTED
     if not claimed and not isinstance(error, _POSSIBLY_CLAIMED):
-        return Action.PAUSE_ALL if isinstance(error, _PAUSES_ALL) else Action.COOL_DOWN
+        concerns_all = isinstance(error, _PAUSES_ALL) and not getattr(error, "spares_others", False)
+        return Action.PAUSE_ALL if concerns_all else Action.COOL_DOWN
     return Action.FAIL if error.fatal and claimed else Action.CANCEL
 
 

@@ -14,6 +14,7 @@ from aluma_async import connections
 from aluma_async.aluma import file_ends, responses
 from aluma_async.aluma.content import ContentCheck
 from aluma_async.aluma.digests import Digests
+from aluma_async.aluma.pauses import PauseVerifier
 from aluma_async.aluma.started_tasks import StartedTasks
 from aluma_async.exceptions import Ambiguous, FileMissing, RequestRejected, SchemaMismatch, SourceError
 from aluma_async.journal.memory import MemoryJournal
@@ -408,6 +409,13 @@ def delay_settlements_as_long_as_asked(patch):
     )
 
 
+def end_a_pause_of_all_requests(patch):
+    async def is_answered(self):
+        return True
+
+    patch.setattr(PauseVerifier, "_is_answered", is_answered)
+
+
 def with_replies(*replies):
     return {"misbehaviour": Misbehaviour(dict.fromkeys(replies, 0.2))}
 
@@ -456,6 +464,7 @@ BUGS = {
     FullSchedule: (
         ignore_retry_after,
         delay_settlements_as_long_as_asked,
+        end_a_pause_of_all_requests,
         ignore_the_request_limit,
         accept_any_content,
         accept_a_cut_file,
@@ -484,6 +493,7 @@ HARSHER = {
     fail_with_an_incomplete_copy: with_replies(WrongReply.NOT_FOUND),
     fail_on_a_missing_file: with_replies(WrongReply.NOT_FOUND),
     count_attempts_over_all_kinds_of_errors: {"misbehaviour": Misbehaviour(refused=(0, 1))},
+    end_a_pause_of_all_requests: with_replies(WrongReply.LONG_PAUSE),
     accept_any_content: with_replies(*WRONG_FILES),
     accept_a_cut_file: with_replies(WrongReply.CUT),
     accept_a_cut_file_unless_it_is_a_pdf: with_replies(WrongReply.CUT),

@@ -167,7 +167,11 @@ class WatchedSource(SourceWrapper):
 
 
 class WatchedRequestLimiter:
-    """Checks that a limiter keeps its limit, and that no request is sent during a pause that Aluma asked for."""
+    """Checks that a limiter keeps its limit, and that no request is sent during a pause that Aluma asked for.
+
+    If only requests about single tasks were answered with the pause, one other request may test it; if it succeeds, the
+    pause ends for all other tasks.
+    """
 
     def __init__(self, request_limiter: RequestLimiter, limit: int, checker: InvariantChecker) -> None:
         self._request_limiter = request_limiter
@@ -175,6 +179,7 @@ class WatchedRequestLimiter:
         self._checker = checker
         self._held = 0
         self._closed_until = self._urgent_closed_until = self._refused_at = 0.0
+        self._is_of_tasks = self._is_tested = False
 
     @asynccontextmanager
     async def permit(self, *, urgent: bool = False) -> AsyncIterator[float]:
@@ -192,16 +197,45 @@ class WatchedRequestLimiter:
                     self._urgent_closed_until = 0.0
             except SourceError as error:
                 if error.retry_after:
-                    self._close(error.retry_after)
+                    self._close(error)
                 elif urgent and isinstance(error, ClaimConflict) and moment > self._refused_at:
                     self._urgent_closed_until = 0.0
                 raise
             finally:
                 self._held -= 1
 
-    def _close(self, seconds: float) -> None:
+    @property
+    def pause_is_unverified(self) -> bool:
+        return self._request_limiter.pause_is_unverified
+
+    @asynccontextmanager
+    async def probe_permit(self) -> AsyncIterator[float]:
+        async with self._request_limiter.probe_permit() as moment:
+            self._held += 1
+            self._checker.require(self._held <= self._limit, "a request that tests a pause exceeds the limit")
+            self._checker.require(self._is_of_tasks, "a pause that all requests were asked for was tested")
+            try:
+                yield moment
+                self._is_tested = True
+            except SourceError as error:
+                self._is_of_tasks = False
+                if error.retry_after:
+                    self._close(error)
+                raise
+            finally:
+                self._held -= 1
+
+    def end_pause(self) -> None:
+        self._checker.require(self._is_of_tasks and self._is_tested, "a pause was ended without a successful test")
+        self._closed_until = self._urgent_closed_until = 0.0
+        self._request_limiter.end_pause()
+
+    def _close(self, error: SourceError) -> None:
         """Note a pause. Requests that settle claims may be sent earlier, because claims expire."""
         now = self._refused_at = loop_time()
+        seconds = error.retry_after or 0.0
+        self._is_tested = False
+        self._is_of_tasks = error.of_task and (self._is_of_tasks or now >= self._closed_until)
         self._closed_until = max(self._closed_until, now + min(seconds, MAX_PAUSE_SECONDS))
         self._urgent_closed_until = max(self._urgent_closed_until, now + min(seconds, MAX_URGENT_PAUSE_SECONDS))
 

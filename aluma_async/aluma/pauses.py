@@ -1,0 +1,61 @@
+"""``PauseVerifier``: finds out whether a pause that Aluma asked for concerns one task or all requests.
+
+A server, or a proxy or a store behind it, can answer 429 or 503 with a long Retry-After to the requests about one task,
+while it answers all others. A listing is about no task. If it succeeds in the pause, only that task waits.
+"""
+
+import anyio
+
+from aluma_async.aluma import responses
+from aluma_async.aluma.listing import is_listing
+from aluma_async.aluma.transport import ApiTransport
+from aluma_async.aluma.urls import Target
+from aluma_async.clock import loop_time
+from aluma_async.exceptions import SourceError
+from aluma_async.ports import RequestLimiter
+
+_DELAY_SECONDS = 1.0
+"""Wait before the test, so that requests refused at the same moment share it."""
+_TIMEOUT_SECONDS = 10.0
+_HEAD_BYTES = 4096
+
+
+class PauseVerifier:
+    """Tests pauses by the head of a listing, at most one at a time and one for each pause."""
+
+    def __init__(self, transport: ApiTransport, listing: Target) -> None:
+        self._transport = transport
+        self._listing = listing
+        self._lock = anyio.Lock()
+        self._succeeded_at = float("-inf")
+
+    async def verify(self, error: SourceError) -> None:
+        """Set ``error.spares_others`` if the pause that ``error`` asks for is only that of its task; end the pause.
+
+        A cancellation does not interrupt it, so that the caller can handle the error.
+        """
+        limiter = self._transport.request_limiter
+        asks_for_pause = error.of_task and (error.retry_after or error.overloaded)
+        if asks_for_pause and limiter.pause_is_unverified:
+            refused_at = loop_time()
+            with anyio.CancelScope(shield=True), anyio.move_on_after(_TIMEOUT_SECONDS):
+                async with self._lock:
+                    if limiter.pause_is_unverified:  # otherwise it was tested while this request waited
+                        await self._test(limiter)
+            error.spares_others = self._succeeded_at >= refused_at
+
+    async def _test(self, limiter: RequestLimiter) -> None:
+        await anyio.sleep(_DELAY_SECONDS)
+        if limiter.pause_is_unverified and await self._is_answered():
+            self._succeeded_at = loop_time()
+            limiter.end_pause()
+
+    async def _is_answered(self) -> bool:
+        try:
+            async with self._transport.get("test a pause", self._listing, probe=True) as response:
+                head = b""
+                while len(head) < _HEAD_BYTES and (chunk := await responses.read_chunk("test a pause", response)):
+                    head += chunk
+                return is_listing(head)
+        except SourceError:
+            return False

@@ -1,0 +1,101 @@
+"""``PauseVerifier``: a pause of one task stops no other task; a pause of all requests is kept."""
+
+import random
+
+import anyio
+import pytest
+from aiohttp import web
+
+from aluma_async import AlumaClient, Backoff, Credentials, Exporter, events
+from aluma_async.pipeline.throttle import Throttle
+from aluma_async.testing import MemoryDestination, simulated_app
+from tests.support.clock import virtual_time
+from tests.support.stack import BASE_URL, app_session, simulated
+
+SICK, HEALTHY = 30, 40
+
+
+class Refusals:
+    """A simulated Aluma that refuses requests; ``sent`` has the time and the kind of each refused one."""
+
+    def __init__(self, kind, status, retry_after, *, for_all=False):
+        self.kind, self.status, self.for_all = kind, status, for_all
+        self.headers = {"Retry-After": str(retry_after)} if retry_after else {}
+        self.aluma = simulated(SICK + HEALTHY, "small")
+        self.sick = self.aluma.ids()[:SICK]
+        specifications = [self.aluma.specification(task_id).decode() for task_id in self.sick]
+        self.is_sick = lambda path: (
+            any(task_id in path for task_id in self.sick)
+            or any(path in specification for specification in specifications)
+        )
+        self.sent = []
+        self.app = simulated_app(self.aluma, prefix="/v1")
+        self.app.middlewares.append(self._middleware())
+
+    def _middleware(self):
+        @web.middleware
+        async def refuse(request, handler):
+            path = request.path.removeprefix("/v1")
+            kind = path.rpartition("/")[2].removesuffix("_client_action")
+            kind = {"tasks": "list", "token": "token"}.get(kind, kind if "client_action" in path else "file")
+            is_hit = kind == self.kind and self.is_sick(path)
+            if is_hit or (self.for_all and self.sent and kind != "token"):
+                self.sent.append((anyio.current_time(), kind))
+                return web.json_response({"message": "busy"}, status=self.status, headers=self.headers)
+            return await handler(request)
+
+        return refuse
+
+    async def export(self, seconds):
+        """Run an exporter for some time; return its events."""
+        emitted = []
+        uniform = random.Random(0).uniform
+        throttle = Throttle(32, adaptive=True, uniform=uniform, on_event=emitted.append)
+        async with app_session(self.app) as session:
+            credentials = Credentials(self.aluma.client_id, self.aluma.client_secret)
+            client = AlumaClient(session, BASE_URL, credentials, request_limiter=throttle)
+            exporter = Exporter(
+                client, MemoryDestination(), polling=Backoff(2, 60), uniform=uniform, on_event=emitted.append
+            )
+            async with anyio.create_task_group() as group:
+                group.start_soon(exporter.run)
+                await anyio.sleep(seconds)
+                completed = len(self.aluma.ids("completed"))
+                exporter.stop()
+        return completed, emitted
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "retry_after"),
+    [
+        ("file", 429, 30),
+        ("file", 503, 1800),
+        ("start", 429, 20),
+        ("start", 503, 600),
+        ("complete", 503, 600),
+    ],
+)
+@virtual_time
+async def test_pause_of_sick_tasks_does_not_stop_healthy_ones(kind, status, retry_after):
+    """A listing succeeds in the pause, so that it ends; only the refused tasks wait for the time they were given."""
+    server = Refusals(kind, status, retry_after)
+    completed, emitted = await server.export(60)
+    assert completed == HEALTHY
+    if kind != "complete":
+        holds = [event for event in emitted if isinstance(event, events.TaskCancelled)]
+        assert {event.task.id for event in holds} == set(server.sick)
+        assert all(event.retry_in >= retry_after for event in holds)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("kind", ["file", "start"])
+@virtual_time
+async def test_pause_of_all_requests_is_kept(kind, status):
+    """One listing tests it, and is refused as well. Before the next request, a claim must be in danger of expiring."""
+    server = Refusals(kind, status, 600, for_all=True)
+    completed, _ = await server.export(110)
+    refused_at = server.sent[0][0]
+    later = [(moment, kind) for moment, kind in server.sent if refused_at + 0.5 < moment < refused_at + 110]
+    assert [kind for _, kind in later] == ["list"]
+    assert completed == 0
+    assert not server.aluma.ids("completed")
