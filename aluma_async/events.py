@@ -272,6 +272,10 @@ class RequestsPaused(Event, frozen=True):
     seconds: float
 
 
+class RequestsResumed(Event, frozen=True):
+    """A pause has ended early: it was only that of the tasks whose requests were refused."""
+
+
 class UnrequestedResponse(Event, frozen=True):
     """A server or proxy sent a response without a request; it was not used.
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import anyio
 
 from aluma_async.clock import loop_time
-from aluma_async.events import ConcurrencyLimitAdapted, ConcurrencyLimitChanged, RequestsPaused
+from aluma_async.events import ConcurrencyLimitAdapted, ConcurrencyLimitChanged, RequestsPaused, RequestsResumed
 from aluma_async.exceptions import ClaimConflict, RateLimited, SourceError
 from aluma_async.policy.adaptive_limit import AdaptiveLimit
 from aluma_async.policy.backoff import exponential
@@ -50,7 +50,8 @@ class Throttle:
         max_bytes_per_second: Downloaded bytes per second; 0 for no limit.
         max_urgent_pause: Upper limit of a pause for urgent requests, in seconds.
         uniform: Returns a random number between two bounds.
-        on_event: Receives ``RequestsPaused``, ``ConcurrencyLimitChanged`` and ``ConcurrencyLimitAdapted``.
+        on_event: Receives ``RequestsPaused``, ``RequestsResumed``, ``ConcurrencyLimitChanged`` and
+            ``ConcurrencyLimitAdapted``.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class Throttle:
         """End an unverified pause."""
         if self.pause_is_unverified:
             self._end_pause(self._paused_until)
+            self._on_event(RequestsResumed())
 
     async def consume_bytes(self, count: int) -> None:
         """Account for downloaded bytes; sleep if they arrived faster than allowed."""

@@ -69,6 +69,7 @@ MESSAGES: Mapping[type[Event], tuple[Level, str]] = {
     events.JournalRowsSkipped: ("error", "unreadable rows in the journal: {rows}, first {first}; all others are used"),
     events.RequestRetried: ("debug", "{request}: retry in {retry_in_seconds:.1f} s: {error}"),
     events.RequestsPaused: ("warning", "Aluma asked for a pause: no requests for {seconds:.1f} s"),
+    events.RequestsResumed: ("info", "the pause concerns single tasks only: requests continue"),
     events.UnrequestedResponse: (
         "warning",
         "a server or proxy sent a response without a request: no connection is used twice for {seconds:.0f} s",

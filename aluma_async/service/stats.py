@@ -281,6 +281,8 @@ class RunStats:
                 self.retries[type(error).__name__] += 1
             case events.RequestsPaused(seconds=seconds):
                 self.requests_paused_until = max(self.requests_paused_until, self.last_event_at + seconds)
+            case events.RequestsResumed():
+                self.requests_paused_until = self.last_event_at
             case events.ListingIncomplete(reason=reason):
                 self._next_problem = reason
             case events.ProjectsFiltered(left_out=left_out):

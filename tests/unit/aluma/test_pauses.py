@@ -81,6 +81,7 @@ async def test_pause_of_sick_tasks_does_not_stop_healthy_ones(kind, status, retr
     server = Refusals(kind, status, retry_after)
     completed, emitted = await server.export(60)
     assert completed == HEALTHY
+    assert any(isinstance(event, events.RequestsResumed) for event in emitted)
     if kind != "complete":
         holds = [event for event in emitted if isinstance(event, events.TaskCancelled)]
         assert {event.task.id for event in holds} == set(server.sick)

@@ -194,6 +194,15 @@ def test_readiness_ends_with_the_first_failed_listing_until_something_succeeds()
     assert failed_checks(health) == {"poll": "no listing for 3 min 1 s"}
 
 
+def test_stuck_task_is_noticed_after_a_pause_has_ended_early():
+    clock = ManualClock()
+    stats = stats_after(LISTED, events.TaskStarted(TASK, 1), events.RequestsPaused(3600), clock=clock)
+    stats(events.RequestsResumed())
+    assert not stats.requests_paused_seconds
+    clock.now += 601
+    assert health_of(stats).stuck_reason()
+
+
 def test_health_is_not_ready_while_requests_have_no_response():
     """Their time-out is longer, and a listing that hangs does not fail before it."""
     health = health_of(stats_after(LISTED, clock=ManualClock()))
