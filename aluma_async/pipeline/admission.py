@@ -13,13 +13,16 @@ import anyio
 
 from aluma_async.clock import loop_time
 from aluma_async.events import ClaimingPaused, ClaimingResumed, ClaimingStillPaused
-from aluma_async.exceptions import AlumaAsyncError
+from aluma_async.exceptions import AlumaAsyncError, RequestRejected, SourceError
 from aluma_async.models import ExportTask
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import CooldownEntry
 from aluma_async.pipeline.task_tracker import TaskTracker
 from aluma_async.policy.start_rejections import StartRejections
 from aluma_async.ports import OnEvent
+
+MAX_FAILED_DOWNLOADS = 40
+"""Number of tasks that fail in their downloads, without an export in between, after which claiming pauses."""
 
 
 class Classification(Enum):
@@ -78,6 +81,7 @@ class Admission:
         """Number of tasks completed in this run."""
         self.canary_tasks_left = 0
         """Number of tasks still exported one at a time after a pause, to test whether saving works again."""
+        self._failed_downloads: set[str] = set()
 
     def classify(self, task: ExportTask, entry: CooldownEntry) -> Classification:
         """Decide about a listed task; ``entry`` is its entry in ``Cooldown``."""
@@ -131,10 +135,24 @@ class Admission:
     def on_task_completed(self) -> None:
         """Count a completed task; the last canary task ends the pause."""
         self.completed += 1
+        if self._failed_downloads:
+            self._failed_downloads.clear()
         if self.canary_tasks_left == 1:
             self.resume()
         elif self.canary_tasks_left:
             self.canary_tasks_left -= 1
+
+    def record_failed_download(self, task_id: str, error: SourceError) -> bool:
+        """Record that the download of a claimed task failed; return whether so many fail that claiming pauses."""
+        if len(self._failed_downloads) < MAX_FAILED_DOWNLOADS:
+            self._failed_downloads.add(task_id)
+        if len(self._failed_downloads) < MAX_FAILED_DOWNLOADS:
+            return False
+        self.blocking_error = RequestRejected(
+            f"the downloads of {MAX_FAILED_DOWNLOADS} tasks have failed and none was exported meanwhile, last: {error}",
+            hint=error.hint,
+        )
+        return True
 
     def slot(self, task_id: str) -> "_Slot":
         """Wait for a worker slot and hold it; entering returns whether the task may be claimed now."""

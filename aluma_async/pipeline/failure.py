@@ -114,6 +114,8 @@ class FailureHandler:
                 pause = isinstance(error, DestinationUnavailable) and await self._concerns_all(error)
                 if pause:  # at once, so that no other task is claimed while this one is released
                     self._admission.blocking_error = error
+                elif isinstance(error, SourceError) and state is ClaimState.CLAIMED:
+                    pause = self._admission.record_failed_download(task.id, error)
                 await self._cool_down(task, error, claim, release=True, blame=not pause)
             case Action.COOL_DOWN:
                 await self._cool_down(task, error, release=False)

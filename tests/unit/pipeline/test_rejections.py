@@ -1,13 +1,24 @@
 """Requests that Aluma or a proxy rejects for no reason in the task's state: claims are kept, and claiming pauses."""
 
+import asyncio
+from contextlib import asynccontextmanager
 from itertools import pairwise
 
 import anyio
 import pytest
 
 from aluma_async import events
-from aluma_async.exceptions import AuthenticationFailed, DestinationError, RequestRejected
+from aluma_async.exceptions import (
+    AuthenticationFailed,
+    DestinationError,
+    FileMissing,
+    RequestRejected,
+    SourceError,
+    Unavailable,
+    WrongContent,
+)
 from aluma_async.models import TaskState
+from aluma_async.service.stats import RunStats
 from aluma_async.testing import Behaviour, MemoryDestination, SimulatedSource
 from tests.support.clock import virtual_time
 from tests.support.world import World
@@ -113,6 +124,51 @@ async def test_rejection_of_one_task_does_not_stop_the_others():
     assert world.aluma.count_by_state() == {"completed": 39, TaskState.PENDING: 1}
     assert max(world.times(events.TaskCompleted)) < 10 * 60
     assert len(world.source.times("start")) < 39 + 8 * 13
+
+
+class Files(SimulatedSource):
+    """Refuses the downloads of the tasks in ``sick``."""
+
+    error: SourceError
+    sick = frozenset()
+
+    @asynccontextmanager
+    async def open_file(self, claim, file):
+        if claim.task.id in self.sick:
+            raise self.error
+        async with super().open_file(claim, file) as chunks:
+            yield chunks
+
+
+@pytest.mark.parametrize("error", [Unavailable("500"), SourceError("403"), FileMissing("404"), WrongContent("a page")])
+@virtual_time
+async def test_claiming_pauses_while_all_downloads_fail(error):
+    """Not the whole queue is claimed and released meanwhile; tasks are tried one at a time until one is exported."""
+    world = World(500, source=Files, profile="small", latency_seconds=0.1)
+    world.source.error, world.source.sick = error, frozenset(world.aluma.ids())
+    stats = RunStats()
+    running = asyncio.ensure_future(world.exporter.run())
+    await anyio.sleep(300)
+    assert world.aluma.counts["start"] < 40 + 32 + 12
+    assert world.count(events.ClaimingPaused) == 1
+    stats(world.events(events.ClaimingPaused)[0])
+    assert "the downloads of 40 tasks have failed" in str(stats.rejection)
+    world.source.sick = frozenset()
+    await anyio.sleep(600)
+    assert world.count(events.ClaimingResumed) == 1
+    assert len(world.aluma.ids("completed")) == 500
+    world.exporter.stop()
+    await running
+
+
+@virtual_time
+async def test_failed_downloads_of_some_tasks_do_not_pause_claiming():
+    """Also if the same ones fail again and again while nothing else is pending."""
+    world = World(70, source=Files, profile="small", latency_seconds=0.1)
+    world.source.error, world.source.sick = Unavailable("500"), frozenset(world.aluma.ids()[:30])
+    await world.run_for(8 * HOUR)
+    assert len(world.aluma.ids("completed")) == 40
+    assert not world.count(events.ClaimingPaused)
 
 
 @virtual_time
