@@ -19,7 +19,7 @@ from aluma_async.aluma.started_tasks import StartedTasks
 from aluma_async.exceptions import Ambiguous, FileMissing, RequestRejected, SchemaMismatch, SourceError
 from aluma_async.journal.memory import MemoryJournal
 from aluma_async.models import ClaimRecord, ClaimState, ExportSpec, TaskState
-from aluma_async.pipeline import destination_probe, failure, worker
+from aluma_async.pipeline import destination_probe, exporter, failure, worker
 from aluma_async.pipeline.breaker import FailBreaker
 from aluma_async.pipeline.claim_source import ClaimTrackingSource
 from aluma_async.pipeline.claim_tracker import ClaimTracker
@@ -278,6 +278,7 @@ def take_a_cancellation_by_a_plugin_for_a_stop(patch):
     patch.setattr(
         worker, "plugin_defect", lambda error: None if isinstance(error, asyncio.CancelledError) else defect(error)
     )
+    patch.setattr(exporter, "run_again_if_cancelled", lambda step: step())
 
 
 def end_the_run_after_an_exception_of_a_probe(patch):
