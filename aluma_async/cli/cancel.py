@@ -16,6 +16,7 @@ from aluma_async.cli.options import API, add_options, load_config, merge_options
 from aluma_async.config import Config
 from aluma_async.exceptions import Ambiguous, ClaimConflict
 from aluma_async.journal import reader
+from aluma_async.journal.lock import is_locked
 from aluma_async.models import ClaimRecord, ClaimState, ExportTask, TaskState
 from aluma_async.service.formatting import sanitize
 
@@ -73,7 +74,7 @@ def _reason_to_refuse(config: Config, task_id: str) -> tuple[str, str] | None:
     folder = config.state_folder()
     claims = [record for record in reader.read_records(folder) if isinstance(record, ClaimRecord)]
     claim = next((claim for claim in claims if claim.task_id == task_id), None)
-    if claim and reader.is_locked(folder):
+    if claim and is_locked(folder):
         return f"in progress in the exporter on {folder}", "Wait until that exporter settles it, or stop it first."
     if claim and claim.state in _SETTLED_BY_NEXT_RUN:
         reason = "all its files are saved, and only Complete or Fail is missing"

@@ -1,16 +1,21 @@
 """Helpers for the commands that show, deliver or remove copies in the quarantine."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
 from typing import TypeAlias
 
 import click
+from msgspec import Struct
 
 from aluma_async.cli.options import load_config, merge_options
+from aluma_async.cli.state import existing_state_folder
 from aluma_async.config import Config
 from aluma_async.exceptions import AlumaAsyncError, JournalError
-from aluma_async.quarantine.folder import Copy, QuarantineFolder, best_copies
+from aluma_async.quarantine.folder import MAX_NAMES, UNREADABLE, Copy, QuarantineFolder, best_copies
+from aluma_async.quarantine.records import folder_names
 from aluma_async.service.formatting import pluralize, sanitize
 
 Row: TypeAlias = dict[str, object]
@@ -18,22 +23,50 @@ Row: TypeAlias = dict[str, object]
 DELETE_HINT = "'aluma-async quarantine list' lists the copies."
 
 
-def read_copies(config: Config) -> dict[str, Copy]:
-    """Return the best copy of each task, by its id; print what cannot be read. Raises ``JournalError``."""
-    return best_copies(all_copies(config))
+_PERMISSIONS_HINT = "Check the permissions, or run the command as the user of the exporter."
 
 
-def all_copies(config: Config) -> list[Copy]:
-    """Return all copies, ordered by folder; print what cannot be read. Raises ``JournalError``."""
+class Copies(Struct, frozen=True):
+    """The copies in a quarantine."""
+
+    all: Sequence[Copy]
+    """All copies, ordered by folder."""
+    unreadable: Collection[str] = ()
+    """Names of the folders that cannot be read; what they contain is not known."""
+
+    @property
+    def best(self) -> dict[str, Copy]:
+        """The best copy of each task, by its id."""
+        return best_copies(self.all)
+
+    def may_have_another(self, task_id: str) -> bool:
+        """Return whether a folder that cannot be read may contain a copy of a task."""
+        return not set(islice(folder_names(task_id), MAX_NAMES)).isdisjoint(self.unreadable)
+
+
+def read_copies(config: Config) -> Copies:
+    """Read the quarantine, which may be missing; print which copies cannot be read. Raises ``JournalError``."""
     folder = QuarantineFolder(config.quarantine_folder())
     try:
         copies, problems = folder.copies()
     except OSError as error:
-        hint = "Check the permissions, or run the command as the user of the exporter."
-        raise JournalError(f"quarantine {folder.path}: {error.strerror}", hint=hint) from None
+        raise JournalError(f"quarantine {folder.path}: {error.strerror}", hint=_PERMISSIONS_HINT) from None
     for problem in problems:
         click.echo(sanitize(problem), err=True)
-    return copies
+    return Copies(copies, {Path(problem.partition(UNREADABLE)[0]).name for problem in problems})
+
+
+def require_quarantine(config: Config) -> None:
+    """Raise ``AlumaAsyncError`` if there is no quarantine, because it could be that of another state folder."""
+    existing_state_folder(config)
+    path = config.quarantine_folder()
+    try:
+        is_there = path.is_dir()
+    except OSError as error:
+        raise JournalError(f"quarantine {path}: {error.strerror}", hint=_PERMISSIONS_HINT) from None
+    if not is_there:
+        hint = "If that is the state folder of the exporter, no copy was ever stored."
+        raise AlumaAsyncError(f"quarantine {path}: does not exist", hint=hint)
 
 
 def selected_copies(copies: dict[str, Copy], task_ids: Sequence[str]) -> list[Copy]:

@@ -27,6 +27,7 @@ from aluma_async.events import (
 )
 from aluma_async.exceptions import FailConfirmed, JournalLocked
 from aluma_async.journal import reader
+from aluma_async.journal.lock import is_locked
 from aluma_async.models import HoldRecord
 from aluma_async.pipeline.confirmed import ConfirmedTask
 from aluma_async.quarantine.folder import Copy
@@ -56,11 +57,11 @@ def fail(context: click.Context, /, *, task_ids: tuple[str, ...], reason: str | 
     config = load_config(merge_options(context.obj, inner))
     config.routing()
     config.credentials()
-    if reader.is_locked(config.state_folder()):
+    if is_locked(config.state_folder()):
         raise JournalLocked(f"state folder {config.state_folder()}: in use by another exporter", hint=_HINT)
     records = reader.read_records(config.state_folder())
     holds = {record.task_id: record for record in records if isinstance(record, HoldRecord) and record.parked}
-    copies = read_copies(config)
+    copies = read_copies(config).best
     if reason:
         parked = [key for key, copy in copies.items() if key in holds or copy.record.state is CopyState.PARKED]
         wanted = [key for key in parked if _confirmed(copies[key], holds.get(key)).reason == reason]

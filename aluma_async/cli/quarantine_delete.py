@@ -16,6 +16,7 @@ from aluma_async.cli.options import add_options, load_config, merge_options
 from aluma_async.config import Config
 from aluma_async.exceptions import DestinationError
 from aluma_async.journal import reader
+from aluma_async.journal.lock import is_locked
 from aluma_async.models import ClaimRecord, ClaimState
 from aluma_async.quarantine.folder import Copy, QuarantineFolder
 from aluma_async.quarantine.locking import CopyChanged, CopyLocked, locked_copy
@@ -39,7 +40,7 @@ def delete(context: click.Context, /, *, task_ids: tuple[str, ...], yes: bool, *
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("no terminal to ask for confirmation; use --yes", context)
     config = load_config(merge_options(context.obj, inner))
-    copies = selected_copies(read_copies(config), task_ids)
+    copies = selected_copies(read_copies(config).best, task_ids)
     busy = _busy(config)
     for copy in copies:
         if copy.task_id in busy:
@@ -79,7 +80,7 @@ def _busy(config: Config) -> set[str]:
     """Return the ids of the tasks that a running exporter has claimed, or to which Fail is being sent."""
     state = config.state_folder()
     claims = [record for record in reader.read_records(state) if isinstance(record, ClaimRecord)]
-    is_running = reader.is_locked(state)
+    is_running = is_locked(state)
     return {claim.task_id for claim in claims if is_running or claim.state is ClaimState.FAILING}
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from aluma_async.cli.copies import complete_task_ids, read_copies, selected_copies
+from aluma_async.cli.copies import complete_task_ids, read_copies, require_quarantine, selected_copies
 from aluma_async.cli.exit_codes import INCOMPLETE, OK
 from aluma_async.cli.options import add_options, load_config, merge_options
 from aluma_async.exceptions import DestinationUnavailable, SourceError
@@ -25,10 +25,13 @@ def export(context: click.Context, /, *, task_id: str, folder: Path, **inner: An
     """Copy a quarantined task into a folder.
 
     Writes its files, under their own names, and specification.json into DIR, which must be new or empty. The copy in
-    the quarantine stays. The exit code is 1 if a file is missing. Put "--" before an id that starts with a dash.
+    the quarantine stays. The exit code is 1 if a file is missing, or if another copy cannot be read.
+    Put "--" before an id that starts with a dash.
     """
     config = load_config(merge_options(context.obj, inner))
-    for copy in selected_copies(read_copies(config), [task_id]):
+    require_quarantine(config)
+    copies = read_copies(config)
+    for copy in selected_copies(copies.best, [task_id]):
         _check_target(folder, config.state_folder())
         quarantine = QuarantineFolder(config.quarantine_folder())
         try:
@@ -38,7 +41,7 @@ def export(context: click.Context, /, *, task_id: str, folder: Path, **inner: An
         for problem in problems:
             click.echo(sanitize(problem), err=True)
         click.echo(f"exported {pluralize(written, 'file')} of task {sanitize(task_id)} to {folder}")
-        return INCOMPLETE if problems else OK
+        return INCOMPLETE if problems or copies.may_have_another(task_id) else OK
     return INCOMPLETE
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import click
 
-from aluma_async.cli.copies import all_copies, completeness, copy_row
-from aluma_async.cli.exit_codes import OK
+from aluma_async.cli.copies import completeness, copy_row, read_copies, require_quarantine
+from aluma_async.cli.exit_codes import INCOMPLETE, OK
 from aluma_async.cli.options import add_options, load_config, merge_options
 from aluma_async.cli.output import ignore_closed_pipe, print_json
 from aluma_async.clock import wall_time
@@ -21,9 +21,12 @@ def list_copies(context: click.Context, /, *, as_json: bool, **inner: Any) -> in
     """List the copies, oldest first.
 
     Prints task id, what happened to the task, whether the copy is complete, its age and size, and the error.
+    The exit code is 1 if a copy cannot be read.
     """
     config = load_config(merge_options(context.obj, inner))
-    copies = sorted(all_copies(config), key=lambda copy: (copy.record.stored_at, copy.task_id))
+    require_quarantine(config)
+    found = read_copies(config)
+    copies = sorted(found.all, key=lambda copy: (copy.record.stored_at, copy.task_id))
     with ignore_closed_pipe():
         if as_json:
             print_json([copy_row(copy) for copy in copies])
@@ -35,7 +38,7 @@ def list_copies(context: click.Context, /, *, as_json: bool, **inner: Any) -> in
         tasks = len({copy.task_id for copy in copies})
         limit = f" of {format_bytes(maximum)}" if maximum else ""
         click.echo(f"{pluralize(tasks, 'task')} in the quarantine, {used}{limit}", err=True)
-    return OK
+    return INCOMPLETE if found.unreadable else OK
 
 
 def _line(copy: Copy) -> str:

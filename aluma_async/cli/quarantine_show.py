@@ -31,7 +31,8 @@ def show(context: click.Context, /, *, task_id: str, as_json: bool, **inner: Any
     missing or has changed. Put "--" before an id that starts with a dash.
     """
     config = load_config(merge_options(context.obj, inner))
-    for copy in selected_copies(read_copies(config), [task_id]):
+    copies = read_copies(config)
+    for copy in selected_copies(copies.best, [task_id]):
         problems = QuarantineFolder(config.quarantine_folder()).verify(copy)
         with ignore_closed_pipe():
             if as_json:
@@ -39,7 +40,7 @@ def show(context: click.Context, /, *, task_id: str, as_json: bool, **inner: Any
             else:
                 for line in _lines(copy, problems):
                     click.echo(sanitize(line, 1000))
-        return INCOMPLETE if problems else OK
+        return INCOMPLETE if problems or copies.may_have_another(task_id) else OK
     return INCOMPLETE
 
 

@@ -3,21 +3,30 @@
 The state folder is locked meanwhile, because an exporter writes to the same destinations and to the same copies.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import anyio
 import click
 
-from aluma_async.cli.copies import complete_task_ids, completeness, copy_row, read_copies, selected_copies
+from aluma_async.cli.copies import (
+    complete_task_ids,
+    completeness,
+    copy_row,
+    iso_time,
+    read_copies,
+    require_quarantine,
+    selected_copies,
+)
 from aluma_async.cli.drain import drain, open_console, report_end
 from aluma_async.cli.exit_codes import INCOMPLETE, OK
 from aluma_async.cli.mistakes import read_for_export
 from aluma_async.cli.options import add_options, config_file, merge_options
 from aluma_async.config import Config
 from aluma_async.events import Event, TaskCancelled, TaskCompleted, TaskParked
-from aluma_async.exceptions import JournalLocked
-from aluma_async.journal.sqlite import lock_folder
+from aluma_async.exceptions import JournalError, JournalLocked
+from aluma_async.journal import reader
+from aluma_async.journal.lock import lock_folder
 from aluma_async.private_files import check_folder
 from aluma_async.quarantine.folder import Copy
 from aluma_async.service.formatting import format_bytes, pluralize, sanitize
@@ -44,7 +53,9 @@ def redeliver(
 
     Uses the copies of failed and parked tasks, the present configuration, and nothing from Aluma. The copies stay, so
     that it can be repeated; 'aluma-async quarantine delete' removes them. A task is not delivered if a destination has
-    another version of it, which may be newer. Stop the exporter first. Put "--" before an id that starts with a dash.
+    another version of it, which may be newer. --all leaves out tasks that this exporter has exported since their copy
+    was stored. The exit code is 1 if a task was not delivered, or if a copy cannot be read. Stop the exporter
+    first. Put "--" before an id that starts with a dash.
     """
     if bool(task_ids) == all_tasks:
         raise click.UsageError("name the tasks to deliver, or use --all", context)
@@ -53,17 +64,37 @@ def redeliver(
     from aluma_async.destinations.places import check_config_file  # slow to import, and --help does not need it
 
     check_config_file(config, config_file(options))
-    if not config.quarantine_folder().is_dir():
-        return _deliver(config, {}, task_ids, _Choice(), progress=None)
+    require_quarantine(config)
     try:
         check_folder("quarantine", config.quarantine_folder())
         with lock_folder(config.state_folder()):
-            copies = read_copies(config)
-            wanted = [*copies] if all_tasks else task_ids
+            found = read_copies(config)
+            copies = found.best
+            wanted = list(_without_exported(config, copies)) if all_tasks else task_ids
             choice = _Choice(incomplete, replace)
-            return _deliver(config, copies, wanted, choice, progress=options.get("progress"))
+            code = _deliver(config, copies, wanted, choice, progress=options.get("progress"))
+            left_out = all_tasks and len(wanted) < len(copies)
+            is_unclear = found.unreadable if all_tasks else any(map(found.may_have_another, task_ids))
+            return code or (INCOMPLETE if left_out or is_unclear else OK)
     except JournalLocked as error:
         raise JournalLocked(str(error), hint="Stop the exporter, redeliver, then start it again.") from None
+
+
+def _without_exported(config: Config, copies: Mapping[str, Copy]) -> Iterator[str]:
+    """Yield the ids of the tasks that were not exported since their copy was stored; print the others."""
+    exported: dict[str, float] = {}
+    since = min((copy.record.stored_at for copy in copies.values()), default=0.0)
+    try:
+        for record in reader.read_history(config.state_folder(), since):
+            exported[record.task_id] = record.at
+    except JournalError as error:
+        click.echo(sanitize(f"{error}; so it is not known which tasks were exported"), err=True)
+    for task_id, copy in copies.items():
+        if (at := exported.get(task_id)) is not None and at >= copy.record.stored_at:
+            text = f"{sanitize(task_id)}: not redelivered: it was exported at {iso_time(at)}, after its copy was stored"
+            click.echo(f"{text}; 'aluma-async redeliver {sanitize(task_id)}' delivers the copy nevertheless", err=True)
+        else:
+            yield task_id
 
 
 class _Choice(NamedTuple):

@@ -42,7 +42,7 @@ def retry(context: click.Context, /, *, task_ids: tuple[str, ...], all_tasks: bo
     config = load_config(merge_options(context.obj, inner))
     folder = existing_state_folder(config)
     on_hold = {record.task_id for record in reader.read_records(folder) if isinstance(record, HoldRecord)}
-    copies = read_copies(config)
+    copies = read_copies(config).best
     requested = sorted(on_hold) if all_tasks else task_ids
     released = [task_id for task_id in requested if task_id in on_hold]
     if released:

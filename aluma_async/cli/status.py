@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from aluma_async.cli.copies import Row, all_copies, copy_row, iso_time
+from aluma_async.cli.copies import Row, copy_row, iso_time, read_copies
 from aluma_async.cli.exit_codes import OK
 from aluma_async.cli.options import add_options, load_config, merge_options
 from aluma_async.cli.output import ignore_closed_pipe, output_columns, print_json
@@ -60,7 +60,7 @@ def status(outer: dict[str, Any], /, *, as_json: bool, **inner: Any) -> int:
 
 def _rows(config: Config, now: Timestamp) -> dict[str, list[Row]]:
     records = reader.read_records(config.state_folder())
-    found = all_copies(config)
+    found = read_copies(config).all
     copies = best_copies(found)
     rows: dict[str, list[Row]] = {key: [] for key in _KEYS}
     for record in records:

@@ -3,8 +3,6 @@
 No function locks the folder or changes a claim.
 """
 
-import fcntl
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -12,11 +10,10 @@ from pathlib import Path
 from aluma_async import sqlite_file
 from aluma_async.exceptions import JournalError
 from aluma_async.journal import history
-from aluma_async.journal.database import FILE_NAME, LOCK_NAME, JournalDamagedError, connect, map_errors
+from aluma_async.journal.database import FILE_NAME, JournalDamagedError, connect, map_errors
 from aluma_async.journal.database import read_records as database_records
 from aluma_async.journal.records import Record
 from aluma_async.models import ExportRecord
-from aluma_async.private_files import refuse_link
 
 
 def read_records(folder: Path) -> list[Record]:
@@ -47,23 +44,6 @@ def release_holds(folder: Path, task_ids: Sequence[str]) -> None:
         rows = [(task_id,) for task_id in task_ids]
         database.executemany("DELETE FROM record WHERE kind = 'hold' AND task = ?", rows)
         database.executemany("INSERT OR IGNORE INTO released VALUES (?)", rows)
-
-
-def is_locked(folder: Path) -> bool:
-    """Return whether an exporter uses the folder now. Raises ``JournalError``."""
-    path = folder / LOCK_NAME
-    with map_errors(path):
-        refuse_link(path)
-        if not path.exists():
-            return False
-        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(fd)
-    return False
 
 
 @contextmanager

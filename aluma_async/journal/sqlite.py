@@ -5,12 +5,11 @@ transaction share the next one (group commit). A file that cannot be read is mov
 """
 
 import asyncio
-import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
 from typing import TypeVar
@@ -18,9 +17,10 @@ from typing import TypeVar
 from aluma_async import sqlite_file
 from aluma_async.concurrency.batcher import Batch, Batcher, wait_uncancelled
 from aluma_async.events import JournalDamaged, JournalRowsSkipped
-from aluma_async.exceptions import JournalError, JournalLocked, JournalLost
+from aluma_async.exceptions import JournalError, JournalLost
 from aluma_async.journal import database, history
-from aluma_async.journal.database import FILE_NAME, LOCK_NAME, JournalDamagedError, map_errors
+from aluma_async.journal.database import FILE_NAME, JournalDamagedError, map_errors
+from aluma_async.journal.lock import acquire_lock
 from aluma_async.journal.records import Change, ChangeCollector, Key, Record
 from aluma_async.models import ExportRecord
 from aluma_async.ports import OnEvent
@@ -37,7 +37,7 @@ class SqliteJournal(ChangeCollector):
         self._path = folder / FILE_NAME
         self._executor = executor
         self._on_event = on_event or (lambda _: None)
-        self._lock: int | None = None
+        self._lock = ExitStack()
         self._connection: sqlite3.Connection | None = None
         self._file: os.stat_result | None = None  # of the open file
         # A copy of the file's content, from which the file is re-created if it is found damaged later.
@@ -85,9 +85,7 @@ class SqliteJournal(ChangeCollector):
             with suppress(JournalError):
                 self._write_batch(self._batcher.pending)
         self._disconnect()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.close()
 
     def _in_thread(self, step: Callable[[], T]) -> "asyncio.Future[T]":
         return asyncio.get_running_loop().run_in_executor(self._executor, step)
@@ -98,7 +96,7 @@ class SqliteJournal(ChangeCollector):
         with map_errors(self._path):
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             check_folder("state folder", self._folder)
-            self._lock = _acquire_lock(self._folder / LOCK_NAME)
+            self._lock = acquire_lock(self._folder)
         try:
             with map_errors(self._path):
                 records, self._unreadable = database.read_records(self._connect())
@@ -163,29 +161,3 @@ class SqliteJournal(ChangeCollector):
             with suppress(sqlite3.Error):
                 self._connection.close()
             self._connection = self._file = None
-
-
-@contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
-    """Lock a state folder as a running exporter does. Raises ``JournalLocked``, ``JournalError``."""
-    check_folder("state folder", folder)
-    with map_errors(folder / LOCK_NAME):
-        lock = _acquire_lock(folder / LOCK_NAME)
-    try:
-        yield
-    finally:
-        os.close(lock)
-
-
-def _acquire_lock(path: Path) -> int:
-    """Lock a file for the life of the process and return its descriptor; the system unlocks it at the end."""
-    fd = open_private(path)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(fd)
-        raise JournalLocked(
-            f"state folder {path.parent}: in use by another exporter",
-            hint="Stop the other exporter, or set another folder with --state.",
-        ) from None
-    return fd

@@ -40,7 +40,10 @@ from aluma_async.quarantine.records import (
     folder_names,
 )
 
-_MAX_NAMES = 1000
+UNREADABLE = ": not readable: "
+"""Text between the path of a folder and the reason why it cannot be read."""
+MAX_NAMES = 1000
+"""Folders that may contain copies of one task."""
 
 
 class Copy(Struct, frozen=True):
@@ -89,7 +92,7 @@ class QuarantineFolder:
                 copies.append(self.read(name, record_name))
             except (OSError, ValueError) as error:
                 reason = getattr(error, "strerror", None) or str(error)
-                problems.append(f"{self.path / name}: not readable: {reason}")
+                problems.append(f"{self.path / name}{UNREADABLE}{reason}")
         return copies, problems
 
     def find(self, task_id: str) -> list[Copy]:
@@ -97,7 +100,7 @@ class QuarantineFolder:
 
         There are several of different versions of the task, or after a crash.
         """
-        wanted = set(islice(folder_names(task_id), _MAX_NAMES))
+        wanted = set(islice(folder_names(task_id), MAX_NAMES))
         copies = []
         for name, record_name in self._all_records(wanted):
             with suppress(OSError, ValueError):

@@ -134,8 +134,8 @@ def test_command_works(line, environ, tmp_path, request):
         text = text.replace(
             "TASK_ID", copy_one(tmp_path) if re.search("redeliver|quarantine", text) else claim_one(tmp_path)
         )
-    if re.search("aluma-async (status|history|retry)", text):
-        (tmp_path / "state").mkdir(exist_ok=True)  # as an exporter does
+    if re.search("aluma-async (status|history|retry|redeliver|quarantine)", text):
+        (tmp_path / "state" / "quarantine").mkdir(parents=True, exist_ok=True)  # as an exporter does
     words = shlex.split(text, comments=True)
     endless = "simulate" in words or ("--once" not in words and words[0] == "aluma-async" and words[1][0] == "-")
     if not endless:

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from aluma_async.journal import reader
-from aluma_async.journal.sqlite import lock_folder
+from aluma_async.journal.lock import lock_folder
 from aluma_async.models import BreakerRecord, ClaimRecord, HoldRecord
 from aluma_async.quarantine.folder import QuarantineFolder
 from aluma_async.quarantine.records import CopyState

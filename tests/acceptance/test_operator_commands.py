@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from aluma_async.journal import reader
+from aluma_async.journal.lock import is_locked
 from aluma_async.testing import SimulatedAluma
 from tests.support.processes import CLAIMED, PENDING, PROGRAM, environment, expect_error, simulator, start_program
 
@@ -52,7 +52,7 @@ def test_cancel_refuses_claims_of_a_running_exporter(run_cli, tmp_path, aluma_wi
         done = run_cli("cancel", "--yes", "--state", "state", "--base-url", aluma.base_url, "--", task)
         expect_error(done, 1, "in progress in the exporter", "stop it first")
         assert CLAIMED in aluma.state()["tasks"]
-        assert reader.is_locked(tmp_path / "state")
+        assert is_locked(tmp_path / "state")
 
 
 def test_cancel_asks_for_confirmation(run_cli, tmp_path, aluma_with_2_bulky_tasks):

@@ -9,8 +9,9 @@ import anyio
 import pytest
 
 from aluma_async.exceptions import SourceError
-from aluma_async.journal.sqlite import SqliteJournal, lock_folder
-from aluma_async.models import ClaimRecord, ClaimState, ExportTask, Timestamp
+from aluma_async.journal.lock import lock_folder
+from aluma_async.journal.sqlite import SqliteJournal
+from aluma_async.models import ClaimRecord, ClaimState, ExportRecord, ExportTask, Timestamp
 from aluma_async.quarantine.locking import locked_copy
 from aluma_async.quarantine.records import CopyState
 from aluma_async.testing import SimulatedAluma
@@ -234,3 +235,66 @@ def test_unreadable_copies_are_reported_and_hide_no_other(run_cli, quarantine):
     done = run_cli("redeliver", "t1", "-o", "out", *STATE, "-q")
     assert (done.returncode, done.stdout) == (0, "redelivered 1 task: 2 files, 12 B\n")
     assert "bad?: not readable" in done.stderr
+
+
+def unreadable_record(folder):
+    record = folder / "quarantine.json"
+    record.write_bytes(record.read_bytes()[:50])
+
+
+def replaced_by_a_link(folder):
+    folder.rename(folder.parent.parent / "moved")
+    folder.symlink_to(folder.parent.parent / "moved")
+
+
+@pytest.mark.parametrize("damage", [unreadable_record, replaced_by_a_link])
+def test_unreadable_copy_is_reported_with_exit_code_1(run_cli, quarantine, tmp_path, damage):
+    """The other copies are delivered and listed; a named task is not affected by the copy of another one."""
+    damage(quarantine.path / "t2")
+    done = run_cli("redeliver", "--all", "--incomplete", "-o", "out", "-q", *STATE)
+    assert (done.returncode, "t2: not readable: " in done.stderr) == (1, True)
+    assert "redelivered 2 tasks" in done.stdout
+    done = run_cli("quarantine", "list", *STATE)
+    assert (done.returncode, len(done.stdout.splitlines())) == (1, 2)
+    assert run_cli("redeliver", "t1", "-o", "out", "-q", *STATE).returncode == 0
+    assert run_cli("quarantine", "export", "t1", "new", *STATE).returncode == 0
+    anyio.run(_store_new_copy, quarantine, specification(("in", "b.csv", "new")))
+    damage(quarantine.find("t1")[-1].folder) if damage is unreadable_record else None
+    if damage is unreadable_record:
+        assert run_cli("redeliver", "t1", "-o", "out2", "-q", *STATE).returncode == 1
+        assert run_cli("quarantine", "export", "t1", "newer", *STATE).returncode == 1
+        assert run_cli("quarantine", "show", "t1", *STATE).returncode == 1
+
+
+@pytest.mark.parametrize("command", [["redeliver", "--all", "-o", "out"], ["quarantine", "list"]])
+def test_missing_state_folder_or_quarantine_is_an_error(run_cli, tmp_path, command):
+    """Otherwise a mistyped folder would look like an empty quarantine."""
+    done = run_cli(*command, "--state", "typo")
+    expect_error(done, 1, "state folder typo: does not exist", "/var/lib/aluma-async")
+    (tmp_path / "state").mkdir()
+    done = run_cli(*command, *STATE)
+    expect_error(done, 1, "quarantine state/quarantine: does not exist", "no copy was ever stored")
+
+
+def test_redeliver_all_leaves_out_tasks_that_were_exported_meanwhile(run_cli, quarantine, tmp_path):
+    """A restored backup of the quarantine must not deliver again what a consumer has already processed."""
+
+    async def export(task_id, at):
+        journal = SqliteJournal(tmp_path / "state")
+        await journal.load()
+        journal.put_export(ExportRecord(task_id, at, 1, 1, 1.0))
+        await journal.flush()
+        journal.close()
+
+    stored_at = quarantine.find("t1")[0].record.stored_at
+    anyio.run(export, "t1", stored_at + 60)
+    anyio.run(export, "t2", stored_at - 60)
+    done = run_cli("redeliver", "--all", "--incomplete", "-o", "out", "-q", *STATE)
+    assert (done.returncode, "redelivered 2 tasks" in done.stdout) == (1, True), done.stderr
+    assert "t1: not redelivered: it was exported at " in done.stderr
+    done = run_cli("redeliver", "t1", "-o", "out", "-q", *STATE)
+    assert (done.returncode, "redelivered 1 task" in done.stdout) == (0, True), done.stderr
+    (tmp_path / "state" / "journal.sqlite3").write_bytes(b"damaged" * 1000)
+    done = run_cli("redeliver", "--all", "--incomplete", "-o", "out", "-q", *STATE)
+    assert (done.returncode, "redelivered 3 tasks" in done.stdout) == (0, True), done.stderr
+    assert "not known which tasks were exported" in done.stderr

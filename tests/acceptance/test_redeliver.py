@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from aluma_async.journal.sqlite import lock_folder
+from aluma_async.journal.lock import lock_folder
 from aluma_async.quarantine.folder import QuarantineFolder
 from aluma_async.testing import SimulatedAluma
 from tests.support.databases import PostgresDatabase, SqliteDatabase

@@ -18,6 +18,7 @@ from aluma_async import MemoryJournal, events
 from aluma_async.exceptions import JournalError, JournalLocked, JournalLost
 from aluma_async.journal import reader
 from aluma_async.journal.database import FILE_NAME
+from aluma_async.journal.lock import is_locked
 from aluma_async.journal.sqlite import SqliteJournal
 from aluma_async.models import BreakerRecord, ClaimRecord, ClaimState, HoldRecord, Timestamp
 
@@ -305,5 +306,5 @@ def test_load_follows_no_link_in_the_state_folder(name, tmp_path):
         anyio.run(journal.load)
     journal.close()
     with pytest.raises(JournalError, match=f"{name} is a symbolic link"):
-        (reader.is_locked if name == "lock" else reader.release_holds)(state, *([] if name == "lock" else [["t"]]))
+        (is_locked if name == "lock" else reader.release_holds)(state, *([] if name == "lock" else [["t"]]))
     assert not victim.stat().st_size

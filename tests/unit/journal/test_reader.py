@@ -7,7 +7,8 @@ import pytest
 
 from aluma_async.journal import reader
 from aluma_async.journal.database import FILE_NAME, LOCK_NAME
-from aluma_async.journal.sqlite import SqliteJournal, lock_folder
+from aluma_async.journal.lock import is_locked, lock_folder
+from aluma_async.journal.sqlite import SqliteJournal
 from aluma_async.models import ExportRecord, HoldRecord, Timestamp
 
 NOW = Timestamp("boot", 1.0, 1_800_000_000.0)
@@ -16,14 +17,14 @@ NOW = Timestamp("boot", 1.0, 1_800_000_000.0)
 def test_folder_without_a_journal_has_no_records_and_no_exporter(tmp_path):
     assert reader.read_records(tmp_path) == []
     assert list(reader.read_history(tmp_path)) == []
-    assert reader.is_locked(tmp_path) is False
+    assert is_locked(tmp_path) is False
     assert not list(tmp_path.iterdir()), "reading creates nothing"
 
 
 def test_reader_sees_records_exports_and_the_lock(tmp_path):
     journal = SqliteJournal(tmp_path)
     asyncio.run(journal.load())
-    assert reader.is_locked(tmp_path) is True
+    assert is_locked(tmp_path) is True
     hold, export = HoldRecord("t", NOW, 60.0), ExportRecord("u", NOW.wall, 1, 2, 0.5, ())
     journal.put_export(export)
     asyncio.run(journal.write(hold))
@@ -32,9 +33,9 @@ def test_reader_sees_records_exports_and_the_lock(tmp_path):
     assert list(reader.read_history(tmp_path, NOW.wall)) == [export]
     assert list(reader.read_history(tmp_path, NOW.wall + 1)) == []
     journal.close()
-    assert reader.is_locked(tmp_path) is False
+    assert is_locked(tmp_path) is False
     with lock_folder(tmp_path):
-        assert reader.is_locked(tmp_path) is True
+        assert is_locked(tmp_path) is True
     reader.release_holds(tmp_path, ["t"])
     assert reader.read_records(tmp_path) == []
 

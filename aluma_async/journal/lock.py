@@ -1,0 +1,78 @@
+"""The lock of a state folder, which only one process holds. The system ends it with the process.
+
+It consists of two locks: of the file ``lock``, and of the folder itself, because the file could be deleted meanwhile.
+Some network file systems cannot lock a folder; there, the file is the only lock.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from aluma_async.exceptions import JournalLocked
+from aluma_async.journal.database import LOCK_NAME, map_errors
+from aluma_async.private_files import check_folder, open_private, refuse_link
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY
+
+
+def acquire_lock(folder: Path) -> ExitStack:
+    """Lock a folder until the returned stack is closed. Raises ``JournalLocked``, and ``OSError``."""
+    with ExitStack() as stack:
+        fd = open_private(folder / LOCK_NAME)
+        stack.callback(os.close, fd)
+        opened = os.open(folder, _FOLDER)
+        stack.callback(os.close, opened)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with _unsupported_ignored():
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise JournalLocked(
+                f"state folder {folder}: in use by another exporter",
+                hint="Stop the other exporter, or set another folder with --state.",
+            ) from None
+        return stack.pop_all()
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Lock a state folder as a running exporter does. Raises ``JournalLocked``, ``JournalError``."""
+    check_folder("state folder", folder)
+    with map_errors(folder / LOCK_NAME):
+        lock = acquire_lock(folder)
+    with lock:
+        yield
+
+
+def is_locked(folder: Path) -> bool:
+    """Return whether an exporter uses the folder now. Raises ``JournalError``."""
+    path = folder / LOCK_NAME
+    with map_errors(path):
+        refuse_link(path)
+        return _is_locked(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK) or _is_locked(folder, _FOLDER)
+
+
+@contextmanager
+def _unsupported_ignored() -> Iterator[None]:
+    """Ignore that the file system cannot lock a folder."""
+    try:
+        yield
+    except BlockingIOError:
+        raise
+    except OSError:
+        pass
+
+
+def _is_locked(path: Path, flags: int) -> bool:
+    with suppress(FileNotFoundError):
+        fd = os.open(path, flags)
+        try:
+            with _unsupported_ignored():
+                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+    return False
