@@ -144,6 +144,15 @@ class TaskFailed(AttemptEnded, frozen=True):
     error: AlumaAsyncError
 
 
+class TaskGone(TaskEvent, frozen=True):
+    """A task on hold is no longer pending, and this exporter has not exported it: it was overdue, or failed elsewhere.
+
+    A listener knows its id and its creation only.
+    """
+
+    hold: HoldRecord
+
+
 class CopyStored(TaskEvent, frozen=True):
     """A copy of a task was stored in the quarantine, because the task is parked or about to be failed."""
 

@@ -218,6 +218,8 @@ class Summary(Struct, frozen=True, kw_only=True):
     """Number of released claims; a task counts once per claim."""
     lost: int = 0
     """Number of tasks that were claimed or settled elsewhere, and not exported by this run afterwards."""
+    gone: int = 0
+    """Number of tasks on hold that are no longer pending at Aluma, and that this exporter has not exported."""
     deferred: int = 0
     """Number of claims that could not be settled by the end; the next run settles them, or their lease expires."""
     held_back: int = 0
@@ -227,5 +229,5 @@ class Summary(Struct, frozen=True, kw_only=True):
 
     @property
     def everything_exported(self) -> bool:
-        """Whether no task has failed, is on hold, or was claimed elsewhere, and all claims are settled."""
-        return not (self.failed or self.held_back or self.lost or self.deferred)
+        """Whether no task has failed, is on hold, is gone or was claimed elsewhere, and all claims are settled."""
+        return not (self.failed or self.held_back or self.lost or self.gone or self.deferred)

@@ -4,7 +4,7 @@ It is a time-to-live cache, as Aluma's guide recommends, with a copy in the jour
 its cool-down, so that the next failure counts as the first one again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -81,6 +81,7 @@ class Cooldown:
         # Task id -> (hold, end of the cool-down). Without its default time-out of 5 s, which would turn a slow moment
         # of the event loop into an error.
         self._cache: Any = SimpleMemoryCache(timeout=None)
+        self._expired: dict[str, HoldRecord] = {}  # holds of an earlier process, so old that they have no effect
         self._ids: set[str] = set()  # tasks that may be in the cache: most tasks never fail, and need no look-up
 
     async def load(self, holds: Iterable[HoldRecord]) -> None:
@@ -89,6 +90,7 @@ class Cooldown:
         for hold in holds:
             if elapsed(hold.since, now) > hold.seconds + self._memory:
                 self._journal.delete(HoldRecord, hold.task_id)
+                self._expired[hold.task_id] = hold
             else:
                 await self._store(hold, remaining(hold.since, hold.seconds, now))
 
@@ -184,8 +186,20 @@ class Cooldown:
         await self._journal.write(hold)
         return Crash(hold.message)
 
+    def task_ids(self) -> Iterator[str]:
+        """Yield the ids of all tasks that are or were on hold, unless they were exported or failed since."""
+        yield from list(self._ids)
+        yield from list(self._expired)
+
+    async def hold(self, task_id: str) -> HoldRecord | None:
+        """Return the last hold of one of these tasks."""
+        if task_id in self._expired:
+            return self._expired[task_id]
+        return (await self._entry(task_id))[0] if task_id in self._ids else None
+
     async def clear_task(self, task_id: str) -> None:
         """Remove the hold and the failures of a task."""
+        self._expired.pop(task_id, None)
         if task_id in self._ids:
             self._ids.discard(task_id)
             await self._cache.delete(task_id)

@@ -19,7 +19,9 @@ from aluma_async.exceptions import (
 from aluma_async.models import ExportTask
 from aluma_async.pipeline.admission import Admission, Classification
 from aluma_async.pipeline.backlog import Backlog
+from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
+from aluma_async.pipeline.gone_tasks import MAX_FINAL_LOOKUPS, GoneTasks
 from aluma_async.pipeline.listed_projects import ListedProjects
 from aluma_async.pipeline.task_tracker import TaskTracker
 from aluma_async.policy.backoff import Backoff
@@ -39,6 +41,7 @@ class Producer:
         admission: Admission,
         tracker: TaskTracker,
         cooldown: Cooldown,
+        claims: ClaimTracker,
         *,
         probe: Callable[[], Awaitable[None]],
         polling: Backoff,
@@ -55,6 +58,9 @@ class Producer:
         self._uniform = uniform
         self._on_event = on_event
         self._projects = ListedProjects()
+        self.gone = GoneTasks(source, cooldown, tracker, claims, on_event)
+        """Reports the tasks on hold that Aluma has deleted."""
+        self._listed: set[str] = set()  # tasks of the last listing that had failed before
 
     async def run_until_drained(self) -> int:
         """Feed until a listing contains nothing new; return the number of tasks on hold.
@@ -68,6 +74,7 @@ class Producer:
             completed = admission.completed
             backlog, listed = await self._list()
             if not (listed.admitted or busy):
+                await self.gone.report(self._listed, MAX_FINAL_LOOKUPS)
                 return listed.held_back
             await self._feed(backlog)
             await self._tracker.wait_until(lambda: not len(self._tracker))
@@ -93,6 +100,7 @@ class Producer:
                 await self._probe_if_blocked()
                 backlog, listed = await self._list()
                 has_listed = True
+                await self.gone.report(self._listed)
                 if not listed.listed:
                     admission.resume()
                 await self._feed(backlog)
@@ -142,6 +150,7 @@ class Producer:
         suspects: list[tuple[int, ExportTask]] = []
         failed_before: list[ExportTask] = []
         queued: list[ExportTask] = []
+        self._listed = held = set()
         projects = ListedProjects()
         await self._cooldown.apply_releases()
         async with aclosing(self._source.list_pending()) as pages:  # type: ignore[type-var]
@@ -149,6 +158,8 @@ class Producer:
                 new = []
                 for task in tasks:
                     entry = await self._cooldown.get(task.id)
+                    if entry.failures or entry.crashes:
+                        held.add(task.id)
                     match self._admission.classify(task, entry):
                         case Classification.ADMIT if entry.failures:
                             failed_before.append(task)

@@ -24,7 +24,9 @@ from aluma_async.service.formatting import (
     without_task,
 )
 
-Kind: TypeAlias = Literal["parked", "quarantined", "quarantine-nearly-full", "paused", "resumed", "oldest-task-too-old"]
+Kind: TypeAlias = Literal[
+    "parked", "gone", "quarantined", "quarantine-nearly-full", "paused", "resumed", "oldest-task-too-old"
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 MAX_QUEUED = 100
@@ -131,6 +133,9 @@ class Notifier:
                 text = f"parked for {format_duration(hold.seconds)} after {failures}{notes}: {hold.message}"
                 parked = self._build("parked", text, task.id, hold.message, hold.error)
                 yield parked if left is None else structs.replace(parked, seconds_left=round(left))
+            case events.TaskGone(task=task, hold=hold):
+                text = "no longer pending, not exported by this exporter; its copy is in the quarantine: redeliver it"
+                yield self._build("gone", text, task.id, "", hold.error)
             case events.CopyStored(task=task, missing=missing):
                 incomplete = f"its copy lacks {pluralize(missing, 'file')}"
                 self._copies[task.id] = incomplete if missing else "a complete copy is in the quarantine"

@@ -93,6 +93,7 @@ def summary_lines(
         (summary.held_back, "cooling down or parked (still pending at Aluma)"),
         (summary.failed, "failed (their content is in the quarantine)"),
         (summary.lost, "claimed or settled elsewhere"),
+        (summary.gone, "no longer pending, not exported by this exporter (redeliver their copies in the quarantine)"),
         (summary.deferred, "not settled at Aluma yet"),
     )
     if any(count for count, _ in others):

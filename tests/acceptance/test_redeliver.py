@@ -218,3 +218,17 @@ def test_redeliver_refuses_the_places_that_an_exporter_refuses(configuration, me
     expect_error(run_cli("redeliver", "--all", "--state", state), 78, message)
     assert copy.is_dir()
     assert sorted(path for path in tmp_path.rglob("*") if path.name != "lock") == before
+
+
+def test_once_reports_parked_tasks_that_were_deleted_as_overdue(run, tmp_path, database):
+    """A scheduled run must not end with 0 for tasks that exist only in the quarantine. They are reported once."""
+    Narrow(database)
+    with aluma_server(2) as aluma:
+        export = ("--once", "-q", "--base-url", aluma.base_url)
+        assert run(*export).returncode == 1
+        aluma.time_out()
+        done = run(*export)
+        assert (done.returncode, "2 no longer pending, not exported by this exporter" in done.stderr) == (1, True)
+        assert "aluma-async redeliver" in done.stderr
+        assert "no longer pending" not in run(*export).stderr
+        assert run("quarantine", "list").stdout.count("parked") == 2

@@ -1,0 +1,77 @@
+"""Tasks on hold that Aluma deletes are reported once, however long ago they were put on hold."""
+
+import anyio
+import pytest
+
+from aluma_async import events
+from aluma_async.models import HoldRecord
+from aluma_async.pipeline.gone_tasks import MAX_FINAL_LOOKUPS
+from aluma_async.testing import Fault, FaultPlan
+from tests.support.clock import virtual_time
+from tests.support.world import World, system_time
+
+PARKING = {"park_after": 1, "park_seconds": 9999}
+
+
+async def parked_world():
+    faults = FaultPlan()
+    faults.plan("file", [Fault.DROP_BEFORE] * 5)
+    world = World(1, profile="small", faults=faults, exporter=PARKING)
+    assert (await world.exporter.run_until_drained()).held_back == 1
+    return world
+
+
+def gone_ids(world):
+    return [event.task.id for event in world.events(events.TaskGone)]
+
+
+@pytest.mark.parametrize("seconds", [1, 90_000])
+@virtual_time
+async def test_deleted_task_is_reported_once_by_the_next_run(seconds):
+    """Also when the hold is so old that it has no effect any more."""
+    world = await parked_world()
+    world.aluma.time_out()
+    await anyio.sleep(seconds)
+    summary = await world.restart().run_until_drained()
+    assert (summary.gone, summary.everything_exported) == (1, False)
+    assert gone_ids(world) == world.aluma.ids()
+    summary = await world.restart().run_until_drained()
+    assert (summary.gone, summary.everything_exported) == (0, True)
+    assert not await world.journal.load()
+
+
+@virtual_time
+async def test_deleted_task_is_reported_while_the_exporter_runs():
+    world = await parked_world()
+    exporter = world.restart()
+    async with anyio.create_task_group() as group:
+        group.start_soon(exporter.run)
+        await anyio.sleep(300)
+        assert not gone_ids(world)
+        world.aluma.time_out()
+        await anyio.sleep(1000)
+        assert gone_ids(world) == world.aluma.ids()
+        exporter.stop()
+
+
+@virtual_time
+async def test_absent_task_is_not_gone_when_it_is_claimed_or_completed_elsewhere():
+    """A claim of another exporter may be released again."""
+    world = await parked_world()
+    (task_id,) = world.aluma.ids()
+    world.aluma.start(task_id)
+    summary = await world.restart().run_until_drained()
+    assert (summary.gone, len(await world.journal.load())) == (0, 1)
+    world.aluma.complete(task_id)
+    await anyio.sleep(1)
+    summary = await world.restart().run_until_drained()
+    assert (summary.gone, summary.everything_exported) == (0, True)
+
+
+@virtual_time
+async def test_many_gone_tasks_are_looked_up_over_several_runs():
+    world = World(0)
+    holds = [HoldRecord(f"t{n}", system_time(), 9999.0, failures=1) for n in range(MAX_FINAL_LOOKUPS + 1)]
+    await world.journal.write(*holds)
+    assert (await world.exporter.run_until_drained()).gone == MAX_FINAL_LOOKUPS
+    assert (await world.restart().run_until_drained()).gone == 1
