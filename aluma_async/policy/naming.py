@@ -107,12 +107,19 @@ def as_object_key(parts: PathParts, max_bytes: int) -> str:
     return f"{folders.decode(errors='ignore').rstrip('/. ')}~{digest}/{parts[-1]}"
 
 
-def plan_paths(files: Sequence[ExportFile], key_of: Callable[[PathParts], str] = collision_key) -> dict[str, PathParts]:
+def plan_paths(
+    files: Sequence[ExportFile], key_of: Callable[[PathParts], str] = collision_key, *, own: ExportFile | None = None
+) -> dict[str, PathParts]:
     """Return a path for each file of a task, in order, by its key. No path is a folder of another one.
 
-    ``key_of`` returns equal keys for paths that must not occur twice.
+    ``key_of`` returns equal keys for paths that must not occur twice. ``own`` is a file of the exporter, and comes
+    last. Its folder is reserved: another file that would be in it gets an underscore before the folder's name.
     """
     wanted = [safe_path(file.folder, file.filename) for file in files]
+    if own is not None:
+        reserved = key_of((own.folder,))
+        wanted = [(f"_{one[0]}", *one[1:]) if key_of(one[:1]) == reserved else one for one in wanted]
+        wanted.append(safe_path(own.folder, own.filename))
     # Folders take precedence, because a file can be renamed, but a folder of other files cannot.
     folders = {
         key_of(folder[:depth]) for folder in {parts[:-1] for parts in wanted} for depth in range(1, len(folder) + 1)

@@ -166,12 +166,16 @@ async def test_manifest_exists_only_if_every_file_does(target):
 
 
 @real_time
-async def test_file_with_the_name_of_the_manifest_is_kept_next_to_it(target):
+async def test_folder_of_manifests_is_reserved(target):
+    """No document of this or another task can look like a manifest, or prevent one."""
+    paths = [("manifests", "t.json"), ("Manifests", "other.json"), ("manifests/x", "a.txt"), ("", "manifests")]
     async with target.open() as destination:
-        await deliver(destination, make_claim("t", ("manifests", "t.json")), b"not a manifest")
+        await deliver(destination, make_claim("t", *paths), *"1234")
     files = target.files()
-    assert files.pop("manifests/t.json") == b"not a manifest"
-    assert json.loads(files.popitem()[1])["files"][0]["path"] == "manifests/t.json"
+    listed = json.loads(files.pop("manifests/t.json"))["files"]
+    assert [files.pop(file["path"]) for file in listed] == [b"1", b"2", b"3", b"4"]
+    assert {file["path"].partition("/")[0].partition("~")[0].lower() for file in listed} == {"_manifests"}
+    assert not files
 
 
 @real_time

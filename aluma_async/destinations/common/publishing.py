@@ -65,7 +65,9 @@ async def publish_task(
         key_of: returns equal keys for paths that must not occur twice.
     """
     files, manifest = claim.spec.files, manifest_file(claim)
-    *paths, manifest_path = plan_paths((*files, manifest), key_of).values()
+    # Without a manifest, its folder is not reserved.
+    planned = plan_paths(files, key_of, own=manifest) if now else plan_paths((*files, manifest), key_of)
+    *paths, manifest_path = planned.values()
     published: dict[int, str] = {}
 
     async def publish_file(planned: tuple[ExportFile, PathParts]) -> None:

@@ -130,7 +130,7 @@ class _Publication:
         claim = self.staged.claim
         files = self.staged.files
         self._files = (*files, manifest_file(claim)) if self.staged.settings.manifest else files
-        self._planned = plan_paths(self._files)
+        self._planned = plan_paths(files, own=manifest_file(claim) if self.staged.settings.manifest else None)
         if max_name_bytes < MAX_NAME_BYTES:
             fitting = [fit_names(parts, max_name_bytes) for parts in self._planned.values()]
             self._planned = {collision_key(parts): parts for parts in fitting}
