@@ -14,6 +14,8 @@ from functools import partial
 from urllib.parse import quote
 
 import aiohttp
+import anyio
+import anyio.to_thread
 
 from aluma_async.aluma import responses, wire
 from aluma_async.aluma.download import Download, DownloadLimits
@@ -59,6 +61,9 @@ class _Unlimited:
         pass
 
 
+_MAX_INLINE_BYTES = 1024 * 1024
+"""Size up to which an Export Specification is decoded in the event loop. One that is hard to check takes half a second
+for each MiB."""
 _NEXT_LINK = re.compile(r"""\brel\s*=\s*(?:"[^"]*\bnext\b|next\b)""", re.IGNORECASE)
 """A link to the next page (RFC 8288)."""
 
@@ -144,7 +149,12 @@ class AlumaClient:
         self._started.add(task)
         sent_at, body = await self._change("start", task)
         verify_content = self._downloads.verify_content
-        spec = wire.export_spec(body, self._urls, max_files=self._max_files, verify_content=verify_content)
+        decode = partial(wire.export_spec, body, self._urls, max_files=self._max_files, verify_content=verify_content)
+        if len(body) > _MAX_INLINE_BYTES:
+            with anyio.CancelScope(shield=True):  # the task is claimed
+                spec = await anyio.to_thread.run_sync(decode)
+        else:
+            spec = decode()
         if verify_content and self._started.is_of_another_task(task, spec):
             raise Ambiguous(
                 f"start task {task.id}: received the Export Specification of another task", hint=_MIX_UP_HINT

@@ -179,7 +179,8 @@ def _status_error(
             return AuthenticationFailed(f"Aluma refused the client id and secret ({status})", hint=CREDENTIALS_HINT)
         return RequestRejected(message, hint=URL_HINT, retry_after=pause)
     if status < 400:
-        return (Ambiguous if kind.changes else SourceError)(f"{operation}: unexpected status {status}", hint=URL_HINT)
+        unexpected = Ambiguous if kind.changes else InvalidResponse if status in (202, 204) else SourceError
+        return unexpected(f"{operation}: unexpected status {status}", hint=URL_HINT)
     if kind.changes:
         if status in kind.conflicts and not is_page:
             return ClaimConflict(message)
