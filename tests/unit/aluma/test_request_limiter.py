@@ -152,3 +152,21 @@ async def test_lookup_with_an_incomplete_response_changes_nothing():
         client = AlumaClient(session, BASE_URL, Credentials("i", "s"))
         with pytest.raises(InvalidResponse, match="the response is incomplete"):
             await client.state(TASK)
+
+
+@virtual_time
+async def test_error_names_the_reason_why_there_is_no_response():
+    async def token(_):
+        return web.json_response({"access_token": "t", "expires_in": 9000})
+
+    async def disconnect(request):
+        request.transport.close()
+        return web.Response()
+
+    app = web.Application()
+    app.add_routes([web.post("/v1/oauth/token", token), web.route("*", "/{any:.*}", disconnect)])
+    async with app_session(app) as session:
+        client = AlumaClient(session, BASE_URL, Credentials("i", "s"))
+        for verb, kind in (("cancel", Ambiguous), ("state", Unavailable)):
+            with pytest.raises(kind, match=r"no response \(ServerDisconnectedError\)"):
+                await getattr(client, verb)(TASK)

@@ -54,6 +54,7 @@ def test_url_of_the_api_is_requested_with_the_token(url, requested):
     ("url", "requested"),
     [
         ("https://files.test/f?sig=a%2Bb+c/d==", "https://files.test/f?sig=a%2Bb+c/d=="),
+        ("https://files.test/%41%7e?sig=%41%2f", "https://files.test/%41%7e?sig=%41%2f"),
         ("//files.test:8443/f", "https://files.test:8443/f"),
         ("https://OTHER.test/ä", "https://other.test/%C3%A4"),
         ("https://Ä.example/f", "https://xn--4ca.example/f"),
@@ -155,3 +156,10 @@ async def test_client_does_not_request_a_url_of_another_host():
             await download(client, Claim(CLAIM.task, ExportSpec((file,)), 0.0))
         assert "download_hosts" in caught.value.hint
         assert not received
+
+
+def test_reason_contains_at_most_the_longest_possible_name_of_a_host():
+    host = ".".join(["h" * 60] * 5)
+    refused = URLS.resolve(f"https://{host}/f")
+    assert refused.reason == f"url is on another host, {host[:253]}"
+    assert f'download_hosts = ["{host[:253]}"]' in refused.hint

@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from aluma_async.exceptions import JournalLocked
 from aluma_async.journal import reader
 from aluma_async.journal.database import FILE_NAME, LOCK_NAME
 from aluma_async.journal.lock import is_locked, lock_folder
@@ -63,3 +64,13 @@ def test_files_and_folder_of_the_journal_are_for_their_user_only(tmp_path):
     assert (tmp_path / "a" / "state").stat().st_mode & 0o777 == 0o700
     for name in (FILE_NAME, LOCK_NAME):
         assert (tmp_path / "a" / "state" / name).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="only Linux lists open files")  # noqa: PTH112
+def test_refused_lock_leaves_no_file_open(tmp_path):
+    with lock_folder(tmp_path):
+        before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+        for _ in range(3):
+            with pytest.raises(JournalLocked), lock_folder(tmp_path):
+                pass
+        assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208

@@ -261,3 +261,10 @@ async def test_settlement_without_a_reply_ends_after_30_seconds():
     assert isinstance(deferred, events.SettlementDeferred)
     assert str(deferred.error) == "task t: no response in 30 s"
     assert isinstance(deferred.error, SourceError)
+
+
+@virtual_time
+async def test_task_that_was_parked_for_crashes_is_not_copied_without_a_quarantine():
+    parts = Parts(quarantine=False)
+    await parts.handler.copy_crashed(TASK)
+    assert not parts.requests.sent

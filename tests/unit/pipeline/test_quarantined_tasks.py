@@ -145,3 +145,13 @@ async def test_copy_that_cannot_be_committed_takes_no_room(tmp_path):
     for _ in range(5):
         with pytest.raises(DestinationError, match="disk full"):
             await store.quarantine.store(claim, ERROR, CopyState.PARKED)
+
+
+@virtual_time
+async def test_quarantine_that_is_nearly_full_at_the_start_is_reported(tmp_path):
+    store = Store(tmp_path)
+    await store.quarantine.store(claim_for(specification(("", "a.txt", "x" * 1000))), ERROR, CopyState.PARKED)
+    later = Store(tmp_path, max_bytes=store.folder.used_bytes() + 10)
+    await later.quarantine.load()
+    assert later.count(events.QuarantineNearlyFull) == 1
+    assert later.quarantine.task_ids == {"t1"}
