@@ -12,7 +12,12 @@ from pathlib import Path
 from tests.mutation.mutations import Mutation
 from tests.mutation.workspace import Workspace
 
-UNIT_TESTS = ("tests/unit/*/test_*.py", "tests/integration/test_journal.py", "tests/integration/test_history.py")
+UNIT_TESTS = (
+    "tests/unit/test_*.py",
+    "tests/unit/*/test_*.py",
+    "tests/integration/test_journal.py",
+    "tests/integration/test_history.py",
+)
 """The journal's unit tests are among the integration tests because they need files and processes."""
 NOT_RECORDED = ("tests/unit/cli/", "tests/unit/config/", "tests/unit/destinations/", "tests/unit/mutation/")
 

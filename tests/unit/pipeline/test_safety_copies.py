@@ -84,7 +84,7 @@ class World:
 async def test_parked_task_gets_a_copy_before_it_is_released(tmp_path):
     world = World(tmp_path, 3)
     summary = await world.exporter().run_until_drained()
-    assert (summary.exported, summary.failed, summary.held_back) == (0, 0, 3)
+    assert (summary.exported, summary.failed, summary.cancelled, summary.held_back) == (0, 0, 3, 3)
     world.check_copies(*world.aluma.ids())
     assert {copy.record.state for copy in world.folder.copies()[0]} == {CopyState.PARKED}
     assert world.aluma.count_by_state() == {"pending:start_client_action": 3}

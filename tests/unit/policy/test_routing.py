@@ -92,3 +92,11 @@ def test_output_option_replaces_destinations_and_routes():
     for bad in ("routes = 3", "[[routes]]\nto = []", "[[routes]]\nto = ['a']\nfile = 'x'", "[[routes]]\nproject = 'p'"):
         with pytest.raises(ConfigError, match="routes"):
             Config.from_toml(bad, "c.toml")
+
+
+def test_possible_destinations_are_named_once_and_include_the_default():
+    routes = (Route(("a", "b")), Route(("b", "c")))
+    assert Routing(routes, "").possible_destinations(TASK) == ["a", "b"]
+    assert Routing((Route(("a",), filename="*.x"),), "").possible_destinations(TASK) == ["a"]
+    assert Routing((Route(("a",), filename="*.x"),), "d").possible_destinations(TASK) == ["a", "d"]
+    assert Routing((Route(("a",), filename="*.x"),), "a").possible_destinations(TASK) == ["a"]
