@@ -61,10 +61,10 @@ def require_quarantine(config: Config) -> None:
     existing_state_folder(config)
     path = config.quarantine_folder()
     try:
-        is_there = path.is_dir()
+        exists = path.is_dir()
     except OSError as error:
         raise JournalError(f"quarantine {path}: {error.strerror}", hint=_PERMISSIONS_HINT) from None
-    if not is_there:
+    if not exists:
         hint = "If that is the state folder of the exporter, no copy was ever stored."
         raise AlumaAsyncError(f"quarantine {path}: does not exist", hint=hint)
 
