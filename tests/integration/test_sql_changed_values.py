@@ -2,12 +2,14 @@
 
 import json
 
+import anyio
 import pytest
 
-from aluma_async.exceptions import SchemaMismatch
+from aluma_async.exceptions import DestinationError, SchemaMismatch
 from tests.integration.test_sql_dropped_rows import ROW_KEY, UNIQUE, add_trigger
 from tests.integration.test_sql_kept_values import KEPT, typed_database  # noqa: F401 - a fixture
-from tests.support.databases import SqliteDatabase, create_citext, deliver_file
+from tests.support.databases import SqliteDatabase, create_citext, deliver_file, open_sql
+from tests.support.tasks import deliver, make_claim
 
 TEXT = "k,x\n1,a\n2,b\n"
 KEYS = pytest.mark.parametrize("key", [["k"], []])
@@ -118,11 +120,6 @@ def test_value_that_a_trigger_of_a_partition_changes_is_reported(postgres_databa
 
 def test_trigger_that_is_created_meanwhile_is_noticed(postgres_database):
     """What is known about a table is kept between transactions."""
-    import anyio
-
-    from tests.support.databases import open_sql
-    from tests.support.tasks import deliver, make_claim
-
     postgres_database.ask(f"CREATE TABLE t (k TEXT, x TEXT, {ROW_KEY}, {UNIQUE})")
 
     async def main():
@@ -134,6 +131,34 @@ def test_trigger_that_is_created_meanwhile_is_noticed(postgres_database):
 
     anyio.run(main)
     assert postgres_database.ask("SELECT x FROM t ORDER BY k") == [("a",), ("b",)]
+
+
+def test_value_that_the_trigger_of_another_table_changes_is_reported(database):
+    """A task may write to both tables."""
+    for name in "ab":
+        database.ask(f"CREATE TABLE {name} (x TEXT, {ROW_KEY}, {UNIQUE})")
+    if isinstance(database, SqliteDatabase):
+        database.ask("CREATE TRIGGER c AFTER INSERT ON b BEGIN UPDATE a SET x = 'lost'; END")
+    else:
+        add_trigger(database, "INSERT", "UPDATE a SET x = 'lost'; RETURN NULL;", table="b", kind="TRIGGER c AFTER")
+
+    async def main():
+        async with open_sql(database, "{stem}") as destination:
+            with pytest.raises(SchemaMismatch, match="table a: a trigger, a rule or the type of a column"):
+                await deliver(destination, make_claim("t1", "a.csv", "b.csv"), "x\n1\n", "x\n2\n")
+            await deliver(destination, make_claim("t1", "a.csv"), "x\n1\n")
+
+    anyio.run(main)
+    assert database.ask("SELECT x FROM a") == [("1",)]
+    assert database.ask("SELECT x FROM b") == []
+
+
+def test_table_with_a_rule_and_a_key_is_reported(postgres_database):
+    postgres_database.ask("CREATE TABLE t (k TEXT PRIMARY KEY, x TEXT); CREATE TABLE u (k TEXT)")
+    postgres_database.ask("CREATE RULE r AS ON INSERT TO t DO INSTEAD INSERT INTO u VALUES (NEW.k)")
+    with pytest.raises(DestinationError) as caught:
+        deliver_file(postgres_database, TEXT, key=["k"])
+    assert "Use triggers instead of rules" in caught.value.hint
 
 
 def test_value_of_each_type_is_the_same_after_a_trigger(typed_database):  # noqa: F811

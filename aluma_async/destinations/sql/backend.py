@@ -85,9 +85,20 @@ class Backend(Protocol):
         ...
 
     async def open_rows(
-        self, connection: AsyncConnection, layout: Layout, key: Sequence[str], purpose: Purpose, number: int
+        self,
+        connection: AsyncConnection,
+        layout: Layout,
+        key: Sequence[str],
+        purpose: Purpose,
+        number: int,
+        *,
+        is_only: bool,
     ) -> TableRows:
-        """Return the rows that the transaction writes to a table; ``number`` identifies the table in it."""
+        """Return the rows that the transaction writes to a table.
+
+        ``number`` identifies the table in the transaction, and ``is_only`` is whether it writes to no other one, whose
+        triggers could change these rows.
+        """
         ...
 
     async def put_file(

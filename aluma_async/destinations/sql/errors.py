@@ -49,6 +49,9 @@ _MISMATCH: Mapping[str, tuple[str, str]] = {
 _REFUSED = ("a trigger or function of the database refused a row", "Read the log of the database server.")
 _NO_PARTITION = ("no partition of the table takes a row", "Create the partition; the task is tried again.")
 _LOG_HINT = "Read the log of the database server; a constraint, an index or a computed column may raise the error."
+_ROW_HINTS = {
+    "0A000": "A table with rules for INSERT or UPDATE cannot be used with key. Use triggers instead of rules."
+}
 _HINTS = {
     "42501": "Grant the database user the missing rights; 'aluma-async check' names them.",
     "42P01": "Create the table, or set create = true.",
@@ -110,7 +113,7 @@ def map_error(
         if in_rows and code[:2] in _SERVER_CLASSES and not code.startswith(_WITHOUT_VALUES):
             reason = f"the database refused a row ({type(driver_error).__name__})"
             function = _function(getattr(driver_error, "diag", None))
-            return DestinationError(f"{subject}: {reason}{function}", hint=_LOG_HINT)
+            return DestinationError(f"{subject}: {reason}{function}", hint=_ROW_HINTS.get(code, _LOG_HINT))
         return _map_server_error(driver_error, code, subject, columns, may_name_columns=may_name_columns)
     if name:
         return _map_sqlite_error(driver_error, name, subject)

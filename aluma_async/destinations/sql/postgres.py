@@ -111,9 +111,16 @@ class Postgres:
         return rows[0][0] if rows else ""
 
     async def open_rows(
-        self, connection: AsyncConnection, layout: Layout, key: Sequence[str], purpose: Purpose, number: int
+        self,
+        connection: AsyncConnection,
+        layout: Layout,
+        key: Sequence[str],
+        purpose: Purpose,
+        number: int,
+        *,
+        is_only: bool,
     ) -> TableRows:
-        return PostgresRows(await _cursor(connection), layout, key, purpose, number)
+        return PostgresRows(await _cursor(connection), layout, key, purpose, number, is_only=is_only)
 
     async def put_file(
         self, connection: AsyncConnection, layout: Layout, claim: Claim, file: ExportFile, data: SpooledFile

@@ -19,10 +19,13 @@ _STAGE = "aluma_stage"
 class PostgresRows:
     """The rows that a transaction writes to one table."""
 
-    def __init__(self, cursor: Any, layout: Layout, key: Sequence[str], purpose: Purpose, number: int) -> None:
-        """``number`` identifies the table in the transaction."""
+    def __init__(
+        self, cursor: Any, layout: Layout, key: Sequence[str], purpose: Purpose, number: int, *, is_only: bool
+    ) -> None:
+        """``number`` identifies the table in the transaction; the triggers of other tables may change its rows, too."""
         self._cursor, self._layout, self._key = cursor, layout, key
         self._is_upsert, self._must_stage = purpose == "upsert", is_staged(layout, purpose)
+        self._may_stage = not is_only and layout.may_stage
         self._table = quote_names(layout, ())[0]
         self._stage = f"pg_temp.{_STAGE}_{number}"
         self._number, self._group = (free_name(name, layout.columns) for name in ("aluma_number", "aluma_group"))
@@ -31,7 +34,9 @@ class PostgresRows:
 
     async def put(self, names: Sequence[str], batches: AsyncIterable[Sequence[list[Any]]], *, is_ragged: bool) -> None:
         """Insert the rows of a file; ``is_ragged`` is whether cells may be absent."""
-        if not self._must_stage and not is_ragged:
+        columns_of_table = self._layout.columns
+        may_stage = self._may_stage and not any("SELECT" in columns_of_table[name].missing_rights for name in names)
+        if not (self._must_stage or is_ragged or may_stage):
             async with self._cursor.copy(f"COPY {self._table} ({_list(names)}) FROM STDIN") as copy:
                 async for batch in batches:
                     for row in batch:

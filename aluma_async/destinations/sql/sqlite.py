@@ -133,7 +133,14 @@ class Sqlite:
         return rows[0][1] if rows else ""
 
     async def open_rows(
-        self, connection: AsyncConnection, layout: Layout, key: Sequence[str], purpose: Purpose, number: int
+        self,
+        connection: AsyncConnection,
+        layout: Layout,
+        key: Sequence[str],
+        purpose: Purpose,
+        number: int,
+        *,
+        is_only: bool,  # noqa: ARG002 - rows are compared if any table has a trigger
     ) -> TableRows:
         return SqliteRows(connection, layout, key, purpose, number, _plain)
 

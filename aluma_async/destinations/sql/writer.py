@@ -56,12 +56,15 @@ class TaskWriter:
         """Rows that the tables must have for this task at the end, unless they have a key."""
         self._own_rows_before: dict[TableId, OwnRows] = {}
         self._rows: dict[TableId, TableRows] = {}
+        self._is_only = True
+        """Whether all files go into one table."""
         self._keyed_rows_before: list[tuple[str, KeyedRows]] = []
         self.layouts: dict[TableId, Layout] = {}
         """The tables that were used so far."""
 
     async def write(self, files_by_table: Mapping[TableId, Sequence[ExportFile]]) -> None:
         """Write all files and the manifest. Raises ``DestinationError`` and the errors of the driver."""
+        self._is_only = len(files_by_table) == 1
         # All transactions use the same order, so that they cannot deadlock between tables.
         for table_id in sorted(files_by_table, key=str):
             await self._write_files(table_id, files_by_table[table_id])
@@ -206,7 +209,9 @@ class TaskWriter:
     async def _open_rows(self, table_id: TableId, use: TableUse) -> TableRows:
         if table_id not in self._rows:
             layout, number = self.layouts[table_id], len(self._rows)
-            self._rows[table_id] = await self._backend.open_rows(self._connection, layout, use.key, use.purpose, number)
+            self._rows[table_id] = await self._backend.open_rows(
+                self._connection, layout, use.key, use.purpose, number, is_only=self._is_only
+            )
         return self._rows[table_id]
 
     async def _put_file(self, layout: Layout, file: ExportFile, subject: str) -> None:
