@@ -78,7 +78,7 @@ _TOML_MISTAKES = (
 
 
 def toml_error(file: str, error: Exception) -> ConfigError:
-    """Return an error of ``tomllib`` in the words of somebody who writes a TOML file."""
+    """Return an error of ``tomllib`` in words that need no knowledge of TOML."""
     message = str(error)
     position = re.search(r" \(at line (\d+), column (\d+)\)", message)
     where = f"{file}:{position[1]}" if position else file

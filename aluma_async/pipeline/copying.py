@@ -53,7 +53,7 @@ class NothingNew(DestinationError):
 
 
 class CopiesDiffer(DestinationError):
-    """A file of a task was fetched twice with different content, so that nobody knows which is right."""
+    """A file of a task was fetched twice with different content, so that it is unknown which is right."""
 
     def __init__(self, task_id: str, number: int) -> None:
         super().__init__(

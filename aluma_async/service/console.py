@@ -107,7 +107,7 @@ class Console:
             self.log.flush_suppressed()
             if lost := take_lost_bytes():
                 self.log.write(
-                    "warning", "MessagesLost", f"{lost} bytes of messages were lost, because nobody read them"
+                    "warning", "MessagesLost", f"{lost} bytes of messages were lost, because they were not read"
                 )
 
     async def _write_lines(self) -> None:

@@ -1,7 +1,7 @@
 """``Log``: writes events as lines of text or JSON.
 
 Names of tasks and files come from scanned pages, so they are logged only at level debug; content is never logged.
-Lines are written synchronously; those that nobody reads are lost (``lossy_file``). Repeated lines are suppressed,
+Lines are written synchronously; those without a reader are lost (``lossy_file``). Repeated lines are suppressed,
 except at level debug. JSON fields keep their names (README, "Logs"); ``error_type`` is a class of ``exceptions``.
 """
 

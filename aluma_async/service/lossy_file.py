@@ -1,4 +1,4 @@
-"""``LossyFile``: stderr of a program that must not wait for whoever reads its messages."""
+"""``LossyFile``: stderr of a program that does not wait for the reader of its messages."""
 
 import io
 import select

@@ -24,7 +24,7 @@ class Slots:
         self.normal, self.slow = anyio.Semaphore(limit), anyio.Semaphore(limit)
 
     def share(self) -> "Share":
-        """Return what one delivery may use."""
+        """Return the slots of one delivery."""
         return Share(self)
 
 

@@ -265,7 +265,7 @@ class FolderDelivery:
 
 
 class _Usage:
-    """What all deliveries to a folder use."""
+    """The memory and space that all deliveries use."""
 
     memory = 0
     """Bytes of the small files in memory."""

@@ -82,9 +82,9 @@ async def _accepts_update(store: ObjectStore) -> bool:
     return False
 
 
-async def _read_back(store: ObjectStore, url: str, least: int) -> None:
+async def _read_back(store: ObjectStore, url: str, min_bytes: int) -> None:
     """Put, read and delete an object."""
-    content = f"aluma-async was here: {secrets.token_hex(8)}".encode().ljust(least)
+    content = f"aluma-async was here: {secrets.token_hex(8)}".encode().ljust(min_bytes)
     key = f"{INTERNAL_FOLDER}/probe-{secrets.token_hex(8)}"
     try:
         await obstore.put_async(store, key, content, mode="overwrite", use_multipart=False)

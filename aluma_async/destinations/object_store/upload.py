@@ -1,4 +1,4 @@
-"""An object that is put, and one that exists: what both say about their task, delivery and content. Pure."""
+"""An object that is put, and one that exists: the task, delivery and content of an object. Pure."""
 
 import mimetypes
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ class Upload(Struct, frozen=True):
 
 
 def existing_object(response: "GetResult") -> ExistingObject:
-    """Return what a response to GET or HEAD says about an object."""
+    """Return the object that a response to GET or HEAD describes."""
     meta: Mapping[str, Any] = response.meta
     metadata = {name.lower(): value for name, value in response.attributes.items()}
     task, delivery, sha256 = (metadata.get(name, "") for name in ("task", "delivery", "sha256"))

@@ -17,7 +17,7 @@ from tests.support.clock import virtual_time
 )
 @virtual_time
 async def test_exception_of_a_plug_in_is_its_defect(exception):
-    """Also a ``CancelledError`` that nobody requested, and ``SystemExit``."""
+    """Also a ``CancelledError`` without a request, and ``SystemExit``."""
     defect = plugin_defect(exception)
     assert type(exception).__name__ in str(defect)
 

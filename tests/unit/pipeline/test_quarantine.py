@@ -218,7 +218,7 @@ async def test_damaged_copy_is_replaced_before_a_task_is_failed(store):
 @pytest.mark.parametrize("first", [PARKED, FAILED])
 @virtual_time
 async def test_task_must_not_be_failed_if_two_fetches_differ(first, store):
-    """Nobody knows which is right: one may be the answer of a proxy. Both copies stay, and no third is stored."""
+    """It is unknown which is right: one may be the answer of a proxy. Both copies stay, and no third is stored."""
     await store.quarantine.store(claim_for(SPEC), ERROR, first)
     store.quarantine.unlock(TASK)
     (earlier,) = store.copies
