@@ -66,7 +66,8 @@ def redeliver(
     check_config_file(config, config_file(options))
     require_quarantine(config)
     try:
-        check_folder("quarantine", config.quarantine_folder())
+        if warning := check_folder("quarantine", config.quarantine_folder()):
+            click.echo(f"aluma-async: {warning}", err=True)
         with lock_folder(config.state_folder()):
             found = read_copies(config)
             copies = found.best

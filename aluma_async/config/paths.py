@@ -1,6 +1,7 @@
 """Locations of the config file and of the state folder: systemd's folders, otherwise the platform's."""
 
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -54,12 +55,27 @@ def _check_trusted(path: Path) -> None:
         return
     for one in (path, path.parent):
         status = one.stat()
-        if status.st_uid not in (os.geteuid(), 0) or status.st_mode & 0o022:
+        writable = status.st_mode & 0o022
+        if writable == stat.S_IWGRP and _is_private_group(status.st_gid):
+            writable = 0
+        if status.st_uid not in (os.geteuid(), 0) or writable:
             name = path if one == path else f"the folder of {path}"
             raise ConfigError(
                 f"{name}: other users can write it, so it is not used",
                 hint=f"Run: chmod go-w . {path}, as its owner, or name the file with --config.",
             )
+
+
+def _is_private_group(gid: int) -> bool:
+    """Return whether a group belongs to this user alone, as many systems create one for each user, with umask 002."""
+    import grp
+    import pwd
+
+    try:
+        user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
+    except KeyError:
+        return False
+    return gid == user.pw_gid and group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
 
 
 def _search_path(environ: Mapping[str, str]) -> Iterator[Path]:

@@ -182,8 +182,8 @@ class Cooldown:
         """
         hold, until = await self._entry(task_id)
         hold = replace(hold, copy_tried=True)
-        await self._store(hold, max(0.0, until - loop_time()))
         await self._journal.write(hold)
+        await self._store(hold, max(0.0, until - loop_time()))
         return Crash(hold.message)
 
     def task_ids(self) -> Iterator[str]:

@@ -116,9 +116,9 @@ class FailureHandler:
                     self._admission.blocking_error = error
                 elif isinstance(error, SourceError) and state is ClaimState.CLAIMED:
                     pause = self._admission.record_failed_download(task.id, error)
-                await self._cool_down(task, error, claim, release=True, blame=not pause)
+                await self._cool_down(task, error, claim, release=True, blame=not pause or error.persistent)
             case Action.COOL_DOWN:
-                await self._cool_down(task, error, release=False)
+                await self._cool_down(task, error, release=False, blame=not getattr(error, "spares_others", False))
         return False
 
     async def copy_crashed(self, task: ExportTask) -> None:

@@ -97,7 +97,7 @@ class Producer:
         idle, completed, has_listed = 0, 0, False
         while True:
             try:
-                await self._probe_if_blocked()
+                await self._check_blocked()
                 backlog, listed = await self._list()
                 has_listed = True
                 await self.gone.report(self._listed)
@@ -117,6 +117,8 @@ class Producer:
                     admission.pause(error, delay)
                     completed = admission.completed  # tasks completed before the error do not show that it has passed
                 await anyio.sleep(delay)
+                if not isinstance(error, DestinationError):  # which a probe will end
+                    admission.blocking_error = None
                 continue
             if admission.completed > completed:
                 completed, idle = admission.completed, 0
@@ -126,10 +128,12 @@ class Producer:
                 with anyio.move_on_after(self._polling.delay(idle, self._uniform)):
                     await self._tracker.wait_until(admission.may_try_next_suspect)
 
-    async def _probe_if_blocked(self) -> None:
-        """Check whether files can be saved again, if they could not. Raises ``DestinationUnavailable``."""
+    async def _check_blocked(self) -> None:
+        """Check whether files can be saved again, if they could not; raise any other error that came while waiting."""
         if isinstance(self._admission.blocking_error, DestinationError):
             await self._probe()
+        else:
+            self._raise_if_blocked()
 
     def _is_rejection(self, error: AlumaAsyncError) -> bool:
         """Return whether a request of a worker was rejected, instead of the listing."""
@@ -176,7 +180,12 @@ class Producer:
                             parked += 1
                             if task.created_at is not None:
                                 parked_dates.append(task.created_at)
-                backlog.add(new)
+                if (
+                    self._admission.canary_tasks_left
+                ):  # the newest first, because the oldest ones may be those that fail
+                    backlog.add(new[::-1], first=True)
+                else:
+                    backlog.add(new)
                 projects.add(tasks)
                 listed += len(tasks)
                 admitted += len(new)
@@ -210,6 +219,8 @@ class Producer:
                     continue
                 if entry.needs_copy:
                     self._admission.copy_only.add(task.id)
+                else:
+                    self._admission.copy_only.discard(task.id)
                 self._tracker.add(task.id)
                 await self._enqueue(task)
                 if self._admission.canary_tasks_left:  # one task at a time, so that a further error costs only one

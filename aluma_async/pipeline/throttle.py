@@ -89,6 +89,7 @@ class Throttle:
         self._urgent_until = 0.0
         """Time of the next urgent request in a pause; 0 if urgent requests need not wait."""
         self._refused_at = 0.0
+        self._pause_is_of_tasks = False
         self.pause_is_unverified = False
         """Whether a long pause was caused only by requests about single tasks, so that it may be theirs alone."""
         self._rate_limited_count = 0
@@ -279,13 +280,12 @@ class Throttle:
         self._refused_at = now
         until = now + pause + self._uniform(0, min(1.0, pause / 10))
         is_first = not self._paused_until
-        self.pause_is_unverified = (
-            error.of_task and pause >= _MIN_VERIFIED_SECONDS and (is_first or self.pause_is_unverified)
-        )
+        self._pause_is_of_tasks = error.of_task and (is_first or self._pause_is_of_tasks)
         if until > self._paused_until:
             self._paused_until = until
             get_running_loop().call_at(until, self._end_pause, until)
             self._on_event(RequestsPaused(pause))
+        self.pause_is_unverified = self._pause_is_of_tasks and self._paused_until - now >= _MIN_VERIFIED_SECONDS
         self._urgent_until = max(self._urgent_until, min(until, now + self._max_urgent_pause))
 
 

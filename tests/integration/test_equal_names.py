@@ -3,8 +3,9 @@
 import anyio
 import msgspec
 import pytest
+from aiohttp import web
 
-from aluma_async.exceptions import AlreadyExported
+from aluma_async.exceptions import AlreadyExported, DestinationError
 from tests.support.clock import real_time
 from tests.support.equal_names import EqualNames, without_accents, without_emoji, without_trailing_dots
 from tests.support.servers import open_server
@@ -110,3 +111,50 @@ async def test_webdav_keeps_a_file_that_another_program_has_changed():
         for content in ("one", "two"):
             await deliver(destination, claim, content)
             assert sorted(server.exported.values()) == sorted((b"changed", content.encode()))
+
+
+@real_time
+async def test_task_keeps_its_own_file_when_its_replacement_failed_before():
+    """The first attempt has renewed the owner record; the second one must still know the earlier content."""
+    claim = make_claim("t", ("", "a.txt"))
+    async with open_server("webdav") as (server, destination):
+        await deliver(destination, claim, "one")
+        server.hook = None
+        await refuse_move(server, destination, claim)
+        await deliver(destination, claim, "three")
+        assert server.exported == {"a.txt": b"three"}
+
+
+async def refuse_move(server, destination, claim):
+    """Deliver a task while no file may be replaced."""
+
+    async def hook(request, path):
+        is_final = "a.txt" in request.headers.get("Destination", "")
+        return web.Response(status=423) if request.method == "MOVE" and is_final else None
+
+    server.hook = hook
+    with pytest.raises(DestinationError):
+        await deliver(destination, claim, "two")
+    server.hook = None
+    assert server.exported == {"a.txt": b"one"}
+
+
+@real_time
+async def test_refused_redelivery_leaves_the_next_export_its_file():
+    claim = make_claim("t", ("", "a.txt"))
+    old = msgspec.structs.replace(claim, may_replace=False)
+    async with open_server("webdav") as (server, destination):
+        await deliver(destination, claim, "one")
+        with pytest.raises(AlreadyExported):
+            await deliver(destination, old, "older")
+        await deliver(destination, claim, "two")
+        assert server.exported == {"a.txt": b"two"}
+
+
+@real_time
+async def test_file_is_replaced_when_it_has_another_number_than_before():
+    """The next specification has one more document in front."""
+    async with open_server("webdav") as (server, destination):
+        await deliver(destination, make_claim("t", ("", "a.txt")), "one")
+        await deliver(destination, make_claim("t", ("", "0.txt"), ("", "a.txt")), "new", "two")
+        assert server.exported == {"0.txt": b"new", "a.txt": b"two"}

@@ -40,7 +40,7 @@ class Upload(Struct, frozen=True):
     def is_beside(self, existing: ExistingObject) -> bool:
         """Return whether an object is another file of the same delivery."""
         mine = self.attributes["delivery"]
-        return existing.delivery != mine and existing.delivery.rpartition("-")[0] == mine.rpartition("-")[0]
+        return existing.delivery != mine and existing.delivery.partition("-")[0] == mine.partition("-")[0]
 
 
 def existing_object(response: "GetResult") -> ExistingObject:

@@ -41,11 +41,12 @@ from aluma_async.destinations.webdav.upload import (
     contents_path,
     owner_path,
     parse_contents,
-    render_contents,
+    render_content,
 )
 from aluma_async.exceptions import AlreadyExported, DestinationError, DestinationUnavailable
 from aluma_async.models import Claim, ExportFile
 from aluma_async.policy.naming import OnConflict, PathParts, loose_key
+from aluma_async.ports import CHECK_LEASE
 
 _CONCURRENCY = 8
 """Files at a time, without those that wait long for the server."""
@@ -138,7 +139,8 @@ class WebDavDestination:
         if not upload.staged:
             owner = SpooledFile.from_bytes(upload.owner_text.encode(errors="surrogatepass"))
             puts.insert(0, (upload.owner_record, owner))
-            contents = SpooledFile.from_bytes(render_contents(files))
+            upload.contents_text = "".join(render_content(file, data.sha256) for file, data in files)
+            contents = SpooledFile.from_bytes(upload.contents_text.encode())
         upload.staged += [upload.staged_path(file) for file, _ in files]
         await for_each(puts, partial(self._put, slots))
         if contents:
@@ -200,11 +202,13 @@ class WebDavDestination:
         if existing and (existing.is_collection or not await self._may_overwrite(upload, final, file, data, record)):
             return False
         upload.replaces |= existing is not None
+        may_differ = upload.may_replace or is_manifest(file) or not existing
+        if not may_differ and await self._client.digest(final) != data.sha256:
+            raise AlreadyExported(f"{self._client.url}: task {upload.task_id}: file {file.number}")
+        CHECK_LEASE.get()()  # reading the earlier file may have taken long
         if is_own and record != upload.owner_text:  # before the MOVE, so that no other roll-back deletes the file
             await self._client.move(upload.owner_record, owner, overwrite=True, method="COPY")
         if existing and not upload.may_replace:
-            if not (is_manifest(file) or await self._client.digest(final) == data.sha256):
-                raise AlreadyExported(f"{self._client.url}: task {upload.task_id}: file {file.number}")
             await self._client.delete(staged)
             upload.kept.add(file.number)
             return True
@@ -245,10 +249,20 @@ class WebDavDestination:
             earlier = contents_path(record)
             if earlier not in upload.earlier:
                 upload.earlier[earlier] = parse_contents(await self._client.read(earlier, MAX_CONTENTS_BYTES) or "")
-            if stored == upload.earlier[earlier].get(str(file.number)):
+            if stored in upload.earlier[earlier] and stored not in upload.used_digests:
+                await self._add_to_contents(upload, file, stored)
                 return True
         # Another task's file, but never one of this delivery.
         return self._on_conflict == "overwrite" and stored not in upload.used_digests
+
+    async def _add_to_contents(self, upload: StagedUpload, file: ExportFile, stored: str) -> None:
+        """Add a content that an earlier delivery stored to the list of this one.
+
+        The owner record of its path will name this delivery while the MOVE that replaces the file can still fail.
+        """
+        async with upload.contents_lock:
+            upload.contents_text += render_content(file, stored)
+            await self._client.put(upload.contents, SpooledFile.from_bytes(upload.contents_text.encode()))
 
     async def _verify(self, upload: StagedUpload, slots: Share, file: ExportFile, path: str, data: SpooledFile) -> None:
         """Compare the size of a file with the server's, when all files of the delivery are published."""

@@ -1,16 +1,15 @@
-"""``StagedUpload``: the state of one delivery to a WebDAV server, and its records in the internal folder. Pure.
+"""``StagedUpload``: the state of one delivery to a WebDAV server, and its records in the internal folder.
 
 An owner record belongs to a path; it names the task that owns the path, and the delivery. A list of contents belongs to
-a delivery; it contains the SHA-256 of each file by its number.
+a delivery; it contains the number and the SHA-256 of each file, and of the earlier files that it may have replaced.
 """
 
 import hashlib
-from collections.abc import Sequence
 
+import anyio
 from msgspec import Struct
 
 from aluma_async.destinations.common.chunks import BLOCK
-from aluma_async.destinations.common.spool import SpooledFile
 from aluma_async.models import ExportFile
 from aluma_async.policy.naming import INTERNAL_FOLDER, PathParts, collision_key
 
@@ -51,8 +50,10 @@ class StagedUpload:
         """The task's id and the delivery: another exporter may deliver the same task after this claim ended."""
         self.contents = _record_path(CONTENTS, prefix)
         """The list of contents."""
-        self.earlier: dict[PathParts, dict[str, str]] = {}
-        """The lists of contents of earlier deliveries, as far as they were read."""
+        self.contents_text = ""
+        self.contents_lock = anyio.Lock()
+        self.earlier: dict[PathParts, frozenset[str]] = {}
+        """The contents that earlier deliveries stored, by their lists, as far as they were read."""
 
     def owns(self, record: str | None) -> bool:
         """Return whether a record names this task, with any delivery or, in earlier versions, with none."""
@@ -77,14 +78,14 @@ def contents_path(record: str) -> PathParts:
     return _record_path(CONTENTS, record.rpartition("\n")[2])
 
 
-def render_contents(files: Sequence[tuple[ExportFile, SpooledFile]]) -> bytes:
-    """Return the list of contents of a delivery."""
-    return "".join(f"{file.number} {data.sha256}\n" for file, data in files).encode()
+def render_content(file: ExportFile, sha256: str) -> str:
+    """Return a line of the list of contents of a delivery."""
+    return f"{file.number} {sha256}\n"
 
 
-def parse_contents(text: str) -> dict[str, str]:
-    """Return the SHA-256 of each file of a delivery by its number; incomplete if the list is."""
-    return dict(line.split(" ", 1) for line in text.splitlines() if " " in line)
+def parse_contents(text: str) -> frozenset[str]:
+    """Return the SHA-256 of each file of a delivery; incomplete if the list is."""
+    return frozenset(line.partition(" ")[2] for line in text.splitlines() if " " in line)
 
 
 def _record_path(folder: PathParts, key: str) -> PathParts:

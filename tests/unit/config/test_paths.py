@@ -1,7 +1,9 @@
 """Locations of the config file and of the state folder."""
 
 import contextlib
+import grp
 import os
+import pwd
 from pathlib import Path
 
 import pytest
@@ -35,8 +37,11 @@ def test_state_folder_comes_from_config_then_systemd_then_platform():
 @pytest.mark.parametrize(
     ("file_mode", "folder_mode"), [(0o666, 0o755), (0o664, 0o755), (0o644, 0o1777), (0o644, 0o775)]
 )
-def test_config_file_of_the_working_folder_is_refused_when_others_can_write(tmp_path, file_mode, folder_mode):
-    """Another user could otherwise decide where documents are sent."""
+def test_config_file_of_the_working_folder_is_refused_when_others_can_write(
+    tmp_path, file_mode, folder_mode, monkeypatch
+):
+    """Another user could otherwise decide where documents are sent. The group has another member."""
+    use_group(monkeypatch, "me", ["me", "other"])
     (tmp_path / "config.toml").touch()
     tmp_path.chmod(0o755)
     with contextlib.chdir(tmp_path):
@@ -46,6 +51,28 @@ def test_config_file_of_the_working_folder_is_refused_when_others_can_write(tmp_
         with pytest.raises(ConfigError, match="other users can write it") as caught:
             find_config_file({})
         assert "--config" in caught.value.hint
+
+
+def use_group(monkeypatch, name, members):
+    """Let this user, ``me``, have a group of a name as the main one, which the files of this process have."""
+    gid = os.getegid()
+    monkeypatch.setattr("pwd.getpwuid", lambda _: pwd.struct_passwd(("me", "x", os.geteuid(), gid, "", "/", "/")))
+    monkeypatch.setattr("grp.getgrgid", lambda _: grp.struct_group((name, "x", gid, members)))
+
+
+@pytest.mark.parametrize(("name", "members", "is_used"), [("me", [], True), ("me", ["me"], True), ("users", [], False)])
+def test_config_file_may_be_writable_for_the_group_of_this_user_alone(tmp_path, monkeypatch, name, members, is_used):
+    """Many systems create one for each user, and files with umask 002; ``users`` is one of all."""
+    use_group(monkeypatch, name, members)
+    tmp_path.chmod(0o775)
+    (tmp_path / "config.toml").touch(0o664)
+    (tmp_path / "config.toml").chmod(0o664)
+    with contextlib.chdir(tmp_path):
+        if is_used:
+            assert find_config_file({}) == Path("config.toml")
+        else:
+            with pytest.raises(ConfigError, match="other users can write it"):
+                find_config_file({})
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can give a file away")
