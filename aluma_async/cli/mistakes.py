@@ -20,8 +20,10 @@ def read_for_export(options: Mapping[str, Any]) -> Reading:
     reading = read_configuration(options)
     mistakes = reading.mistakes
     if reading.is_toml:
-        with mistakes.collect():
-            reading.config.routing(reading.unreadable)
+        # With other mistakes, the missing destination may be one of them.
+        if reading.config.destinations or reading.unreadable or not mistakes.found:
+            with mistakes.collect():
+                reading.config.routing(reading.unreadable)
         if mistakes.found:
             anyio.run(_add_wiring_mistakes, reading, options)
     mistakes.raise_all()

@@ -82,7 +82,8 @@ class Cooldown:
         # of the event loop into an error.
         self._cache: Any = SimpleMemoryCache(timeout=None)
         self._expired: dict[str, HoldRecord] = {}  # holds of an earlier process, so old that they have no effect
-        self._ids: set[str] = set()  # tasks that may be in the cache: most tasks never fail, and need no look-up
+        # Tasks that may be in the cache, in order: most tasks never fail, and need no look-up.
+        self._ids: dict[str, None] = {}
 
     async def load(self, holds: Iterable[HoldRecord]) -> None:
         """Take over the holds of an earlier process."""
@@ -201,7 +202,7 @@ class Cooldown:
         """Remove the hold and the failures of a task."""
         self._expired.pop(task_id, None)
         if task_id in self._ids:
-            self._ids.discard(task_id)
+            del self._ids[task_id]
             await self._cache.delete(task_id)
             self._journal.delete(HoldRecord, task_id)
 
@@ -222,7 +223,7 @@ class Cooldown:
         self._ids.clear()
 
     async def _store(self, hold: HoldRecord, seconds: float) -> None:
-        self._ids.add(hold.task_id)
+        self._ids[hold.task_id] = None
         entry = (hold, loop_time() + seconds)
         await self._cache.set(hold.task_id, entry, ttl=seconds + self._memory)
 
@@ -231,6 +232,6 @@ class Cooldown:
         if task_id in self._ids:
             entry = await self._cache.get(task_id)
             if entry is None:
-                self._ids.discard(task_id)
+                self._ids.pop(task_id, None)
                 self._journal.delete(HoldRecord, task_id)
         return entry or (HoldRecord(task_id, self._clock(), 0.0), 0.0)

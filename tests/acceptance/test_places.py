@@ -30,7 +30,8 @@ def test_check_reports_destinations_in_one_place(run_cli, tmp_path):
     (tmp_path / "config.toml").write_text(TWO_FOLDERS.format("out", "./out"))
     done = run_cli("check", "--config-only")
     assert done.returncode == 78
-    assert "FAIL  wiring: each destination has a place of its own: [destinations.second]" in done.stdout
+    assert "FAIL  wiring: each destination has a place of its own: config.toml:" in done.stdout
+    assert "[destinations.second]" in done.stdout
     (tmp_path / "config.toml").write_text(TWO_FOLDERS.format("out", "csv"))
     assert run_cli("check", "--config-only").returncode == 0
 

@@ -96,7 +96,7 @@ class Instance:
         self._not_before: dict[str, float] = {}
         self._open: set[str] = set()
         self._start_unconfirmed_until: dict[str, float] = {}
-        self._lost_starts: set[str] = set()
+        self._lost_starts: dict[str, float] = {}  # time at which the lease of such a Start has certainly ended
         self._settle_by: dict[str, float] = {}
         self._failed: dict[str, set[str]] = {}
 
@@ -132,6 +132,10 @@ class Instance:
                     and elapsed(record.sent_at, self._clock()) < self._claim_timeout * SAFE_LEASE_FRACTION
                 ):
                     self._settle_by[record.task_id] = now + RECOVERY_SECONDS
+
+    def on_unclaimed(self, task_id: str) -> None:
+        """Record that Aluma has shown that a task is not claimed."""
+        self._lost_starts.pop(task_id, None)
 
     def on_fail(self, project: str, task_id: str) -> None:
         """Count a task that is about to be failed."""
@@ -204,10 +208,11 @@ class Instance:
                 any(r.task_id == task_id for r in self.journal.durable() if isinstance(r, ClaimRecord)),
                 f"{subject} without a durable record in the journal",
             )
-            require(task_id not in self._lost_starts, f"{subject} repeated although its outcome is unknown")
+            lease_ends_at = self._lost_starts.pop(task_id, 0.0)
+            require(now >= lease_ends_at, f"{subject} repeated although its outcome is unknown")
             self._open.add(task_id)
         elif verb != "get":
-            self._lost_starts.discard(task_id)
+            self._lost_starts.pop(task_id, None)
             is_owned = task_id in self._open or now <= self._start_unconfirmed_until.get(task_id, 0.0)
             require(is_owned, f"{subject} without a claim")
         self._in_flight[task_id] = verb
@@ -219,13 +224,16 @@ class Instance:
             if isinstance(error, Ambiguous | RequestRejected) and verb == "start":
                 self._start_unconfirmed_until[task_id] = loop_time() + LATE_START_SECONDS + _SLACK
             if isinstance(error, Ambiguous) and verb == "start":
-                self._lost_starts.add(task_id)
+                self._lost_starts[task_id] = now + self._claim_timeout
             not_executed = isinstance(error, SourceError) and not isinstance(error, Ambiguous | InvalidResponse)
             if isinstance(error, ClaimConflict) or (verb == "start" and not_executed):
                 self._open.discard(task_id)
             raise
         else:
-            if verb not in ("start", "get"):
+            if verb == "start":  # an earlier Fail was not executed
+                for failed in self._failed.values():
+                    failed.discard(task_id)
+            elif verb != "get":
                 self._open.discard(task_id)
         finally:
             self._in_flight.pop(task_id, None)

@@ -13,7 +13,7 @@ from aluma_async.exceptions import (
 )
 from aluma_async.journal.memory import MemoryJournal
 from aluma_async.journal.records import Record
-from aluma_async.models import Claim, ExportFile, ExportTask
+from aluma_async.models import Claim, ExportFile, ExportTask, TaskState
 from aluma_async.pipeline.source_wrapper import SourceWrapper
 from aluma_async.pipeline.throttle import MAX_PAUSE_SECONDS, MAX_URGENT_PAUSE_SECONDS
 from aluma_async.ports import RequestLimiter, TaskSource
@@ -155,7 +155,10 @@ class WatchedSource(SourceWrapper):
 
     async def state(self, task: ExportTask) -> str | None:
         with self._instance.request("get", task.id):
-            return await self._source.state(task)
+            state = await self._source.state(task)
+        if state != TaskState.CLAIMED:
+            self._instance.on_unclaimed(task.id)
+        return state
 
     async def _change(self, verb: str, send: Callable[..., Awaitable[T]], task: ExportTask, *args: str) -> T:
         await self._instance.crash_point()
