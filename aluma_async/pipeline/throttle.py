@@ -89,7 +89,6 @@ class Throttle:
         self._urgent_until = 0.0
         """Time of the next urgent request in a pause; 0 if urgent requests need not wait."""
         self._refused_at = 0.0
-        self._pause_is_of_tasks = False
         self.pause_is_unverified = False
         """Whether a long pause was caused only by requests about single tasks, so that it may be theirs alone."""
         self._rate_limited_count = 0
@@ -174,16 +173,22 @@ class Throttle:
         self.unanswered += 1
         return now
 
-    def release(self, sent_at: float, level: int, error: BaseException | None, *, urgent: bool) -> None:
-        """Take the permit back, and record the outcome of a request; ``level`` is ``unanswered`` after it was sent."""
+    def release(
+        self, sent_at: float, level: int, error: BaseException | None, *, urgent: bool, probe: bool = False
+    ) -> None:
+        """Take the permit back, and record the outcome of a request; ``level`` is ``unanswered`` after it was sent.
+
+        A request that tests a pause is ``probe``: only ``end_pause`` ends the pause, because its token may be refused.
+        """
         self.unanswered -= 1
         is_answered = error is None or isinstance(error, ClaimConflict)
-        if self._urgent_until and urgent and is_answered and sent_at > self._refused_at:
+        if self._urgent_until and urgent and not probe and is_answered and sent_at > self._refused_at:
             self._urgent_until = 0.0
         if is_answered:
             self._failures = 0
         if error is None:
-            self._rate_limited_count = 0
+            if not probe:
+                self._rate_limited_count = 0
             self._answered_at = loop_time()
             # Skip samples that carry no information about the limit: it was not reached, the round trip was not
             # measured, and no request was refused.
@@ -280,12 +285,13 @@ class Throttle:
         self._refused_at = now
         until = now + pause + self._uniform(0, min(1.0, pause / 10))
         is_first = not self._paused_until
-        self._pause_is_of_tasks = error.of_task and (is_first or self._pause_is_of_tasks)
+        self.pause_is_unverified = (
+            error.of_task and pause >= _MIN_VERIFIED_SECONDS and (is_first or self.pause_is_unverified)
+        )
         if until > self._paused_until:
             self._paused_until = until
             get_running_loop().call_at(until, self._end_pause, until)
             self._on_event(RequestsPaused(pause))
-        self.pause_is_unverified = self._pause_is_of_tasks and self._paused_until - now >= _MIN_VERIFIED_SECONDS
         self._urgent_until = max(self._urgent_until, min(until, now + self._max_urgent_pause))
 
 
@@ -307,4 +313,4 @@ class _Permit:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._throttle.release(self._sent_at, self._level, error, urgent=self._urgent)
+        self._throttle.release(self._sent_at, self._level, error, urgent=self._urgent, probe=self._probe)

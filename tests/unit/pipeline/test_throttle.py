@@ -239,15 +239,3 @@ async def _send(throttle, sent, error, urgent):
             sent.append(anyio.current_time())
             if error:
                 raise error
-
-
-@pytest.mark.parametrize("pauses", [(1, 3600), (3600, 1)])
-@virtual_time
-async def test_throttle_lets_a_long_pause_of_tasks_be_tested_beside_a_short_one(pauses):
-    throttle = make_throttle(4)
-    async with anyio.create_task_group() as group:
-        for pause in pauses:
-            error = Unavailable("", retry_after=pause)
-            error.of_task = True
-            group.start_soon(partial(requests, throttle, 1, error=error, seconds=0.01))
-    assert throttle.pause_is_unverified
