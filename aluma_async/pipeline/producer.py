@@ -180,12 +180,7 @@ class Producer:
                             parked += 1
                             if task.created_at is not None:
                                 parked_dates.append(task.created_at)
-                if (
-                    self._admission.canary_tasks_left
-                ):  # the newest first, because the oldest ones may be those that fail
-                    backlog.add(new[::-1], first=True)
-                else:
-                    backlog.add(new)
+                backlog.add(new)
                 projects.add(tasks)
                 listed += len(tasks)
                 admitted += len(new)
