@@ -46,6 +46,8 @@ class AlumaAsyncError(Exception):
     """Whether further attempts are expected to fail in the same way until a setting or the destination is changed."""
     fatal: ClassVar[bool] = False
     """Whether the task's own content can never be exported, anywhere. Only then may the exporter fail the task."""
+    spares_others: bool = False
+    """Whether only this task must wait for ``retry_after``, because Aluma answers other requests meanwhile."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -94,8 +96,6 @@ class SourceError(AlumaAsyncError):
         self.overloaded = overloaded or self.overloaded
         self.of_task = False
         """Whether the server answered a request about one task: a download, or one that changes the task."""
-        self.spares_others = False
-        """Whether only this task must wait for ``retry_after``, because Aluma answers other requests meanwhile."""
 
 
 class RequestRejected(SourceError):

@@ -19,7 +19,7 @@ import anyio.to_thread
 
 from aluma_async.aluma import responses, wire
 from aluma_async.aluma.download import Download, DownloadLimits
-from aluma_async.aluma.listing import ListingDecoder, is_listing
+from aluma_async.aluma.listing import HEAD_BYTES, ListingDecoder, is_listing
 from aluma_async.aluma.minimum_rate import MinimumRate
 from aluma_async.aluma.pauses import PauseVerifier
 from aluma_async.aluma.project_filter import ProjectFilter
@@ -35,7 +35,11 @@ from aluma_async.exceptions import Ambiguous, FileMissing, InvalidResponse, Sour
 from aluma_async.models import Claim, ExportFile, ExportTask, TaskState
 from aluma_async.ports import OnEvent, RequestLimiter
 
-_LISTING_HEAD_BYTES = 4096
+_MAX_INLINE_BYTES = 1024 * 1024
+"""Size up to which an Export Specification is decoded in the event loop. One that is hard to check takes half a second
+for each MiB."""
+_NEXT_LINK = re.compile(r"""\brel\s*=\s*(?:"[^"]*\bnext\b|next\b)""", re.IGNORECASE)
+"""A link to the next page (RFC 8288)."""
 _MIX_UP_HINT = (
     "Check whether a proxy mixes up responses. If the specification is right, set verify_content = false under [aluma]."
 )
@@ -59,13 +63,6 @@ class _Unlimited:
 
     async def consume_bytes(self, count: int) -> None:
         pass
-
-
-_MAX_INLINE_BYTES = 1024 * 1024
-"""Size up to which an Export Specification is decoded in the event loop. One that is hard to check takes half a second
-for each MiB."""
-_NEXT_LINK = re.compile(r"""\brel\s*=\s*(?:"[^"]*\bnext\b|next\b)""", re.IGNORECASE)
-"""A link to the next page (RFC 8288)."""
 
 
 class AlumaClient:
@@ -200,7 +197,7 @@ class AlumaClient:
         head = window = b""
         async with self._transport.get(operation, self._listing(state), urgent=True) as response:
             while chunk := await responses.read_chunk(operation, response):
-                head = head if len(head) > _LISTING_HEAD_BYTES else head + chunk
+                head = head if len(head) > HEAD_BYTES else head + chunk
                 window = window[-len(wanted) :] + chunk
                 if wanted in window:
                     return True

@@ -38,6 +38,8 @@ _row = msgspec.json.Decoder(_TaskRow)
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
 _task_list = msgspec.json.Decoder(_TaskList)
 
+HEAD_BYTES = 4096
+"""Number of bytes that show whether a body is a listing."""
 _KNOWN_STATES = frozenset({None, *TaskState})
 _NEXT_PAGE = re.compile(r"(@odata\.)?next.*|(has_?)?(more|next).*|continuation.*|(is_?)?truncated", re.IGNORECASE)
 _TOTAL = re.compile(r"total(_?(count|results|tasks|items))?|count", re.IGNORECASE)
@@ -233,8 +235,8 @@ def _tolerant_rows(body: bytes) -> list[Any] | None:
 
 
 def is_listing(head: bytes) -> bool:
-    """Return whether a body begins like a listing; ``head`` is its beginning."""
-    return head.lstrip().startswith(b"{") and re.search(rb'"tasks"\s*:\s*\[', head) is not None
+    """Return whether a body begins like a listing; ``head`` is its beginning, of about ``HEAD_BYTES``."""
+    return head.lstrip().startswith(b"{") and _TASKS_FIELD.search(head) is not None
 
 
 def timestamp(text: Any) -> float | None:

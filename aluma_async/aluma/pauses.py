@@ -7,7 +7,7 @@ while it answers all others. A listing is about no task. If it succeeds in the p
 import anyio
 
 from aluma_async.aluma import responses
-from aluma_async.aluma.listing import is_listing
+from aluma_async.aluma.listing import HEAD_BYTES, is_listing
 from aluma_async.aluma.transport import ApiTransport
 from aluma_async.aluma.urls import Target
 from aluma_async.clock import loop_time
@@ -17,7 +17,6 @@ from aluma_async.ports import RequestLimiter
 _DELAY_SECONDS = 1.0
 """Wait before the test, so that requests refused at the same moment share it."""
 _TIMEOUT_SECONDS = 10.0
-_HEAD_BYTES = 4096
 
 
 class PauseVerifier:
@@ -54,7 +53,7 @@ class PauseVerifier:
         try:
             async with self._transport.get("test a pause", self._listing, probe=True) as response:
                 head = b""
-                while len(head) < _HEAD_BYTES and (chunk := await responses.read_chunk("test a pause", response)):
+                while len(head) < HEAD_BYTES and (chunk := await responses.read_chunk("test a pause", response)):
                     head += chunk
                 return is_listing(head)
         except SourceError:

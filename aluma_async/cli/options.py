@@ -211,7 +211,8 @@ def replaced_destinations(options: Mapping[str, Any]) -> Iterator[str]:
     """Yield a warning if ``--output`` replaces destinations of the configuration file."""
     if not options.get("output"):
         return
-    config = (reading := read_configuration({"config": options.get("config")})).config
+    reading = read_configuration({"config": options.get("config")})
+    config = reading.config
     if config.destinations or reading.unreadable:
         names = ", ".join([*config.destinations, *reading.unreadable])
         routes = f" and its {pluralize(len(config.routes), 'route')}" if config.routes else ""

@@ -8,15 +8,14 @@ from contextlib import contextmanager
 from functools import cache
 
 import click
-import msgspec
 
 from aluma_async.cli.streams import discard_stdout
-from aluma_async.service.formatting import escape_json
+from aluma_async.service.formatting import indented_json
 
 
 def print_json(value: object) -> None:
     """Print an indented JSON value."""
-    click.echo(escape_json(msgspec.json.format(msgspec.json.encode(value)).decode()))
+    click.echo(indented_json(value))
 
 
 @cache

@@ -37,9 +37,8 @@ def run_command(command: Callable[[], int]) -> int:
             sys.stderr.write(f"aluma-async: standard output: {error.strerror}\n")
             return code or INCOMPLETE
     except SystemExit:
-        if not type(sys.stdout).__name__.endswith(
-            "PacifyFlushWrapper"
-        ):  # with an underscore in newer versions of click
+        # With an underscore in front in newer versions of click.
+        if not type(sys.stdout).__name__.endswith("PacifyFlushWrapper"):
             raise
         # click found that the reader of stdout has gone, as in "aluma-async check | head -1"
     return code

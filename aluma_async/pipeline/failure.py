@@ -118,7 +118,7 @@ class FailureHandler:
                     pause = self._admission.record_failed_download(task.id, error)
                 await self._cool_down(task, error, claim, release=True, blame=not pause or error.persistent)
             case Action.COOL_DOWN:
-                await self._cool_down(task, error, release=False, blame=not getattr(error, "spares_others", False))
+                await self._cool_down(task, error, release=False, blame=not error.spares_others)
         return False
 
     async def copy_crashed(self, task: ExportTask) -> None:

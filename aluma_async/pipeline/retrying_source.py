@@ -24,6 +24,9 @@ from aluma_async.ports import OnEvent, TaskSource, Uniform
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
+MAX_RATE_LIMITED_SECONDS = 600.0
+"""Time without any success after which a 429 is no longer waited for."""
+
 
 def _is_transient(error: AlumaAsyncError) -> bool:
     return error.retryable
@@ -35,10 +38,6 @@ def _was_not_executed(error: AlumaAsyncError) -> bool:
 
 def _may_be_sent_again(error: AlumaAsyncError) -> bool:
     return isinstance(error, Ambiguous | Unavailable)
-
-
-MAX_RATE_LIMITED_SECONDS = 600.0
-"""Time without any success after which a 429 is no longer waited for."""
 
 
 class RetryingSource(SourceWrapper):
@@ -114,7 +113,7 @@ class RetryingSource(SourceWrapper):
     ) -> int:
         """Sleep before the next attempt; return the number of failed ones. Raise the error if that was the last one."""
         delay: float | None = None
-        if isinstance(error, SourceError) and error.spares_others:
+        if error.spares_others:
             pass  # the task must wait longer than a worker waits
         elif isinstance(error, RateLimited):
             if self._rate_limited_since is None:

@@ -54,7 +54,7 @@ def decide(error: AlumaAsyncError, *, state: ClaimState | None) -> Action:
     if not claimed and isinstance(error, RequestRejected):
         return Action.START_REJECTED
     if not claimed and not isinstance(error, _POSSIBLY_CLAIMED):
-        concerns_all = isinstance(error, _PAUSES_ALL) and not getattr(error, "spares_others", False)
+        concerns_all = isinstance(error, _PAUSES_ALL) and not error.spares_others
         return Action.PAUSE_ALL if concerns_all else Action.COOL_DOWN
     return Action.FAIL if error.fatal and claimed else Action.CANCEL
 

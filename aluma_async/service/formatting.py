@@ -3,6 +3,8 @@
 import json
 import traceback
 
+import msgspec
+
 from aluma_async.exceptions import AlumaAsyncError
 
 _MAX_CAUSES = 3
@@ -34,6 +36,11 @@ def escape_json(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+
+
+def indented_json(value: object) -> str:
+    """Return a value as indented JSON, escaped for a terminal."""
+    return escape_json(msgspec.json.format(msgspec.json.encode(value)).decode())
 
 
 def without_subject(message: str, prefix: str) -> str:

@@ -10,11 +10,10 @@ from contextlib import asynccontextmanager
 from typing import cast
 
 import anyio
-import msgspec
 from aiohttp import web
 
 from aluma_async.exceptions import ConfigError
-from aluma_async.service.formatting import escape_json
+from aluma_async.service.formatting import indented_json
 from aluma_async.service.health import HealthMonitor
 from aluma_async.service.metrics import Metrics
 
@@ -76,5 +75,5 @@ def _accept(handlers: web.Server) -> web.RequestHandler:
 
 
 def _json(content: Mapping[str, object], *, ok: bool) -> web.Response:
-    body = escape_json(msgspec.json.format(msgspec.json.encode(content)).decode()).encode() + b"\n"
+    body = f"{indented_json(content)}\n".encode()
     return web.Response(body=body, status=200 if ok else _SERVICE_UNAVAILABLE, content_type="application/json")
