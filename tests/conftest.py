@@ -11,6 +11,7 @@ from aluma_async.testing import SimulatedAluma
 from tests.support.databases import PostgresDatabase, SqliteDatabase
 from tests.support.postgres import run_postgres
 from tests.support.processes import PENDING, PROGRAM, environment, simulator
+from tests.support.proxy import proxy_for
 
 TESTS = Path(__file__).parent
 
@@ -39,6 +40,13 @@ def aluma_with_50_tasks():
     with simulator("--tasks", "50", "--profile", "small") as aluma:
         yield aluma
         assert aluma.state()["tasks"] == {PENDING: 50}
+
+
+@pytest.fixture
+def proxy(aluma):
+    """A proxy in front of the simulated Aluma of the test module."""
+    with proxy_for(aluma.base_url) as running:
+        yield running
 
 
 @pytest.fixture

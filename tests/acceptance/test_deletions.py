@@ -26,12 +26,6 @@ def aluma():
 
 
 @pytest.fixture
-def proxy(aluma):
-    with proxy_for(aluma.base_url) as running:
-        yield running
-
-
-@pytest.fixture
 def export(run_cli, proxy, tmp_path):
     """Run the program once, and return the result."""
 

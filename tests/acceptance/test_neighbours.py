@@ -55,12 +55,6 @@ def aluma():
 
 
 @pytest.fixture
-def proxy(aluma):
-    with proxy_for(aluma.base_url) as running:
-        yield running
-
-
-@pytest.fixture
 def exporter(proxy, tmp_path):
     """Start the program as a service, which runs until the end of the block."""
 

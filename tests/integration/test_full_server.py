@@ -1,6 +1,5 @@
 """A server without space: the probe decides, with about the size of the refused file, whether it concerns all tasks."""
 
-import anyio
 import pytest
 from aiohttp import web
 
@@ -106,11 +105,6 @@ async def test_exporter_pauses_while_a_server_is_full(kind, status, code):
         world = World(10, destination=destination, profile="small")
         await destination.probe()
         refuse(server, status, code, above=60)
-        with anyio.fail_after(30):
-            async with anyio.create_task_group() as group:
-                group.start_soon(world.exporter.run)
-                while not world.count(events.ClaimingPaused):  # noqa: ASYNC110
-                    await anyio.sleep(0.01)
-                world.exporter.stop()
+        await world.run_until(lambda: world.count(events.ClaimingPaused), 30)
         assert world.aluma.count_by_state() == {TaskState.PENDING: 10}
         assert {event.failures for event in world.events(events.TaskCancelled)} == {1}

@@ -1,6 +1,5 @@
 """A name that a WebDAV server or an object store refuses stops no other task, and no number of files is too large."""
 
-import anyio
 import msgspec
 import pytest
 from aiohttp import web
@@ -71,12 +70,7 @@ async def test_refused_name_stops_no_other_task(kind, filename, refuses, status)
             refused = {event.task.id for event in world.events(events.TaskCancelled)}
             return refused == sick and world.count(events.TaskCompleted) == HEALTHY
 
-        with anyio.fail_after(30):
-            async with anyio.create_task_group() as group:
-                group.start_soon(world.exporter.run)
-                while not is_done():  # noqa: ASYNC110
-                    await anyio.sleep(0.05)
-                world.exporter.stop()
+        await world.run_until(is_done, 30)
         assert world.aluma.count_by_state() == {"completed": HEALTHY, TaskState.PENDING: SICK}
         assert not world.count(events.ClaimingPaused)
 

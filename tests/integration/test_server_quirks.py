@@ -57,12 +57,7 @@ async def test_refusal_of_all_files_pauses_claiming(kind, method, status, code):
     async with open_server(kind) as (server, destination):
         world = World(10, destination=destination, profile="small")
         server.hook = hook
-        with anyio.fail_after(30):
-            async with anyio.create_task_group() as group:
-                group.start_soon(world.exporter.run)
-                while not world.count(events.ClaimingPaused):  # noqa: ASYNC110
-                    await anyio.sleep(0.01)
-                world.exporter.stop()
+        await world.run_until(lambda: world.count(events.ClaimingPaused), 30)
         assert world.aluma.count_by_state() == {TaskState.PENDING: 10}
 
 

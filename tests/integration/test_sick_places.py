@@ -7,7 +7,6 @@ import errno
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import anyio
 import msgspec
 import pytest
 from aiohttp import web
@@ -101,12 +100,7 @@ async def export_beside_sick_tasks(opened):
             released = {event.task.id for event in world.events(events.TaskCancelled)}
             return len(released) == SICK and world.count(events.TaskCompleted) == HEALTHY
 
-        with anyio.fail_after(60):
-            async with anyio.create_task_group() as group:
-                group.start_soon(world.exporter.run)
-                while not is_done():  # noqa: ASYNC110
-                    await anyio.sleep(0.05)
-                world.exporter.stop()
+        await world.run_until(is_done, 60)
         assert world.aluma.count_by_state() == {"completed": HEALTHY, TaskState.PENDING: SICK}
         assert not world.count(events.ClaimingPaused)
 

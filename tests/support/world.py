@@ -76,6 +76,15 @@ class World:
             await anyio.sleep(seconds)
             self.exporter.stop()
 
+    async def run_until(self, condition, seconds):
+        """Run the exporter until ``condition()`` is true, then stop it; raise ``TimeoutError`` after ``seconds``."""
+        with anyio.fail_after(seconds):
+            async with anyio.create_task_group() as group:
+                group.start_soon(self.exporter.run)
+                while not condition():  # noqa: ASYNC110
+                    await anyio.sleep(0.01)
+                self.exporter.stop()
+
     def count(self, kind):
         """Return the number of events of one class."""
         return len(self.events(kind))
