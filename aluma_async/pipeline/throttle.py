@@ -70,7 +70,8 @@ class Throttle:
         self.unanswered = 0
         """Number of requests that have been sent and not answered; others with a permit still wait."""
         self._answered_at = self._received_at = 0.0
-        self._failures, self._failing_since = 0, 0.0  # since the last success
+        self._failures = 0  # in a row; a success that was already under way at the first one does not end the row
+        self._failed_at = self._failing_since = 0.0  # time of the first of them, and of the last success before it
         self._last_error: SourceError | None = None
         self._adaptive = AdaptiveLimit(max_at_once) if adaptive else None
         self.limit = self._adaptive.value if self._adaptive else max_at_once
@@ -184,8 +185,10 @@ class Throttle:
         is_answered = error is None or isinstance(error, ClaimConflict)
         if self._urgent_until and urgent and not probe and is_answered and sent_at > self._refused_at:
             self._urgent_until = 0.0
-        if is_answered:
+        if is_answered and sent_at >= self._failed_at:
             self._failures = 0
+        elif is_answered:
+            self._failing_since = loop_time()
         if error is None:
             if not probe:
                 self._rate_limited_count = 0
@@ -262,7 +265,7 @@ class Throttle:
         now = loop_time()
         if not isinstance(error, ClaimConflict):
             if not self._failures:
-                self._failing_since = max(sent_at, self._answered_at)
+                self._failed_at, self._failing_since = now, max(sent_at, self._answered_at)
             self._failures += 1
             self._last_error = error
         if self._adaptive and error.overloaded:

@@ -19,8 +19,8 @@ from tests.support.proxy import proxy_for
 SICK, HEALTHY = 30, 40
 MAX_SECONDS = 60
 """Time in which healthy tasks are exported whatever other tasks do."""
-NOT_READY_SECONDS = 20
-"""Time after which an exporter that has just worked reports that the API fails."""
+NOT_READY_SECONDS = 60
+"""Three times the promise for an exporter that has just worked, because the machine may be busy: unit tests hold it."""
 PLUGIN = """
     import asyncio
     import time

@@ -155,6 +155,20 @@ async def test_throttle_reports_an_outage_while_all_requests_fail(error):
 
 
 @virtual_time
+async def test_throttle_counts_an_outage_from_before_its_first_pause():
+    """A success that was under way at the first refusal says nothing about the time after it."""
+    throttle = make_throttle(4)
+    async with anyio.create_task_group() as group:
+        group.start_soon(partial(requests, throttle, 1, seconds=2))
+        await requests(throttle, 1, error=RateLimited("", retry_after=5))
+    await requests(throttle, 1, error=RateLimited("", retry_after=60))
+    await anyio.sleep(15)
+    assert throttle.outage.seconds > 18
+    await requests(throttle, 1, urgent=True)
+    assert throttle.outage.seconds == 0
+
+
+@virtual_time
 async def test_throttle_counts_a_time_out_from_the_sending_of_the_request():
     """A hanging API is an outage without a break at the moment of the time-out, when no request waits any more."""
     throttle = make_throttle(4)
