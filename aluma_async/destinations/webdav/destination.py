@@ -1,4 +1,4 @@
-"""``WebDavDestination``: files on a WebDAV server (Nextcloud, SharePoint and most document management systems).
+"""``WebDavDestination``: files on a WebDAV server (Nextcloud and many document management systems).
 
 Files are staged on this machine, uploaded to ``.aluma-async/staging`` on the server, and moved to their final paths
 when the delivery commits: a final name appears only with complete content. A small file in ``.aluma-async/owners``

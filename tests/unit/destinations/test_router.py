@@ -54,6 +54,27 @@ async def test_router_stages_nothing_when_one_destination_fails():
 
 
 @virtual_time
+async def test_router_commits_in_the_order_of_the_configuration():
+    """Also if the route names them in another order; those behind one that fails store nothing."""
+    committed = []
+
+    class Recorded(MemoryDestination):
+        @asynccontextmanager
+        async def open(self, claim):
+            async with super().open(claim) as delivery:
+                yield delivery
+                committed.append(self)
+                if self is destinations["fails"]:
+                    raise DestinationError("full")
+
+    destinations = {name: Recorded() for name in ("files", "fails", "rows")}
+    with pytest.raises(DestinationError, match="full"):
+        await deliver(destinations, Routing((Route(("rows", "fails", "files")),)), make_file())
+    assert committed == [destinations["files"], destinations["fails"]]
+    assert [bool(destination.tasks) for destination in destinations.values()] == [True, False, False]
+
+
+@virtual_time
 async def test_router_raises_the_error_of_a_download_as_it_is():
     destinations = {"a": MemoryDestination(), "b": MemoryDestination()}
     router = DestinationRouter(destinations, Routing((Route(("a", "b")),)))
