@@ -44,6 +44,7 @@ from aluma_async.destinations.object_store.upload import ExistingObject, Upload,
 from aluma_async.exceptions import AlreadyExported, DestinationError, DestinationUnavailable
 from aluma_async.models import Claim, ExportFile
 from aluma_async.policy.naming import OnConflict, PathParts, as_object_key, loose_key
+from aluma_async.ports import CHECK_LEASE
 
 _MAX_KEY_BYTES = 1024
 """Length of an object's key including the prefix: the limit of S3 and of Google Cloud Storage."""
@@ -116,6 +117,7 @@ class ObjectStoreDestination:
     @asynccontextmanager
     async def open(self, claim: Claim) -> AsyncIterator[Spool]:
         """Open a delivery: files are staged, and uploaded when the block is left."""
+        check_lease = CHECK_LEASE.get()
         with Spool(self._spool) as spool:
             yield spool
             if self.conditional is None:
@@ -125,7 +127,7 @@ class ObjectStoreDestination:
             await publish_task(
                 claim,
                 spool,
-                publish=partial(self._put, claim, secrets.token_hex(8), new, set(), slots),
+                publish=partial(self._put, claim, secrets.token_hex(8), check_lease, new, set(), slots),
                 roll_back=partial(self._roll_back, new),
                 now=self._now if self._manifest else None,
             )
@@ -134,6 +136,7 @@ class ObjectStoreDestination:
         self,
         claim: Claim,
         delivery: str,
+        check_lease: Callable[[], object],
         new: dict[str, Upload],
         used_keys: set[str],
         slots: tuple[Share, Share],
@@ -142,7 +145,7 @@ class ObjectStoreDestination:
         data: SpooledFile,
     ) -> str:
         """Put a file under the first key that is free or its task's own, and return the key."""
-        upload = make_upload(claim, f"{delivery}-{file.number}", file, path, data)
+        upload = make_upload(claim, f"{delivery}-{file.number}", file, path, data, check_lease)
         subject = f"{self._url}: task {claim.task.id}: file {file.number}"
         async with slots[data.size > MULTIPART_BYTES].slot(data.size):
             for candidate in candidate_paths(path, claim.task.id, self._on_conflict, subject):
@@ -177,6 +180,8 @@ class ObjectStoreDestination:
                     existing, upload = await self._keep(key, upload)
                 elif existing.sha256 != upload.data.sha256:
                     raise AlreadyExported(f"{self._url}: file {upload.number}")
+            # After the look at the existing object, so that the put replaces no newer version of another exporter.
+            upload.check_lease()
             if not existing:
                 new[key] = upload  # before the request, because it may take effect even if it fails
             try:
@@ -185,7 +190,7 @@ class ObjectStoreDestination:
                     await put_object(self._store, key, upload.data, upload.attributes, mode, self._request_seconds)
                     confirmed = True
                 else:
-                    is_unchanged = partial(self._is_unchanged, key, existing)
+                    is_unchanged = partial(self._is_unchanged, key, existing, upload)
                     confirmed = await put_multipart(self._store, key, upload.data, upload.attributes, is_unchanged)
                 if confirmed and await self._verify(key, upload):
                     return True
@@ -244,8 +249,10 @@ class ObjectStoreDestination:
             upload, data=data, attributes=upload.attributes | {"sha256": data.sha256}
         )
 
-    async def _is_unchanged(self, key: str, expected: ExistingObject | None) -> bool:
-        return await self._head(key) == expected
+    async def _is_unchanged(self, key: str, expected: ExistingObject | None, upload: Upload) -> bool:
+        is_unchanged = await self._head(key) == expected
+        upload.check_lease()
+        return is_unchanged
 
     async def _roll_back(self, new: Mapping[str, Upload]) -> None:
         """Delete the new objects while the store responds. The task's next attempt replaces those that remain.

@@ -1,7 +1,7 @@
 """An object that is put, and one that exists: the task, delivery and content of an object. Pure."""
 
 import mimetypes
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -36,6 +36,8 @@ class Upload(Struct, frozen=True):
     attributes: dict[str, str]
     is_manifest: bool
     may_replace: bool
+    check_lease: Callable[[], object]
+    """Raises ``DestinationError`` if another exporter may have claimed the task."""
 
     def is_beside(self, existing: ExistingObject) -> bool:
         """Return whether an object is another file of the same delivery."""
@@ -51,12 +53,19 @@ def existing_object(response: "GetResult") -> ExistingObject:
     return ExistingObject(task, delivery, sha256, meta["size"], version_of(meta))
 
 
-def make_upload(claim: Claim, delivery: str, file: ExportFile, path: PathParts, data: SpooledFile) -> Upload:
+def make_upload(
+    claim: Claim,
+    delivery: str,
+    file: ExportFile,
+    path: PathParts,
+    data: SpooledFile,
+    check_lease: Callable[[], object],
+) -> Upload:
     """Return the upload of a file; ``delivery`` identifies the file of this delivery."""
     content_type = mimetypes.guess_type(path[-1])[0] or "application/octet-stream"
     metadata = {"task": claim.task.id, "project": claim.task.project_id, "delivery": delivery, "sha256": data.sha256}
     attributes = {"Content-Type": content_type} | {name: _header_safe(value) for name, value in metadata.items()}
-    return Upload(file.number, data, attributes, is_manifest(file), claim.may_replace)
+    return Upload(file.number, data, attributes, is_manifest(file), claim.may_replace, check_lease)
 
 
 def _header_safe(text: str) -> str:

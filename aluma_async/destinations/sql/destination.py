@@ -34,6 +34,7 @@ from aluma_async.destinations.sql.tables import TableId, TableTemplate
 from aluma_async.destinations.sql.writer import MANIFEST_USE, SCOPE, TaskWriter
 from aluma_async.exceptions import ConfigError, DestinationError, DestinationUnavailable, SchemaMismatch
 from aluma_async.models import Claim, ExportFile
+from aluma_async.ports import CHECK_LEASE
 
 BACKENDS: Mapping[str, Backend] = {"postgresql": Postgres(), "postgres": Postgres(), "sqlite": Sqlite()}
 """By the scheme of the URL."""
@@ -155,11 +156,12 @@ class SqlDestination:
     @asynccontextmanager
     async def open(self, claim: Claim) -> AsyncIterator[Spool]:
         """Open a delivery: files are staged, and written to their tables when the block is left."""
+        check_lease = CHECK_LEASE.get()
         with Spool(self._spool) as spool:
             yield spool
-            await self._publish(claim, spool)
+            await self._publish(claim, spool, check_lease)
 
-    async def _publish(self, claim: Claim, spool: Spool) -> None:
+    async def _publish(self, claim: Claim, spool: Spool, check_lease: Callable[[], object]) -> None:
         files_by_table = self._group_by_table(claim)
         for attempt in range(1, _ATTEMPTS + 1):
             tables_cached = not self._tables.is_empty
@@ -169,6 +171,7 @@ class SqlDestination:
                 async with self._transaction(operation, serializable=not claim.may_replace) as connection:
                     writer = TaskWriter(self._settings, self._tables, connection, claim, spool)
                     await writer.write(files_by_table)
+                    check_lease()  # another exporter may have committed a newer version since
                 self._tables.remember(writer.layouts)
                 return
             except DestinationError as error:

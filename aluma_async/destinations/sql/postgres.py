@@ -30,9 +30,11 @@ _PORT = "5432"
 _STAGE = "aluma_stage"
 """Temporary table of a file, where COPY is refused."""
 # The settings of the user, of the database and of the URL stay, except that a commit must be durable, and NULL in an
-# array is not a text.
+# array is not a text. The server ends the transaction of an exporter that is suspended, because it would block others.
 _BEGIN = """
-SELECT CASE current_setting('lock_timeout') WHEN '0' THEN set_config('lock_timeout', '60s', true) END,
+SELECT CASE current_setting('idle_in_transaction_session_timeout')
+    WHEN '0' THEN set_config('idle_in_transaction_session_timeout', '300s', true) END,
+  CASE current_setting('lock_timeout') WHEN '0' THEN set_config('lock_timeout', '60s', true) END,
   CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END,
   current_setting('transaction_read_only'),
   set_config('array_nulls', 'on', true)
@@ -90,7 +92,7 @@ class Postgres:
         return ""
 
     async def begin(self, connection: AsyncConnection) -> bool:
-        ((_, _, read_only, _),) = await _fetch(connection, _BEGIN)
+        ((*_, read_only, _),) = await _fetch(connection, _BEGIN)
         return bool(read_only == "off")
 
     async def describe(self, connection: AsyncConnection, schema: str | None, name: str) -> Layout | None:

@@ -107,11 +107,12 @@ class WebDavDestination:
     @asynccontextmanager
     async def open(self, claim: Claim) -> AsyncIterator[Spool]:
         """Open a delivery: files are staged on this machine, and published on the server when the block is left."""
+        check_lease = CHECK_LEASE.get()
         with Spool(self._spool) as spool:
             yield spool
             await self._ensure_folders()
             prefix = f"{self._token}-{next(self._numbers)}"
-            upload = StagedUpload(claim.task.id, prefix, may_replace=claim.may_replace)
+            upload = StagedUpload(claim.task.id, prefix, may_replace=claim.may_replace, check_lease=check_lease)
             try:
                 await publish_task(
                     claim,
@@ -205,7 +206,7 @@ class WebDavDestination:
         may_differ = upload.may_replace or is_manifest(file) or not existing
         if not may_differ and await self._client.digest(final) != data.sha256:
             raise AlreadyExported(f"{self._client.url}: task {upload.task_id}: file {file.number}")
-        CHECK_LEASE.get()()  # reading the earlier file may have taken long
+        upload.check_lease()  # reading the earlier file may have taken long
         if is_own and record != upload.owner_text:  # before the MOVE, so that no other roll-back deletes the file
             await self._client.move(upload.owner_record, owner, overwrite=True, method="COPY")
         if existing and not upload.may_replace:
@@ -214,6 +215,7 @@ class WebDavDestination:
             return True
         if existing is None and is_own:
             return await self._move_new(upload, published, data)
+        upload.check_lease()
         upload.used_digests.add(data.sha256)
         if not await self._client.move(staged, final, overwrite=existing is not None, size=data.size):
             return False
@@ -227,6 +229,7 @@ class WebDavDestination:
         """Move a staged file to a path that its task owns; return False if another program has created a file there."""
         upload.used_digests.add(data.sha256)
         upload.new.append(published)
+        upload.check_lease()
         if await self._client.move(published.staged, published.final, overwrite=False, size=data.size):
             return True
         upload.new.remove(published)

@@ -5,6 +5,7 @@ a delivery; it contains the number and the SHA-256 of each file, and of the earl
 """
 
 import hashlib
+from collections.abc import Callable
 
 import anyio
 from msgspec import Struct
@@ -31,9 +32,13 @@ class PublishedFile(Struct, frozen=True):
 class StagedUpload:
     """The files of one task on the server."""
 
-    def __init__(self, task_id: str, prefix: str, *, may_replace: bool) -> None:
+    def __init__(
+        self, task_id: str, prefix: str, *, may_replace: bool, check_lease: Callable[[], object] = lambda: None
+    ) -> None:
         """``prefix`` begins the names of the task's staged files."""
         self.task_id, self.prefix, self.may_replace = task_id, prefix, may_replace
+        self.check_lease = check_lease
+        """Raises ``DestinationError`` if another exporter may have claimed the task."""
         self.staged: list[PathParts] = []
         self.new: list[PublishedFile] = []
         self.used_keys: set[str] = set()
