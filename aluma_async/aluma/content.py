@@ -18,7 +18,7 @@ _HEAD_BYTES = 1024
 """Number of bytes that decide, because a PDF may begin anywhere in them (Adobe's reader accepts that)."""
 _MAX_JSON_BYTES = 64 * 1024
 """Maximum size of a file that is parsed to find out whether it is JSON."""
-_WALK_BYTES = 4
+_WALK_BYTES = 3
 """Number of bytes that decide whether a file is an image with segments."""
 
 _NEVER_JSON = TABLE_OR_MAIL | {"doc", "xls", "ppt"}

@@ -193,7 +193,7 @@ class ImageWalk:
 def image_walk(beginning: bytes) -> ImageWalk | None:
     """Return the walk through an image with this beginning, which was fed; None if its format has no segments."""
     for signature, steps in ((PNG, _png), (JPEG, _jpeg), *((gif, _gif) for gif in GIF)):
-        if beginning.startswith(signature[:4]):
+        if beginning.startswith(signature[:3]):
             walk = ImageWalk(steps())
             walk.feed(beginning)
             return walk

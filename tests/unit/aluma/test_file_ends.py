@@ -220,3 +220,12 @@ def test_end_of_a_gif_is_found_behind_its_tables_of_colours(body):
     assert not problem("a.gif", body)
     for cut in (2, 3, 4):
         assert problem("a.gif", body[:-cut]), cut
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.gif"])
+def test_image_of_only_its_first_bytes_has_no_end(name):
+    """From the bytes on that tell the format; fewer are not the beginning of an image."""
+    body = {"a.jpg": JPEG, "a.png": PNG, "a.gif": GIF}[name]
+    for length in range(1, 9):
+        for size in (1, 2, 10):
+            assert problem(name, body[:length], size), (length, size)

@@ -263,8 +263,13 @@ async def test_settlement_without_a_reply_ends_after_30_seconds():
     assert isinstance(deferred.error, SourceError)
 
 
+@pytest.mark.parametrize("quarantine", [True, False])
 @virtual_time
-async def test_task_that_was_parked_for_crashes_is_not_copied_without_a_quarantine():
-    parts = Parts(quarantine=False)
+async def test_task_parked_for_crashes_is_not_copied_in_vain(quarantine):
+    """It has a copy, or there is no quarantine: claiming it again could crash the process once more."""
+    parts = Parts(quarantine=quarantine)
+    if parts.quarantine:
+        parts.quarantine.task_ids.add("t")
     await parts.handler.copy_crashed(TASK)
     assert not parts.requests.sent
+    await parts.cooldown.close()

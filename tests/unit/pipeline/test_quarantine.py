@@ -587,3 +587,23 @@ async def test_copy_in_a_destination_that_cannot_omit_a_file_is_not_stored(tmp_p
     with pytest.raises(DestinationError, match="file 1 is missing"):
         await store.quarantine.store(claim_for(SPEC, ExportTask("t2")), ERROR, FAILED)
     assert list(store.destination.tasks) == ["t1"]
+
+
+@pytest.mark.parametrize("content", [None, b"%PDF cut", b"?" * 4000], ids=["gone", "cut", "changed"])
+@virtual_time
+async def test_damaged_file_of_an_incomplete_copy_is_fetched_again(content, store):
+    """With the files that the copy lacks; the next copy is whole."""
+    del store.files.content["/files/1"]
+    await store.quarantine.store(claim_for(SPEC), ERROR, PARKED)
+    (copy,) = store.copies
+    damaged = copy.folder / "files/in/b.pdf"
+    damaged.unlink()
+    if content is not None:
+        damaged.write_bytes(content)
+    store.files.content = CONTENT
+    assert await store.quarantine.store(claim_for(SPEC), ERROR, PARKED) == {}
+    assert sorted(store.files.opened[-2:]) == [1, 2]
+    (copy,) = store.copies
+    assert copy.is_complete
+    assert store.folder.verify(copy, strict=True) == {}
+    assert (copy.folder / "files/in/b.pdf").read_bytes() == CONTENT["/files/2"]

@@ -69,7 +69,7 @@ async def test_released_task_is_exported_two_seconds_later():
     assert summary.exported == 3
     released = max(world.times(events.TaskReleased))
     assert released < 1
-    assert released + 2 <= min(world.times(events.TaskStarted)) < released + 5
+    assert released + 2 <= min(world.times(events.TaskStarted)) < released + 3
 
 
 class Forgetful(SimulatedSource):

@@ -356,3 +356,19 @@ async def test_task_that_is_parked_for_crashes_stays_parked_when_its_copy_fails(
     assert world.aluma.ids("pending:start_client_action") == [crashed], "the claim is released"
     (hold,) = (record for record in await world.journal.load() if isinstance(record, HoldRecord))
     assert (hold.parked, hold.error) == (True, "Crash")
+
+
+@virtual_time
+async def test_copy_of_an_exported_task_is_removed_during_the_run(tmp_path):
+    """A service may run for months, and its quarantine has a limit."""
+    world = World(tmp_path)
+    exporter = world.exporter()
+    async with anyio.create_task_group() as group:
+        group.start_soon(exporter.run)
+        await anyio.sleep(100)
+        world.check_copies(*world.aluma.ids())
+        world.destination.works = True
+        await anyio.sleep(PARK_SECONDS + 100)
+        assert world.aluma.count_by_state() == {"completed": 1}
+        world.check_copies()
+        exporter.stop()

@@ -253,3 +253,12 @@ async def _send(throttle, sent, error, urgent):
             sent.append(anyio.current_time())
             if error:
                 raise error
+
+
+@virtual_time
+async def test_throttle_reports_pauses_with_the_same_end_as_one():
+    """And none that ends earlier: several requests are refused at the same moment."""
+    emitted = []
+    throttle = Throttle(4, uniform=lambda low, high: low, on_event=emitted.append)
+    await requests(throttle, 4, error=Unavailable("", retry_after=30))
+    assert [event.seconds for event in emitted] == [30]
