@@ -28,9 +28,9 @@ from aluma_async.exceptions import (
 from aluma_async.models import Claim, ExportTask, TaskState
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.defect import plugin_defect
-from aluma_async.pipeline.source_wrapper import SourceWrapper
 from aluma_async.policy.lease import LeaseStatus
 from aluma_async.ports import BEFORE_SENDING, TaskSource
+from aluma_async.source_wrapper import SourceWrapper
 
 
 class CopyLost(DestinationError):

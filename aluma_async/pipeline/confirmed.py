@@ -17,9 +17,9 @@ from aluma_async.concurrency.threads import run_in_thread
 from aluma_async.exceptions import BadSpecification, DestinationError, FailConfirmed
 from aluma_async.journal.records import Record
 from aluma_async.models import BreakerRecord, Claim, ExportSpec, ExportTask, HoldRecord
-from aluma_async.pipeline.source_wrapper import SourceWrapper
 from aluma_async.ports import Clock, Delivery, Destination, Journal, TaskSource, VerifyingDestination
 from aluma_async.quarantine.folder import Copy, QuarantineFolder
+from aluma_async.source_wrapper import SourceWrapper
 
 
 class ConfirmedTask(Struct, frozen=True):

@@ -17,9 +17,9 @@ from aluma_async.events import RequestRetried
 from aluma_async.exceptions import AlumaAsyncError, Ambiguous, RateLimited, SourceError, Unavailable
 from aluma_async.models import Claim, ExportTask
 from aluma_async.pipeline.defect import plugin_defect
-from aluma_async.pipeline.source_wrapper import SourceWrapper
 from aluma_async.policy.backoff import RetryPolicy
 from aluma_async.ports import OnEvent, TaskSource, Uniform
+from aluma_async.source_wrapper import SourceWrapper
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

@@ -14,9 +14,9 @@ from aluma_async.exceptions import (
 from aluma_async.journal.memory import MemoryJournal
 from aluma_async.journal.records import Record
 from aluma_async.models import Claim, ExportFile, ExportTask, TaskState
-from aluma_async.pipeline.source_wrapper import SourceWrapper
 from aluma_async.pipeline.throttle import MAX_PAUSE_SECONDS, MAX_URGENT_PAUSE_SECONDS
 from aluma_async.ports import RequestLimiter, TaskSource
+from aluma_async.source_wrapper import SourceWrapper
 from aluma_async.testing.simulation.invariants import MAX_FAILED_TASKS, Instance, InvariantChecker
 from aluma_async.testing.simulation.plans import Plan
 from aluma_async.testing.simulator import SimulatedAluma
