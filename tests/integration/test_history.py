@@ -10,7 +10,7 @@ from aluma_async import events
 from aluma_async.exceptions import ClaimConflict
 from aluma_async.journal import history, reader
 from aluma_async.journal.database import FILE_NAME, connect
-from aluma_async.journal.history import MAX_AGE_SECONDS, MAX_TASKS, TRIM_EVERY, History
+from aluma_async.journal.history import History
 from aluma_async.journal.sqlite import SqliteJournal
 from aluma_async.models import ClaimRecord, ClaimState, ExportRecord, ExportTask, Timestamp
 
@@ -72,23 +72,24 @@ def test_journal_writes_pending_exports_when_closed(journal, tmp_path):
 
 
 def test_history_keeps_a_bounded_number_of_tasks(journal, tmp_path):
-    insert(tmp_path, [record(number) for number in range(MAX_TASKS + 1500)])
-    for number in range(TRIM_EVERY):
+    insert(tmp_path, [record(number) for number in range(101_500)])
+    for number in range(1000):
         journal.put_export(record(f"new-{number}"))
     asyncio.run(journal.flush())
     ids = exported_ids(tmp_path)
-    assert MAX_TASKS - 500 <= len(ids) <= MAX_TASKS
-    assert ids[-1] == f"task-new-{TRIM_EVERY - 1}"
+    assert 99_500 <= len(ids) <= 100_000
+    assert ids[-1] == "task-new-999"
 
 
 @pytest.mark.parametrize("others", [0, 3])
-def test_trim_deletes_old_tasks(journal, tmp_path, others):
-    insert(tmp_path, [record("old", NOW.wall - MAX_AGE_SECONDS - 10)])
+def test_trim_deletes_tasks_older_than_90_days(journal, tmp_path, others):
+    insert(tmp_path, [record("old", NOW.wall - 90 * 86400 - 1)])
+    insert(tmp_path, [record("kept", NOW.wall - 90 * 86400)])
     if others:
         insert(tmp_path, [record(number) for number in range(others)])
     with closing(connect(tmp_path / FILE_NAME)) as database:
         history.trim(database, NOW.wall)
-    assert len(exported_ids(tmp_path)) == others
+    assert len(exported_ids(tmp_path)) == 1 + others
 
 
 def test_history_since_a_moment_omits_earlier_tasks(journal, tmp_path):

@@ -76,7 +76,8 @@ def run(mutations: list[Mutation], *, root: Path = ROOT, full: bool, jobs: int) 
         workspaces = [Workspace(root, Path(folder, str(number))) for number in range(jobs)]
         for workspace in workspaces:
             free.put(workspace)
-        packages = (mutation.file.split("/")[1] for mutation in mutations)
+        # Also those without a mutation, so that runs of any part of a sample share the records.
+        packages = {*PACKAGES.split(","), *(mutation.file.split("/")[1] for mutation in mutations)}
         baseline = Baseline(root / ".mutation_cache", workspaces[0], packages)
         for test in baseline.record():
             click.echo(f"not used, because it does not pass without a mutation: {test}")

@@ -9,7 +9,7 @@ from aluma_async.models import ExportTask
 from aluma_async.pipeline.admission import Admission, Classification
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import SUSPECT_AFTER, CooldownEntry
-from aluma_async.pipeline.task_tracker import DONE_MEMORY_SECONDS, TaskTracker
+from aluma_async.pipeline.task_tracker import TaskTracker
 from tests.support.clock import virtual_time
 from tests.support.world import system_time
 
@@ -59,7 +59,7 @@ async def test_admission_skips_a_task_until_a_minute_after_it_is_done():
     assert parts.admission.classify(TASK, CooldownEntry(is_active=True)) is Classification.IN_PROGRESS
     parts.tracker.remove(TASK.id, done=True)
     assert parts.admission.classify(TASK, CLEAR) is Classification.IN_PROGRESS
-    await anyio.sleep(DONE_MEMORY_SECONDS)
+    await anyio.sleep(60)
     assert parts.admission.classify(TASK, CLEAR) is Classification.ADMIT
 
 

@@ -5,7 +5,6 @@ import pytest
 
 from aluma_async import events
 from aluma_async.models import HoldRecord
-from aluma_async.pipeline.gone_tasks import MAX_FINAL_LOOKUPS
 from aluma_async.testing import Fault, FaultPlan
 from tests.support.clock import virtual_time
 from tests.support.world import World, system_time
@@ -71,7 +70,7 @@ async def test_absent_task_is_not_gone_when_it_is_claimed_or_completed_elsewhere
 @virtual_time
 async def test_many_gone_tasks_are_looked_up_over_several_runs():
     world = World(0)
-    holds = [HoldRecord(f"t{n}", system_time(), 9999.0, failures=1) for n in range(MAX_FINAL_LOOKUPS + 1)]
+    holds = [HoldRecord(f"t{n}", system_time(), 9999.0, failures=1) for n in range(101)]
     await world.journal.write(*holds)
-    assert (await world.exporter.run_until_drained()).gone == MAX_FINAL_LOOKUPS
+    assert (await world.exporter.run_until_drained()).gone == 100
     assert (await world.restart().run_until_drained()).gone == 1

@@ -9,7 +9,7 @@ import pytest
 from aluma_async.events import CopyFailed, CopyStored, QuarantineNearlyFull, QuarantineUsed
 from aluma_async.exceptions import DestinationError, InvalidResponse, SchemaMismatch, SourceError, Unavailable
 from aluma_async.models import Claim, ExportSpec, ExportTask
-from aluma_async.pipeline.copying import CopiesDiffer
+from aluma_async.pipeline.copying import Budget, CopiesDiffer, QuarantineFull
 from aluma_async.quarantine.folder import QuarantineFolder
 from aluma_async.quarantine.locking import CopyLocked, locked_copy
 from aluma_async.quarantine.records import CopyState
@@ -385,6 +385,15 @@ async def test_copy_beyond_the_limit_lacks_what_does_not_fit(tmp_path):
     assert store.folder.used_bytes() <= 2500
     (copy,) = store.copies
     assert (copy.task_id, copy.size) == ("t1", store.folder.used_bytes())
+
+
+def test_quarantine_may_have_exactly_its_maximum_size():
+    budget = Budget(100)
+    budget.reserve(60)
+    budget.reserve(40)
+    with pytest.raises(QuarantineFull, match="exceed 100 bytes"):
+        budget.reserve(1)
+    assert budget.used == 100
 
 
 @virtual_time

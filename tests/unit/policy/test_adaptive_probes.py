@@ -154,3 +154,14 @@ def test_round_trip_at_the_bound_is_not_inflated(shortest, longest):
     assert limit.value >= lowered
     answer(limit, now + 20, rtt=longest * 1.5)
     assert limit.value < lowered
+
+
+def test_adaptive_limit_is_not_lowered_by_a_single_slow_round_trip():
+    """Not even if it is twenty times as long; two of these are, because a mean over about ten decides."""
+    limit = AdaptiveLimit(10, initial=10)
+    for number in range(20):
+        answer(limit, 1.0 + number, rtt=0.1)
+    answer(limit, 30.0, rtt=2.0)
+    assert limit.value == 10
+    answer(limit, 31.0, rtt=2.0)
+    assert limit.value == 9
