@@ -6,12 +6,16 @@ import time
 from contextlib import suppress
 
 import pytest
+from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aluma_async import AlumaClient, Credentials
 from aluma_async.aluma.listing import ListingDecoder, timestamp
 from aluma_async.exceptions import InvalidResponse
 from aluma_async.models import TaskState
+from tests.support.clock import virtual_time
+from tests.support.stack import BASE_URL, app_session, list_tasks
 
 
 class SmallWindows(ListingDecoder):
@@ -234,3 +238,24 @@ def test_listing_is_decoded_in_time_when_it_is_made_to_be_slow(body):
             decoder.feed(body[start : start + 65536])
         decoder.close()
     assert time.process_time() - started_at < 5
+
+
+@pytest.mark.parametrize(
+    ("link", "is_incomplete"), [('</tasks?page=2>; rel="next"', True), ('</tasks>; rel="self"', False), ("", False)]
+)
+@virtual_time
+async def test_listing_with_a_link_to_a_next_page_is_reported(link, is_incomplete):
+    """Pages are not followed, so that the tasks on the next one would be overlooked."""
+    emitted = []
+
+    async def token(_):
+        return web.json_response({"access_token": "t", "expires_in": 60})
+
+    async def tasks(_):
+        return web.json_response({"tasks": []}, headers={"Link": link} if link else {})
+
+    app = web.Application()
+    app.add_routes([web.post("/v1/oauth/token", token), web.get("/v1/tasks", tasks)])
+    async with app_session(app) as session:
+        assert await list_tasks(AlumaClient(session, BASE_URL, Credentials("i", "s"), on_event=emitted.append)) == []
+    assert [event.reason for event in emitted] == ["it has a link to a next page"] * is_incomplete

@@ -241,3 +241,27 @@ async def test_plain_text_is_a_page_only_with_the_statuses_of_proxies_without_a_
             await send("complete", status, content)
     with pytest.raises(ClaimConflict):
         await send("complete", 409, text)
+
+
+@pytest.mark.parametrize("status", [404, 408, 429, 500, 501, 502, 503, 504])
+@virtual_time
+async def test_connection_is_not_used_again_when_a_proxy_gave_up_its_wait(status):
+    """The server's late response would be taken for that of the next request."""
+    connections = []
+
+    async def token(_):
+        return web.json_response({"access_token": "t", "expires_in": 60})
+
+    async def answer(request):
+        connections.append(request.transport)
+        return web.json_response({"tasks": []}, status=status if len(connections) == 1 else 200)
+
+    app = web.Application()
+    app.add_routes([web.post("/v1/oauth/token", token), web.get("/v1/tasks", answer)])
+    async with app_session(app) as session:
+        client = AlumaClient(session, BASE_URL, Credentials("i", "s"))
+        with pytest.raises(SourceError):
+            await list_tasks(client)
+        await list_tasks(client)
+    first, second = connections
+    assert (first is not second) is (status in (408, 500, 502, 504))

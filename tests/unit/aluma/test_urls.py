@@ -163,3 +163,11 @@ def test_reason_contains_at_most_the_longest_possible_name_of_a_host():
     refused = URLS.resolve(f"https://{host}/f")
     assert refused.reason == f"url is on another host, {host[:253]}"
     assert f'download_hosts = ["{host[:253]}"]' in refused.hint
+
+
+def test_refused_url_names_at_most_the_longest_valid_host():
+    """A host has at most 253 characters; a specification may contain anything."""
+    host = ".".join(["a" * 50] * 6)
+    refused = URLS.resolve(f"https://{host}/f")
+    assert refused.reason == f"url is on another host, {host[:253]}"
+    assert f'["{host[:253]}"]' in refused.hint

@@ -273,3 +273,24 @@ async def test_task_parked_for_crashes_is_not_copied_in_vain(quarantine):
     await parts.handler.copy_crashed(TASK)
     assert not parts.requests.sent
     await parts.cooldown.close()
+
+
+@pytest.mark.parametrize("error", [FATAL, FileMissing("404")])
+@virtual_time
+async def test_claim_is_released_when_its_copy_is_interrupted(error):
+    """The run stops. It is settled at once, and not left to recovery, which may have no time for it."""
+    parts = Parts()
+    for _ in range(4):
+        await parts.cooldown.start("t", FileMissing("404"))
+
+    async def hang():
+        await anyio.sleep_forever()
+
+    parts.copies.probe = hang
+    with anyio.move_on_after(1) as scope:
+        await parts.handle(error)
+    assert scope.cancelled_caught
+    assert parts.requests.sent == [("cancel",)]
+    assert [type(event) for event in parts.events] == [events.TaskReleased]
+    assert parts.claims.get("t") is None
+    await parts.cooldown.close()

@@ -215,3 +215,22 @@ async def test_restart_begins_the_time_of_a_hold_again():
     await anyio.sleep(59)
     assert (await cooldown.get("t")).is_active
     await cooldown.close()
+
+
+@virtual_time
+async def test_copy_of_a_crashed_task_is_recorded_and_does_not_extend_its_hold():
+    journal = MemoryJournal()
+    await journal.write(HoldRecord("t", system_time(), 60.0, crashes=6, parked=True, message="ended 6 times"))
+    await anyio.sleep(20)
+    cooldown = make_cooldown(journal)
+    await cooldown.load(await journal.load())
+    assert (await cooldown.get("t")).needs_copy
+    assert str(await cooldown.begin_copy("t")) == "ended 6 times"
+    (record,) = await journal.load()
+    assert record.copy_tried
+    assert not (await cooldown.get("t")).needs_copy
+    await anyio.sleep(39)
+    assert (await cooldown.get("t")).is_active
+    await anyio.sleep(1)
+    assert not (await cooldown.get("t")).is_active
+    await cooldown.close()

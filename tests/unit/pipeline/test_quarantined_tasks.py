@@ -155,3 +155,16 @@ async def test_quarantine_that_is_nearly_full_at_the_start_is_reported(tmp_path)
     await later.quarantine.load()
     assert later.count(events.QuarantineNearlyFull) == 1
     assert later.quarantine.task_ids == {"t1"}
+
+
+@virtual_time
+async def test_copy_whose_specification_is_damaged_stays_after_an_export(tmp_path):
+    """It may be that of another specification, and the only copy of its files."""
+    store = Store(tmp_path)
+    claim = claim_for(specification(("", "a.txt", "x")))
+    await store.quarantine.store(claim, ERROR, CopyState.PARKED)
+    (copy,) = store.copies
+    (copy.folder / "specification.json").write_bytes(b"{")
+    store.quarantine.discard_later(claim)
+    await store.quarantine.discard_exported()
+    assert [one.folder for one in store.copies] == [copy.folder]
