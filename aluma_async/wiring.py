@@ -28,6 +28,7 @@ from aluma_async.journal.history import History
 from aluma_async.journal.sqlite import SqliteJournal
 from aluma_async.pipeline.confirmed import ConfirmedDestination, ConfirmedJournal, ConfirmedSource, ConfirmedTask
 from aluma_async.pipeline.exporter import Exporter
+from aluma_async.pipeline.selection import Select, SelectedSource
 from aluma_async.pipeline.throttle import MAX_URGENT_PAUSE_SECONDS, Outage, Throttle
 from aluma_async.policy.backoff import Backoff, RetryPolicy
 from aluma_async.ports import Destination, OnEvent
@@ -130,6 +131,7 @@ async def open_exporter(
     *,
     on_event: OnEvent | None = None,
     destinations: Mapping[str, Destination] | None = None,
+    select: Select | None = None,
 ) -> AsyncIterator[Exporter]:
     """Open an exporter. Raises ``ConfigError``. Sends no request and writes no file yet.
 
@@ -138,9 +140,10 @@ async def open_exporter(
         credentials: Id and secret of the API client; by default as ``Config.credentials`` collects them.
         on_event: A listener for all events.
         destinations: Additional destinations by name. Routes may name them. The caller opens and closes them.
+        select: Returns whether a pending task may be claimed; by default, all may be.
     """
     async with open_reloadable_exporter(
-        config, credentials, on_event=on_event, destinations=destinations
+        config, credentials, on_event=on_event, destinations=destinations, select=select
     ) as reloadable:
         yield reloadable.exporter
 
@@ -152,6 +155,7 @@ async def open_reloadable_exporter(
     *,
     on_event: OnEvent | None = None,
     destinations: Mapping[str, Destination] | None = None,
+    select: Select | None = None,
 ) -> AsyncIterator[ReloadableExporter]:
     """Open an exporter whose configuration can be changed while it runs. Arguments as for ``open_exporter``."""
     extra_destinations = destinations or {}
@@ -170,7 +174,7 @@ async def open_reloadable_exporter(
         journal = _open_journal(state, stack, on_event)
         history = History(journal)
         exporter = Exporter(
-            client,
+            SelectedSource(client, select) if select else client,
             router,
             workers=config.exporter.workers,
             queue_size=config.queue_size,

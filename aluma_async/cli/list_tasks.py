@@ -79,7 +79,7 @@ async def _list(
 ) -> None:
     count, now = 0, time.time()
     possible = config.routing().possible_destinations if show_destinations else None
-    row, opening, between, closing = (_json_row, "[\n", ",\n", "\n]\n") if as_json else (_text_row, "", "\n", "\n")
+    row, opening, between, closing = (_json_row, "[\n", ",\n", "\n]\n") if as_json else (text_row, "", "\n", "\n")
     async with pages(config, config.credentials()) as listing:
         async for tasks in _filter_and_sort(listing, sort, None if older_than is None else now - older_than):
             # If the listing fails, the array stays open, so that a reader does not take it for complete.
@@ -113,7 +113,8 @@ def _created_before(task: ExportTask, moment: float) -> bool:
     return task.created_at is not None and task.created_at < moment
 
 
-def _text_row(task: ExportTask, now: float, destinations: Iterable[str] | None) -> str:
+def text_row(task: ExportTask, now: float, destinations: Iterable[str] | None, note: str = "") -> str:
+    """Return the line of a task, wrapped to the terminal."""
     columns = output_columns()
     project, name = _widths(columns)
     age = "?" if task.created_at is None else format_duration(now - task.created_at)
@@ -122,7 +123,7 @@ def _text_row(task: ExportTask, now: float, destinations: Iterable[str] | None) 
         f"  {sanitize(task.name, name):<{name}}  {age}"
     )
     target = "" if destinations is None else f"-> {', '.join(destinations) or 'nowhere'}"
-    return "\n".join(wrap_parts("", (row, target), columns))
+    return "\n".join(wrap_parts("", (row, target, note), columns))
 
 
 def _widths(columns: int | None) -> tuple[int, int]:

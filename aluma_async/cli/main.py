@@ -23,7 +23,7 @@ from aluma_async.cli.history import history
 from aluma_async.cli.list_tasks import list_tasks
 from aluma_async.cli.mistakes import read_for_export
 from aluma_async.cli.monitoring import monitoring
-from aluma_async.cli.options import RUN, add_options, config_file, load_config, replaced_destinations
+from aluma_async.cli.options import RUN, SELECTION, add_options, config_file, load_config, replaced_destinations
 from aluma_async.cli.quarantine import quarantine_group
 from aluma_async.cli.redeliver import redeliver
 from aluma_async.cli.retry import retry
@@ -57,7 +57,7 @@ def cli(context: click.Context, /, **options: Any) -> int:
     """Export finished tasks from Aluma.
 
     Without a COMMAND, runs until it is stopped, or with --once until all pending tasks are exported. A task is
-    completed at Aluma only after all its files are safe at the destination.
+    completed at Aluma only after all its files are safe at the destination. Begin with --dry-run and --limit 1.
     """
     context.obj.update(options, command=context.invoked_subcommand)
     if context.invoked_subcommand:
@@ -67,19 +67,27 @@ def cli(context: click.Context, /, **options: Any) -> int:
     config = reading.config
     credentials = config.credentials()
     # They import aiohttp, which takes long, and --help does not need it.
+    from aluma_async.cli.dry_run import dry_run, read_holds
     from aluma_async.cli.run import run
     from aluma_async.destinations.places import check_config_file
+    from aluma_async.pipeline.selection import Selection
 
+    selection = None
+    if options["dry_run"] or options["limit"] or options["task"]:
+        selection = Selection(options["task"], options["limit"], read_holds(config) if options["limit"] else ())
     summary = config.service.log_level in ("debug", "info")
     load = partial(load_config, options)
     try:
         check_config_file(config, config_file(options))
+        if selection and options["dry_run"]:
+            return anyio.run(dry_run, config, credentials, selection)
         return anyio.run(
             partial(
                 run,
                 config,
                 credentials,
-                once=options["once"],
+                once=options["once"] or selection is not None,
+                selection=selection,
                 progress=options["progress"],
                 summary=summary,
                 load=load,
@@ -91,11 +99,14 @@ def cli(context: click.Context, /, **options: Any) -> int:
 
 
 def _reject_misplaced_options(context: click.Context) -> None:
-    """Refuse options before the name of a standalone command, because they would have no effect."""
-    if context.invoked_subcommand in _STANDALONE:
-        for name in context.params:
-            if name != "verbose" and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-                raise click.UsageError(f"put the options of {context.invoked_subcommand} after its name", context)
+    """Refuse options before the name of a command on which they would have no effect."""
+    command = context.invoked_subcommand
+    given = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    for name in given:
+        if command in _STANDALONE and name != "verbose":
+            raise click.UsageError(f"put the options of {command} after its name", context)
+        if name in SELECTION:  # whoever writes it relies on it
+            raise click.UsageError(f"--{name.replace('_', '-')} has no effect on {command}", context)
 
 
 _COMMANDS = (

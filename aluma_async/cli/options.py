@@ -75,6 +75,17 @@ _OPTIONS: Mapping[str, Callable[[Any], Any]] = {
         help="Number of tasks exported at once, at most 1,000.  [default: 16]",
     ),
     "once": click.option("--once", is_flag=True, help="One run over all pending tasks, then exit."),
+    "dry_run": click.option("--dry-run", is_flag=True, help="Print which task would go where; claim nothing."),
+    "limit": click.option(
+        "--limit", type=click.IntRange(1), metavar="N", help="Export at most N tasks, then exit.  [default: no limit]"
+    ),
+    "task": click.option(
+        "--task",
+        type=CommaSeparated(),
+        multiple=True,
+        metavar="ID",
+        help="Export only this pending task, then exit; repeatable.",
+    ),
     "max_at_once": click.option(
         "--max-at-once",
         type=click.IntRange(0),
@@ -139,7 +150,9 @@ _OPTIONS: Mapping[str, Callable[[Any], Any]] = {
 
 RUN = tuple(name for name in _OPTIONS if name != "traceback")
 """Options of a run."""
-SETTINGS = tuple(name for name in RUN if name not in ("once", "progress"))
+SELECTION = ("dry_run", "limit", "task")
+"""Those options of a run that restrict what it exports."""
+SETTINGS = tuple(name for name in RUN if name not in ("once", "progress", *SELECTION))
 """Those options of a run that stand for keys of the config file."""
 API = ("config", "base_url", "allow_insecure")
 """Options of a command that sends requests to Aluma."""

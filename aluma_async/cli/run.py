@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import anyio
 
+from aluma_async.cli.dry_run import absent_lines, skipped_line
 from aluma_async.cli.exit_codes import INCOMPLETE, OK, error_lines
 from aluma_async.cli.observers import Observers
 from aluma_async.cli.open_files import raise_limit
@@ -18,6 +19,7 @@ from aluma_async.config import Config, Credentials
 from aluma_async.exceptions import AlumaAsyncError, AuthenticationFailed
 from aluma_async.models import Summary
 from aluma_async.pipeline.exporter import Exporter
+from aluma_async.pipeline.selection import Selection
 from aluma_async.service.console import Console, choose_mode
 from aluma_async.service.formatting import pluralize
 from aluma_async.service.stats import RunStats
@@ -33,6 +35,7 @@ async def run(
     summary: bool = True,
     load: Callable[[], Config] | None = None,
     warnings: Sequence[str] = (),
+    selection: Selection | None = None,
 ) -> int:
     """Export as configured and return the exit code. Raises ``AlumaAsyncError`` if the run cannot start.
 
@@ -44,6 +47,7 @@ async def run(
         summary: print a summary at the end, even if all pending tasks are exported.
         load: reads the configuration again at SIGHUP.
         warnings: warnings about the configuration, besides its own.
+        selection: export only the tasks that it selects.
     """
     terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     mode = choose_mode(config.service, progress=progress, terminal=terminal)
@@ -54,7 +58,7 @@ async def run(
     observers = Observers(config, console)
     async with (
         observers.open(),
-        open_reloadable_exporter(config, credentials, on_event=observers.on_event) as reloadable,
+        open_reloadable_exporter(config, credentials, on_event=observers.on_event, select=selection) as reloadable,
     ):
         exporter = reloadable.exporter
         observers.watch(reloadable)
@@ -84,6 +88,10 @@ async def run(
     complete = result and (
         stopped.is_set() or (once and result.everything_exported and not console.stats.listing_problem)
     )
+    if selection and result:
+        for line in filter(None, (skipped_line(selection), *absent_lines(selection))):
+            console.print_message("warning", "TaskNotSelected", line)
+        complete = complete and (stopped.is_set() or not selection.absent)
     if (summary or not complete) and console.stats.summary:
         into = ", ".join(target.description for target in config.destinations.values())
         console.finish(console.stats.summary, into)

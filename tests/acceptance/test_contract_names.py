@@ -23,9 +23,9 @@ from aluma_async.service.stats import RunStats
 from tests.support.processes import simulator
 
 OPTIONS = {
-    "": "-c --config -w --workers -o --output --base-url --allow-insecure --once --project --max-at-once"
-    " --max-per-second --max-bytes-per-second --claim-timeout --drain-timeout --state --listen --progress --no-progress"
-    " --log-format -v -q --version",
+    "": "-c --config -w --workers -o --output --base-url --allow-insecure --once --dry-run --limit --task --project"
+    " --max-at-once --max-per-second --max-bytes-per-second --claim-timeout --drain-timeout --state --listen"
+    " --progress --no-progress --log-format -v -q --version",
     "demo": "--tasks",
     "check": "--config-only",
     "list": "--json --destinations --sort --older-than",

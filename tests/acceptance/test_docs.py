@@ -137,7 +137,8 @@ def test_command_works(line, environ, tmp_path, request):
     if re.search("aluma-async (status|history|retry|redeliver|quarantine)", text):
         (tmp_path / "state" / "quarantine").mkdir(parents=True, exist_ok=True)  # as an exporter does
     words = shlex.split(text, comments=True)
-    endless = "simulate" in words or ("--once" not in words and words[0] == "aluma-async" and words[1][0] == "-")
+    single_run = {"--once", "--dry-run", "--limit", "--task"} & set(words)
+    endless = "simulate" in words or (not single_run and words[0] == "aluma-async" and words[1][0] == "-")
     if not endless:
         done = subprocess.run(
             ["bash", "-c", text], env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=60
