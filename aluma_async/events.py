@@ -145,12 +145,14 @@ class TaskFailed(AttemptEnded, frozen=True):
 
 
 class TaskGone(TaskEvent, frozen=True):
-    """A task on hold is no longer pending, and this exporter has not exported it: it was overdue, or failed elsewhere.
+    """A task on hold is no longer pending, and this exporter has not exported it.
 
     A listener knows its id and its creation only.
     """
 
     hold: HoldRecord
+    reason: str
+    """Why it is gone, as far as Aluma's state of the task shows it."""
 
 
 class CopyStored(TaskEvent, frozen=True):

@@ -206,6 +206,10 @@ class Cooldown:
             await self._cache.delete(task_id)
             self._journal.delete(HoldRecord, task_id)
 
+    def forget_expired(self, task_id: str) -> None:
+        """Forget the hold of an earlier process that has no effect any more, because its task is pending."""
+        self._expired.pop(task_id, None)
+
     async def apply_releases(self) -> None:
         """Remove the holds that the administrator has released (``aluma-async retry``). Raises ``JournalLost``."""
         try:
@@ -224,6 +228,7 @@ class Cooldown:
 
     async def _store(self, hold: HoldRecord, seconds: float) -> None:
         self._ids[hold.task_id] = None
+        self.forget_expired(hold.task_id)
         entry = (hold, loop_time() + seconds)
         await self._cache.set(hold.task_id, entry, ttl=seconds + self._memory)
 

@@ -1,10 +1,11 @@
 """``GoneTasks``: reports the tasks on hold that Aluma has deleted, because they were overdue.
 
 A task that is not listed any more may also be claimed by another exporter, or belong to a project that is no longer
-exported. So its state is looked up: it is gone if it does not exist, or ended without Complete.
+exported. So its state is looked up: it is gone if it does not exist, or ended without Complete. Aluma forgets ended
+tasks after some days, so that a task which does not exist may have been exported by another exporter.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from aluma_async.clock import loop_time
 from aluma_async.events import TaskGone
@@ -18,7 +19,13 @@ from aluma_async.ports import OnEvent, TaskSource
 MAX_LOOKUPS, MAX_FINAL_LOOKUPS = 5, 100
 """Tasks that are looked up after one listing, and after the last one of a run."""
 _LOOK_UP_AGAIN_SECONDS = 600.0
-_GONE = (None, TaskState.FAILED, TaskState.TIMED_OUT, TaskState.CANCELED)
+_REASONS: Mapping[str | None, str] = {
+    None: "Aluma no longer has it: it was overdue, or another exporter has settled it (look into the history there)",
+    TaskState.FAILED: "another exporter or program has failed it",
+    TaskState.TIMED_OUT: "it was overdue, so that Aluma has deleted it",
+    TaskState.CANCELED: "it was cancelled at Aluma",
+}
+"""Why a task is gone, by its state."""
 
 
 class GoneTasks:
@@ -54,11 +61,13 @@ class GoneTasks:
             hold = await self._cooldown.hold(task_id)
             if hold is None or self._is_ours(task_id):
                 continue
-            if state in _GONE:
+            if state in _REASONS:
                 self.count += 1
-                self._on_event(TaskGone(ExportTask(task_id, created_at=hold.created_at), hold))
-            if state in (*_GONE, TaskState.COMPLETED):
+                self._on_event(TaskGone(ExportTask(task_id, created_at=hold.created_at), hold, _REASONS[state]))
+            if state in _REASONS or state == TaskState.COMPLETED:
                 await self._cooldown.clear_task(task_id)
+            elif state == TaskState.PENDING:
+                self._cooldown.forget_expired(task_id)
 
     def _is_ours(self, task_id: str) -> bool:
         return self._tracker.blocks(task_id) or self._claims.get(task_id) is not None

@@ -39,8 +39,8 @@ MESSAGES: Mapping[type[Event], tuple[Level, str]] = {
     events.TaskParked: ("error", "task {task} parked for {seconds:.0f} s (failures: {failures}): {error}"),
     events.TaskGone: (
         "error",
-        "task {task} is no longer pending, and this exporter has not exported it; "
-        "its copy is in the quarantine, if it had one: run 'aluma-async redeliver {task}'",
+        "task {task} is no longer pending, and this exporter has not exported it: {reason}. "
+        "Its copy is in the quarantine, if it had one: run 'aluma-async redeliver {task}'",
     ),
     events.TaskReleased: ("info", "task {task} released without an error"),
     events.TaskFailed: ("error", "task {task} failed, its content is in the quarantine: {error}"),

@@ -133,8 +133,8 @@ class Notifier:
                 text = f"parked for {format_duration(hold.seconds)} after {failures}{notes}: {hold.message}"
                 parked = self._build("parked", text, task.id, hold.message, hold.error)
                 yield parked if left is None else structs.replace(parked, seconds_left=round(left))
-            case events.TaskGone(task=task, hold=hold):
-                text = "no longer pending, not exported by this exporter; its copy is in the quarantine: redeliver it"
+            case events.TaskGone(task=task, hold=hold, reason=reason):
+                text = f"{reason}; not exported by this exporter, which may have a copy in the quarantine: redeliver it"
                 yield self._build("gone", text, task.id, "", hold.error)
             case events.CopyStored(task=task, missing=missing):
                 incomplete = f"its copy lacks {pluralize(missing, 'file')}"

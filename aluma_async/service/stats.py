@@ -301,8 +301,8 @@ class RunStats:
                 self.quarantine_max_bytes = event.max_bytes
             case events.CopyFailed():
                 self.failed_copies += 1
-            case events.TaskGone(task=task, hold=hold):
-                message = "no longer pending, not exported by this exporter; 'aluma-async redeliver' delivers its copy"
+            case events.TaskGone(task=task, hold=hold, reason=reason):
+                message = f"{reason}; 'aluma-async redeliver' delivers its copy"
                 self._record_unexported(task.id, "gone", hold.error, message)
             case events.DrainStarted():
                 self.draining = True

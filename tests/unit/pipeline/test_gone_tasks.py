@@ -5,8 +5,9 @@ import pytest
 
 from aluma_async import events
 from aluma_async.models import HoldRecord
-from aluma_async.testing import Fault, FaultPlan
+from aluma_async.testing import Fault, FaultPlan, SimulatedSource
 from tests.support.clock import virtual_time
+from tests.support.stack import simulated
 from tests.support.world import World, system_time
 
 PARKING = {"park_after": 1, "park_seconds": 9999}
@@ -18,6 +19,18 @@ async def parked_world():
     world = World(1, profile="small", faults=faults, exporter=PARKING)
     assert (await world.exporter.run_until_drained()).held_back == 1
     return world
+
+
+class Absent(SimulatedSource):
+    """A source that lists nothing, and whose tasks are all in one state."""
+
+    def __init__(self, state):
+        super().__init__(simulated(0, "small"))
+        self._state, self.looked_up = state, []
+
+    async def state(self, task):
+        self.looked_up.append(task.id)
+        return self._state
 
 
 def gone_ids(world):
@@ -65,6 +78,38 @@ async def test_absent_task_is_not_gone_when_it_is_claimed_or_completed_elsewhere
     await anyio.sleep(1)
     summary = await world.restart().run_until_drained()
     assert (summary.gone, summary.everything_exported) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        (None, "or another exporter has settled it"),
+        ("failed", "another exporter or program has failed it"),
+        ("timed-out", "it was overdue"),
+        ("canceled", "it was cancelled"),
+    ],
+)
+@virtual_time
+async def test_reason_of_a_gone_task_is_what_its_state_shows(state, reason):
+    """A task that Aluma does not know any more may have been exported by another exporter days ago."""
+    source = Absent(state)
+    world = World(0, source=lambda *_: source)
+    await world.journal.write(HoldRecord("t", system_time(), 9999.0, failures=1))
+    assert (await world.exporter.run_until_drained()).gone == 1
+    assert [reason in event.reason for event in world.events(events.TaskGone)] == [True]
+
+
+@pytest.mark.parametrize("state", ["pending:start_client_action", "completed"])
+@virtual_time
+async def test_hold_without_effect_is_looked_up_once_unless_it_is_claimed(state):
+    """A task of another project stays pending for as long as nobody exports it."""
+    source = Absent(state)
+    world = World(0, source=lambda *_: source)
+    await world.journal.write(HoldRecord("t", system_time(), 1.0, failures=1))
+    await anyio.sleep(80_000)
+    await world.run_for(7200)
+    assert source.looked_up == ["t"]
+    assert not gone_ids(world)
 
 
 @virtual_time
