@@ -21,6 +21,7 @@ from aluma_async.events import (
     TaskCancelled,
     TaskFailed,
     TaskParked,
+    TaskReleased,
 )
 from aluma_async.exceptions import (
     AlumaAsyncError,
@@ -169,6 +170,7 @@ class FailureHandler:
             if record and record.state is ClaimState.FAILING:
                 self._defer(SettlementUnconfirmed(task, failure))
                 return False
+            may_be_sent = False  # the copy was lost before Fail was sent
             self._on_event(QuarantineFailed(task, failure))
             await self._cool_down(task, error, claim, release=True, park=True)
             return False
@@ -256,7 +258,10 @@ class FailureHandler:
         error = SourceError(f"task {task.id}: no response in {SETTLE_TIMEOUT_SECONDS:.0f} s")
         with anyio.CancelScope(shield=True), anyio.move_on_after(SETTLE_TIMEOUT_SECONDS):
             try:
-                return await settle_claim(self._source, self._claims, task)
+                event = await settle_claim(self._source, self._claims, task)
+                if isinstance(event, TaskReleased):
+                    self._breaker.give_back(task.id)
+                return event
             except SourceError as unconfirmed:
                 error = unconfirmed
         self._defer(SettlementDeferred(task, error))

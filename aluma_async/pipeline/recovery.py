@@ -10,7 +10,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from aluma_async.clock import loop_time
-from aluma_async.events import CommitUnverified, SettlementDeferred, TaskParked, TaskReleased
+from aluma_async.events import CommitUnverified, Event, SettlementDeferred, TaskParked, TaskReleased
 from aluma_async.exceptions import SourceError
 from aluma_async.models import BreakerRecord, ClaimRecord, ClaimState, ExportTask, HoldRecord
 from aluma_async.pipeline.breaker import FailBreaker
@@ -153,8 +153,9 @@ class Recovery:
                 self._on_event(SettlementDeferred(ExportTask(claim.task_id), error))
 
     async def _settle_at_end(self, claim: ClaimRecord, errors: dict[str, SourceError]) -> None:
-        if error := await self._try_settle(claim):
-            errors[claim.task_id] = error
+        outcome = await self._try_settle(claim)
+        if isinstance(outcome, SourceError):
+            errors[claim.task_id] = outcome
 
     def _start_if_idle(self, task_id: str, tries: int, group: TaskGroup) -> None:
         claim = self._claims.get(task_id)
@@ -166,11 +167,12 @@ class Recovery:
         """Try to settle a claim and schedule the next attempt; block a released task for ``delay`` seconds more."""
         done = False
         try:
-            if error := await self._try_settle(claim):
+            event = await self._try_settle(claim)
+            if isinstance(event, SourceError):
                 tries = min(tries, _FAST_RETRIES)
                 if self._claims.seconds_left(claim) < _EXPIRY_MARGIN_SECONDS:
-                    self._on_event(SettlementDeferred(ExportTask(claim.task_id), error))
-            elif claim.state is ClaimState.ORPHANED:
+                    self._on_event(SettlementDeferred(ExportTask(claim.task_id), event))
+            elif claim.state is ClaimState.ORPHANED or isinstance(event, TaskReleased):
                 await anyio.sleep(delay)
             else:
                 done = True
@@ -180,17 +182,19 @@ class Recovery:
             self._tracker.clear_settling(claim.task_id)
         self.schedule(claim.task_id, tries + 1)
 
-    async def _try_settle(self, claim: ClaimRecord) -> SourceError | None:
-        """Try to settle a claim; return the error if it is still open. A refusal also means that it has ended."""
+    async def _try_settle(self, claim: ClaimRecord) -> Event | SourceError | None:
+        """Try to settle a claim; return the event of the outcome, None if it had ended, or the error if it is open."""
         task = ExportTask(claim.task_id)
         try:
             event = await settle_claim(self._source, self._claims, task)
         except SourceError as error:
             return error
-        if event and claim.state is ClaimState.FAILING and isinstance(event, TaskReleased):
-            self._on_event(CommitUnverified(task, "the quarantine"))
+        if isinstance(event, TaskReleased):
+            self._breaker.give_back(task.id)  # the task was not failed
+            if claim.state is ClaimState.FAILING:
+                self._on_event(CommitUnverified(task, "the quarantine"))
         if event:
             self._on_event(event)
         if claim.state is not ClaimState.ORPHANED:
             await self._cooldown.clear_task(task.id)
-        return None
+        return event

@@ -7,7 +7,7 @@ import pytest
 from aluma_async import Backoff, events
 from aluma_async.exceptions import DestinationError, JournalError
 from aluma_async.models import BreakerRecord, ExportFile, ExportSpec
-from aluma_async.testing import MemoryDestination, SimulatedSource
+from aluma_async.testing import Fault, FaultPlan, MemoryDestination, SimulatedSource
 from tests.support.clock import virtual_time
 from tests.support.world import World
 
@@ -73,11 +73,12 @@ class _NamedDelivery:
         return await self._delivery.__aexit__(*error)
 
 
-def world_of(tasks, *, destination=None, workers=16, **options):
+def world_of(tasks, *, destination=None, workers=16, faults=None, **options):
     return World(
         tasks,
         source=lambda aluma, faults: Source(aluma, faults, **options),
         destination=destination,
+        faults=faults,
         exporter={"workers": workers, "cooldown": Backoff(60, 3600, jitter=0)},
         latency_seconds=0.2,
     )
@@ -175,6 +176,48 @@ async def test_no_task_is_failed_when_its_place_cannot_be_recorded(monkeypatch):
     await world.run_for(3600)
     assert not world.aluma.counts["fail"]
     assert world.count(events.TaskParked) >= 5
+
+
+@pytest.mark.parametrize("lost", ["first", "repeated", "next run"])
+@virtual_time
+async def test_breaker_gives_a_place_back_when_the_copy_was_lost(lost):
+    """The copy disappears before the first Fail, before a later one, or before the next run. Fail is not sent then."""
+    faults = FaultPlan()
+    faults.plan("fail", [] if lost == "first" else [Fault.DROP_BEFORE] * 1000)
+    world = world_of(5, workers=1, faults=faults)
+    verify = world.quarantine.verify
+
+    async def lose(receipt):
+        if lost == "first" or world.count(events.SettlementUnconfirmed):
+            world.quarantine.tasks.clear()
+        return await verify(receipt)
+
+    world.quarantine.verify = lose
+    await world.run_for(20 if lost == "next run" else 600)
+    if lost == "next run":
+        world.quarantine.tasks.clear()
+        world.restart()
+        await world.run_for(60)
+    assert not world.source.failed()
+    assert not [record for record in await world.journal.load() if isinstance(record, BreakerRecord)]
+
+
+@virtual_time
+async def test_released_task_is_exported_again_soon_after_its_copy_was_lost():
+    faults = FaultPlan()
+    faults.plan("fail", [Fault.DROP_BEFORE] * 10)
+    world = world_of(1, workers=1, faults=faults)
+    verify = world.quarantine.verify
+
+    async def lose(receipt):
+        if world.count(events.SettlementUnconfirmed):
+            world.quarantine.tasks.clear()
+        return await verify(receipt)
+
+    world.quarantine.verify = lose
+    await world.run_for(120)
+    (released, *_), starts = world.times(events.TaskReleased), world.times(events.TaskStarted)
+    assert min(time for time in starts if time > released) < released + 10
 
 
 @pytest.mark.parametrize("count", [3, 4])
