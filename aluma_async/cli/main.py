@@ -14,6 +14,7 @@ from aluma_async import __version__
 from aluma_async.cli.cancel import cancel
 from aluma_async.cli.check import check
 from aluma_async.cli.completion import completion
+from aluma_async.cli.config_schema import schema
 from aluma_async.cli.config_show import config_group
 from aluma_async.cli.demo import demo
 from aluma_async.cli.exit_codes import INCOMPLETE, INTERRUPTED, OK, error_lines, exit_code
@@ -127,6 +128,7 @@ _COMMANDS = (
     print_unit,
     monitoring,
 )
+config_group.add_command(schema)
 for command in _COMMANDS:
     cli.add_command(command)
 

@@ -40,6 +40,7 @@ OPTIONS = {
     "quarantine delete": "--yes",
     "cancel": "--yes",
     "config show": "--json",
+    "config schema": "",
     "simulate": "--max-listed --malformed-row",
     "systemd": "--template",
     "monitoring dashboard": "",
