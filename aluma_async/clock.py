@@ -15,6 +15,11 @@ def loop_time() -> float:
     return get_running_loop().time()
 
 
+def thread_time() -> float:
+    """Return the seconds of a monotonic clock that any thread may read."""
+    return time.monotonic()
+
+
 def wall_time() -> float:
     """Return the seconds since 1970."""
     return time.time()

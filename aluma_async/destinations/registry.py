@@ -5,11 +5,11 @@ Modules that need an optional package are imported only when their type is used.
 
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from aluma_async.concurrency.daemon_threads import DaemonThreads
 from aluma_async.config.destinations import (
     DestinationConfig,
     FolderConfig,
@@ -43,7 +43,7 @@ async def open_destinations(
 
 def open_folder(config: FolderConfig, state: Path, stack: AsyncExitStack) -> Destination:
     """Open a folder destination."""
-    executor = stack.enter_context(ThreadPoolExecutor(FILE_THREADS, "aluma-async-files"))
+    executor = stack.enter_context(DaemonThreads(FILE_THREADS, "aluma-async-files"))
     destination = FolderDestination(
         config.path,
         newline=config.newline,

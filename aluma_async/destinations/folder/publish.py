@@ -186,11 +186,11 @@ class _Publication:
         for _ in range(_MAX_RENAMES):
             placement = self._placements[index]
             number, staged, parts, existing = placement
-            self.staged.check_lease()
             try:
                 folders.apply_permissions(staged, parts[:-1])
-                moved = self.staged.ids[number]
-                fs.move(folders.staging, staged, folders.open(parts[:-1]), parts[-1], moved=moved, replaced=existing)
+                moved, folder = self.staged.ids[number], folders.open(parts[:-1])
+                self.staged.check_lease()  # directly before the rename, because each operation may hang for long
+                fs.move(folders.staging, staged, folder, parts[-1], moved=moved, replaced=existing)
             except FileExistsError:
                 if not self._paths:
                     raise

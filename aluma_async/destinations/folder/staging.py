@@ -57,7 +57,9 @@ class StagedTask:
         self.receipt = ""
         """The receipt of the published files; empty before."""
         self.check_lease = CHECK_LEASE.get()
-        """Raises ``DestinationError`` if another exporter may have claimed the task."""
+        """Raises ``DestinationError`` if another exporter may have claimed the task, or the delivery is abandoned."""
+        self.is_abandoned = False
+        """Whether the delivery has failed although an operation in a thread has not returned."""
         self._prefix = prefix
         kept = settings.kept
         self.may_resume = bool(kept) and any(self._resume_key(file.number) in kept for file in claim.spec.files)
@@ -88,6 +90,14 @@ class StagedTask:
         """Leave a file out. Its staged bytes are removed at the end."""
         self.restart(number)
         self.files = tuple(file for file in self.files if file.number != number)
+
+    def abandon(self) -> None:
+        """Let no further file be published."""
+        self.is_abandoned = True
+        self.check_lease = self._raise_abandoned
+
+    def _raise_abandoned(self) -> None:
+        raise DestinationError(f"task {self.claim.task.id}: its delivery has been abandoned")
 
     # -- start and end of a delivery; all of it blocks
 

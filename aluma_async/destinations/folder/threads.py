@@ -1,20 +1,21 @@
 """``FileThreads``: runs blocking file operations in threads and maps their ``OSError``.
 
-Each operation is awaited to its end. The number of threads is limited by the executor.
+Each operation is awaited to its end, because a thread cannot be interrupted. But a call to a file server may never
+return: an operation that takes longer than its limit is abandoned, and ``DestinationUnavailable`` is raised. While many
+abandoned operations have not returned, no further one is started, so that the number of hanging threads is bounded.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import suppress
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
-import aiofiles
 import anyio
-from aiofiles.threadpool.binary import AsyncFileIO
 
-from aluma_async.concurrency.batcher import wait_uncancelled
+from aluma_async.clock import thread_time
 from aluma_async.destinations.folder import fs
 from aluma_async.destinations.folder.root import RootFolder
 from aluma_async.exceptions import DestinationError, DestinationUnavailable
@@ -22,52 +23,197 @@ from aluma_async.exceptions import DestinationError, DestinationUnavailable
 P = ParamSpec("P")
 T = TypeVar("T")
 
+HANG_SECONDS = 60.0
+"""Seconds after which an operation counts as hanging, besides those that its amount of work needs."""
+MAX_HANGING = 8
+"""Number of hanging operations with which no further one is started."""
+
+
+class FileStep(Generic[T]):
+    """An operation in a thread, which may take ``seconds`` from its start."""
+
+    future: "asyncio.Future[T]"
+
+    def __init__(self, call: Callable[[], T], seconds: float) -> None:
+        self.call = call
+        self.seconds = seconds
+        self.submitted_at = thread_time()
+        self.started_at: float | None = None
+
+    @property
+    def age(self) -> float:
+        """Seconds since its start, or since it began to wait for a thread."""
+        return thread_time() - (self.submitted_at if self.started_at is None else self.started_at)
+
 
 class FileThreads:
-    """Runs operations on files below ``root`` on ``executor``."""
+    """Runs operations on files below ``root`` on ``executor``; each may take ``seconds``, and more for much work."""
 
-    def __init__(self, root: RootFolder, executor: Executor | None) -> None:
+    def __init__(self, root: RootFolder, executor: Executor | None, seconds: float = HANG_SECONDS) -> None:
         self._root = root
         self._executor = executor
+        self._seconds = seconds
+        self._running: set[FileStep[Any]] = set()  # in a thread now
+        self._hanging: set[FileStep[Any]] = set()  # abandoned, and not returned
 
-    async def run(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a step to its end, even if the caller is cancelled, because a thread cannot be interrupted."""
-        return await self.wait(self.start(step, *args, **kwargs))
+    @property
+    def is_hanging(self) -> bool:
+        """Whether an abandoned operation has not returned."""
+        return bool(self._hanging)
 
-    def start(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "asyncio.Future[T]":
-        """Start a step; ``wait`` has to follow."""
-        return asyncio.get_running_loop().run_in_executor(self._executor, partial(step, *args, **kwargs))
+    def check(self) -> None:
+        """Raise ``DestinationUnavailable`` if so many operations hang that no further one may be started."""
+        if len(self._hanging) >= MAX_HANGING:
+            raise self._error(max(step.age for step in self._hanging), for_all=True)
 
-    async def wait(self, future: "asyncio.Future[T]") -> T:
-        """Wait for a step that was started."""
-        with anyio.CancelScope(shield=True), self.map_errors():
-            return await wait_uncancelled(future)
-        raise AssertionError  # a shielded scope swallows nothing
+    async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run an operation to its end, even if the caller is cancelled, because a thread cannot be interrupted."""
+        return await self.wait(self.start(partial(call, *args, **kwargs)))
 
-    async def open_staged(self, name: str) -> AsyncFileIO:
+    def start(self, call: Callable[[], T], *, work_seconds: float = 0.0) -> FileStep[T]:
+        """Start an operation; ``wait`` has to follow. Raises ``DestinationUnavailable``.
+
+        Args:
+            call: The operation.
+            work_seconds: Seconds that its amount of work may need on a slow file system.
+        """
+        self.check()
+        return self._submit(call, work_seconds)
+
+    async def wait(self, step: FileStep[T]) -> T:
+        """Wait for an operation that was started. Raises ``DestinationUnavailable`` if it hangs.
+
+        A native cancellation, from which no scope shields, is raised after the operation has ended, unless it failed.
+        """
+        cancelled: asyncio.CancelledError | None = None
+        with anyio.CancelScope(shield=True):
+            while not step.future.done():
+                left = step.seconds - step.age  # not positive while it waits for a thread that makes progress
+                try:
+                    await asyncio.wait([step.future], timeout=left if left > 0 else self._seconds / 10)
+                except asyncio.CancelledError as error:
+                    cancelled = error
+                if not step.future.done() and self._hangs(step):
+                    raise self._abandon(step)
+        if cancelled and not step.future.exception():
+            raise cancelled
+        return step.future.result()
+
+    async def probe(self, call: Callable[[], T]) -> T:
+        """Run an operation whose result tells whether the folder responds. While others hang, it is soon abandoned."""
+        step = self.start(call)
+        step.seconds = self._seconds / 6 if self._hanging else self._seconds
+        return await self.wait(step)
+
+    async def clean_up(self, call: Callable[[], object]) -> None:
+        """Run an operation that removes files. If the folder does not respond, do not wait for it."""
+        with suppress(DestinationError):
+            step = self.start(call)
+            if self._hanging:
+                step.future.add_done_callback(_discard_result)
+            else:
+                await self.wait(step)
+
+    async def open_staged(self, name: str) -> "StagedFile":
         """Open a new file in the staging folder for writing."""
-        with anyio.CancelScope(shield=True), self.map_errors():
-            return await aiofiles.open(name, "wb", buffering=0, opener=self._root.open_staged, executor=self._executor)
-        raise AssertionError  # a shielded scope swallows nothing
-
-    async def close(self, stream: AsyncFileIO) -> None:
-        """Close a file."""
-        with anyio.CancelScope(shield=True), self.map_errors():
-            await stream.close()
-
-    @contextmanager
-    def map_errors(self) -> Iterator[None]:
-        """Raise ``DestinationError`` in place of ``OSError``."""
+        step = self.start(partial(self._root.open_staged, name))
         try:
-            yield
-        except OSError as error:
-            raise self.map_error(error) from error
+            return StagedFile(self, await self.wait(step))
+        except DestinationUnavailable:
+            self.after(step, lambda: self._remove_late(step, name))
+            raise
+
+    def after(self, step: FileStep[Any], call: Callable[[], object]) -> None:
+        """Run an operation when a hanging one has returned."""
+        if step in self._hanging:
+            step.future.add_done_callback(lambda _: self._start_late(call))
 
     def map_error(self, error: OSError) -> DestinationError:
-        """Return the ``DestinationError`` that stands for an ``OSError``."""
+        """Return the ``DestinationError`` that stands for an ``OSError``. It may block."""
         message = f"folder {self._root.path}: {error.strerror or error}"
         known = error.errno in fs.UNAVAILABLE
         if known or not self._root.is_same_folder():
             hint = "Check that the folder exists, is writable and has free space."
             return DestinationUnavailable(message, hint=hint, for_all=not known)
         return DestinationError(message)
+
+    def _submit(self, call: Callable[[], T], work_seconds: float = 0.0) -> FileStep[T]:
+        step = FileStep(call, self._seconds + work_seconds)
+        step.future = asyncio.get_running_loop().run_in_executor(self._executor, self._run, step)
+        return step
+
+    def _run(self, step: FileStep[T]) -> T:
+        step.started_at = thread_time()
+        self._running.add(step)
+        try:
+            return step.call()
+        except OSError as error:
+            raise self.map_error(error) from error  # here, because it asks the file system
+        finally:
+            self._running.discard(step)
+
+    def _hangs(self, step: FileStep[Any]) -> bool:
+        """Return whether an operation has exceeded its limit; before its start, whether those in all threads have."""
+        if step.age < step.seconds:
+            return False
+        return step.started_at is not None or all(running.age >= running.seconds for running in tuple(self._running))
+
+    def _abandon(self, step: FileStep[Any]) -> DestinationUnavailable:
+        self._hanging.add(step)
+        step.future.add_done_callback(_discard_result)
+        step.future.add_done_callback(lambda _: self._hanging.discard(step))
+        return self._error(step.age, for_all=False)
+
+    def _error(self, seconds: float, *, for_all: bool) -> DestinationUnavailable:
+        return DestinationUnavailable(
+            f"folder {self._root.path}: does not respond: an operation has not ended in {seconds:.0f} s",
+            hint="Check its file server or disk.",
+            for_all=for_all,
+        )
+
+    def _start_late(self, call: Callable[[], object]) -> None:
+        with suppress(RuntimeError):  # the threads have been shut down
+            self._submit(call).future.add_done_callback(_discard_result)
+
+    def _remove_late(self, step: FileStep[int], name: str) -> None:
+        if not step.future.cancelled() and not step.future.exception():
+            os.close(step.future.result())
+            with self._root.open(sync=False) as folders:
+                fs.unlink(folders.staging, name)
+
+
+class StagedFile:
+    """A file that is being written, one step at a time."""
+
+    def __init__(self, threads: FileThreads, fd: int) -> None:
+        self.fd = fd
+        self._threads = threads
+        self._last: FileStep[None] | None = None
+
+    async def start(self, call: Callable[[], None], *, work_seconds: float = 0.0) -> None:
+        """Start the next step when the last one has ended."""
+        await self.wait()
+        self._last = self._threads.start(call, work_seconds=work_seconds)
+
+    async def wait(self) -> None:
+        """Wait for the last step."""
+        if self._last:
+            await self._threads.wait(self._last)
+            self._last = None
+
+    async def close(self) -> None:
+        """Close the file: not before the last step has ended, which would write into another file with the number."""
+        close = partial(os.close, self.fd)
+        if self._last:
+            with suppress(DestinationError):
+                await self.wait()
+        if self._last and not self._last.future.done():
+            self._threads.after(self._last, close)
+        else:
+            await self._threads.clean_up(close)
+
+
+def _discard_result(future: "asyncio.Future[Any]") -> None:
+    """Read the result of an operation for which nothing waits, because asyncio reports errors that are never read."""
+    if not future.cancelled():
+        future.exception()
