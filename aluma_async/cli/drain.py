@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import partial
 
 import anyio
 
@@ -11,7 +12,10 @@ from aluma_async.config import Config
 from aluma_async.exceptions import AlumaAsyncError
 from aluma_async.pipeline.exporter import Exporter
 from aluma_async.service.console import Console, choose_mode
+from aluma_async.service.formatting import pluralize
 from aluma_async.service.stats import RunStats
+
+_MAX_NAMED_TASKS = 3
 
 
 def open_console(config: Config, progress: bool | None) -> Console:
@@ -20,10 +24,11 @@ def open_console(config: Config, progress: bool | None) -> Console:
     return Console(config.service, choose_mode(config.service, progress=progress, terminal=terminal), RunStats())
 
 
-async def drain(exporter: Exporter, console: Console) -> AlumaAsyncError | None:
+async def drain(exporter: Exporter, console: Console, config: Config) -> AlumaAsyncError | None:
     """Run an exporter until it is drained, or stopped by a signal; return the error that ended the run."""
     error: AlumaAsyncError | None = None
-    with handle_stop_signals(exporter.stop):
+    drain_seconds, on_hang = config.exporter.drain_timeout_seconds, partial(report_hang, console)
+    with handle_stop_signals(exporter.stop, drain_seconds=drain_seconds, on_hang=on_hang):
         async with anyio.create_task_group() as group:
             group.start_soon(console.watch)
             try:
@@ -40,3 +45,12 @@ def report_end(error: AlumaAsyncError | None, console: Console) -> None:
         raise error
     if error:
         console.print_message("error", "RunFailed", *error_lines(error))
+
+
+def report_hang(console: Console) -> None:
+    """Report the tasks whose end the process does not wait for any longer. Any thread may call it."""
+    console.restore_terminal()
+    active = list(console.stats.active)
+    names = f" ({', '.join(active[:_MAX_NAMED_TASKS])})" if active else ""
+    text = f"ended although {pluralize(len(active), 'task')} did not: a place or a plug-in does not return{names}"
+    console.print_message("error", "DrainHangs", text, "The next run releases the claims.")

@@ -149,7 +149,7 @@ async def _run(config: Config, tasks: Mapping[str, ConfirmedTask]) -> _Result:
             console.log(event)
 
     async with open_confirmed(config, tasks, on_event=on_event) as exporter:
-        error = await drain(exporter, console)
+        error = await drain(exporter, console, config)
     if isinstance(error, JournalLocked):
         raise JournalLocked(str(error), hint=_HINT) from None
     report_end(error, console)

@@ -163,7 +163,7 @@ async def _run(config: Config, copies: Sequence[Copy], choice: _Choice, progress
     async with open_redelivery(
         config, copies, incomplete=choice.incomplete, replace=choice.replace, on_event=on_event
     ) as (exporter, source):
-        error = await drain(exporter, console)
+        error = await drain(exporter, console, config)
         for problem in source.problems:
             console.print_message("warning", "NotMarked", problem)
     report_end(error, console)

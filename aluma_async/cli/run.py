@@ -4,10 +4,12 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 import anyio
 
+from aluma_async.cli.drain import report_hang
 from aluma_async.cli.dry_run import absent_lines, skipped_line
 from aluma_async.cli.exit_codes import INCOMPLETE, OK, error_lines
 from aluma_async.cli.observers import Observers
@@ -77,7 +79,13 @@ async def run(
             exit_now()  # the next run removes the staged files
 
         reload = Reload(load or (lambda: config), reloadable, console, observers.systemd)
-        with handle_stop_signals(drain, exit_immediately), handle_sighup(reload):
+        drain_seconds = config.exporter.drain_timeout_seconds
+        with (
+            handle_stop_signals(
+                drain, exit_immediately, drain_seconds=drain_seconds, on_hang=partial(report_hang, console)
+            ),
+            handle_sighup(reload),
+        ):
             try:
                 result = await _run_with_observers(exporter, observers.background_tasks, once=once)
             except AlumaAsyncError as error:

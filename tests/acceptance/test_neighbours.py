@@ -4,6 +4,8 @@ import json
 import signal
 import socket
 import sqlite3
+import subprocess
+import sys
 import textwrap
 import time
 import urllib.error
@@ -21,6 +23,8 @@ MAX_SECONDS = 60
 """Time in which healthy tasks are exported whatever other tasks do."""
 NOT_READY_SECONDS = 60
 """Three times the promise for an exporter that has just worked, because the machine may be busy: unit tests hold it."""
+END_SECONDS = 3
+"""Time after the drain timeout in which a run ends."""
 PLUGIN = """
     import asyncio
     import time
@@ -225,3 +229,25 @@ def test_second_signal_ends_a_process_that_a_plugin_blocks(exporter, aluma, inst
         time.sleep(0.5)
         running.send_signal(signal.SIGTERM)
         assert running.wait(10) == 130
+
+
+@pytest.mark.parametrize(
+    "step", ["await asyncio.to_thread(time.sleep, 600)", "time.sleep(600)"], ids=["thread", "loop"]
+)
+def test_drain_ends_although_a_plugin_does_not_return(aluma, install_plugin, tmp_path, step):
+    """A while after the drain timeout; the tasks are named, and the next run releases their claims."""
+    env = environment(tmp_path, SimulatedAluma.client_secret, {"PYTHONPATH": install_plugin(step)})
+    with (tmp_path / "c.toml").open("a") as config:
+        config.write("[exporter]\ndrain_timeout_seconds = 1\n")
+    program = f"from aluma_async.cli import main, signals; signals.END_SECONDS = {END_SECONDS}; main.main()"
+    options = ("-c", "c.toml", "--base-url", aluma.base_url, "--no-progress")
+    command = [sys.executable, "-c", program, *options]
+    with subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            wait_until(lambda: aluma.state()["tasks"].get(CLAIMED, 0), 30)
+            time.sleep(1)
+            running.send_signal(signal.SIGTERM)
+            assert running.wait(END_SECONDS + 10) == 1
+            assert "a place or a plug-in does not return" in running.stderr.read()
+        finally:
+            running.kill()
