@@ -26,9 +26,10 @@ operator::
     │   └── AlreadyExported        an earlier export has stored another version
     ├── Crash                      the exporter process has ended repeatedly during the export of a task
     ├── FailConfirmed              the administrator has confirmed that the task is failed      fatal
-    └── JournalError               the journal cannot be written
-        ├── JournalLocked          another process uses the state folder
-        └── JournalLost            its file was removed or replaced while the exporter runs
+    ├── JournalError               the journal cannot be written
+    │   ├── JournalLocked          another process uses the state folder
+    │   └── JournalLost            its file was removed or replaced while the exporter runs
+    └── FleetStoreError            the store of a fleet cannot be used, so that the exporter continues alone
 
 No message contains document content, a token or a secret.
 """
@@ -220,6 +221,10 @@ class JournalLocked(JournalError):
 
 class JournalLost(JournalError):
     """The file of the journal was removed or replaced while the exporter runs, which must end."""
+
+
+class FleetStoreError(AlumaAsyncError):
+    """The store of a fleet did not answer in time, or with an error. The call may have been executed."""
 
 
 def primary_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -4,6 +4,8 @@ from aluma_async.testing.behaviour import Behaviour
 from aluma_async.testing.contracts import check_destination, check_memory, check_task_source
 from aluma_async.testing.destination import MemoryDestination
 from aluma_async.testing.faults import Fault, FaultPlan
+from aluma_async.testing.fleet import SimulatedFleetStore
+from aluma_async.testing.fleet_contract import check_fleet_store
 from aluma_async.testing.http_app import serve, simulated_app
 from aluma_async.testing.memory_connector import MemoryConnector
 from aluma_async.testing.sample_data import SampleData
@@ -19,8 +21,10 @@ __all__ = [
     "MemoryDestination",
     "SampleData",
     "SimulatedAluma",
+    "SimulatedFleetStore",
     "SimulatedSource",
     "check_destination",
+    "check_fleet_store",
     "check_memory",
     "check_task_source",
     "run_virtual",

@@ -4,6 +4,8 @@ from functools import partial, wraps
 
 import anyio
 
+from aluma_async.clock import system_clock
+from aluma_async.models import Timestamp
 from aluma_async.testing import run_virtual
 
 
@@ -15,6 +17,20 @@ class ManualClock:
 
     def __call__(self):
         return self.now
+
+
+class ShiftedClock:
+    """Return the system's time, ``ahead`` by some seconds."""
+
+    def __init__(self):
+        self.ahead = 0.0
+
+    def __call__(self):
+        now = system_clock()
+        return Timestamp(now.boot, now.boottime + self.ahead, now.wall + self.ahead)
+
+    async def advance(self, seconds):
+        self.ahead += seconds
 
 
 def virtual_time(test):
