@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from aluma_async.testing import SimulatedAluma
 from tests.support.databases import PostgresDatabase, SqliteDatabase
@@ -14,6 +15,10 @@ from tests.support.processes import PENDING, PROGRAM, environment, simulator
 from tests.support.proxy import proxy_for
 
 TESTS = Path(__file__).parent
+
+# No example has a time limit, because the machine may be busy.
+settings.register_profile("any machine", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 def pytest_configure():

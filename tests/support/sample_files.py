@@ -37,7 +37,7 @@ def archive(content: bytes = b"content" * 40, comment: bytes = b"", before: byte
     """Return a ZIP file with one member."""
     buffer = io.BytesIO(before)
     with zipfile.ZipFile(buffer, "a" if before else "w") as file:
-        file.writestr("member", content)
+        file.writestr(zipfile.ZipInfo("member"), content)  # without the time, so that the bytes are always the same
         file.comment = comment
     return buffer.getvalue()
 

@@ -22,13 +22,14 @@ ERROR = b'{"message": "The file is not available", "status": 500}'
 PAGE = b"<!DOCTYPE html>\n<html><head><title>Log in</title></head><body></body></html>"
 XML = b'\xef\xbb\xbf<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>'
 TEXT = b"Service temporarily unavailable"
-BINARY = [PDF, ZIP, GIF, PNG, JPEG, gzip.compress(b"a;b"), b"II*\0" + bytes(20), b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"]
+GZIP = gzip.compress(b"a;b", mtime=0)  # without the time, so that the names of the tests are always the same
+OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+BINARY = [PDF, ZIP, GIF, PNG, JPEG, GZIP, b"II*\0" + bytes(20), OLE]
 ODD_NAMES = [
     *("a.pdf\u00a0", "a.pdf\u3000", "a.pdf\u200b", "a.PDF\t", 'a.pdf"', " a.pdf. ", "x/a.pdf", "A.Pdf\0"),
     "x" * 300 + ".pdf",
 ]
 """Names that are stored with the extension of a PDF."""
-OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 IMAGES = ["png", "jpg", "jpeg", "gif", "tif", "tiff", "bmp"]
 WITH_SIGNATURE = [*IMAGES, "pdf", "zip", "docx", "xlsx", "pptx", "odt", "msg", "rtf", "gz", "7z"]
 
@@ -182,7 +183,7 @@ def test_content_is_wrong_when_it_is_empty(name):
 def test_content_is_accepted_when_it_may_be_right(name, body):
     """A false alarm would keep the task from being exported."""
     assert not problem(name, body)
-    assert not problem(name, body, sizes=(1,))
+    assert not problem(name, body, sizes=(1 if len(body) < 10_000 else 97,))
     assert not problem(name, body, "application/octet-stream", sizes=(3, 1000))
 
 

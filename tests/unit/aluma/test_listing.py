@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 from aiohttp import web
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aluma_async import AlumaClient, Credentials
@@ -40,7 +40,6 @@ names = st.text(alphabet=st.characters(codec="utf-8"), max_size=12) | st.sampled
 rows = st.lists(st.tuples(st.text("abcXYZ019-_", min_size=1, max_size=22), names), max_size=20)
 
 
-@settings(deadline=None)
 @given(rows, names, st.lists(st.integers(1, 60), min_size=1, max_size=5), st.booleans(), st.booleans())
 def test_listing_is_decoded_completely_for_any_chunk_sizes(rows, odd, sizes, before, pretty):
     """Names may contain braces, rows may contain nested objects, and other keys may surround ``tasks``."""

@@ -2,7 +2,7 @@
 
 import sys
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aluma_async.models import ExportTask
@@ -20,7 +20,6 @@ tasks = st.builds(
 )
 
 
-@settings(max_examples=30)
 @given(st.lists(st.lists(tasks)))
 def test_backlog_returns_tasks_once_and_in_order(pages):
     backlog = Backlog()
