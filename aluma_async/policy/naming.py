@@ -9,7 +9,6 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
-from pathlib import PurePosixPath
 from typing import Literal, TypeAlias
 
 from aluma_async.models import ExportFile
@@ -162,8 +161,9 @@ def _truncate(text: str, max_bytes: int = MAX_NAME_BYTES) -> str:
 
 def _split(name: str) -> tuple[str, str]:
     """Return a name without its extension, and the extension, which is empty if it is very long."""
-    path = PurePosixPath(name)
-    return (path.stem, path.suffix) if len(path.suffix.encode()) <= _MAX_EXTENSION_BYTES else (name, "")
+    stem, dot, extension = name.rpartition(".")
+    is_extension = stem and extension and len(extension.encode()) < _MAX_EXTENSION_BYTES
+    return (stem, dot + extension) if is_extension else (name, "")
 
 
 def _truncate_to_fit(stem: str, ending: str, max_bytes: int = MAX_NAME_BYTES) -> str:
