@@ -7,7 +7,7 @@ There are four projects from four kinds of business. A task has one to five docu
 import base64
 import json
 import random
-from functools import cached_property
+from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
@@ -46,11 +46,6 @@ class SampleData:
         self._seed = seed
         self._profile = profile
 
-    @cached_property
-    def _image_bytes(self) -> bytes:
-        """Random bytes that look like a scan. Images of any size are slices of them, because copying is fast."""
-        return random.Random(self._seed).randbytes(4 * 1024 * 1024)
-
     def task_id(self, number: int) -> str:
         """Return an id like Aluma's: 22 characters of URL-safe base64. Some start with a dash."""
         return base64.urlsafe_b64encode(self._random(number, "id").randbytes(16)).decode().rstrip("=")
@@ -84,7 +79,7 @@ class SampleData:
         if self._profile == "tiny":
             return _tiny_file(file.filename, b"%d of %d" % (file.seed, self._seed))
         start = file.seed % (1024 * 1024)
-        return _pdf(file.filename, file.size, memoryview(self._image_bytes)[start:])
+        return _pdf(file.filename, file.size, memoryview(_image_bytes(self._seed))[start:])
 
     def content(self, file: SampleFile) -> bytes:
         """Return the bytes that an exporter must write."""
@@ -112,6 +107,12 @@ class SampleData:
 
     def _random(self, number: int, purpose: str) -> random.Random:
         return random.Random(f"{self._seed}/{purpose}/{number}")
+
+
+@lru_cache(maxsize=1)
+def _image_bytes(seed: int) -> bytes:
+    """Return random bytes that look like a scan. Images of any size are slices of them, because copying is fast."""
+    return random.Random(seed).randbytes(4 * 1024 * 1024)
 
 
 def _tiny_file(name: str, text: bytes) -> bytes:
