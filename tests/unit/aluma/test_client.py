@@ -302,7 +302,7 @@ async def test_client_errors_contain_neither_token_nor_secret():
 @virtual_time
 async def test_client_keeps_the_request_limit_as_seen_by_the_server():
     """There are more workers than permits, and requests for tokens and downloads count."""
-    aluma = simulated(60, "mixed", latency_seconds=0.05)
+    aluma = simulated(60, latency_seconds=0.05)
     throttle = Throttle(5, uniform=random.Random(0).uniform, on_event=lambda _: None)
     async with client_of(aluma, request_limiter=throttle) as client:
         summary = await Exporter(client, MemoryDestination(), workers=40).run_until_drained()

@@ -172,8 +172,8 @@ def test_archive_whose_last_record_is_that_of_a_member_is_wrong():
 def test_large_archive_is_complete():
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
-        for number in range(70_000):  # more than the last record can count
-            file.writestr(str(number), b"")
+        file.writestr("member", b"")
+        file.filelist *= 70_000  # more than the last record can count
     assert not problem("a.zip", buffer.getvalue(), 100_000)
     assert problem("a.zip", buffer.getvalue()[:-90], 100_000)
 

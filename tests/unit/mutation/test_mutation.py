@@ -1,29 +1,9 @@
-"""The mutation run: which mutations it finds, and that it reports those that no test notices."""
+"""The mutation run: which mutations it finds."""
 
 import pytest
 
-from tests.mutation.__main__ import ROOT, equivalent, key, run
+from tests.mutation.__main__ import ROOT, equivalent, key
 from tests.mutation.mutations import find_in_packages, find_mutations
-
-SOURCE = """
-LIMIT = 5
-
-
-def is_large(number, limit=LIMIT, negate=False):
-    return (number > limit) is not negate
-
-
-def is_small(number):
-    return number < 2
-"""
-TEST = """
-from aluma_async.tiny.limits import is_large, is_small
-
-
-def test_limits():
-    assert is_large(6) and not is_large(5)
-    is_small(0)
-"""
 
 
 def changes(source):
@@ -52,24 +32,6 @@ def changes(source):
 )
 def test_mutations_are_small_changes_of_the_text(before, after):
     assert changes(before) == after
-
-
-def test_run_reports_only_the_mutations_that_no_test_notices(tmp_path):
-    """A mutation is tried on a copy; the tests that run its lines decide."""
-    root = tmp_path / "repository"
-    for file, text in {
-        "aluma_async/__init__.py": "",
-        "aluma_async/tiny/__init__.py": "",
-        "aluma_async/tiny/limits.py": SOURCE,
-        "tests/unit/tiny/test_limits.py": TEST,
-        "pyproject.toml": "",
-    }.items():
-        (root / file).parent.mkdir(parents=True, exist_ok=True)
-        (root / file).write_text(text, "utf-8")
-    survivors = run(find_in_packages(root, ["tiny"]), root=root, full=False, jobs=1)
-    assert {mutation.after for mutation in survivors} == {"return number <= 2", "return number < 3", "return None"}
-    assert {mutation.function for mutation in survivors} == {"is_small"}
-    assert (root / "aluma_async/tiny/limits.py").read_text("utf-8") == SOURCE
 
 
 def test_equivalent_mutations_exist_and_have_a_reason():

@@ -24,7 +24,7 @@ async def test_producer_queues_a_task_once_when_it_is_listed_twice():
             async for tasks in super().list_pending():
                 yield [*tasks, *tasks]
 
-    world = World(30, source=Doubled)
+    world = World(30, source=Doubled, profile="small")
     await world.exporter.run_until_drained()
     assert world.aluma.counts["start"] == 30
     assert not world.count(events.ClaimRefused)
@@ -33,7 +33,7 @@ async def test_producer_queues_a_task_once_when_it_is_listed_twice():
 @virtual_time
 async def test_producer_ignores_completed_tasks_of_a_stale_listing():
     """Complete is answered with 202 (accepted), so the task may be listed for some time."""
-    world = World(30, list_stale_seconds=5)
+    world = World(30, profile="small", list_stale_seconds=5)
     await world.exporter.run_until_drained()
     assert world.aluma.counts["start"] == 30
 

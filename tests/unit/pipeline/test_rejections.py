@@ -83,7 +83,7 @@ def verb_until(rejected, end):
 @virtual_time
 async def test_rejected_start_is_repeated_once_for_each_growing_pause(error):
     """Not once for every task each minute: that would be thousands of requests. No task is blamed."""
-    world = World(60, source=Proxy)
+    world = World(60, source=Proxy, profile="small")
     world.source.error, world.source.rejects = error, verb_until("start", HOUR)
     await world.run_for(HOUR)
     starts = world.source.times("start")
@@ -105,7 +105,7 @@ async def test_rejected_start_is_repeated_once_for_each_growing_pause(error):
 
 @virtual_time
 async def test_rejection_of_one_project_does_not_stop_the_others():
-    world = World(40, source=Proxy)
+    world = World(40, source=Proxy, profile="small")
     forbidden = world.aluma.sample_data.project(0)[0]
     world.source.rejects = lambda verb, task: verb == "start" and task.project_id == forbidden
     await world.run_for(HOUR)
@@ -117,13 +117,13 @@ async def test_rejection_of_one_project_does_not_stop_the_others():
 
 @virtual_time
 async def test_rejection_of_one_task_does_not_stop_the_others():
-    world = World(40, source=Proxy)
+    world = World(40, source=Proxy, profile="small")
     (first, *_) = world.aluma.ids()
     world.source.rejects = lambda verb, task: verb == "start" and task.id == first
-    await world.run_for(8 * HOUR)
+    await world.run_for(3 * HOUR)
     assert world.aluma.count_by_state() == {"completed": 39, TaskState.PENDING: 1}
     assert max(world.times(events.TaskCompleted)) < 10 * 60
-    assert len(world.source.times("start")) < 39 + 8 * 13
+    assert len(world.source.times("start")) < 39 + 3 * 13
 
 
 class Files(SimulatedSource):
@@ -144,7 +144,7 @@ class Files(SimulatedSource):
 @virtual_time
 async def test_claiming_pauses_while_all_downloads_fail(error):
     """Not the whole queue is claimed and released meanwhile; tasks are tried one at a time until one is exported."""
-    world = World(500, source=Files, profile="small", latency_seconds=0.1)
+    world = World(150, source=Files, profile="small", latency_seconds=0.1)
     world.source.error, world.source.sick = error, frozenset(world.aluma.ids())
     stats = RunStats()
     running = asyncio.ensure_future(world.exporter.run())
@@ -156,7 +156,7 @@ async def test_claiming_pauses_while_all_downloads_fail(error):
     world.source.sick = frozenset()
     await anyio.sleep(600)
     assert world.count(events.ClaimingResumed) == 1
-    assert len(world.aluma.ids("completed")) == 500
+    assert len(world.aluma.ids("completed")) == 150
     world.exporter.stop()
     await running
 
@@ -177,7 +177,7 @@ async def test_failed_downloads_of_some_tasks_do_not_pause_claiming():
     """Also if the same ones fail again and again while nothing else is pending."""
     world = World(70, source=Files, profile="small", latency_seconds=0.1)
     world.source.error, world.source.sick = Unavailable("500"), frozenset(world.aluma.ids()[:30])
-    await world.run_for(8 * HOUR)
+    await world.run_for(3 * HOUR)
     assert len(world.aluma.ids("completed")) == 40
     assert not world.count(events.ClaimingPaused)
 

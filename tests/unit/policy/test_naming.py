@@ -163,7 +163,7 @@ def test_plan_paths_numbers_files_of_the_same_name():
 )
 def test_plan_paths_takes_linear_time_when_names_are_equal(name_of):
     """A task may have thousands of documents of one name, and the event loop waits for their paths."""
-    small, large = (count_calls(name_of, files) for files in (300, 2_400))
+    small, large = (count_calls(name_of, files) for files in (100, 800))
     assert large < 12 * small
 
 

@@ -1,8 +1,6 @@
 """``Tracing``: one span for each attempt to export a task."""
 
 import random
-import subprocess
-import sys
 
 import anyio
 import pytest
@@ -78,10 +76,3 @@ def test_tracing_spans_contain_no_names():
         listener(sample_event(kind, task=TASK))
     assert len(finished_spans()) == len(AttemptEnded.__subclasses__()) == 9
     assert "canary" not in "".join(span.to_json() for span in finished_spans())
-
-
-def test_tracing_adds_no_listener_when_opentelemetry_is_not_set_up():
-    """With its API alone, or without it."""
-    code = "from aluma_async.cli.observers import open_tracer; print(open_tracer())"
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert output == "None\n"

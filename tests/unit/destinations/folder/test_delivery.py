@@ -43,7 +43,7 @@ async def test_newline_crlf_converts_texts_but_not_downloads(tmp_path):
 @pytest.mark.parametrize(("natively", "chunks"), [(False, 3), (False, 1), (True, 1)])
 def test_cancelled_delivery_is_complete_or_leaves_no_trace(tmp_path, natively, chunks):
     """At whichever step of the event loop it is cancelled."""
-    outcomes = set()
+    outcomes = []
 
     async def cancel_after(steps):
         destination = FolderDestination(tmp_path / str(steps))
@@ -66,11 +66,13 @@ def test_cancelled_delivery_is_complete_or_leaves_no_trace(tmp_path, natively, c
         exported = exported_files(destination.root)
         assert exported in ({}, {"a": b"1", "b/c": b"2" * 700_000 * chunks})
         assert not staged_files(destination.root)
-        outcomes.add(len(exported))
+        outcomes.append(len(exported))
 
     for steps in range(40):
         run_virtual(cancel_after, steps)
-    assert outcomes == {0, 2}
+        if outcomes[-3:] == [2, 2, 2]:
+            break  # it is complete before it is cancelled
+    assert set(outcomes) == {0, 2}
 
 
 @real_time
@@ -172,7 +174,7 @@ async def test_error_of_one_task_does_not_fail_the_others_of_its_batch(tmp_path)
 async def test_many_concurrent_tasks_with_hostile_names_lose_no_file(destination):
     rng = random.Random(5)
     names = ["a.pdf", "A.PDF", "x/a.pdf", "../a.pdf", "con", "x" * 300, "é.txt", "e\u0301.txt", "", "..", "x", "x/y/z"]
-    tasks = {f"task{n}": [rng.choice(names) for _ in range(rng.randint(1, 5))] for n in range(200)}
+    tasks = {f"task{n}": [rng.choice(names) for _ in range(rng.randint(1, 5))] for n in range(60)}
     contents = {task_id: [f"{task_id}/{i}".encode() for i in range(len(files))] for task_id, files in tasks.items()}
 
     async def deliver_with_retry(claim, data):

@@ -3,9 +3,6 @@
 import os
 import stat
 import struct
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +10,6 @@ from aluma_async.policy.naming import with_suffix
 from tests.support.clock import real_time
 from tests.support.folders import claim_of, deliver, exported_files, open_folder
 
-ROOT = Path(__file__).parents[4]
 LARGE = b"x" * 2_000_000
 
 
@@ -163,30 +159,3 @@ async def test_limit_that_makes_no_sense_is_ignored(limit, tmp_path, monkeypatch
     async with open_folder(tmp_path) as destination:
         await deliver(destination, claim_of("t", name), b"1")
     assert exported_files(tmp_path) == {name: b"1"}
-
-
-PROGRAM = """
-import asyncio, sys
-from pathlib import Path
-from tests.support.folders import claim_of, deliver, open_folder
-
-async def main():
-    assert sys.getfilesystemencoding() != "utf-8"
-    async with open_folder(Path(sys.argv[1])) as destination:
-        for _ in range(2):
-            for task in ("t1", "t2"):
-                await deliver(destination, claim_of(task, "\\xfc/\\u65e5\\u672c.pdf"), task.encode())
-
-asyncio.run(main())
-"""
-
-
-def test_names_are_utf_8_in_any_locale(tmp_path):
-    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path)], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    exported = exported_files(tmp_path)
-    assert exported["ü/日本.pdf"] == b"t1"
-    assert sorted(exported.values()) == [b"t1", b"t2"]
