@@ -144,7 +144,7 @@ class Admission:
 
     def record_failed_download(self, task_id: str, error: SourceError) -> bool:
         """Record that the download of a claimed task failed; return whether so many fail that claiming pauses."""
-        if len(self._failed_downloads) < MAX_FAILED_DOWNLOADS:
+        if len(self._failed_downloads) < MAX_FAILED_DOWNLOADS:  # because further ones make no difference
             self._failed_downloads.add(task_id)
         if len(self._failed_downloads) < MAX_FAILED_DOWNLOADS:
             return False

@@ -13,7 +13,7 @@ from tests.support.clock import virtual_time
 from tests.support.downloads import BODY, CLAIM, FILE, serve_downloads
 from tests.support.stack import download
 
-HOSTS = ["files.test", "Other.Test", "ä.example", "10.0.0.1", "::1", "169.254.169.254"]
+HOSTS = ["not a host", "files.test", "Other.Test", "ä.example", "10.0.0.1", "::1", "169.254.169.254"]
 URLS = DownloadUrls("https://api.test/v1/", HOSTS)
 
 

@@ -6,7 +6,9 @@ import anyio
 import pytest
 
 from aluma_async import events
-from aluma_async.testing import MemoryDestination
+from aluma_async.exceptions import DestinationError
+from aluma_async.testing import MemoryDestination, run_virtual
+from aluma_async.testing.virtual_loop import DeadlockError
 from tests.support.clock import virtual_time
 from tests.support.world import World
 
@@ -19,6 +21,13 @@ class SlowDestination(MemoryDestination):
         await anyio.sleep(40)
         async with super().open(claim) as delivery:
             yield delivery
+
+
+class Refusing(MemoryDestination):
+    """A destination that refuses every task."""
+
+    def open(self, claim):
+        raise DestinationError("no")
 
 
 @pytest.mark.parametrize(("drain_timeout", "exported", "seconds"), [(20, 0, 20), (60, 4, 40)])
@@ -39,3 +48,22 @@ async def test_stop_gives_tasks_in_progress_the_drain_timeout(drain_timeout, exp
     assert world.aluma.counts["cancel"] == 4 - exported
     assert [event.tasks_in_progress for event in world.events(events.DrainStarted)] == [4]
     world.check()
+
+
+def test_exporter_leaves_no_timers_of_holds_after_its_run():
+    """A program may go on for long after it, and the journal has the holds. The timer of the last lease remains."""
+    idle_until = []
+
+    async def main():
+        world = World(1, profile="small", destination=Refusing())
+        summary = await world.exporter.run_until_drained()
+        assert summary.held_back == 1
+        ended_at = anyio.current_time()
+        try:
+            await anyio.Event().wait()
+        finally:
+            idle_until.append(anyio.current_time() - ended_at)
+
+    with pytest.raises(DeadlockError):
+        run_virtual(main)
+    assert idle_until == [1500]

@@ -132,6 +132,23 @@ async def test_drained_run_ends_after_three_pauses_in_a_row():
     assert world.aluma.counts["rejected"] == 4
 
 
+@virtual_time
+async def test_completed_task_allows_three_further_pauses():
+    """Only rejections in a row end the run."""
+
+    class Sometimes(Rejecting):
+        async def start(self, task):
+            if self._aluma.counts["rejected"] == 3 and not self._aluma.counts["start"]:
+                return await SimulatedSource.start(self, task)
+            return await super().start(task)
+
+    world = World(50, source=Sometimes, profile="small", exporter={"workers": 1})
+    with pytest.raises(RequestRejected):
+        await world.exporter.run_until_drained()
+    assert world.count(events.TaskCompleted) == 1
+    assert world.count(events.ClaimingPaused) + world.count(events.ClaimingStillPaused) == 3 + 3
+
+
 class Unavailable(MemoryDestination):
     """A destination that refuses tasks and its probe until ``works_at``."""
 
