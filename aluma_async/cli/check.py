@@ -18,7 +18,7 @@ import click
 from aluma_async.cli.exit_codes import OK, error_lines, exit_code
 from aluma_async.cli.list_tasks import pages
 from aluma_async.cli.options import (
-    API,
+    RUN,
     add_options,
     config_file,
     merge_options,
@@ -39,12 +39,13 @@ from aluma_async.service.formatting import without_subject
 
 @click.command()
 @click.option("--config-only", is_flag=True, help="Config and wiring only, without connecting or writing anything.")
-@add_options(*API, "output", "state", "traceback")
+@add_options(*RUN)  # so that a command line is checked by putting "check" in front of its options
 @click.pass_obj
 def check(outer: dict[str, Any], /, *, config_only: bool, **inner: Any) -> int:
     """Check configuration, wiring and environment.
 
-    Prints one line per result and claims nothing. The exit code is that of the first failure.
+    Prints one line per result and claims nothing. Accepts the options of a run, whose values are checked. The exit code
+    is that of the first failure.
     """
     return anyio.run(_check, merge_options(outer, inner), config_only)
 

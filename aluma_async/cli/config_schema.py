@@ -26,7 +26,7 @@ _HEADINGS = {"folder": "Folder", "sql": "Database", "object-store": "Object stor
 
 @click.command("schema")
 def schema() -> int:
-    """Print the JSON Schema of the configuration file.
+    """Print the JSON Schema of the file.
 
     Editors complete and check the file with it.
     """

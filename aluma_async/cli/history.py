@@ -1,5 +1,6 @@
 """``history``: prints the exported tasks, from the journal in the state folder. An exporter may run meanwhile."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -26,9 +27,19 @@ from aluma_async.service.formatting import format_bytes, pluralize, sanitize
     help="Start of the period: an age (90s, 30min, 2h, 3d) or a date.  [default: all]",
 )
 @click.option("--task", "task_id", metavar="TASK_ID", default="", help="Id of the only task to print.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the last N of them.  [default: all]")
 @add_options("config", "state", "traceback")
 @click.pass_obj
-def history(outer: dict[str, Any], /, *, as_json: bool, since: float | None, task_id: str, **inner: Any) -> int:
+def history(
+    outer: dict[str, Any],
+    /,
+    *,
+    as_json: bool,
+    since: float | None,
+    task_id: str,
+    limit: int | None,
+    **inner: Any,
+) -> int:
     """List exported tasks, oldest first.
 
     Prints time, task id, number of files, bytes, duration and destinations. The journal keeps the last 100,000 tasks of
@@ -37,7 +48,8 @@ def history(outer: dict[str, Any], /, *, as_json: bool, since: float | None, tas
     folder = existing_state_folder(load_config(merge_options(outer, inner)))
     with ignore_closed_pipe():
         count, columns = 0, output_columns()
-        for record in _for_task(reader.read_history(folder, since or 0.0), task_id):
+        records = _for_task(reader.read_history(folder, since or 0.0), task_id)
+        for record in deque(records, limit) if limit else records:  # without a limit, page by page as they are read
             click.echo(_json_row(record) if as_json else "\n".join(_text_lines(record, columns)))
             count += 1
         click.echo(f"{pluralize(count, 'task')} exported", err=True)

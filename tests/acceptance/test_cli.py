@@ -165,7 +165,6 @@ def test_usage_error_has_two_lines_like_every_error(run_cli, arguments):
     "arguments",
     [
         ["status", "--base-url", "x"],
-        ["check", "--project", "x"],
         ["retry", "--project", "x"],
         ["history", "--output", "x"],
         ["cancel", "-o", "x"],
@@ -282,6 +281,15 @@ def test_check_tests_three_layers_and_claims_nothing(run_cli, tmp_path, aluma_wi
         *["ok    environment"] * 4,
     ]
     assert (tmp_path / "out").is_dir()
+
+
+def test_check_accepts_and_checks_the_options_of_a_run(run_cli):
+    """A command line is checked by putting ``check`` in front of its options."""
+    options = ("-o", "out", "--workers", "4", "--once", "--limit", "3", "--listen", "9464", "--no-progress", "-q")
+    assert run_cli("check", "--config-only", *options).returncode == 0
+    expect_error(run_cli("check", "--config-only", "-o", "out", "--workers", "0"), 2, "--workers")
+    done = run_cli("check", "--config-only", "-o", "out", "--listen", "nowhere:x")
+    assert (done.returncode, "listen" in done.stdout) == (78, True)
 
 
 def test_check_config_only_neither_connects_nor_writes(run_cli, tmp_path):

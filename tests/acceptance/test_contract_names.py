@@ -27,10 +27,10 @@ OPTIONS = {
     " --max-at-once --max-per-second --max-bytes-per-second --claim-timeout --drain-timeout --state --listen"
     " --progress --no-progress --log-format -v -q --version",
     "demo": "--tasks",
-    "check": "--config-only",
+    "check": "--config-only --workers --once --limit --listen --progress",
     "list": "--json --destinations --sort --older-than",
     "status": "--json",
-    "history": "--json --since --task",
+    "history": "--json --since --task --limit",
     "retry": "--all",
     "redeliver": "--all --incomplete --replace --output --workers",
     "fail": "--reason --yes --output",

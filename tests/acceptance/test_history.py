@@ -39,6 +39,8 @@ def test_history_lists_exported_tasks_with_time_and_destinations(run_cli, tmp_pa
     assert status["seconds_since_last_export"] < 60
     assert "exported in the last 24 h: 30, the last" in run_cli("status", "--state", "state").stdout
     assert json.loads(run_cli("status", "--json", "--state", "none").stdout)["seconds_since_last_export"] is None
+    last = run_cli("history", "--json", "--state", "state", "--limit", "2").stdout.splitlines()
+    assert [json.loads(line) for line in last] == rows[-2:], "the newest is last"
     task_id = rows[3]["task"]
     assert task_id in run_cli("history", "--state", "state", "--task", task_id, "--since", "10min").stdout
     assert run_cli("history", "--state", "state", "--since", "2020-01-01", "--task", "nobody").stdout == ""
