@@ -4,6 +4,7 @@ A marker file, ``.aluma-async/root``, distinguishes the folder from the one belo
 while a share is not mounted, and from any other folder that has a marker. All of it blocks.
 """
 
+import fcntl
 import os
 import secrets
 import stat
@@ -153,6 +154,8 @@ class RootFolder:
         """Write an identifier into a marker that has none; earlier versions left it empty."""
         fd = os.open(_MARKER, os.O_RDWR | os.O_NOFOLLOW, dir_fd=internal)
         try:
+            with suppress(OSError):  # the file system has no locks
+                fcntl.flock(fd, fcntl.LOCK_EX)  # so that of several processes that start together only one writes
             if not os.fstat(fd).st_size:
                 os.pwrite(fd, secrets.token_hex(16).encode(), 0)
                 os.fsync(fd)
