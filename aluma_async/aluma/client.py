@@ -119,12 +119,7 @@ class AlumaClient:
         rate = MinimumRate(self._downloads.min_bytes_per_second)
         async with self._transport.get("list tasks", self._listing(TaskState.PENDING)) as response:
             has_link = _NEXT_LINK.search(response.headers.get("Link", "")) is not None
-            while True:
-                waiting_since = loop_time()
-                if not (chunk := await responses.read_chunk("list tasks", response)):
-                    break
-                rate.record("list tasks", loop_time() - waiting_since, len(chunk))
-                await self._request_limiter.consume_bytes(len(chunk))
+            while chunk := await self._read_chunk("list tasks", response, rate):
                 if tasks := self._filter.select(decoder.feed(chunk)):
                     yield tasks
             last_tasks = decoder.close()  # while the request holds its permit, because it fails if there is no listing
@@ -195,8 +190,9 @@ class AlumaClient:
         """Return whether the listing of a state contains a task. Raises ``SourceError`` if there is no listing."""
         operation, wanted = f"look up task {task.id} in a listing", b'"%b"' % task.id.encode()
         head = window = b""
+        rate = MinimumRate(self._downloads.min_bytes_per_second)
         async with self._transport.get(operation, self._listing(state), urgent=True) as response:
-            while chunk := await responses.read_chunk(operation, response):
+            while chunk := await self._read_chunk(operation, response, rate):
                 head = head if len(head) > HEAD_BYTES else head + chunk
                 window = window[-len(wanted) :] + chunk
                 if wanted in window:
@@ -204,6 +200,14 @@ class AlumaClient:
         if not (is_listing(head) and window.rstrip().endswith(b"}")):
             raise InvalidResponse(f"{operation}: not the documented JSON", hint=responses.URL_HINT)
         return False
+
+    async def _read_chunk(self, operation: str, response: aiohttp.ClientResponse, rate: MinimumRate) -> bytes:
+        """Return the next chunk of a listing, empty at the end. Raises ``SourceError``, also if it is too slow."""
+        waiting_since = loop_time()
+        if chunk := await responses.read_chunk(operation, response):
+            rate.record(operation, loop_time() - waiting_since, len(chunk))
+            await self._request_limiter.consume_bytes(len(chunk))
+        return chunk
 
     async def _state(self, task: ExportTask) -> str | None:
         operation = f"look up task {task.id}"

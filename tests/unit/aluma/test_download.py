@@ -188,6 +188,25 @@ async def test_listing_fails_below_the_minimum_rate():
 
 
 @virtual_time
+async def test_look_up_in_a_listing_is_limited_like_a_listing():
+    """A byte every two seconds would block recovery for ever."""
+
+    async def respond(request, _):
+        if request.path.endswith("/t"):
+            return web.json_response({}, status=404)
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        await response.write(b'{"tasks":[')
+        while True:
+            await response.write(b" ")
+            await asyncio.sleep(2)
+
+    async with serve_downloads(respond, min_bytes_per_second=1000) as (client, _):
+        with pytest.raises(Unavailable, match="look up task t in a listing: slower than 1000 bytes per second"):
+            await client.state(ExportTask("t"))
+
+
+@virtual_time
 async def test_download_fails_below_the_minimum_rate_unless_the_reader_is_slow():
     async def trickle(request, _):
         response = web.StreamResponse()

@@ -52,6 +52,9 @@ async def test_tokens_settlements_and_lookups_are_urgent():
         assert permits.urgent == [False, False]
         permits.urgent.clear()
         await client.state(tasks[0])
+        received = permits.bytes
+        assert await client.state(ExportTask("unknown")) is None
+        assert permits.bytes > received, "listings count as downloaded bytes"
         await client.cancel(tasks[1])
         await client.complete(claim.task)
         with suppress(SourceError):
