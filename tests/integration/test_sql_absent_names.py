@@ -44,6 +44,25 @@ def test_absent_name_of_a_column_that_is_required_does_not_delete_it(database):
     assert database.ask("SELECT k, x, y FROM t ORDER BY k") == [("1", "a", "b"), ("2", "c", None)]
 
 
+def test_many_sets_of_names_do_not_read_the_rows_of_each_other(postgres_database):
+    """The time would be quadratic: here, each row has other names than the one before."""
+    rows = 3000
+    read = "SELECT coalesce(sum(seq_tup_read), 0)::text FROM pg_stat_xact_all_tables WHERE relname LIKE 'aluma_stage%'"
+    postgres_database.ask("CREATE TABLE t (k TEXT PRIMARY KEY, x TEXT, y TEXT)")
+    postgres_database.ask("CREATE TABLE s (text TEXT)")
+    postgres_database.ask(
+        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN DELETE FROM s; INSERT INTO s {read}; RETURN NULL; END $$"
+    )
+    postgres_database.ask(
+        "CREATE CONSTRAINT TRIGGER g AFTER INSERT OR UPDATE ON t DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW EXECUTE FUNCTION f()"
+    )
+    deliver_json(postgres_database, *({"k": "1", "xy"[number % 2]: "a"} for number in range(rows)), key=["k"])
+    ((count,),) = postgres_database.ask("SELECT text FROM s")
+    assert int(count) <= 10 * rows, "9 million without an index"
+
+
 @pytest.mark.parametrize("seed", range(3))
 @real_time
 async def test_rows_with_any_names_are_as_the_model_says(database, seed):

@@ -30,7 +30,8 @@ class PostgresRows:
         self._stage = f"pg_temp.{_STAGE}_{number}"
         self._number, self._group = (free_name(name, layout.columns) for name in ("aluma_number", "aluma_group"))
         self._groups = RowGroups(key if self._is_upsert else ())
-        self._sent = self._stored = self._files = 0
+        self._sent = self._stored = 0
+        self._is_open = self._is_indexed = False
 
     async def put(self, names: Sequence[str], batches: AsyncIterable[Sequence[list[Any]]], *, is_ragged: bool) -> None:
         """Insert the rows of a file; ``is_ragged`` is whether cells may be absent."""
@@ -42,7 +43,8 @@ class PostgresRows:
                     for row in batch:
                         await copy.write_row(row)
             return
-        await self._open_stage()
+        if not self._is_open:
+            await self._open_stage()
         self._groups.begin_file(names)
         first, add = len(self._groups.names), self._groups.add
         group = -1 if is_ragged else self._groups.add_complete()
@@ -53,20 +55,20 @@ class PostgresRows:
                     row_group = add(row) if is_ragged else group
                     await copy.write_row((*row, number, row_group))
                 self._sent += len(batch)
+        if len(self._groups.names) > 1 and not self._is_indexed:  # so that no group reads the rows of all others
+            self._is_indexed = True
+            await self._cursor.execute(f"CREATE INDEX ON {self._stage} ({self._group})")
         for number in range(first, len(self._groups.names)):
             await self._insert(number)
 
     async def _open_stage(self) -> None:
-        self._files += 1
-        if self._files == 1:
-            names = [name for name, column in self._layout.columns.items() if "SELECT" not in column.missing_rights]
-            numbers = f"0::bigint AS {self._number}, 0 AS {self._group}"
-            await self._cursor.execute(
-                f"CREATE TEMP TABLE {self._stage.partition('.')[2]} ON COMMIT DROP AS "
-                f"SELECT {_list(names)}, {numbers} FROM {self._table} LIMIT 0"
-            )
-        elif self._files == 2:  # so that each further file does not read those before
-            await self._cursor.execute(f"CREATE INDEX ON {self._stage} ({self._group})")
+        self._is_open = True
+        names = [name for name, column in self._layout.columns.items() if "SELECT" not in column.missing_rights]
+        numbers = f"0::bigint AS {self._number}, 0 AS {self._group}"
+        await self._cursor.execute(
+            f"CREATE TEMP TABLE {self._stage.partition('.')[2]} ON COMMIT DROP AS "
+            f"SELECT {_list(names)}, {numbers} FROM {self._table} LIMIT 0"
+        )
 
     async def _insert(self, group: int) -> None:
         names = self._groups.names[group]
