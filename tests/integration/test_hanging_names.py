@@ -1,12 +1,13 @@
 """A server that does not answer requests about some names stops no task with other names."""
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import anyio
 import pytest
+from aiohttp import web
 
 from aluma_async import events
-from aluma_async.exceptions import DestinationUnavailable
+from aluma_async.exceptions import DestinationError, DestinationUnavailable
 from aluma_async.models import TaskState
 from tests.integration.test_sick_places import HEALTHY, SICK, Source
 from tests.support.clock import real_time
@@ -91,3 +92,63 @@ async def test_hanging_request_ends_the_delivery_without_a_trace(method):
         assert not server.exported
         await deliver(destination, make_claim("t", ("", "a.txt"), ("", "sick.txt")), "one", "two")
         assert server.exported == {"a.txt": b"one", "sick.txt": b"two"}
+
+
+@real_time
+async def test_cancelled_delivery_does_not_wait_for_a_file_that_is_compared():
+    """A byte from time to time keeps the response alive for hours. The earlier file stays as it is."""
+    claim, reading = make_claim("t", ("", "a.txt")), anyio.Event()
+    async with open_server("webdav") as (server, destination):
+        await deliver(destination, claim, "one")
+
+        async def hook(request, path):
+            if (request.method, path) != ("GET", "export/a.txt"):
+                return
+            response = web.StreamResponse()
+            await response.prepare(request)
+            reading.set()
+            with suppress(ConnectionError):
+                while True:
+                    await response.write(b"x")
+                    await anyio.sleep(0.1)
+
+        server.hook = hook
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as group:
+                group.start_soon(deliver, destination, claim, "two")
+                await reading.wait()
+                group.cancel_scope.cancel()
+        server.hook = None
+        assert server.exported == {"a.txt": b"one"}
+        await deliver(destination, claim, "two")
+        assert server.exported == {"a.txt": b"two"}
+
+
+@real_time
+async def test_roll_back_does_not_wait_for_a_hanging_upload_of_another_task():
+    """The upload of a big file may hang for minutes, and another delivery must end meanwhile, also in a drain."""
+    ended = anyio.Event()
+    one, two = make_claim("one", ("", "a.txt"), ("", "sick.txt")), make_claim("two", ("", "a.txt"))
+    async with (
+        open_server("object store", on_conflict="overwrite", request_seconds=0.5) as (server, destination),
+        anyio.create_task_group() as group,
+    ):
+        await destination.probe()
+
+        async def hook(request, path):
+            if "sick" in path:
+                while "a.txt" not in server.exported:  # noqa: ASYNC110
+                    await anyio.sleep(0.01)
+                group.start_soon(deliver, destination, two, "two" * 1024 * 1024)
+                await hanging.wait()
+                return web.Response(status=400)
+            if request.method == "PUT" and request.content_length > 1024:
+                hanging.set()
+                await ended.wait()
+            return None
+
+        hanging, server.hook = anyio.Event(), hook
+        with pytest.raises(DestinationError), anyio.fail_after(10):
+            await deliver(destination, one, "one", "one")
+        ended.set()
+        group.cancel_scope.cancel()

@@ -260,9 +260,16 @@ class ObjectStoreDestination:
         An object of another delivery is kept, also of the same task: it may have been completed in the meantime.
         """
         for key, upload in new.items():
-            async with self._lock_of(key):
+            lock = self._lock_of(key)
+            with anyio.move_on_after(self._request_seconds) as waiting:  # another upload may hang
+                await lock.acquire()
+            if waiting.cancelled_caught:
+                return
+            try:
                 if not await self._delete(key, upload):
                     return
+            finally:
+                lock.release()
 
     async def _delete(self, key: str, upload: Upload) -> bool:
         """Delete an object if it is still the one of an upload; return whether the store has responded.

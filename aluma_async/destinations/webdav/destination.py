@@ -172,8 +172,8 @@ class WebDavDestination:
                 key = loose_key(final)
                 async with self._lock_of(key):
                     # Shielded, because the outcome of a cancelled MOVE would be unknown.
-                    with anyio.CancelScope(shield=True):
-                        if key not in upload.used_keys and await self._publish_at(final, upload, file, data):
+                    with anyio.CancelScope(shield=True) as scope:
+                        if key not in upload.used_keys and await self._publish_at(final, upload, file, data, scope):
                             upload.used_keys.add(key)
                             return "/".join(final)
         raise AssertionError("candidate_paths ended")
@@ -182,7 +182,9 @@ class WebDavDestination:
         """Return the lock that is held while the file at a path is published or removed."""
         return self._path_locks.setdefault(key, anyio.Lock())
 
-    async def _publish_at(self, final: PathParts, upload: StagedUpload, file: ExportFile, data: SpooledFile) -> bool:
+    async def _publish_at(
+        self, final: PathParts, upload: StagedUpload, file: ExportFile, data: SpooledFile, scope: anyio.CancelScope
+    ) -> bool:
         """Move a staged file to a path; return False if the path belongs to another task or program."""
         staged, owner = upload.staged_path(file), owner_path(final)
         published = PublishedFile(staged, final, owner, data.sha256)
@@ -200,11 +202,14 @@ class WebDavDestination:
             return False
         existing = await self._client.find(final, by_head=self._on_conflict != "overwrite")
         # Never replace a collection, because that would delete everything in it.
-        if existing and (existing.is_collection or not await self._may_overwrite(upload, final, file, data, record)):
+        if existing and existing.is_collection:
+            return False
+        stored = await self._digest(final, scope) if existing and not is_manifest(file) else None
+        if existing and not await self._may_overwrite(upload, file, data, record, stored):
             return False
         upload.replaces |= existing is not None
         may_differ = upload.may_replace or is_manifest(file) or not existing
-        if not may_differ and await self._client.digest(final) != data.sha256:
+        if not may_differ and stored != data.sha256:
             raise AlreadyExported(f"{self._client.url}: task {upload.task_id}: file {file.number}")
         upload.check_lease()  # reading the earlier file may have taken long
         if is_own and record != upload.owner_text:  # before the MOVE, so that no other roll-back deletes the file
@@ -235,17 +240,24 @@ class WebDavDestination:
         upload.new.remove(published)
         return False
 
+    async def _digest(self, final: PathParts, scope: anyio.CancelScope) -> str | None:
+        """Return the SHA-256 of a file. A cancellation takes effect, because a big file may take long."""
+        scope.shield = False
+        try:
+            return await self._client.digest(final)
+        finally:
+            scope.shield = True
+
     async def _may_overwrite(
-        self, upload: StagedUpload, final: PathParts, file: ExportFile, data: SpooledFile, record: str | None
+        self, upload: StagedUpload, file: ExportFile, data: SpooledFile, record: str | None, stored: str | None
     ) -> bool:
         """Return whether a file is this task's own, or may be replaced all the same.
 
         A record does not prove it, because the server may regard the name of another file as equal to this one. So the
-        content is compared: with the file, and with what the earlier delivery stored.
+        content (``stored``) is compared: with the file, and with what the earlier delivery stored.
         """
         if is_manifest(file) or not upload.may_replace:
             return True
-        stored = await self._client.digest(final)
         if stored in (data.sha256, None):
             return True
         if record is not None and upload.owns(record):
