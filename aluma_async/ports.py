@@ -25,6 +25,10 @@ BEFORE_SENDING: ContextVar[Callable[[], object]] = ContextVar("before_sending", 
 """Called by a source that waits before it sends a Complete, Cancel or Fail (for a permit, or for a token), directly
 before the request is sent. Raises ``SourceError`` if the claim may have ended meanwhile; nothing may be sent then."""
 
+OTHERS_WAIT: ContextVar[Callable[[], bool]] = ContextVar("others_wait", default=lambda: False)
+"""Returns whether further tasks wait until the caller has finished its task. A source that is asked for something that
+does not arrive should then give up early, with an error whose ``spares_others`` is set."""
+
 CHECK_LEASE: ContextVar[Callable[[], object]] = ContextVar("check_lease", default=lambda: None)
 """Set where ``Destination.open`` is called for a claim. A destination that publishes in several steps reads it there,
 and calls the function before each step, in any thread. It raises ``DestinationError`` if the lease may have expired,
@@ -181,6 +185,11 @@ class RequestLimiter(Protocol):
         leaves the block, it MUST delay all other requests as well; urgent ones only for a part of a lease, so that
         claims do not expire.
         """
+        ...
+
+    @property
+    def is_contended(self) -> bool:
+        """Whether requests wait because as many as allowed are in flight."""
         ...
 
     @property

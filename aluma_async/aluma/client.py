@@ -21,9 +21,9 @@ from aluma_async.aluma import responses, wire
 from aluma_async.aluma.download import Download, DownloadLimits
 from aluma_async.aluma.listing import HEAD_BYTES, ListingDecoder, is_listing
 from aluma_async.aluma.minimum_rate import MinimumRate
+from aluma_async.aluma.patience import Patience, PatientRequest
 from aluma_async.aluma.pauses import PauseVerifier
 from aluma_async.aluma.project_filter import ProjectFilter
-from aluma_async.aluma.redirects import MAX_REDIRECTS
 from aluma_async.aluma.started_tasks import StartedTasks
 from aluma_async.aluma.transport import CALL_TIMEOUT, ApiTransport
 from aluma_async.aluma.urls import DownloadUrls, RefusedUrl, Target
@@ -38,6 +38,8 @@ from aluma_async.ports import OnEvent, RequestLimiter
 _MAX_INLINE_BYTES = 1024 * 1024
 """Size up to which an Export Specification is decoded in the event loop. One that is hard to check takes half a second
 for each MiB."""
+_SLOW_FACTOR = 20
+"""Multiple of the minimum rate below which a download gives way to other tasks."""
 _NEXT_LINK = re.compile(r"""\brel\s*=\s*(?:"[^"]*\bnext\b|next\b)""", re.IGNORECASE)
 """A link to the next page (RFC 8288)."""
 _MIX_UP_HINT = (
@@ -49,7 +51,7 @@ _PLAIN = re.compile("[A-Za-z0-9_-]+").fullmatch  # ids that need no quoting; all
 class _Unlimited:
     """A ``RequestLimiter`` without a limit, for a client that is used on its own."""
 
-    pause_is_unverified = False
+    is_contended = pause_is_unverified = False
 
     @asynccontextmanager
     async def permit(self, *, urgent: bool = False) -> AsyncIterator[float]:  # noqa: ARG002 - the port has it
@@ -103,6 +105,9 @@ class AlumaClient:
             self._request_limiter,
             self._urls,
             max_specification_bytes=downloads.max_specification_bytes,
+        )
+        self._patience = Patience(
+            _SLOW_FACTOR * downloads.min_bytes_per_second, lambda: self._request_limiter.is_contended
         )
         self._pauses = PauseVerifier(self._transport, self._listing(TaskState.PENDING))
         self._filter = ProjectFilter(projects)
@@ -159,8 +164,9 @@ class AlumaClient:
         target = self._urls.resolve(file.url)
         if isinstance(target, RefusedUrl):
             raise SourceError(f"{operation}: {target.reason}", hint=target.hint)
-        fetch = partial(self._transport.get, operation, target, redirects=MAX_REDIRECTS)
-        return Download(operation, file, fetch, self._request_limiter, self._downloads, self._pauses.verify)
+        request = PatientRequest(self._patience, responses.DOWNLOAD, claim.task.id)
+        fetch = partial(self._transport.download, operation, target)
+        return Download(operation, file, fetch, request, self._request_limiter, self._downloads, self._pauses.verify)
 
     async def complete(self, task: ExportTask) -> None:
         """Complete a task: it is exported."""
@@ -225,8 +231,9 @@ class AlumaClient:
 
     async def _change(self, verb: str, task: ExportTask, body: object = None) -> tuple[float, bytes]:
         path = f"{_path(task)}/{verb}_client_action?action=export"
+        request = PatientRequest(self._patience, responses.START if verb == "start" else responses.SETTLE, task.id)
         try:
-            return await self._transport.put(f"{verb} task {task.id}", path, body, is_start=verb == "start")
+            return await self._transport.put(f"{verb} task {task.id}", path, body, request)
         except SourceError as error:
             await self._pauses.verify(error)
             raise

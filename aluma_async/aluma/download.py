@@ -18,12 +18,13 @@ from aluma_async.aluma import responses
 from aluma_async.aluma.content import ContentCheck
 from aluma_async.aluma.digests import Digests
 from aluma_async.aluma.minimum_rate import MinimumRate
+from aluma_async.aluma.patience import PatientRequest
 from aluma_async.clock import loop_time
 from aluma_async.exceptions import InvalidResponse, SourceError, Unavailable
 from aluma_async.models import ExportFile
 from aluma_async.ports import RequestLimiter
 
-Fetch: TypeAlias = Callable[[Mapping[str, str]], AbstractAsyncContextManager[aiohttp.ClientResponse]]
+Fetch: TypeAlias = Callable[[Mapping[str, str], PatientRequest], AbstractAsyncContextManager[aiohttp.ClientResponse]]
 """Sends the request for the file, with additional headers."""
 
 _MAX_RESUMPTIONS = 5
@@ -53,6 +54,7 @@ class Download:
         operation: str,
         file: ExportFile,
         fetch: Fetch,
+        request: PatientRequest,
         request_limiter: RequestLimiter,
         limits: DownloadLimits,
         verify_pause: Callable[[SourceError], Awaitable[None]],
@@ -60,6 +62,7 @@ class Download:
         self._operation = operation
         self._file = file
         self._fetch = fetch
+        self._request = request
         self._verify_pause = verify_pause
         self._request_limiter = request_limiter
         self._limits = limits
@@ -108,9 +111,10 @@ class Download:
             try:
                 chunk = await self._read_chunk()
                 break
-            except (InvalidResponse, Unavailable):
+            except (InvalidResponse, Unavailable) as error:
                 self._resumptions += 1
-                if not self._etag or self._count == self._resumed_at or self._resumptions > _MAX_RESUMPTIONS:
+                is_stuck = self._count == self._resumed_at or self._resumptions > _MAX_RESUMPTIONS
+                if is_stuck or error.spares_others or not self._etag:
                     raise
                 self._resumed_at = self._count
                 await self._resume()
@@ -118,6 +122,7 @@ class Download:
             if self._size is not None and self._count != self._size:
                 raise InvalidResponse(f"{self._operation}: received {self._count} of {self._size} bytes")
             self._verify_end()
+            self._request.is_answered = True
             raise StopAsyncIteration
         if self._check and (problem := self._check.feed(chunk)):
             raise responses.wrong_content(self._operation, problem)
@@ -134,15 +139,19 @@ class Download:
 
     async def _read_chunk(self) -> bytes:
         """Return the next chunk, empty at the end. Raises ``Unavailable`` if the download is too slow."""
-        content, waited = self._response.content, 0.0
+        content, request, waited = self._response.content, self._request, 0.0
         try:
             chunk = content.read_nowait()
             if not chunk and not content.at_eof():
                 started_at = loop_time()
+                request.is_waiting = True
                 chunk = await content.readany()
                 waited = loop_time() - started_at
         except responses.TRANSPORT_ERRORS as error:
+            if request.ended_early:
+                raise request.error(self._operation) from None
             raise responses.map_transport_error(self._operation, error, changes=False) from None
+        request.is_waiting = False
         if chunk:
             self._minimum_rate.record(self._operation, waited, len(chunk))
         return chunk
@@ -162,7 +171,7 @@ class Download:
         self._size = responses.validate_range(self._operation, self._response, self._count, self._size, self._etag)
 
     async def _open(self, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        connection = self._fetch({**_UNCOMPRESSED, **headers} if headers else _UNCOMPRESSED)
+        connection = self._fetch({**_UNCOMPRESSED, **headers} if headers else _UNCOMPRESSED, self._request)
         try:
             response = await connection.__aenter__()
         except SourceError as error:

@@ -11,7 +11,8 @@ import aiohttp
 from yarl import URL
 
 from aluma_async.aluma import responses, wire
-from aluma_async.aluma.redirects import REDIRECT_STATUSES, resolve_redirect
+from aluma_async.aluma.patience import PatientRequest
+from aluma_async.aluma.redirects import MAX_REDIRECTS, REDIRECT_STATUSES, resolve_redirect
 from aluma_async.aluma.token import TokenCache
 from aluma_async.aluma.urls import DownloadUrls, Target
 from aluma_async.clock import loop_time
@@ -60,36 +61,42 @@ class ApiTransport:
         headers: Mapping[str, str] = MappingProxyType({}),
         *,
         timeout: aiohttp.ClientTimeout = STREAM_TIMEOUT,
-        redirects: int = 0,
         urgent: bool = False,
         probe: bool = False,
     ) -> "_GetRequest":
         """Return a context manager that sends a GET and holds its permit until the block is left.
 
-        ``redirects`` are followed by downloads only. ``probe``: the request tests a pause.
+        ``probe``: the request tests a pause.
         """
-        return _GetRequest(self, operation, target, headers, timeout, redirects, urgent, probe)
+        return _GetRequest(self, operation, target, headers, timeout, None, urgent, probe)
 
-    async def put(self, operation: str, path: str, body: object, *, is_start: bool) -> tuple[float, bytes]:
+    def download(
+        self, operation: str, target: Target, headers: Mapping[str, str], request: PatientRequest
+    ) -> "_GetRequest":
+        """Return a context manager as ``get`` does, which also follows redirects."""
+        return _GetRequest(self, operation, target, headers, STREAM_TIMEOUT, request, False, False)
+
+    async def put(self, operation: str, path: str, body: object, request: PatientRequest) -> tuple[float, bytes]:
         """Send a PUT. Return when it was sent, and the response's body, which may be empty unless it is a Start."""
-        url = self.url(path)
+        url, is_start = self.url(path), request.kind is responses.START
         for attempts_left in (1, 0):
             token = await self.token_cache.token()
             async with self.request_limiter.permit(urgent=not is_start) as sent_at:
                 BEFORE_SENDING.get()()
-                response_body = await self._change(operation, url, body, token, sent_at, is_start=is_start)
+                response_body = await self._change(operation, url, body, token, sent_at, request)
             if response_body is not None:
                 return sent_at, response_body
             self.discard_token(token, attempts_left)
         raise AssertionError  # discard_token raised on the second refusal
 
     async def _change(
-        self, operation: str, url: URL, body: object, token: str, sent_at: float, *, is_start: bool
+        self, operation: str, url: URL, body: object, token: str, sent_at: float, request: PatientRequest
     ) -> bytes | None:
         """Send a PUT once. Return the body of a successful response, or None if the token was refused."""
         # Shielded, because without the response it is unknown whether the task is claimed.
-        with self.deadline.scope(sent_at, shield=True):
+        with self.deadline.scope(sent_at, shield=True) as scope:
             try:
+                request.begin(sent_at, scope.cancel)
                 async with self.session.put(
                     url,
                     json=body,
@@ -98,14 +105,18 @@ class ApiTransport:
                     allow_redirects=False,
                     middlewares=(responses.prevent_resend,),
                 ) as response:
+                    request.response, request.is_answered = response, True
                     if response.status == 401:
                         return None
-                    kind = responses.START if is_start else responses.SETTLE
-                    await responses.raise_for_status(operation, response, kind)
-                    limit = self._max_specification_bytes if is_start else 0
+                    await responses.raise_for_status(operation, response, request.kind)
+                    limit = self._max_specification_bytes if request.kind is responses.START else 0
                     return await responses.read_accepted(operation, response, max_specification_bytes=limit)
             except responses.TRANSPORT_ERRORS as error:
                 raise responses.map_transport_error(operation, error, changes=True) from None
+            finally:
+                request.finish()
+        if request.ended_early:
+            raise request.error(operation)
         raise responses.map_transport_error(operation, TimeoutError(), changes=True)
 
     def url(self, path: str) -> URL:
@@ -153,6 +164,7 @@ class _GetRequest:
         "_permit",
         "_probe",
         "_redirects",
+        "_request",
         "_response",
         "_timeout",
         "_urgent",
@@ -166,18 +178,19 @@ class _GetRequest:
         target: Target,
         headers: Mapping[str, str],
         timeout: aiohttp.ClientTimeout,
-        redirects: int,
+        request: PatientRequest | None,
         urgent: bool,
         probe: bool,
     ) -> None:
         self._urgent, self._probe = urgent, probe
-        self._kind = responses.DOWNLOAD if redirects else responses.READ
+        self._kind = request.kind if request else responses.READ
         self._owner = owner
         self._operation = operation
         self._url, self._is_api = target
         self._headers = headers
         self._timeout = timeout
-        self._redirects = redirects
+        self._request = request
+        self._redirects = MAX_REDIRECTS if request else 0
 
     async def __aenter__(self) -> aiohttp.ClientResponse:
         owner, attempts_left = self._owner, 1
@@ -189,11 +202,13 @@ class _GetRequest:
             try:
                 result = await self._send(token)
             except BaseException as error:
+                self._finish()
                 await self._permit.__aexit__(type(error), error, error.__traceback__)
                 raise
             if isinstance(result, aiohttp.ClientResponse):
                 self._response = result
                 return result
+            self._finish()
             await self._permit.__aexit__(None, None, None)
             if result is None:
                 owner.discard_token(token, attempts_left)
@@ -205,23 +220,35 @@ class _GetRequest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._response.release()
+        self._finish()
         await self._permit.__aexit__(kind, error, trace)
+
+    def _finish(self) -> None:
+        if self._request:
+            self._request.finish()
 
     async def _send(self, token: str) -> aiohttp.ClientResponse | Target | None:
         """Send the request once. Return the response, the target of a redirect, or None if the token was refused."""
-        owner, operation = self._owner, self._operation
+        owner, operation, request = self._owner, self._operation, self._request
         headers = {"Authorization": f"Bearer {token}", **self._headers} if token else self._headers
         try:
             # The time-out of the session does not cover a proxy that accepts CONNECT and does not answer it.
             response = None
-            with owner.deadline.scope(loop_time()):
+            sent_at = loop_time()
+            with owner.deadline.scope(sent_at) as scope:
+                if request:
+                    request.begin(sent_at, scope.cancel)
                 response = await owner.session.get(
                     self._url, headers=headers, timeout=self._timeout, allow_redirects=False
                 )
         except responses.TRANSPORT_ERRORS as error:
             raise responses.map_transport_error(operation, error, changes=False) from None
         if response is None:
+            if request and request.ended_early:
+                raise request.error(operation)
             raise responses.map_transport_error(operation, TimeoutError(), changes=False)
+        if request:
+            request.receive(response)
         successful = False
         try:
             if self._redirects and response.status in REDIRECT_STATUSES:

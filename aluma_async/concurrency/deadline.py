@@ -55,9 +55,9 @@ class _DeadlineScope:
         self._expires_at = expires_at
         self._scope = CancelScope(shield=shield)
 
-    def __enter__(self) -> None:
-        self._scope.__enter__()
+    def __enter__(self) -> CancelScope:
         self._deadline.add(self._scope, self._expires_at)
+        return self._scope.__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

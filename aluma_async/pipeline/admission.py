@@ -101,6 +101,10 @@ class Admission:
         # 4. Nothing is known against it.
         return Classification.ADMIT
 
+    def others_wait(self) -> bool:
+        """Return whether tasks wait until workers have finished others."""
+        return self._tracker.has_queued or bool(self.canary_tasks_left)
+
     def relist(self, tasks: Iterable[ExportTask]) -> None:
         """Replace the rows of queued tasks by those of a later listing."""
         self.relisted = {task.id: task for task in tasks if self._tracker.is_queued(task.id)}

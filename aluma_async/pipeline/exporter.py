@@ -38,7 +38,7 @@ from aluma_async.pipeline.unexported import AttemptEnded, UnexportedTasks
 from aluma_async.pipeline.worker import Worker
 from aluma_async.policy.backoff import Backoff, RetryPolicy
 from aluma_async.policy.sizing import QUEUED_TASKS_PER_WORKER
-from aluma_async.ports import Clock, Destination, Journal, OnEvent, TaskSource, Uniform
+from aluma_async.ports import OTHERS_WAIT, Clock, Destination, Journal, OnEvent, TaskSource, Uniform
 from aluma_async.quarantine.folder import QuarantineFolder
 
 CLAIMS_PER_WORKER = 2
@@ -280,6 +280,7 @@ class Exporter:
             self._worker_count += 1
 
     async def _worker_loop(self) -> None:
+        OTHERS_WAIT.set(self._admission.others_wait)
         while task := await receive_task(self._receive):
             await self._export_task(task)
 

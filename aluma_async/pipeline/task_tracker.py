@@ -44,6 +44,11 @@ class TaskTracker:
         """Return whether the task is queued, and no worker has begun with it."""
         return task_id in self._tracked and task_id not in self._started
 
+    @property
+    def has_queued(self) -> bool:
+        """Whether tasks are queued, and no worker has begun with them."""
+        return len(self._tracked) > len(self._started)
+
     def mark_started(self, task_id: str) -> bool:
         """Record that a worker is about to claim the task; return False if recovery is settling a claim of it."""
         if task_id in self._settling:

@@ -106,6 +106,11 @@ class Throttle:
         self._wake_waiters()
 
     @property
+    def is_contended(self) -> bool:
+        """Whether requests wait because as many as allowed are in flight."""
+        return self.in_flight >= self.limit and bool(self._urgent or self._waiting)
+
+    @property
     def outage(self) -> Outage:
         """The time for which no request has succeeded although some were sent.
 

@@ -208,6 +208,10 @@ class WatchedRequestLimiter:
                 self._held -= 1
 
     @property
+    def is_contended(self) -> bool:
+        return self._request_limiter.is_contended
+
+    @property
     def pause_is_unverified(self) -> bool:
         return self._request_limiter.pause_is_unverified
 

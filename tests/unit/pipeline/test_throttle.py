@@ -262,3 +262,16 @@ async def test_throttle_reports_pauses_with_the_same_end_as_one():
     throttle = Throttle(4, uniform=lambda low, high: low, on_event=emitted.append)
     await requests(throttle, 4, error=Unavailable("", retry_after=30))
     assert [event.seconds for event in emitted] == [30]
+
+
+@virtual_time
+async def test_throttle_is_contended_while_requests_wait_for_others():
+    throttle = make_throttle(1)
+    async with throttle.permit():
+        assert not throttle.is_contended
+        async with anyio.create_task_group() as group:
+            group.start_soon(requests, throttle, 1)
+            await anyio.sleep(1)
+            assert throttle.is_contended
+            group.cancel_scope.cancel()
+        assert not throttle.is_contended
