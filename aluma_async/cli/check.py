@@ -64,7 +64,7 @@ async def _check(options: dict[str, Any], config_only: bool) -> int:
         click.echo(f"warn  config: {warning}")
     await _check_wiring(reading, options, codes)
     if not config_only:
-        await _check_environment(config, codes)
+        codes += await check_environment(config)
     return codes[0] if codes else OK
 
 
@@ -95,18 +95,19 @@ async def _check_wiring(reading: Reading, options: dict[str, Any], codes: list[i
             pass
 
 
-async def _check_environment(config: Config, codes: list[int]) -> None:
+async def check_environment(config: Config, credentials: Credentials | None = None) -> list[int]:
+    """Print a line per result; return the exit codes of the failures. Default credentials: the configured ones."""
     from aluma_async.destinations.registry import open_destinations
     from aluma_async.wiring import check_private_folders
 
+    codes: list[int] = []
     state = config.state_folder()
     with _step(f"environment: state folder {state}", codes):
         for warning in await anyio.to_thread.run_sync(check_private_folders, config):
             click.echo(f"warn  environment: {warning}")
         await anyio.to_thread.run_sync(_check_state_folder, state)
-    credentials = None
     with _step("environment: credentials", codes):
-        credentials = config.credentials()
+        credentials = credentials or config.credentials()
     if credentials is not None:
         with _step(f"environment: Aluma at {config.aluma.base_url}", codes):
             async with pages(config, credentials) as listing:
@@ -120,6 +121,7 @@ async def _check_environment(config: Config, codes: list[int]) -> None:
                     click.echo(f"warn  environment: {name}: {warning}")
         except AlumaAsyncError:  # it cannot be opened, which the wiring layer has reported
             continue
+    return codes
 
 
 def _check_state_folder(folder: Path) -> None:

@@ -21,6 +21,7 @@ from aluma_async.cli.exit_codes import INCOMPLETE, INTERRUPTED, OK, error_lines,
 from aluma_async.cli.fail import fail
 from aluma_async.cli.help import show_help
 from aluma_async.cli.history import history
+from aluma_async.cli.init import init
 from aluma_async.cli.list_tasks import list_tasks
 from aluma_async.cli.mistakes import read_for_export
 from aluma_async.cli.monitoring import monitoring
@@ -112,6 +113,7 @@ def _reject_misplaced_options(context: click.Context) -> None:
 
 _COMMANDS = (
     demo,
+    init,
     check,
     config_group,
     list_tasks,

@@ -34,20 +34,23 @@ def print_unit(outer: dict[str, Any], /, *, template: bool, **inner: Any) -> int
     The first lines of the unit explain how to install it. With a configuration file, the unit may write to the folders
     and the SQLite databases of its destinations and to its state folder.
     """
-    options = merge_options(outer, inner)
+    click.echo(unit_text(merge_options(outer, inner), template=template), nl=False)
+    return OK
+
+
+def unit_text(options: dict[str, Any], *, template: bool = False) -> str:
+    """Return the text of a unit for the config file that the options name. Raises ``ConfigError``."""
     if options.get("config"):
         options["config"] = str(Path(options["config"]).absolute())
     config = load_config(options) if options.get("config") else Config()
     folders = list(_written_folders(config))
-    text = render_unit(
+    return render_unit(
         Host(_program(), shutil.which("kill") or "/bin/kill", _systemd_version()),
         template=template,
         config=Path(options["config"]) if options.get("config") else None,
         folders=folders,
         drain_seconds=config.exporter.drain_timeout_seconds,
     )
-    click.echo(text, nl=False)
-    return OK
 
 
 def _written_folders(config: Config) -> Iterator[Path]:

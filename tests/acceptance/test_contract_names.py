@@ -27,6 +27,7 @@ OPTIONS = {
     " --max-at-once --max-per-second --max-bytes-per-second --claim-timeout --drain-timeout --state --listen"
     " --progress --no-progress --log-format -v -q --version",
     "demo": "--tasks",
+    "init": "--client-id --no-check --unit --config --output --base-url",
     "check": "--config-only --workers --once --limit --listen --progress",
     "list": "--json --destinations --sort --older-than",
     "status": "--json",
