@@ -86,13 +86,14 @@ def contested(database: sqlite3.Connection, node_id: str) -> tuple[str, ...]:
 
 
 def move(database: sqlite3.Connection, old: str, new: str) -> None:
-    """Move the claims of a node to another one, and drop the tasks that it had queued."""
+    """Move the claims of a node to another one, unless that has its own; drop the tasks that it had queued."""
     database.execute("DELETE FROM claim WHERE node = ? AND state = ?", (old, RecordState.QUEUED))
     database.execute(
-        "UPDATE OR REPLACE claim SET node = ?, moved_from = ?, contested = 0"  # noqa: S608
+        "UPDATE OR IGNORE claim SET node = ?, moved_from = ?, contested = 0"  # noqa: S608
         f" WHERE node = ? AND state IN ({_CLAIMS_SQL})",
         (new, old, old),
     )
+    database.execute("DELETE FROM claim WHERE node = ? AND state <> ?", (old, _SETTLED))
 
 
 def moved(database: sqlite3.Connection, node_id: str, now: float, *, from_node: str = "") -> tuple[FleetClaim, ...]:
