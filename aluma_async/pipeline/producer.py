@@ -6,6 +6,7 @@ from contextlib import aclosing, suppress
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+from aluma_async.backlog import Backlog
 from aluma_async.clock import loop_time
 from aluma_async.events import ListingFailed, TasksListed
 from aluma_async.exceptions import (
@@ -18,7 +19,6 @@ from aluma_async.exceptions import (
 )
 from aluma_async.models import ExportTask
 from aluma_async.pipeline.admission import Admission, Classification
-from aluma_async.pipeline.backlog import Backlog
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
 from aluma_async.pipeline.gone_tasks import MAX_FINAL_LOOKUPS, GoneTasks

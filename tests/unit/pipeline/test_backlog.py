@@ -5,8 +5,8 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aluma_async.backlog import Backlog
 from aluma_async.models import ExportTask
-from aluma_async.pipeline.backlog import Backlog
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
 tasks = st.builds(
