@@ -114,8 +114,8 @@ def _peer(error: Exception) -> str:
     """Return host and port, and those of the proxy, for a connection that was not made."""
     if isinstance(error, aiohttp.ConnectionTimeoutError):  # "Connection timeout to host URL"
         with suppress(ValueError):
-            url = URL(str(error).rpartition(" ")[2])
-            return f"{url.host}:{url.port}"
+            if (url := URL(str(error).rpartition(" ")[2])).host:
+                return f"{url.host}:{url.port}"
     host, port = getattr(error, "host", None), getattr(error, "port", None)
     if not host:
         return "the server"

@@ -113,7 +113,7 @@ async def test_resolver_rejects_redirect_hosts_with_private_addresses():
             return [{"hostname": host, "host": self.address, "port": port, "family": family, "proto": 0, "flags": 0}]
 
         async def close(self):
-            pass
+            self.address = "closed"
 
     inner = FixedAddress()
     resolver = PublicResolver(inner, ["files.test", "Other.Test"])
@@ -124,3 +124,5 @@ async def test_resolver_rejects_redirect_hosts_with_private_addresses():
         assert await resolver.resolve("aluma.example"), "Aluma itself may have a private address"
     inner.address = "93.184.216.34"
     assert await resolver.resolve("files.test")
+    await resolver.close()
+    assert inner.address == "closed"

@@ -85,6 +85,8 @@ def test_url_of_a_listed_host_is_requested_without_the_token(url, requested):
         ("C:\\scans\\1.pdf", "scheme 'c'"),
         ("https:/f", "invalid"),
         ("https://", "invalid"),
+        ("https://api.test/../f", "leaves the API's path"),
+        ("https://files.test/a%5Cb", "invalid characters"),
         ("https://files.test:99999/", "invalid"),
         ("https://evil.test\\@files.test/", "invalid"),
         ("https://files%2etest/", "invalid"),

@@ -8,7 +8,7 @@ import anyio.lowlevel
 import pytest
 
 from aluma_async.events import Event
-from aluma_async.pipeline.defect import plugin_defect, report_listener_defect
+from aluma_async.pipeline.defect import plugin_defect, report_listener_defect, run_again_if_cancelled
 from tests.support.clock import virtual_time
 
 
@@ -71,3 +71,35 @@ async def test_first_exception_of_a_listener_is_reported_and_all_are_counted():
         report_listener_defect(error, counts)
     assert [context["exception"] for context in contexts] == errors[:1]
     assert counts[Event] == 2
+
+
+@virtual_time
+async def test_step_that_a_plug_in_cancels_is_run_again():
+    """Its cancellation leaves nothing behind that would disturb the next run."""
+    cancelling = []
+
+    async def step():
+        task = asyncio.current_task()
+        cancelling.append(task.cancelling())
+        if len(cancelling) < 3:
+            task.cancel()
+            await anyio.sleep(1)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run_again_if_cancelled, step)
+    assert cancelling == [0, 0, 0]
+
+
+@virtual_time
+async def test_step_that_the_exporter_cancels_is_not_run_again():
+    runs = []
+
+    async def step():
+        runs.append(1)
+        await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run_again_if_cancelled, step)
+        await anyio.sleep(1)
+        group.cancel_scope.cancel()
+    assert runs == [1]

@@ -6,9 +6,10 @@ import pytest
 
 from aluma_async import Backoff, events
 from aluma_async.exceptions import DestinationError, JournalError
-from aluma_async.models import BreakerRecord, ExportFile, ExportSpec
+from aluma_async.models import BreakerRecord, ExportFile, ExportSpec, ExportTask
 from aluma_async.testing import Fault, FaultPlan, MemoryDestination, SimulatedSource
 from tests.support.clock import virtual_time
+from tests.support.failures import FATAL, Parts
 from tests.support.world import World
 
 INVALID = ExportFile(0, 0, "", "a.txt", "content", "\ufffd", invalid_text=True)
@@ -226,3 +227,21 @@ async def test_breaker_opens_only_when_a_task_is_refused(count):
     world = world_of(count)
     await world.run_for(60)
     assert world.count(events.FailureBreakerOpened) == count - 3
+
+
+@virtual_time
+async def test_tasks_without_a_route_are_one_kind():
+    """Their destinations are unknown, so that three of them are failed, and a task is exported before the next."""
+    parts = Parts()
+
+    def no_route(claim):
+        raise DestinationError("no route matches")
+
+    parts.destination.destinations_for = no_route
+    for number in range(4):
+        result, *_ = await parts.handle(FATAL, task=ExportTask(f"t{number}", project_id="p"))
+        assert result is (number < 3)
+    await parts.handler.clear(await parts.source.start(ExportTask("exported", project_id="p")), ())
+    result, *_ = await parts.handle(FATAL, task=ExportTask("t4", project_id="p"))
+    assert result
+    await parts.cooldown.close()

@@ -168,3 +168,17 @@ async def test_copy_whose_specification_is_damaged_stays_after_an_export(tmp_pat
     store.quarantine.discard_later(claim)
     await store.quarantine.discard_exported()
     assert [one.folder for one in store.copies] == [copy.folder]
+
+
+@virtual_time
+async def test_text_of_the_specification_beyond_the_limit_is_missing(tmp_path):
+    """The specification is kept, which contains the text, too."""
+    spec = specification(("", "a.txt", "x" * 2000), ("", "b.txt", "x"))
+    store = Store(tmp_path, max_bytes=len(spec) + 1000)
+    missing = await store.quarantine.store(claim_for(spec), ERROR, CopyState.FAILED)
+    assert set(missing) == {0}
+    assert "the quarantine is full" in missing[0]
+    (copy,) = store.copies
+    assert (copy.folder / "specification.json").read_bytes() == spec
+    assert (copy.folder / "files/b.txt").read_bytes() == b"x"
+    assert copy.record.state is CopyState.PARKED

@@ -197,3 +197,17 @@ def test_owner_suffix_depends_only_on_the_task():
     assert len(suffix) == 8
     assert with_suffix(("x", "a.pdf"), suffix) == ("x", f"a~{suffix}.pdf")
     assert len(with_suffix(("é" * 127 + ".pdf",), suffix)[0].encode()) <= 255
+
+
+def test_plan_paths_reserves_the_folder_of_the_exporters_own_file():
+    """A file that would be in it gets an underscore before the folder's name; other folders keep theirs."""
+    wanted = [("manifests", "a.pdf"), ("MANIFESTS/x", "b.pdf"), ("other/manifests", "c.pdf"), ("", "manifests")]
+    files = [make_file(number, *name) for number, name in enumerate(wanted)]
+    paths = plan_paths(files, own=make_file(4, "manifests", "t.json")).values()
+    assert ["/".join(parts) for parts in paths] == [
+        "_manifests/a.pdf",
+        "_MANIFESTS/x/b.pdf",
+        "other/manifests/c.pdf",
+        "_manifests~2",
+        "manifests/t.json",
+    ]

@@ -95,6 +95,7 @@ def test_fair_share_adds_up_to_the_limit_or_the_demand(limit, wanted):
     parts = {node: fair_share(limit, wanted, node, whole=True) for node in wanted}
     assert sum(parts.values()) == min(limit, sum(wanted.values()))
     assert all(part <= wanted[node] for node, part in parts.items())
+    assert fair_share(limit, wanted, "unknown", whole=True) == 0
 
 
 @pytest.mark.parametrize(
