@@ -1,6 +1,7 @@
 """``LossyFile``: stderr of a program that does not wait for the reader of its messages."""
 
 import io
+import os
 import select
 import sys
 import time
@@ -22,7 +23,9 @@ class LossyFile(io.FileIO):
     """Number of bytes that were discarded because they were not read."""
 
     def __init__(self, descriptor: int) -> None:
-        super().__init__(descriptor, "w", closefd=False)
+        terminal = _open_terminal(descriptor)
+        super().__init__(descriptor if terminal is None else terminal, "w", closefd=terminal is not None)
+        descriptor = self.fileno()
         self._poll = select.poll() if hasattr(select, "poll") else None  # Windows has none
         if self._poll:
             self._poll.register(descriptor, select.POLLOUT)
@@ -34,7 +37,10 @@ class LossyFile(io.FileIO):
             if not self._is_ready():
                 self.lost_bytes += len(data)
                 return len(data)
-            return super().write(data[:_MAX_WRITE_BYTES] if self._poll else data) or len(data)
+            written = super().write(data[:_MAX_WRITE_BYTES] if self._poll else data)
+            if written is None:  # a terminal is ready for one byte, and not for all
+                self.lost_bytes += len(data)
+            return written or len(data)
         except OSError:
             return len(data)
 
@@ -48,6 +54,17 @@ class LossyFile(io.FileIO):
         self._waited_at = time.monotonic()
         self._wait_seconds = max(0.0, self._wait_seconds - (self._waited_at - now))
         return ready
+
+
+def _open_terminal(descriptor: int) -> int | None:
+    """Open the terminal of a descriptor once more, so that no write blocks; None if it is no terminal.
+
+    The descriptor itself stays as it is, because other programs, such as the shell, share its flags.
+    """
+    try:
+        return os.open(os.ttyname(descriptor), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except (OSError, AttributeError):  # Windows has no names of terminals
+        return None
 
 
 def take_lost_bytes() -> int:
