@@ -165,6 +165,7 @@ class FolderDestination:
         if not self._chose_mode:
             owners.choose_mode(root.staging / f"{self._prefix}-{next(self._numbers)}.probe")
             self.warning, self._chose_mode = owners.warning, True
+        owners.check()
         self._settings.kept.load(root.now())
         with root.open(sync=False) as folders:
             for name in fs.names(folders.staging):

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from aluma_async import sqlite_file
+from aluma_async.exceptions import DestinationUnavailable
 from aluma_async.private_files import refuse_link
 
 _CREATE = "CREATE TABLE IF NOT EXISTS owner (key TEXT PRIMARY KEY, task TEXT NOT NULL) WITHOUT ROWID"
@@ -29,7 +30,11 @@ _SELECT_ALL = "SELECT key, task FROM owner WHERE key IN (SELECT value FROM json_
 _SELECT = "SELECT task FROM owner WHERE key = ?"
 _DELETE = "DELETE FROM owner WHERE key = ?"
 _INSERT = "INSERT OR REPLACE INTO owner SELECT key, value FROM json_each(?)"
-_TIMEOUT_SECONDS = 30
+TIMEOUT_SECONDS = 30.0
+"""Seconds for which a transaction waits until those of other exporters have ended."""
+BUSY_SECONDS = 1.0
+"""The same after a transaction has waited in vain, so that not each batch of tasks waits for a stopped exporter."""
+_BUSY_HINT = "Continue or end the other exporter that uses the folder: it may be stopped within a transaction."
 _NO_INDEX = (
     "its file system has no file locks, so that the tasks of its files are forgotten at the end of the process: "
     "use it with one exporter only"
@@ -55,6 +60,8 @@ class Owners:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._mode = "wal"
+        self.is_busy = False
+        """Whether the last transaction has waited in vain for another exporter."""
         self._lock = threading.Lock()
         self._database: sqlite3.Connection | None = None
         # Within the current transaction: rows read from the table, and rows to be inserted.
@@ -65,18 +72,18 @@ class Owners:
     def transaction(self, keys: Sequence[str] = ()) -> Iterator[None]:
         """Run ``owner_of`` and ``assign`` in one transaction; ``keys`` are looked up in advance, in one statement.
 
-        Raises ``OSError`` if the file cannot be used.
+        Raises ``OSError`` if the file cannot be used, and ``DestinationUnavailable`` if another exporter holds it.
         """
         with self._lock:
             try:
                 self._close_if_replaced()
                 try:
-                    self._open().execute("BEGIN IMMEDIATE")
+                    self._begin()
                 except sqlite3.Error as error:
                     if not sqlite_file.is_damaged(error):
                         raise
                     self._move_damaged_aside()
-                    self._open().execute("BEGIN IMMEDIATE")
+                    self._begin()
                 # Few statements, because each releases and takes the GIL, which costs more than the statement itself.
                 self._known = dict.fromkeys(keys)
                 self._known.update(self._open().execute(_SELECT_ALL, (_json(list(keys)),)))
@@ -89,6 +96,10 @@ class Owners:
                 if sqlite_file.is_damaged(error):
                     self._move_damaged_aside()  # damaged in another place: the next attempt creates a new file
                 code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code, without the extended part
+                if code == sqlite3.SQLITE_BUSY:
+                    self.is_busy = True
+                    problem = f"folder {self._path.parent.parent}: its {self._path.name} is locked by another program"
+                    raise DestinationUnavailable(problem, hint=_BUSY_HINT) from error
                 raise OSError(_ERRNOS.get(code, errno.EAGAIN), f"{self._path.name}: {error}") from error
             finally:
                 if self._database and self._database.in_transaction:
@@ -116,10 +127,25 @@ class Owners:
         self._mode = next((mode for mode in _SET_UP if mode and _works(trial, mode)), "")
         self.warning = "" if self._mode else _NO_INDEX
 
+    def check(self) -> None:
+        """Raise ``DestinationUnavailable`` if the last transaction has waited in vain, and the next one would, too."""
+        if self.is_busy:
+            with self.transaction():
+                pass
+
     def close(self) -> None:
         """Close the file. The next transaction opens it again."""
         with self._lock:
             self._close()
+
+    def _begin(self) -> None:
+        database = self._open()
+        if self.is_busy:
+            database.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
+        database.execute("BEGIN IMMEDIATE")
+        if self.is_busy:
+            self.is_busy = False
+            database.execute(f"PRAGMA busy_timeout = {TIMEOUT_SECONDS * 1000:.0f}")
 
     def _open(self) -> sqlite3.Connection:
         if self._database is None:
@@ -128,7 +154,8 @@ class Owners:
                     refuse_link(self._path.with_name(self._path.name + ending))
                 self._file = _make_private(self._path)
             path = str(self._path) if self._mode else ""
-            self._database = sqlite_file.connect(path, _SET_UP[self._mode], timeout=_TIMEOUT_SECONDS)
+            timeout = BUSY_SECONDS if self.is_busy else TIMEOUT_SECONDS
+            self._database = sqlite_file.connect(path, _SET_UP[self._mode], timeout=timeout)
         return self._database
 
     def _close_if_replaced(self) -> None:
