@@ -4,6 +4,7 @@ import asyncio
 import gc
 import sys
 from contextlib import suppress
+from contextvars import ContextVar
 
 import anyio
 import msgspec
@@ -19,7 +20,7 @@ from aluma_async.aluma.started_tasks import StartedTasks
 from aluma_async.exceptions import Ambiguous, FileMissing, RequestRejected, SchemaMismatch, SourceError
 from aluma_async.journal.memory import MemoryJournal
 from aluma_async.models import ClaimRecord, ClaimState, ExportSpec, TaskState
-from aluma_async.pipeline import destination_probe, exporter, failure, worker
+from aluma_async.pipeline import defect, destination_probe, exporter, failure, worker
 from aluma_async.pipeline.breaker import FailBreaker
 from aluma_async.pipeline.claim_source import ClaimTrackingSource
 from aluma_async.pipeline.claim_tracker import ClaimTracker
@@ -269,15 +270,20 @@ def wait_for_the_cool_down_in_the_worker(patch):
 
 
 def end_the_run_after_an_exception_of_a_plugin(patch):
-    defect = worker.plugin_defect
-    patch.setattr(worker, "plugin_defect", lambda error: None if isinstance(error, Exception) else defect(error))
+    find = worker.plugin_defect
+    patch.setattr(worker, "plugin_defect", lambda error: None if isinstance(error, Exception) else find(error))
 
 
 def take_a_cancellation_by_a_plugin_for_a_stop(patch):
-    defect = worker.plugin_defect
+    find = worker.plugin_defect
     patch.setattr(
-        worker, "plugin_defect", lambda error: None if isinstance(error, asyncio.CancelledError) else defect(error)
+        worker, "plugin_defect", lambda error: None if isinstance(error, asyncio.CancelledError) else find(error)
     )
+    patch.setattr(exporter, "run_again_if_cancelled", lambda step: step())
+
+
+def let_a_plugin_cancel_a_worker(patch):
+    patch.setattr(defect, "_IN_WORKER", ContextVar("in_worker", default=False))
     patch.setattr(exporter, "run_again_if_cancelled", lambda step: step())
 
 
@@ -457,6 +463,7 @@ BUGS = {
         wait_for_the_cool_down_in_the_worker,
         end_the_run_after_an_exception_of_a_plugin,
         take_a_cancellation_by_a_plugin_for_a_stop,
+        let_a_plugin_cancel_a_worker,
         end_the_run_after_an_exception_of_a_probe,
         follow_the_first_row_of_a_task,
         believe_an_undocumented_state,

@@ -52,6 +52,8 @@ class Sickness(StrEnum):
     """Saving raises ``CancelledError``."""
     EXIT = "exit"
     """Saving raises ``SystemExit``."""
+    LEAK = "leak"
+    """Saving cancels the asyncio task in which it is called, and goes on."""
 
 
 class Outage(Struct, frozen=True):

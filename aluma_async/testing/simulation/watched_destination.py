@@ -85,6 +85,10 @@ class DestinationFaults:
     def raise_if_sick(self, task_id: str, step: Step) -> None:
         """Raise the error of a task's place, at one of the steps of a delivery."""
         if task_id in self._sick and not self._ended and step == random.Random(task_id).choice(_STEPS):
+            if self._sick[task_id] is Sickness.LEAK:
+                if running := asyncio.current_task():
+                    running.cancel()
+                return
             make_error = _SICKNESS_ERRORS[self._sick[task_id]]
             raise make_error()
 
