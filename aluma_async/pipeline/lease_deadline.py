@@ -8,6 +8,7 @@ from aluma_async.concurrency.deadline import SharedDeadline
 from aluma_async.exceptions import DestinationError
 from aluma_async.models import Claim
 from aluma_async.pipeline.claim_tracker import ClaimTracker
+from aluma_async.pipeline.defect import raise_leaked_cancellation
 from aluma_async.policy.lease import SAFE_LEASE_FRACTION
 
 T = TypeVar("T")
@@ -24,7 +25,9 @@ class LeaseDeadline:
     async def run(self, step: Callable[..., Awaitable[T]], claim: Claim, *args: object) -> T:
         """Run a step of a claim; cancel it and raise ``DestinationError`` if the lease may expire before its end."""
         with self._deadline.scope(claim.sent_at):
-            return await step(claim, *args)
+            result = await step(claim, *args)
+            await raise_leaked_cancellation()
+            return result
         raise self._exceeded()
 
     def check_of(self, claim: Claim) -> Callable[[], None]:

@@ -1,5 +1,6 @@
 """The limit of a claim's lease, which also counts the time of a suspension."""
 
+import asyncio
 import contextvars
 import threading
 
@@ -82,3 +83,16 @@ async def test_transfer_passes_the_check_of_the_lease_to_the_destination():
     with pytest.raises(DestinationError, match="export took longer"):
         await transfer.deliver(CLAIM, Destination())
     assert contextvars.copy_context().get(CHECK_LEASE) is None
+
+
+@virtual_time
+async def test_cancellation_that_a_step_leaves_behind_is_raised_at_its_end():
+    """Otherwise it would hit the next task of the worker."""
+    deadline, _ = await claimed(Clock())
+
+    async def cancel_own_task(_):
+        asyncio.current_task().cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await deadline.run(cancel_own_task, CLAIM)
+    asyncio.current_task().uncancel()
