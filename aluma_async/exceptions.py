@@ -48,7 +48,8 @@ class AlumaAsyncError(Exception):
     fatal: ClassVar[bool] = False
     """Whether the task's own content can never be exported, anywhere. Only then may the exporter fail the task."""
     spares_others: bool = False
-    """Whether only this task must wait for ``retry_after``, because Aluma answers other requests meanwhile."""
+    """Whether other tasks can be exported meanwhile: only this one must wait for ``retry_after``, because Aluma answers
+    other requests, or their files go to another destination."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)

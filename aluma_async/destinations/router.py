@@ -9,11 +9,15 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 from msgspec.structs import replace
 
-from aluma_async.exceptions import DestinationError, primary_error
+from aluma_async.concurrency.limited_call import LimitedCalls
+from aluma_async.destinations.outages import Outages
+from aluma_async.exceptions import AlumaAsyncError, DestinationError, DestinationUnavailable, primary_error
 from aluma_async.models import Claim, ExportFile, ExportSpec
 from aluma_async.policy.routing import Routing
 from aluma_async.ports import Delivery, Destination, VerifyingDestination
 
+PROBE_SECONDS = 30.0
+"""Seconds after which a probe of one destination without a result counts as failed."""
 _SEPARATOR = "\x1f"
 """Between the names and receipts in the receipt of a router."""
 
@@ -28,6 +32,13 @@ class DestinationRouter:
     def __init__(self, destinations: Mapping[str, Destination], routing: Routing) -> None:
         self._destinations = destinations
         self._routing = routing
+        self._outages = Outages()
+        self._probes: Mapping[str, LimitedCalls[None]] = {name: LimitedCalls() for name in destinations}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the destinations."""
+        return tuple(self._destinations)
 
     @property
     def routing(self) -> Routing:
@@ -39,9 +50,35 @@ class DestinationRouter:
         self._routing = routing
 
     async def probe(self) -> None:
-        """Probe all destinations, because a task may need any of them."""
-        for destination in self._destinations.values():
-            await destination.probe()
+        """Probe all destinations, because a task may need any of them. Raises the error of the first that fails.
+
+        The error spares other tasks if another destination works.
+        """
+        if len(self._destinations) == 1:
+            for destination in self._destinations.values():
+                return await destination.probe()
+        errors: dict[str, AlumaAsyncError] = {}
+        async with anyio.create_task_group() as group:
+            for name, destination in self._destinations.items():
+                group.start_soon(self._probe, name, destination, errors)
+        self._outages.record(errors)
+        for name in self._destinations:
+            if error := errors.get(name):
+                error.spares_others = len(errors) < len(self._destinations)
+                raise error
+        return None
+
+    async def _probe(self, name: str, destination: Destination, errors: dict[str, AlumaAsyncError]) -> None:
+        try:
+            failure = (await self._probes[name].run(destination.probe, PROBE_SECONDS)).error
+        except TimeoutError:
+            failure = DestinationUnavailable(f"destination {name!r}: did not answer a probe in {PROBE_SECONDS:.0f} s")
+        if isinstance(failure, AlumaAsyncError):
+            errors[name] = failure
+        elif failure:  # a defect of a plug-in
+            text = f"destination {name!r}: its probe failed: unexpected {type(failure).__name__}"
+            errors[name] = DestinationUnavailable(text)
+            errors[name].__cause__ = failure
 
     async def verify(self, receipt: str) -> bool:
         """Return whether all destinations of an earlier delivery, which are named in the receipt, still have it."""
@@ -71,6 +108,7 @@ class DestinationRouter:
     async def _open_all(self, claim: Claim) -> AsyncIterator["RoutedDelivery"]:
         names = {file.number: self._routing.destinations_for(claim.task, file) for file in claim.spec.files}
         opened: dict[str, Delivery] = {}
+        self._outages.check(dict.fromkeys(name for targets in names.values() for name in targets))
         async with AsyncExitStack() as stack:
             # In reverse order, because the delivery that is opened last commits first.
             for name in reversed(list(self._destinations)):
@@ -80,6 +118,7 @@ class DestinationRouter:
             deliveries = {number: [opened[name] for name in targets] for number, targets in names.items()}
             delivery = RoutedDelivery(deliveries, tuple(name for name in self._destinations if name in opened))
             yield delivery
+        self._outages.end(opened)
         delivery.receipt = _combine_receipts(opened)
 
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from aluma_async.clock import loop_time
-from aluma_async.exceptions import AlumaAsyncError, Crash, JournalError, JournalLost, SourceError
+from aluma_async.exceptions import AlumaAsyncError, Crash, DestinationError, JournalError, JournalLost, SourceError
 from aluma_async.models import HoldRecord
 from aluma_async.pipeline.throttle import MAX_PAUSE_SECONDS
 from aluma_async.policy.backoff import Backoff
@@ -128,7 +128,9 @@ class Cooldown:
         if self._park_after and blame:
             is_persistent = error.persistent and same_failures >= PARK_AFTER_PERSISTENT
             park = park or is_persistent or failures >= self._park_after
-        delay = self._backoff.delay(failures, self._uniform)
+        # While a destination is unavailable to some tasks, each attempt costs a Start and a Cancel.
+        attempts = same_failures if isinstance(error, DestinationError) and error.spares_others else failures
+        delay = self._backoff.delay(attempts, self._uniform)
         if isinstance(error, SourceError) and error.spares_others:
             delay = max(delay, min(error.retry_after or 0.0, MAX_PAUSE_SECONDS))
         hold = replace(

@@ -1,7 +1,10 @@
 """``DestinationProbe``: tests whether a destination accepts files, once for all workers that ask at the same time."""
 
+from contextlib import suppress
+
 import anyio
 
+from aluma_async.concurrency.limited_call import LimitedCalls
 from aluma_async.exceptions import AlumaAsyncError, DestinationUnavailable
 from aluma_async.pipeline.defect import plugin_defect
 from aluma_async.ports import Destination
@@ -15,9 +18,15 @@ class DestinationProbe:
 
     def __init__(self, destination: Destination) -> None:
         self._destination = destination
+        self._calls: LimitedCalls[None] = LimitedCalls()
         self._lock = anyio.Lock(fast_acquire=True)
         self._probes = 0
         self._error: AlumaAsyncError | None = None
+
+    @property
+    def covers_several(self) -> bool:
+        """Whether some tasks may be exported while others cannot."""
+        return len(getattr(self._destination, "names", ())) > 1
 
     async def run(self) -> None:
         """Probe the destination. Raises the error of the probe."""
@@ -29,24 +38,26 @@ class DestinationProbe:
         if self._error:
             raise self._error
 
-    async def accepts_files(self) -> bool:
-        """Return whether the destination accepts files now."""
-        try:
+    async def find_error(self) -> AlumaAsyncError | None:
+        """Probe the destination and return the error of the probe."""
+        with suppress(AlumaAsyncError):
             await self.run()
-        except AlumaAsyncError:
-            return False
-        return True
+        return self._error
+
+    async def run_in_pause(self) -> None:
+        """Probe the destination. Raises the error of the probe, unless some tasks can be exported in spite of it."""
+        error = await self.find_error()
+        if error and not error.spares_others:
+            raise error
 
     async def _probe(self) -> AlumaAsyncError | None:
         try:
-            with anyio.fail_after(TIMEOUT_SECONDS):
-                await self._destination.probe()
-        except AlumaAsyncError as error:
-            return error
+            outcome = await self._calls.run(self._destination.probe, TIMEOUT_SECONDS)
         except TimeoutError:
             return DestinationUnavailable(f"the destination did not answer a probe in {TIMEOUT_SECONDS:.0f} s")
-        except BaseException as error:
-            if defect := plugin_defect(error):
-                return DestinationUnavailable(f"the probe of the destination failed: {defect}")
-            raise
-        return None
+        error = outcome.error
+        if error is None or isinstance(error, AlumaAsyncError):
+            return error
+        if defect := plugin_defect(error):
+            return DestinationUnavailable(f"the probe of the destination failed: {defect}")
+        raise error

@@ -157,7 +157,7 @@ class Exporter:
             self._tracker,
             self._cooldown,
             claims,
-            probe=self._probe.run,
+            probe=self._probe.run_in_pause,
             polling=polling,
             uniform=uniform,
             on_event=self._emit,

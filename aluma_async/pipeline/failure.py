@@ -112,12 +112,13 @@ class FailureHandler:
             case Action.FAIL:
                 return await self._fail(task, claim, error)
             case Action.CANCEL:
-                pause = isinstance(error, DestinationUnavailable) and await self._concerns_all(error)
-                if pause:  # at once, so that no other task is claimed while this one is released
+                shared = isinstance(error, DestinationUnavailable) and await self._is_shared(error)
+                if shared and not error.spares_others:
+                    # At once, so that no other task is claimed while this one is released.
                     self._admission.blocking_error = error
                 elif isinstance(error, SourceError) and state is ClaimState.CLAIMED:
-                    pause = self._admission.record_failed_download(task.id, error)
-                await self._cool_down(task, error, claim, release=True, blame=not pause or error.persistent)
+                    shared = self._admission.record_failed_download(task.id, error)
+                await self._cool_down(task, error, claim, release=True, blame=not shared or error.persistent)
             case Action.COOL_DOWN:
                 await self._cool_down(task, error, release=False, blame=not error.spares_others)
         return False
@@ -185,9 +186,16 @@ class FailureHandler:
         self._on_event(TaskFailed(task, error))
         return True
 
-    async def _concerns_all(self, error: DestinationUnavailable) -> bool:
-        """Return whether no task can be saved. The reason may be the folder or the table of one task: probe."""
-        return error.for_all or not await self._probe.accepts_files()
+    async def _is_shared(self, error: DestinationUnavailable) -> bool:
+        """Return whether other tasks cannot be saved, too. The folder or table of this one may be the reason: probe.
+
+        ``error.spares_others`` then states whether the files of some tasks go elsewhere.
+        """
+        if error.spares_others or (error.for_all and not self._probe.covers_several):
+            return True
+        found = await self._probe.find_error()
+        error.spares_others = bool(found and found.spares_others)
+        return bool(found) or error.for_all
 
     def _defer(self, event: SettlementUnconfirmed | SettlementDeferred) -> None:
         """Leave the claim to recovery. If Aluma or a proxy rejects such requests, claiming pauses."""

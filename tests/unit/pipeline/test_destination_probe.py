@@ -47,7 +47,7 @@ async def test_probe_serves_all_callers_that_wait_when_it_begins():
 
             async def call(delay=delay):
                 await anyio.sleep(delay)
-                assert await probe.accepts_files()
+                assert await probe.find_error() is None
 
             group.start_soon(call)
     assert destination.probes == 2
