@@ -96,8 +96,8 @@ class SourceError(AlumaAsyncError):
         self.retry_after = retry_after
         """Seconds that the server asked to wait before the next request (Retry-After), or None."""
         self.overloaded = overloaded or self.overloaded
-        self.of_task = False
-        """Whether the server answered a request about one task: a download, or one that changes the task."""
+        self.operation = ""
+        """The request about one task (not a listing) that the server answered; empty if it is about no single task."""
 
 
 class RequestRejected(SourceError):

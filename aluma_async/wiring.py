@@ -28,8 +28,9 @@ from aluma_async.journal.history import History
 from aluma_async.journal.sqlite import SqliteJournal
 from aluma_async.pipeline.confirmed import ConfirmedDestination, ConfirmedJournal, ConfirmedSource, ConfirmedTask
 from aluma_async.pipeline.exporter import Exporter
+from aluma_async.pipeline.pauses import MAX_URGENT_PAUSE_SECONDS
 from aluma_async.pipeline.selection import Select, SelectedSource
-from aluma_async.pipeline.throttle import MAX_URGENT_PAUSE_SECONDS, Outage, Throttle
+from aluma_async.pipeline.throttle import Outage, Throttle
 from aluma_async.policy.backoff import Backoff, RetryPolicy
 from aluma_async.ports import Destination, OnEvent
 from aluma_async.private_files import check_folder

@@ -219,10 +219,15 @@ class AlumaClient:
         operation = f"look up task {task.id}"
         target = Target(self._transport.url(_path(task)), is_api=True)
         try:
-            async with self._transport.get(operation, target, timeout=CALL_TIMEOUT, urgent=True) as response:
+            async with self._transport.get(
+                operation, target, timeout=CALL_TIMEOUT, urgent=True, kind=responses.LOOK_UP
+            ) as response:
                 return wire.decode_state(await responses.read_body(response, responses.MAX_ERROR_BODY_BYTES))
         except FileMissing:
             return None
+        except SourceError as error:
+            await self._pauses.verify(error)
+            raise
         except responses.TRANSPORT_ERRORS as error:
             raise responses.map_transport_error(operation, error, changes=False) from None
 
@@ -233,10 +238,12 @@ class AlumaClient:
         path = f"{_path(task)}/{verb}_client_action?action=export"
         request = PatientRequest(self._patience, responses.START if verb == "start" else responses.SETTLE, task.id)
         try:
-            return await self._transport.put(f"{verb} task {task.id}", path, body, request)
+            answer = await self._transport.put(f"{verb} task {task.id}", path, body, request)
         except SourceError as error:
             await self._pauses.verify(error)
             raise
+        self._pauses.fruitless_tests = 0
+        return answer
 
 
 def _path(task: ExportTask) -> str:

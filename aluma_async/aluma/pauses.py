@@ -16,6 +16,7 @@ from aluma_async.ports import RequestLimiter
 
 _DELAY_SECONDS = 1.0
 """Wait before the test, so that requests refused at the same moment share it."""
+_MAX_FRUITLESS_TESTS = 3
 _TIMEOUT_SECONDS = 10.0
 
 
@@ -27,6 +28,8 @@ class PauseVerifier:
         self._listing = listing
         self._lock = anyio.Lock()
         self._succeeded_at = float("-inf")
+        self.fruitless_tests = 0
+        """Number of successful tests after which no request that changes a task has succeeded."""
 
     async def verify(self, error: SourceError) -> None:
         """Set ``error.spares_others`` if the pause that ``error`` asks for is only that of its task; end the pause.
@@ -34,7 +37,7 @@ class PauseVerifier:
         A cancellation does not interrupt it, so that the caller can handle the error.
         """
         limiter = self._transport.request_limiter
-        asks_for_pause = error.of_task and (error.retry_after or error.overloaded)
+        asks_for_pause = error.operation and (error.retry_after or error.overloaded)
         if asks_for_pause and limiter.pause_is_unverified:
             refused_at = loop_time()
             with anyio.CancelScope(shield=True), anyio.move_on_after(_TIMEOUT_SECONDS):
@@ -44,9 +47,11 @@ class PauseVerifier:
             error.spares_others = self._succeeded_at >= refused_at
 
     async def _test(self, limiter: RequestLimiter) -> None:
-        await anyio.sleep(_DELAY_SECONDS)
+        # If Aluma refuses to change any task, but lists them, each end of the pause brings further refusals.
+        await anyio.sleep(_DELAY_SECONDS * 2**self.fruitless_tests)
         if limiter.pause_is_unverified and await self._is_answered():
             self._succeeded_at = loop_time()
+            self.fruitless_tests = min(self.fruitless_tests + 1, _MAX_FRUITLESS_TESTS)
             limiter.end_pause()
 
     async def _is_answered(self) -> bool:

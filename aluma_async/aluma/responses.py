@@ -65,8 +65,16 @@ class RequestKind(Struct, frozen=True):
     conflicts: frozenset[int] = frozenset()
     """Statuses that mean that the task's state does not allow the request, unless they come with a web page."""
 
+    is_look_up: bool = False
+
+    @property
+    def of_task(self) -> bool:
+        """Whether the request is about one task."""
+        return self.changes or self.is_download or self.is_look_up
+
 
 READ = RequestKind()
+LOOK_UP = RequestKind(is_look_up=True)
 DOWNLOAD = RequestKind(is_download=True)
 TOKEN = RequestKind(is_token=True)
 SETTLE = RequestKind(changes=True, conflicts=frozenset({404, 409, 410, 412, 422}))
@@ -148,7 +156,8 @@ async def raise_for_status(operation: str, response: aiohttp.ClientResponse, kin
     with suppress(*TRANSPORT_ERRORS, InvalidResponse), anyio.fail_after(_ERROR_BODY_SECONDS):
         body = await read_body(response, MAX_ERROR_BODY_BYTES)
     error = _status_error(operation, response, body, kind)
-    error.of_task = kind.changes or kind.is_download
+    if kind.of_task:
+        error.operation = operation
     raise error
 
 

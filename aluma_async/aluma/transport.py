@@ -63,18 +63,19 @@ class ApiTransport:
         timeout: aiohttp.ClientTimeout = STREAM_TIMEOUT,
         urgent: bool = False,
         probe: bool = False,
+        kind: responses.RequestKind = responses.READ,
     ) -> "_GetRequest":
         """Return a context manager that sends a GET and holds its permit until the block is left.
 
         ``probe``: the request tests a pause.
         """
-        return _GetRequest(self, operation, target, headers, timeout, None, urgent, probe)
+        return _GetRequest(self, operation, target, headers, timeout, kind, None, urgent, probe)
 
     def download(
         self, operation: str, target: Target, headers: Mapping[str, str], request: PatientRequest
     ) -> "_GetRequest":
         """Return a context manager as ``get`` does, which also follows redirects."""
-        return _GetRequest(self, operation, target, headers, STREAM_TIMEOUT, request, False, False)
+        return _GetRequest(self, operation, target, headers, STREAM_TIMEOUT, request.kind, request, False, False)
 
     async def put(self, operation: str, path: str, body: object, request: PatientRequest) -> tuple[float, bytes]:
         """Send a PUT. Return when it was sent, and the response's body, which may be empty unless it is a Start."""
@@ -178,12 +179,13 @@ class _GetRequest:
         target: Target,
         headers: Mapping[str, str],
         timeout: aiohttp.ClientTimeout,
+        kind: responses.RequestKind,
         request: PatientRequest | None,
         urgent: bool,
         probe: bool,
     ) -> None:
         self._urgent, self._probe = urgent, probe
-        self._kind = request.kind if request else responses.READ
+        self._kind = kind
         self._owner = owner
         self._operation = operation
         self._url, self._is_api = target

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from aluma_async.clock import loop_time
 from aluma_async.exceptions import AlumaAsyncError, Crash, DestinationError, JournalError, JournalLost, SourceError
 from aluma_async.models import HoldRecord
-from aluma_async.pipeline.throttle import MAX_PAUSE_SECONDS
+from aluma_async.pipeline.pauses import MAX_PAUSE_SECONDS
 from aluma_async.policy.backoff import Backoff
 from aluma_async.policy.lease import elapsed, remaining
 from aluma_async.ports import Clock, Journal, Uniform

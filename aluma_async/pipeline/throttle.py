@@ -2,6 +2,7 @@
 
 from asyncio import get_running_loop
 from collections import deque
+from copy import copy
 from types import TracebackType
 from typing import NamedTuple
 
@@ -10,20 +11,14 @@ import anyio
 from aluma_async.clock import loop_time
 from aluma_async.events import ConcurrencyLimitAdapted, ConcurrencyLimitChanged, RequestsPaused, RequestsResumed
 from aluma_async.exceptions import ClaimConflict, RateLimited, SourceError
+from aluma_async.pipeline.pauses import MAX_PAUSE_SECONDS, MAX_URGENT_PAUSE_SECONDS, RequestPause
 from aluma_async.policy.adaptive_limit import AdaptiveLimit
-from aluma_async.policy.backoff import exponential
 from aluma_async.policy.rate_limit import RateLimit
 from aluma_async.ports import OnEvent, Uniform
 
-MAX_PAUSE_SECONDS = 3600.0
-"""Upper limit of a pause; a longer Retry-After is cut to this."""
-MAX_URGENT_PAUSE_SECONDS = 120.0
-"""Upper limit of a pause for requests that settle claims, because claims expire. Then they are tried one by one."""
-_DEFAULT_PAUSE = (5.0, 300.0)  # first and longest pause in seconds after a 429 without Retry-After
 _REPORT_FACTOR = 1.5
 """Factor between two adaptive limits that makes a change worth a line in the log."""
 _PROBE_SECONDS = 1.0  # interval at which a waiting urgent request notices that another one has succeeded
-_MIN_VERIFIED_SECONDS = 10.0  # a shorter pause is waited for, because a limited rate often asks for one
 _MIN_FAILURES = 3  # failed requests in a row that are an outage although a download receives data
 _MIN_SLEEP_SECONDS = 0.01  # so that the clock's resolution does not turn a wait into a busy loop
 
@@ -84,16 +79,8 @@ class Throttle:
         self._waiting: deque[anyio.Event] = deque()
         self._pacing_lock = anyio.Lock(fast_acquire=True)
         self._probe_lock = anyio.Lock(fast_acquire=True)
-        self._max_urgent_pause = max_urgent_pause
-        self._paused_until = 0.0
-        """End of the pause; 0 without one."""
-        self._urgent_until = 0.0
-        """Time of the next urgent request in a pause; 0 if urgent requests need not wait."""
-        self._refused_at = 0.0
-        self.pause_is_unverified = False
-        """Whether a long pause was caused only by requests about single tasks, so that it may be theirs alone."""
-        self._rate_limited_count = 0
-        self._uniform = uniform
+        self._limit_before_pause: AdaptiveLimit | None = None  # before the first pause since the last success
+        self._pause = RequestPause(max_urgent_pause, uniform)
         self._on_event = on_event
 
     def set_limits(self, max_at_once: int, *, max_per_second: float, max_bytes_per_second: float) -> None:
@@ -129,10 +116,18 @@ class Throttle:
         """Wait for the permission to send one request in an unverified pause."""
         return _Permit(self, urgent=True, probe=True)
 
+    @property
+    def pause_is_unverified(self) -> bool:
+        """Whether a long pause was caused only by requests about single tasks, so that it may be theirs alone."""
+        return self._pause.is_unverified
+
     def end_pause(self) -> None:
         """End an unverified pause."""
         if self.pause_is_unverified:
-            self._end_pause(self._paused_until)
+            if self._limit_before_pause:  # the refusals were no sign of overload
+                self._adaptive, self._limit_before_pause = self._limit_before_pause, None
+                self._set_limit(self._adaptive.value)
+            self._end_pause(self._pause.until)
             self._on_event(RequestsResumed())
 
     async def consume_bytes(self, count: int) -> None:
@@ -151,13 +146,13 @@ class Throttle:
             elif (
                 self.in_flight < self.limit
                 and not self._urgent
-                and (urgent or not (self._waiting or self._paused_until))
+                and (urgent or not (self._waiting or self._pause.until))
             ):
                 self.in_flight += 1
             else:
                 await self._wait_in_line(self._urgent if urgent else self._waiting)
             try:
-                if urgent and self._urgent_until and not probe:
+                if urgent and self._pause.urgent_until and not probe:
                     await self._wait_for_probe()
                 now = loop_time()
                 # Only the first in line sleeps while it holds the lock; the others wait for the lock in order.
@@ -169,7 +164,7 @@ class Throttle:
             except BaseException:
                 self._free_permit()
                 raise
-            if urgent or not self._paused_until:
+            if urgent or not self._pause.until:
                 break
             self._free_permit()  # a pause has begun, and urgent requests may need the permit
         if self._pace:
@@ -188,15 +183,16 @@ class Throttle:
         """
         self.unanswered -= 1
         is_answered = error is None or isinstance(error, ClaimConflict)
-        if self._urgent_until and urgent and not probe and is_answered and sent_at > self._refused_at:
-            self._urgent_until = 0.0
+        if self._pause.urgent_until and urgent and not probe and is_answered and sent_at > self._pause.refused_at:
+            self._pause.urgent_until = 0.0
         if is_answered and sent_at >= self._failed_at:
             self._failures = 0
         elif is_answered:
             self._failing_since = loop_time()
         if error is None:
             if not probe:
-                self._rate_limited_count = 0
+                self._pause.rate_limited_count = 0
+                self._limit_before_pause = None
             self._answered_at = loop_time()
             # Skip samples that carry no information about the limit: it was not reached, the round trip was not
             # measured, and no request was refused.
@@ -243,7 +239,7 @@ class Throttle:
 
     def _wake_waiters(self) -> None:
         """Grant free permits to the waiters; in a pause, only to urgent ones."""
-        while self.in_flight < self.limit and (line := self._urgent or (() if self._paused_until else self._waiting)):
+        while self.in_flight < self.limit and (line := self._urgent or (() if self._pause.until else self._waiting)):
             self.in_flight += 1
             line.popleft().set()
 
@@ -254,15 +250,13 @@ class Throttle:
     async def _wait_for_probe(self) -> None:
         """Wait in a pause until the next urgent request may be sent: one at a time, until one succeeds."""
         async with self._probe_lock:
-            while (wait := self._urgent_until - loop_time()) > 0:  # noqa: ASYNC110 - pauses are rare
+            while (wait := self._pause.urgent_until - loop_time()) > 0:  # noqa: ASYNC110 - pauses are rare
                 await anyio.sleep(min(max(wait, _MIN_SLEEP_SECONDS), _PROBE_SECONDS))
-            if self._urgent_until:
-                self._urgent_until = loop_time() + self._max_urgent_pause
+            self._pause.delay_next_urgent(loop_time())
 
     def _end_pause(self, until: float) -> None:
-        if until >= self._paused_until:  # otherwise it was extended
-            self._paused_until = self._urgent_until = 0.0
-            self.pause_is_unverified = False
+        if until >= self._pause.until:  # otherwise it was extended
+            self._pause.end()
             self._wake_waiters()
 
     def _record_error(self, error: SourceError, sent_at: float, level: int) -> None:
@@ -273,7 +267,13 @@ class Throttle:
                 self._failed_at, self._failing_since = now, max(sent_at, self._answered_at)
             self._failures += 1
             self._last_error = error
-        if self._adaptive and error.overloaded:
+        pause = self._pause.begin(error, now, self._answered_at)
+        if pause is not None:
+            if self._limit_before_pause is None and error.operation:
+                self._limit_before_pause = copy(self._adaptive)
+            get_running_loop().call_at(self._pause.until, self._end_pause, self._pause.until)
+            self._on_event(RequestsPaused(pause))
+        if self._adaptive and error.overloaded and not error.spares_others:
             self._adaptive.record_refusal(
                 sent_at,
                 now,
@@ -282,25 +282,6 @@ class Throttle:
                 pause=min(error.retry_after or 0.0, MAX_PAUSE_SECONDS),
             )
             self._set_limit(self._adaptive.value)
-        pause = error.retry_after
-        if pause is None and isinstance(error, RateLimited) and now >= self._paused_until:
-            # Refusals of the same moment count as one; sixteen workers would otherwise cause the longest pause at once.
-            self._rate_limited_count += 1
-            pause = self._uniform(1.0, exponential(*_DEFAULT_PAUSE, self._rate_limited_count))
-        if pause is None:
-            return
-        pause = min(pause, MAX_PAUSE_SECONDS)
-        self._refused_at = now
-        until = now + pause + self._uniform(0, min(1.0, pause / 10))
-        is_first = not self._paused_until
-        self.pause_is_unverified = (
-            error.of_task and pause >= _MIN_VERIFIED_SECONDS and (is_first or self.pause_is_unverified)
-        )
-        if until > self._paused_until:
-            self._paused_until = until
-            get_running_loop().call_at(until, self._end_pause, until)
-            self._on_event(RequestsPaused(pause))
-        self._urgent_until = max(self._urgent_until, min(until, now + self._max_urgent_pause))
 
 
 class _Permit:

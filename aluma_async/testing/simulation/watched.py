@@ -14,7 +14,7 @@ from aluma_async.exceptions import (
 from aluma_async.journal.memory import MemoryJournal
 from aluma_async.journal.records import Record
 from aluma_async.models import Claim, ExportFile, ExportTask, TaskState
-from aluma_async.pipeline.throttle import MAX_PAUSE_SECONDS, MAX_URGENT_PAUSE_SECONDS
+from aluma_async.pipeline.pauses import MAX_PAUSE_SECONDS, MAX_URGENT_PAUSE_SECONDS
 from aluma_async.ports import RequestLimiter, TaskSource
 from aluma_async.source_wrapper import SourceWrapper
 from aluma_async.testing.simulation.invariants import MAX_FAILED_TASKS, Instance, InvariantChecker
@@ -242,7 +242,7 @@ class WatchedRequestLimiter:
         now = self._refused_at = loop_time()
         seconds = error.retry_after or 0.0
         self._is_tested = False
-        self._is_of_tasks = error.of_task and (self._is_of_tasks or now >= self._closed_until)
+        self._is_of_tasks = bool(error.operation) and (self._is_of_tasks or now >= self._closed_until)
         self._closed_until = max(self._closed_until, now + min(seconds, MAX_PAUSE_SECONDS))
         self._urgent_closed_until = max(self._urgent_closed_until, now + min(seconds, MAX_URGENT_PAUSE_SECONDS))
 

@@ -7,6 +7,8 @@ import pytest
 from aiohttp import web
 
 from aluma_async import AlumaClient, Backoff, Credentials, Exporter, events
+from aluma_async.exceptions import SourceError
+from aluma_async.models import ExportTask
 from aluma_async.pipeline.throttle import Throttle
 from aluma_async.testing import MemoryDestination, simulated_app
 from tests.support.clock import virtual_time
@@ -73,6 +75,9 @@ class Refusals:
         ("start", 429, 20),
         ("start", 503, 600),
         ("complete", 503, 600),
+        ("complete", 429, None),
+        ("start", 429, None),
+        ("file", 429, None),
     ],
 )
 @virtual_time
@@ -81,8 +86,9 @@ async def test_pause_of_sick_tasks_does_not_stop_healthy_ones(kind, status, retr
     server = Refusals(kind, status, retry_after)
     completed, emitted = await server.export(60)
     assert completed == HEALTHY
-    assert any(isinstance(event, events.RequestsResumed) for event in emitted)
-    if kind != "complete":
+    if retry_after:
+        assert any(isinstance(event, events.RequestsResumed) for event in emitted)
+    if retry_after and kind != "complete":
         holds = [event for event in emitted if isinstance(event, events.TaskCancelled)]
         assert {event.task.id for event in holds} == set(server.sick)
         assert all(event.retry_in >= retry_after for event in holds)
@@ -100,3 +106,37 @@ async def test_pause_of_all_requests_is_kept(kind, status):
     assert [kind for _, kind in later] == ["list"]
     assert completed == 0
     assert not server.aluma.ids("completed")
+
+
+@virtual_time
+async def test_pause_of_all_changes_is_tested_ever_more_rarely():
+    """Listings succeed, so that each test ends the pause, and Aluma refuses all that follows."""
+    server = Refusals("start", 429, 600)
+    server.is_sick = lambda _: True
+    await server.export(100)
+    moments = sorted({round(moment) for moment, _ in server.sent})
+    assert len(moments) <= 16
+
+
+@virtual_time
+async def test_pause_for_look_ups_of_single_tasks_is_tested():
+    """They are requests about one task, too."""
+    emitted = []
+    throttle = Throttle(4, uniform=random.Random(0).uniform, on_event=emitted.append)
+    aluma = simulated(1)
+
+    @web.middleware
+    async def refuse(request, handler):
+        if request.method == "GET" and aluma.ids()[0] in request.path:
+            return web.json_response({}, status=503, headers={"Retry-After": "600"})
+        return await handler(request)
+
+    app = simulated_app(aluma, prefix="/v1")
+    app.middlewares.append(refuse)
+    async with app_session(app) as session:
+        credentials = Credentials(aluma.client_id, aluma.client_secret)
+        client = AlumaClient(session, BASE_URL, credentials, request_limiter=throttle)
+        with pytest.raises(SourceError) as caught:
+            await client.state(ExportTask(aluma.ids()[0]))
+        assert caught.value.spares_others
+        assert [type(event) for event in emitted] == [events.RequestsPaused, events.RequestsResumed]

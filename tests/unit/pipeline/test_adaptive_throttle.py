@@ -1,12 +1,15 @@
 """``Throttle`` with an adaptive limit: which requests count for it, and what is reported."""
 
+from contextlib import suppress
+
 import anyio
 import anyio.lowlevel
 import pytest
 
 from aluma_async import events
 from aluma_async.exceptions import RateLimited, SourceError, Unavailable
-from aluma_async.pipeline.throttle import MAX_PAUSE_SECONDS, Throttle
+from aluma_async.pipeline.pauses import MAX_PAUSE_SECONDS
+from aluma_async.pipeline.throttle import Throttle
 from tests.support.clock import virtual_time
 
 
@@ -206,3 +209,24 @@ async def test_pause_is_at_most_an_hour():
     await requests.send(1, error=RateLimited("", retry_after=3601), urgent=False)
     assert [event.seconds for event in requests.events] == [3600]
     assert MAX_PAUSE_SECONDS == 3600
+
+
+@virtual_time
+async def test_throttle_restores_the_limit_when_a_pause_was_that_of_single_tasks():
+    """Their refusals are no sign of overload."""
+    throttle = Throttle(16, adaptive=True, uniform=lambda low, _: low, on_event=lambda _: None)
+
+    async def refuse():
+        error = RateLimited("", retry_after=600)
+        error.operation = "start task 1"
+        with suppress(RateLimited):
+            async with throttle.permit():
+                await anyio.sleep(1)
+                raise error
+
+    async with anyio.create_task_group() as group:
+        for _ in range(16):
+            group.start_soon(refuse)
+    assert throttle.limit < 16
+    throttle.end_pause()
+    assert throttle.limit == 16

@@ -9,7 +9,8 @@ import pytest
 
 from aluma_async import events
 from aluma_async.exceptions import ClaimConflict, InvalidResponse, RateLimited, SourceError, Unavailable
-from aluma_async.pipeline.throttle import MAX_PAUSE_SECONDS, MAX_URGENT_PAUSE_SECONDS, Throttle
+from aluma_async.pipeline.pauses import MAX_PAUSE_SECONDS, MAX_URGENT_PAUSE_SECONDS
+from aluma_async.pipeline.throttle import Throttle
 from tests.support.clock import virtual_time
 
 
