@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from aluma_async.testing import SimulatedAluma
 from tests.support.databases import PostgresDatabase, SqliteDatabase
 from tests.support.postgres import run_postgres
-from tests.support.processes import PENDING, PROGRAM, environment, simulator
+from tests.support.processes import MAX_SECONDS, PENDING, PROGRAM, environment, simulator
 from tests.support.proxy import proxy_for
 
 TESTS = Path(__file__).parent
@@ -66,7 +66,7 @@ def run_cli(tmp_path):
             capture_output=True,
             text=True,
             encoding="utf-8",
-            timeout=60,
+            timeout=MAX_SECONDS,
         )
         assert "Traceback" not in done.stderr
         assert not secret or secret not in done.stdout + done.stderr

@@ -15,7 +15,7 @@ import pytest
 
 from aluma_async.testing import SimulatedAluma
 from tests.support.files import expected_hashes, hash_files
-from tests.support.processes import CLAIMED, environment, simulator, start_program
+from tests.support.processes import CLAIMED, MAX_SECONDS, environment, simulator, start_program
 
 TASKS = 1000
 CONFIG = """
@@ -68,7 +68,7 @@ class Endpoints:
 
     def get(self, path):
         try:
-            with urllib.request.urlopen(self._url + path, timeout=5) as response:
+            with urllib.request.urlopen(self._url + path, timeout=MAX_SECONDS) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -81,8 +81,8 @@ class Endpoints:
         return float(re.search(r'tasks_total{outcome="exported"} (\S+)', self.get("/metrics")[1])[1])
 
     def wait_until(self, condition):
-        """Wait up to 30 seconds for a true result, and return it."""
-        end = time.monotonic() + 30
+        """Wait for a true result, and return it."""
+        end = time.monotonic() + MAX_SECONDS
         while not (result := condition()):
             assert time.monotonic() < end, self.ready()
             time.sleep(0.02)
@@ -179,7 +179,7 @@ def test_administrator_installs_operates_and_stops_the_service(run_cli, tmp_path
             # At a stop, tasks in progress are finished, and no claim is left.
             service.send_signal(signal.SIGTERM)
             manager.read_to("STOPPING=1")
-            assert service.wait(30) == 0
+            assert service.wait(MAX_SECONDS) == 0
             log = service.stderr.read()
         manager.close()
         tasks = aluma.state()["tasks"]

@@ -16,7 +16,7 @@ from aluma_async.testing import SimulatedAluma
 from tests.support import buckets
 from tests.support.files import hash_files
 from tests.support.postgres import PASSWORD
-from tests.support.processes import FAST_CONFIG, PROGRAM, environment, simulator, wait_until
+from tests.support.processes import FAST_CONFIG, MAX_SECONDS, PROGRAM, environment, simulator, wait_until
 
 TABLES = """
 [destinations.database]
@@ -74,7 +74,7 @@ def run_exporter(folder, aluma, config, *options, **environ):
 def stop(process):
     """Send SIGTERM, and return the log of the exporter when it has exited with 0."""
     process.send_signal(signal.SIGTERM)
-    log = process.communicate(timeout=60)[1]
+    log = process.communicate(timeout=MAX_SECONDS)[1]
     assert process.returncode == 0, log
     return log
 
@@ -113,10 +113,10 @@ def test_each_row_file_and_object_exists_once_after_five_kills(postgres_database
         secrets = {"DATABASE_URL": postgres_database.url, "S3_SECRET": buckets.SECRET}
         for number in range(1, 6):
             with run_exporter(tmp_path, aluma, config, **secrets):
-                wait_until(lambda: completed(aluma) >= 40 * number, 60)  # noqa: B023 - called before the next round
+                wait_until(lambda: completed(aluma) >= 40 * number)  # noqa: B023 - called before the next round
                 time.sleep(chance.uniform(0, 0.2))
         with run_exporter(tmp_path, aluma, config, **secrets) as process:
-            wait_until(lambda: completed(aluma) == tasks, 60)
+            wait_until(lambda: completed(aluma) == tasks)
             stop(process)
         check_rows(postgres_database, tasks)
         csv_hashes = Counter(hashlib.sha256(content).hexdigest() for _, content in expected_files(tasks, ".csv"))
@@ -133,17 +133,17 @@ def test_exporter_continues_after_an_outage_of_the_database(postgres, postgres_d
             tmp_path, aluma, TABLES + CSV_ONLY, "--workers", "4", DATABASE_URL=postgres_database.url
         ) as process,
     ):
-        wait_until(lambda: completed(aluma) >= 20, 60)
+        wait_until(lambda: completed(aluma) >= 20)
         postgres.stop()
         try:
-            wait_until(lambda: aluma.state()["requests"].get("cancel", 0) > 0, 30)
+            wait_until(lambda: aluma.state()["requests"].get("cancel", 0) > 0)
             time.sleep(2)  # long enough to claim all tasks, if claiming did not pause
             state = aluma.state()
         finally:
             postgres.start()
         assert "failed" not in state["tasks"]
         assert state["requests"]["start"] < 80
-        wait_until(lambda: completed(aluma) == 80, 60)
+        wait_until(lambda: completed(aluma) == 80)
         log = stop(process)
     assert "claiming paused" in log
     assert PASSWORD not in log
@@ -158,7 +158,7 @@ def test_unusable_database_is_reported_at_the_start(postgres_database, tmp_path,
     url = postgres_database.url.replace(*(password if wrong == "password" else database))
     with simulator("--tasks", "3", "--profile", "small") as aluma:
         with run_exporter(tmp_path, aluma, TABLES + CSV_ONLY, "--once", DATABASE_URL=url) as process:
-            log = process.communicate(timeout=30)[1]
+            log = process.communicate(timeout=MAX_SECONDS)[1]
         assert process.returncode == 69, log
         assert "start" not in aluma.state()["requests"]
     assert ("authentication" if wrong == "password" else "not exist") in log

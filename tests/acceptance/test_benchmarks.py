@@ -14,7 +14,7 @@ def test_every_benchmark_runs(tmp_path):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     results = json.loads(figures.read_text())

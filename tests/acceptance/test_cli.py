@@ -20,7 +20,7 @@ from aluma_async.cli.simulate import FAULTS, FRAMINGS, PROFILES
 from aluma_async.testing import SimulatedAluma
 from aluma_async.testing.faults import Fault, WrongReply
 from aluma_async.testing.sample_data import Profile
-from tests.support.processes import PROGRAM, environment, expect_error, simulator, start_program
+from tests.support.processes import MAX_SECONDS, PROGRAM, environment, expect_error, simulator, start_program
 
 CANARY = "canary-7d41"
 
@@ -224,7 +224,7 @@ def test_list_ends_quietly_when_its_reader_is_gone(tmp_path):
         with start_program("list", "--base-url", aluma.base_url, env=env) as process:
             assert process.stdout.readline()
             process.stdout.close()
-            assert process.wait(timeout=30) == 0
+            assert process.wait(MAX_SECONDS) == 0
             assert process.stderr.read() == ""
 
 
@@ -239,7 +239,7 @@ def test_list_fits_into_the_terminal(tmp_path, aluma_with_50_tasks):
         with suppress(OSError):  # raised at the end of the terminal's output
             while piece := os.read(reader, 65536):
                 output += piece
-        assert process.wait(30) == 0
+        assert process.wait(MAX_SECONDS) == 0
     os.close(reader)
     lines = output.decode().splitlines()
     assert len(lines) == 50

@@ -12,13 +12,14 @@ import pytest
 
 from aluma_async.journal.sqlite import SqliteJournal
 from aluma_async.models import HoldRecord, Timestamp
+from tests.support.processes import MAX_SECONDS
 
 BIN = str(Path(sys.executable).parent)
 
 
 def run(command, **environ):
     env = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", **environ}
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=MAX_SECONDS)
 
 
 @cache

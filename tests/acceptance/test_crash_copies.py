@@ -12,7 +12,7 @@ from aluma_async.journal.sqlite import SqliteJournal
 from aluma_async.models import ExportRecord
 from aluma_async.quarantine.folder import QuarantineFolder
 from tests.support.files import ROOT, expected_hashes, hash_files
-from tests.support.processes import FAST_CONFIG, PROGRAM, environment, simulator
+from tests.support.processes import FAST_CONFIG, MAX_SECONDS, PROGRAM, environment, simulator
 from tests.support.quarantine import make_copy
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
@@ -70,7 +70,7 @@ def run_command(folder, *command):
         env=environment(folder, "simulated-secret", {"PYTHONPATH": os.fspath(ROOT)}),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=MAX_SECONDS,
     )
 
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tests.support.files import ROOT, expected_hashes, hash_files
-from tests.support.processes import FAST_CONFIG, PROGRAM, environment, simulator
+from tests.support.processes import FAST_CONFIG, MAX_SECONDS, PROGRAM, environment, simulator
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
@@ -80,7 +80,7 @@ class Machine:
             env=environment(self.folder, "simulated-secret", {"PYTHONPATH": str(ROOT)}),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=MAX_SECONDS,
         )
 
     def run_until_killed(self, *, fail=False):

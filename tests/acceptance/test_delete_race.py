@@ -8,7 +8,7 @@ import pytest
 
 from aluma_async.quarantine.folder import QuarantineFolder
 from tests.support.files import ROOT
-from tests.support.processes import FAST_CONFIG, PENDING, PROGRAM, environment
+from tests.support.processes import FAST_CONFIG, MAX_SECONDS, PENDING, PROGRAM, environment
 from tests.support.server import aluma_server
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX locks")
@@ -49,7 +49,7 @@ main()
             env=environment(tmp_path, aluma.simulated.client_secret, {"PYTHONPATH": os.fspath(ROOT)}),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=MAX_SECONDS,
         )
         assert "not deleted: the exporter is working on this task" in done.stderr
         assert not aluma.simulated.ids(PENDING)

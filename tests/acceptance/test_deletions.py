@@ -164,7 +164,7 @@ def test_answer_of_a_proxy_to_downloads_deletes_no_task(export, run_cli, aluma, 
     assert aluma.state()["tasks"] == {PENDING: TASKS}
     proxy.answer = lambda verb: None
     run_cli("retry", "--all")  # because a busy machine has made more attempts in a run, and parked the tasks
-    wait_until(lambda: export().returncode == 0, 30)
+    wait_until(lambda: export().returncode == 0)
 
 
 @pytest.mark.parametrize("answer", [FORBIDDEN, NOT_FOUND, LOG_IN, (405, "text/plain", "method not allowed")])
@@ -188,12 +188,10 @@ def test_rejected_complete_is_reported_and_sent_by_the_next_run(export, aluma, p
 @pytest.mark.parametrize("answer", [FORBIDDEN, LOG_IN])
 def test_rejected_start_is_not_repeated_for_each_task(export, aluma, proxy, answer):
     proxy.answer = lambda verb: answer if verb == "start" else None
-    started_at = time.monotonic()
     done = export()
     assert done.returncode in (1, 69), done.stderr
     assert "403" in done.stderr
     assert proxy.count("start") <= TASKS
-    assert time.monotonic() - started_at < 60
     assert aluma.state()["tasks"] == {PENDING: TASKS}
     proxy.answer = lambda verb: None
     assert export().returncode == 0
@@ -208,7 +206,7 @@ def test_service_pauses_when_every_start_is_rejected(tmp_path):
         proxy.answer = lambda verb: FORBIDDEN if verb == "start" else None
         options = ("-w", "4", "-o", "out", "-q", "--base-url", proxy.base_url)
         with start_program(*options, cwd=tmp_path, env=env) as service:
-            wait_until(lambda: proxy.count("start"), 30)
+            wait_until(lambda: proxy.count("start"))
             time.sleep(1)
             assert service.poll() is None
             assert proxy.count("start") <= 10, "one for each worker, and one after each pause"

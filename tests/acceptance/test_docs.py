@@ -46,7 +46,7 @@ from tests.support.markdown import (
     rows,
     section,
 )
-from tests.support.processes import environment, simulator
+from tests.support.processes import MAX_SECONDS, environment, simulator
 from tests.support.quarantine import make_copy, specification
 
 BIN = str(Path(sys.executable).parent)
@@ -141,7 +141,7 @@ def test_command_works(line, environ, tmp_path, request):
     endless = "simulate" in words or (not single_run and words[0] == "aluma-async" and words[1][0] == "-")
     if not endless:
         done = subprocess.run(
-            ["bash", "-c", text], env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=60
+            ["bash", "-c", text], env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=MAX_SECONDS
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return
@@ -158,13 +158,13 @@ def test_command_works(line, environ, tmp_path, request):
         wanted = "Simulated" if "simulate" in words else "exported"
         assert any(wanted in output for output in running.stdout)  # it runs
         running.send_signal(signal.SIGINT)
-        assert running.wait(60) == 0
+        assert running.wait(MAX_SECONDS) == 0
 
 
 @pytest.mark.parametrize("block", [block for block in blocks("python") if "asyncio.run(" in block.text], ids=str)
 def test_python_sample_runs(block, environ, aluma, tmp_path):
     command = [sys.executable, "-c", block.text]
-    done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=MAX_SECONDS)
     assert done.returncode == 0, done.stderr
     if "open_exporter" in block.text:
         assert len(list((tmp_path / "out").glob("*.pdf"))) == 30

@@ -18,7 +18,7 @@ from aluma_async.testing.behaviour import SpecQuirk
 from tests.acceptance.test_redeliver import CONFIG as TABLE_CONFIG
 from tests.acceptance.test_redeliver import Narrow
 from tests.support.databases import SqliteDatabase
-from tests.support.processes import FAST_CONFIG, PENDING, PROGRAM, environment, expect_error
+from tests.support.processes import FAST_CONFIG, MAX_SECONDS, PENDING, PROGRAM, environment, expect_error
 from tests.support.proxy import proxy_for
 from tests.support.server import aluma_server
 
@@ -189,7 +189,7 @@ def test_fail_asks_for_confirmation(run_cli, state, tmp_path):
         with subprocess.Popen(command, stdin=terminal, stderr=subprocess.PIPE, env=env, cwd=tmp_path) as process:
             os.write(keyboard, b"n\n")
             output = process.stderr.read().decode()
-            assert process.wait(30) == 1
+            assert process.wait(MAX_SECONDS) == 1
         os.close(keyboard)
         os.close(terminal)
         assert "Fail 1 task at Aluma (UnexportableTask)?" in output

@@ -5,7 +5,7 @@ import time
 
 from aluma_async.testing import SimulatedAluma
 from tests.acceptance.test_fail import CONFIG, check_copies
-from tests.support.processes import PENDING, environment, start_program, wait_until
+from tests.support.processes import MAX_SECONDS, PENDING, environment, start_program, wait_until
 from tests.support.proxy import proxy_for
 from tests.support.server import aluma_server
 
@@ -55,11 +55,11 @@ def test_fail_is_not_repeated_when_the_copy_is_gone(tmp_path):
         arguments = ("--base-url", proxy.base_url, "-q")
         env = environment(tmp_path, SimulatedAluma.client_secret, {})
         with start_program(*arguments, cwd=tmp_path, env=env):
-            wait_until(lambda: proxy.count("fail"), 30)
+            wait_until(lambda: proxy.count("fail"))
             time.sleep(0.3)
             shutil.rmtree(quarantine)
             proxy.answer = lambda verb: None
-            wait_until(lambda: proxy.count("cancel") or aluma.simulated.ids("failed"), 60)
+            wait_until(lambda: proxy.count("cancel") or aluma.simulated.ids("failed"))
         check_copies(tmp_path / "state", aluma)
         assert proxy.count("cancel")
 
@@ -70,9 +70,9 @@ def test_exporter_ends_when_its_journal_is_removed(tmp_path):
     with aluma_server(1) as aluma:
         env = environment(tmp_path, SimulatedAluma.client_secret, {})
         with start_program("--base-url", aluma.base_url, cwd=tmp_path, env=env) as program:
-            wait_until(lambda: aluma.simulated.ids("completed"), 30)
+            wait_until(lambda: aluma.simulated.ids("completed"))
             for path in (tmp_path / "state").glob("journal*"):
                 path.unlink()
-            _, errors = program.communicate(timeout=30)
+            _, errors = program.communicate(timeout=MAX_SECONDS)
             assert program.returncode == 1, errors
             assert "was removed or replaced while the exporter runs" in errors

@@ -11,7 +11,7 @@ from aluma_async.models import ClaimRecord
 from aluma_async.testing import SimulatedAluma
 from tests.acceptance.test_fail import ALL, CONFIG, FAILED, TASKS, check_copies, park
 from tests.support.files import ROOT
-from tests.support.processes import PENDING, environment
+from tests.support.processes import MAX_SECONDS, PENDING, environment
 from tests.support.server import aluma_server
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
@@ -59,7 +59,7 @@ def test_fail_can_be_repeated_after_a_kill(moment, run_cli, tmp_path):
             cwd=tmp_path,
             env=environment(tmp_path, SimulatedAluma.client_secret, {"PYTHONPATH": os.fspath(ROOT)}),
             capture_output=True,
-            timeout=60,
+            timeout=MAX_SECONDS,
         )
         assert killed.returncode < 0, killed.stderr
         check_copies(state, aluma)

@@ -10,13 +10,14 @@ import pytest
 
 from aluma_async.cli.markdown import render
 from tests.support.markdown import PAGES, page
+from tests.support.processes import MAX_SECONDS
 
 BIN = str(Path(sys.executable).parent)
 
 
 def help_output(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     command = [f"{BIN}/aluma-async", *arguments]
-    return subprocess.run(command, env={**os.environ, **environ}, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env={**os.environ, **environ}, capture_output=True, text=True, timeout=MAX_SECONDS)
 
 
 def test_help_lists_every_page():
@@ -58,7 +59,9 @@ def test_help_is_rendered_and_paged_on_a_terminal(tmp_path):
     controller, terminal = pty.openpty()
     command = [f"{BIN}/aluma-async", "help", "operations"]
     environ = {**os.environ, "PAGER": str(pager), "TERM": "xterm"}
-    done = subprocess.run(command, env=environ, stdin=terminal, stdout=terminal, stderr=subprocess.PIPE, timeout=60)
+    done = subprocess.run(
+        command, env=environ, stdin=terminal, stdout=terminal, stderr=subprocess.PIPE, timeout=MAX_SECONDS
+    )
     os.close(controller)
     os.close(terminal)
     assert done.returncode == 0, done.stderr

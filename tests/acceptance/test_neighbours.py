@@ -175,7 +175,7 @@ def test_service_is_not_ready_while_the_api_fails(exporter, aluma, proxy, tmp_pa
 
     with exporter("-o", "out", "--listen", str(port)):
         wait_until(lambda: count_exported(aluma) == SICK + HEALTHY, MAX_SECONDS)
-        wait_until(lambda: readiness.status() == 200, 10)
+        wait_until(lambda: readiness.status() == 200, MAX_SECONDS)
         proxy.answer = fail
         wait_until(lambda: readiness.status() == 503, NOT_READY_SECONDS)
         is_down = False
@@ -211,7 +211,7 @@ def test_service_works_beside_silent_connections_to_its_health_port(exporter, al
     silent = []
     try:
         with exporter("-o", "out", "--listen", str(port)) as running:
-            wait_until(lambda: Readiness(port).status() is not None, 30)
+            wait_until(lambda: Readiness(port).status() is not None, MAX_SECONDS)
             for _ in range(900):
                 silent.append(socket.create_connection(("127.0.0.1", port)))
             wait_until(lambda: count_exported(aluma) == SICK + HEALTHY, MAX_SECONDS)
@@ -224,11 +224,11 @@ def test_service_works_beside_silent_connections_to_its_health_port(exporter, al
 
 def test_second_signal_ends_a_process_that_a_plugin_blocks(exporter, aluma, install_plugin):
     with exporter("-c", "c.toml", PYTHONPATH=install_plugin("time.sleep(600)")) as running:
-        wait_until(lambda: CLAIMED in aluma.state()["tasks"], 30)
+        wait_until(lambda: CLAIMED in aluma.state()["tasks"], MAX_SECONDS)
         running.send_signal(signal.SIGTERM)
         time.sleep(0.5)
         running.send_signal(signal.SIGTERM)
-        assert running.wait(10) == 130
+        assert running.wait(MAX_SECONDS) == 130
 
 
 @pytest.mark.parametrize(

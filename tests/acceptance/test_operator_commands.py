@@ -10,7 +10,16 @@ import pytest
 
 from aluma_async.journal.lock import is_locked
 from aluma_async.testing import SimulatedAluma
-from tests.support.processes import CLAIMED, PENDING, PROGRAM, environment, expect_error, simulator, start_program
+from tests.support.processes import (
+    CLAIMED,
+    MAX_SECONDS,
+    PENDING,
+    PROGRAM,
+    environment,
+    expect_error,
+    simulator,
+    start_program,
+)
 
 
 @pytest.fixture
@@ -68,7 +77,7 @@ def test_cancel_asks_for_confirmation(run_cli, tmp_path, aluma_with_2_bulky_task
     with subprocess.Popen(command, stdin=terminal, stderr=subprocess.PIPE, env=env) as process:
         os.write(keyboard, b"n\n")
         output = process.stderr.read().decode()
-        assert process.wait(30) == 1
+        assert process.wait(MAX_SECONDS) == 1
     os.close(keyboard)
     os.close(terminal)
     assert "Release the claim?" in output

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.support.processes import environment, expect_error
+from tests.support.processes import MAX_SECONDS, environment, expect_error
 
 OPTIONS = {
     # option: (section, key, in the file, in the environment, on the command line, value in effect)
@@ -103,7 +103,7 @@ def test_verbose_prints_the_traceback_of_an_unexpected_error(arguments, tmp_path
     """Before a command's name and after it. Otherwise the error has one line."""
     command = [sys.executable, "-c", BROKEN_COMMAND, *arguments]
     env = environment(tmp_path, "", {})
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=MAX_SECONDS)
     assert done.returncode == 1
     assert "aluma-async: unexpected ZeroDivisionError; use -v" in done.stderr
     assert ("Traceback" in done.stderr) == ("-v" in arguments)

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from tests.support.processes import PROGRAM, environment, expect_error
+from tests.support.processes import MAX_SECONDS, PROGRAM, environment, expect_error
 
 TWO_FOLDERS = """
 [exporter]
@@ -63,7 +63,7 @@ def test_folder_that_is_mounted_a_second_time_is_recognized(tmp_path):
         env=environment(tmp_path, "", {}),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=MAX_SECONDS,
     )
     if done.returncode in (1, 99):
         pytest.skip("needs the permission to mount")

@@ -15,7 +15,7 @@ from aluma_async.exceptions import ConfigError
 from aluma_async.testing import MemoryDestination, SimulatedAluma
 from tests.support.clock import real_time
 from tests.support.markdown import code, page, section
-from tests.support.processes import PROGRAM, environment, simulator
+from tests.support.processes import MAX_SECONDS, PROGRAM, environment, simulator
 
 PAGE = section(page("embedding"), "Your own destination")
 PLUGIN, PLUGIN_TEST = code(PAGE, "python")
@@ -74,7 +74,12 @@ def test_program_exports_to_an_installed_plugin(installed, tmp_path):
     def run(*arguments):
         env = environment(tmp_path, SimulatedAluma.client_secret, {"PYTHONPATH": str(installed)})
         return subprocess.run(
-            [*PROGRAM, *arguments, "-c", "c.toml"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60
+            [*PROGRAM, *arguments, "-c", "c.toml"],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=MAX_SECONDS,
         )
 
     with simulator("--tasks", "20", "--profile", "small") as aluma:
@@ -91,7 +96,7 @@ def test_program_exports_to_an_installed_plugin(installed, tmp_path):
 def test_documented_test_of_the_plugin_passes(installed):
     (installed / "test_blobs.py").write_text(PLUGIN_TEST)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", ".", "test_blobs.py"]
-    result = subprocess.run(command, cwd=installed, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, cwd=installed, capture_output=True, text=True, timeout=MAX_SECONDS)
     assert result.returncode == 0, result.stdout
 
 

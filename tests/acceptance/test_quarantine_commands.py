@@ -15,7 +15,7 @@ from aluma_async.models import ClaimRecord, ClaimState, ExportRecord, ExportTask
 from aluma_async.quarantine.locking import locked_copy
 from aluma_async.quarantine.records import CopyState
 from aluma_async.testing import SimulatedAluma
-from tests.support.processes import PROGRAM, environment, expect_error
+from tests.support.processes import MAX_SECONDS, PROGRAM, environment, expect_error
 from tests.support.quarantine import Files, Store, claim_for, make_copy, specification
 from tests.unit.quarantine.test_folder import FIXTURE
 
@@ -123,7 +123,7 @@ def test_delete_removes_copies_after_confirmation(run_cli, quarantine, tmp_path)
     with subprocess.Popen(command, stdin=terminal, stderr=subprocess.PIPE, env=env, cwd=tmp_path) as process:
         os.write(keyboard, b"n\n")
         output = process.stderr.read().decode()
-        assert process.wait(30) == 1
+        assert process.wait(MAX_SECONDS) == 1
     assert "Aluma has deleted 1 of them" in output
     assert len(quarantine.copies()[0]) == 3
     done = run_cli("quarantine", "delete", "--yes", "t1", "t2", "t9", *STATE)
@@ -186,7 +186,7 @@ def test_delete_removes_only_the_copy_that_was_shown(change, quarantine, tmp_pat
             anyio.run(_store_new_copy, quarantine)
         os.write(keyboard, b"y\n")
         output += process.stderr.read()
-        assert process.wait(30) == 1
+        assert process.wait(MAX_SECONDS) == 1
     assert b"t1: not deleted: its copy has changed meanwhile" in output
     assert len(quarantine.find("t1")) == (change == "replaced")
 

@@ -10,7 +10,7 @@ import pytest
 from aluma_async.testing import SimulatedAluma
 from tests.support.files import ROOT
 from tests.support.markdown import README, code, section
-from tests.support.processes import simulator
+from tests.support.processes import MAX_SECONDS, simulator
 
 TEXT = README.read_text("utf-8")
 ALUMA_ASYNC = str(Path(sys.executable).parent / "aluma-async")
@@ -37,7 +37,7 @@ def test_readme_has_at_most_180_lines():
 def test_quick_start_exports_files_that_open(tmp_path):
     pypdf = pytest.importorskip("pypdf")
     arguments = code(section(TEXT, "Quick start"), "sh")[0].split("&&")[-1].split()[1:]
-    done = subprocess.run([ALUMA_ASYNC, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([ALUMA_ASYNC, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=MAX_SECONDS)
     assert done.returncode == 0, done.stderr
     assert "Exported  200 tasks" in done.stderr
     assert "all are identical to the originals" in done.stderr

@@ -12,7 +12,7 @@ from aluma_async.journal.lock import lock_folder
 from aluma_async.quarantine.folder import QuarantineFolder
 from aluma_async.testing import SimulatedAluma
 from tests.support.databases import PostgresDatabase, SqliteDatabase
-from tests.support.processes import FAST_CONFIG, PROGRAM, environment, expect_error
+from tests.support.processes import FAST_CONFIG, MAX_SECONDS, PROGRAM, environment, expect_error
 from tests.support.proxy import proxy_for
 from tests.support.quarantine import make_copy
 from tests.support.server import aluma_server
@@ -108,7 +108,7 @@ def run(tmp_path, database):
             env=environment(tmp_path, SimulatedAluma.client_secret, {"DATABASE_URL": database.url}),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=MAX_SECONDS,
         )
         assert "Traceback" not in done.stderr
         return done

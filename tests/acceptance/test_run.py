@@ -11,7 +11,16 @@ import pytest
 
 from aluma_async.testing import SimulatedAluma
 from tests.support.files import expected_hashes, hash_files
-from tests.support.processes import CLAIMED, PENDING, PROGRAM, Simulator, environment, simulator, start_program
+from tests.support.processes import (
+    CLAIMED,
+    MAX_SECONDS,
+    PENDING,
+    PROGRAM,
+    Simulator,
+    environment,
+    simulator,
+    start_program,
+)
 
 needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows sends Ctrl-C to a whole console")
 
@@ -75,7 +84,7 @@ def test_first_signal_finishes_tasks_in_progress(tmp_path):
         read_to("TaskCompleted")
         run.send_signal(signal.SIGINT)
         assert "again to stop now" in read_to("Draining")
-        assert run.wait(timeout=30) == 0
+        assert run.wait(MAX_SECONDS) == 0
         tasks = aluma.state()["tasks"]
         assert CLAIMED not in tasks
         assert 0 < tasks["completed"] < 500
@@ -93,7 +102,7 @@ def test_drain_timeout_releases_unfinished_tasks(tmp_path):
         read_to("TaskStarted")
         run.send_signal(signal.SIGTERM)
         read_to("Draining")
-        assert run.wait(timeout=30) == 0
+        assert run.wait(MAX_SECONDS) == 0
         assert aluma.state()["tasks"] == {PENDING: 1}
 
 
@@ -108,7 +117,7 @@ def test_second_signal_ends_the_run_at_once(tmp_path):
         run.send_signal(signal.SIGINT)
         read_to("Draining")
         run.send_signal(signal.SIGINT)
-        assert run.wait(timeout=30) == 130
+        assert run.wait(MAX_SECONDS) == 130
 
 
 @needs_signals
@@ -117,7 +126,7 @@ def test_simulate_prints_its_state_when_stopped():
         Simulator(process)
         process.send_signal(signal.SIGTERM)
         assert "Tasks: 3 pending:start_client_action" in process.stdout.read()
-        assert process.wait(timeout=30) == 0
+        assert process.wait(MAX_SECONDS) == 0
 
 
 def test_log_lines_have_priorities_when_stderr_is_the_journal(tmp_path):
@@ -128,7 +137,7 @@ def test_log_lines_have_priorities_when_stderr_is_the_journal(tmp_path):
                 status = os.fstat(stream.fileno())
                 env = environment(tmp_path, secret, {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"})
                 run = [*PROGRAM, "--once", "-o", "out", "--base-url", aluma.base_url]
-                assert subprocess.run(run, cwd=tmp_path, env=env, stderr=stream, timeout=60).returncode == code
+                assert subprocess.run(run, cwd=tmp_path, env=env, stderr=stream, timeout=MAX_SECONDS).returncode == code
                 stream.seek(0)
                 lines = stream.read().splitlines()
             assert {line[:3] for line in lines} == priorities

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from aluma_async.testing import SimulatedAluma
-from tests.support.processes import PROGRAM, environment, simulator
+from tests.support.processes import MAX_SECONDS, PROGRAM, environment, simulator
 
 BROKEN = "[service]\nlog_format = 'json'\n[exporter]\nworkers = 0"
 
@@ -149,6 +149,6 @@ def test_limit_of_open_files_suffices_for_the_workers(tmp_path, limit, is_warned
         run = " ".join([*PROGRAM, "--once", "-o", "out", "-w", "100", "--base-url", aluma.base_url])
         command = ["/bin/sh", "-c", f"ulimit {limit} 200; exec {run}"]
         env = environment(tmp_path, SimulatedAluma.client_secret, {})
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=MAX_SECONDS)
         assert done.returncode == 0, done.stderr
         assert ("need up to 700 open files, and the system allows 200" in done.stderr) == is_warned

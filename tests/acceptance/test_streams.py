@@ -10,7 +10,7 @@ import pytest
 from aluma_async.testing import SimulatedAluma
 from tests.acceptance.test_run import start_run
 from tests.support.files import expected_hashes, hash_files
-from tests.support.processes import PROGRAM, environment, simulator
+from tests.support.processes import MAX_SECONDS, PROGRAM, environment, simulator
 
 BROKEN = {
     "closed": "exec {command} >&- 2>&- <&-",
@@ -29,7 +29,7 @@ def run_in_shell(tmp_path, script, *arguments):
         env=env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=MAX_SECONDS,
     )
 
 
@@ -79,7 +79,7 @@ def test_export_goes_on_when_nobody_reads_its_messages(tmp_path):
         env = environment(tmp_path, SimulatedAluma.client_secret, {})
         with subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE) as run:
             try:
-                assert run.wait(60) == 0
+                assert run.wait(MAX_SECONDS) == 0
             finally:
                 run.kill()
         assert aluma.state()["tasks"] == {"completed": 300}

@@ -80,11 +80,9 @@ def test_endpoints_answer_beside_many_silent_connections():
             silent = [await asyncio.open_connection(host, port) for _ in range(3 * MAX_CONNECTIONS)]
             async with aiohttp.ClientSession() as session, session.get(url + "/healthz") as response:
                 assert response.status == 200
-            with anyio.move_on_after(1):
-                for reader, _ in silent:
+            with anyio.fail_after(60):
+                for reader, _ in silent[: 2 * MAX_CONNECTIONS]:
                     await reader.read()
-            closed = sum(reader.at_eof() for reader, _ in silent)
-            assert closed > 2 * MAX_CONNECTIONS
             for _, writer in silent:
                 writer.close()
 

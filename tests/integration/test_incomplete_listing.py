@@ -32,7 +32,7 @@ async def exit_code(folder, listing, link=""):
             f"[aluma]\nbase_url = 'http://127.0.0.1:{port}'\n[exporter]\nstate = '{folder}/state'\n"
             f"[destinations.default]\ntype = 'folder'\npath = '{folder}/out'\n"
         )
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             return await run(Config.from_toml(text, "c.toml"), Credentials("id", "secret"), once=True, progress=False)
     finally:
         await runner.cleanup()

@@ -21,6 +21,7 @@ from aluma_async.journal.database import FILE_NAME
 from aluma_async.journal.lock import is_locked
 from aluma_async.journal.sqlite import SqliteJournal
 from aluma_async.models import BreakerRecord, ClaimRecord, ClaimState, HoldRecord, Timestamp
+from tests.support.processes import MAX_SECONDS
 
 NOW = Timestamp("boot", 100.0, 1_000_000.0)
 
@@ -246,7 +247,7 @@ def test_journal_lock_ends_with_its_process(tmp_path):
         f"anyio.run(SqliteJournal(pathlib.Path({str(tmp_path)!r})).load)\n"
         "os._exit(9)"
     )
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 9
+    assert subprocess.run([sys.executable, "-c", code], timeout=MAX_SECONDS).returncode == 9
     assert load(tmp_path) == []
 
 

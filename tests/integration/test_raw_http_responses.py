@@ -159,8 +159,8 @@ def test_put_is_sent_once_and_ambiguous_when_its_response_is_lost(response):
 )
 def test_put_ends_when_its_response_never_ends(verb, response, error, monkeypatch):
     """The part of the response that was received decides the error."""
-    monkeypatch.setattr("aluma_async.aluma.transport.REQUEST_TIMEOUT_SECONDS", 0.5)
-    monkeypatch.setattr("aluma_async.aluma.responses._ERROR_BODY_SECONDS", 0.1)
+    monkeypatch.setattr("aluma_async.aluma.transport.REQUEST_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr("aluma_async.aluma.responses._ERROR_BODY_SECONDS", 0.5)
     throttle = Throttle(1, uniform=lambda low, _: low, on_event=lambda _: None)
 
     async def main():

@@ -34,7 +34,7 @@ from aluma_async.testing import MemoryDestination, SimulatedAluma
 from aluma_async.wiring import open_reloadable_exporter
 from tests.support.clock import virtual_time
 from tests.support.events import sample_event
-from tests.support.processes import PROGRAM, environment, simulator
+from tests.support.processes import MAX_SECONDS, PROGRAM, environment, simulator
 from tests.support.tasks import TASK, chunks, make_file
 
 CLAIM = Claim(TASK, ExportSpec((make_file(),)), 0.0)
@@ -219,5 +219,5 @@ def test_sighup_ends_a_run_on_a_terminal(tmp_path):
             while b"in progress" not in output:
                 output += os.read(screen, 9999)
             run.send_signal(signal.SIGHUP)
-            assert run.wait(20) == -signal.SIGHUP
+            assert run.wait(MAX_SECONDS) == -signal.SIGHUP
     os.close(screen)

@@ -30,7 +30,7 @@ async def test_roll_back_keeps_a_file_that_another_task_has_replaced(kind):
 
         await destination.probe()
         server.hook = hook
-        with pytest.raises(DestinationError), anyio.fail_after(10):
+        with pytest.raises(DestinationError), anyio.fail_after(60):
             await deliver(destination, ONE, b"one", b"one")
         assert server.exported == {"a.txt": b"two"}
 
@@ -53,7 +53,7 @@ async def test_roll_back_removes_no_file_that_is_replaced_at_the_same_time(kind)
 
         await destination.probe()
         server.hook = hook
-        with pytest.raises(DestinationError), anyio.fail_after(10):
+        with pytest.raises(DestinationError), anyio.fail_after(60):
             await deliver(destination, ONE, b"one", b"one")
         assert server.hook is None
     assert server.exported == {"a.txt": b"two"}
@@ -78,7 +78,7 @@ async def test_roll_back_keeps_files_of_a_later_delivery_of_the_task(kind, may_r
 
         await destination.probe()
         server.hook = hook
-        with pytest.raises(DestinationError), anyio.fail_after(10):
+        with pytest.raises(DestinationError), anyio.fail_after(60):
             await deliver(destination, ONE, b"one", b"one")
         assert server.hook is None
         assert server.exported == {"a.txt": b"one", "sick.txt": b"one"}
@@ -103,7 +103,7 @@ async def test_roll_back_keeps_the_manifest_of_a_redelivery(kind):
 
         await destination.probe()
         server.hook = hook
-        with pytest.raises(DestinationError), anyio.fail_after(10):
+        with pytest.raises(DestinationError), anyio.fail_after(60):
             await deliver(destination, TWO, b"two")
         assert server.exported == {"a.txt": b"two", "manifests/two.json": manifests[0]}
 
@@ -127,7 +127,7 @@ async def test_roll_back_deletes_no_object_that_another_exporter_puts_after_its_
 
         await destination.probe()
         server.hook = hook
-        with pytest.raises(DestinationError), anyio.fail_after(10):
+        with pytest.raises(DestinationError), anyio.fail_after(60):
             await deliver(destination, ONE, b"one", b"one")
         assert server.hook is None
         assert server.exported == {"a.txt": b"two"}
@@ -151,7 +151,7 @@ async def test_roll_back_repeats_the_deletion_of_an_object(status):
     async with open_server("object store") as (server, destination):
         await destination.probe()
         server.hook = hook
-        with pytest.raises(DestinationError), anyio.fail_after(10):
+        with pytest.raises(DestinationError), anyio.fail_after(60):
             await deliver(destination, ONE, b"one", b"one")
         assert refused
         assert not server.exported

@@ -178,11 +178,11 @@ def test_watchdog_gets_no_heartbeats_while_the_event_loop_is_blocked(abstract, t
             async with anyio.create_task_group() as group:
                 group.start_soon(notifier.run)
                 for _ in range(3):
-                    await anyio.sleep(0.02)
+                    await anyio.wait_readable(manager)
                     assert "WATCHDOG=1" in manager.recv(999).decode()
                 with pytest.raises(TimeoutError):  # this call blocks the loop
                     receive_ten(manager)
-                await anyio.sleep(0.02)
+                await anyio.wait_readable(manager)
                 assert "WATCHDOG=1" in manager.recv(999).decode(), "heartbeats continue"
                 group.cancel_scope.cancel()
 

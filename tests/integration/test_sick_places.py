@@ -73,7 +73,7 @@ async def postgres_with_a_slow_table(database):
         "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(9); RETURN NEW; END$$"
     )
     database.ask("CREATE TRIGGER slow BEFORE INSERT ON sick FOR EACH ROW EXECUTE FUNCTION f()")
-    database.ask(f"ALTER DATABASE {database.name} SET statement_timeout = '300ms'")
+    database.ask(f"ALTER DATABASE {database.name} SET statement_timeout = '2s'")
     async with open_sql(database, "{folder}", mode="files", create=True) as destination:
         yield destination
 
@@ -100,7 +100,7 @@ async def export_beside_sick_tasks(opened):
             released = {event.task.id for event in world.events(events.TaskCancelled)}
             return len(released) == SICK and world.count(events.TaskCompleted) == HEALTHY
 
-        await world.run_until(is_done, 60)
+        await world.run_until(is_done, 120)
         assert world.aluma.count_by_state() == {"completed": HEALTHY, TaskState.PENDING: SICK}
         assert not world.count(events.ClaimingPaused)
 

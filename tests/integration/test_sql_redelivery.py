@@ -111,7 +111,7 @@ async def test_row_that_is_written_meanwhile_is_not_replaced(postgres_database):
                         await deliver(destination, first_file(OLDER), A)
 
                 group.start_soon(redeliver)
-                with anyio.fail_after(30):
+                with anyio.fail_after(60):
                     while postgres_database.ask(waiting) == [(0,)]:  # noqa: ASYNC110
                         await anyio.sleep(0.05)
                 other.commit()

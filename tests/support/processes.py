@@ -13,6 +13,8 @@ from aluma_async.testing import SimulatedAluma
 
 PROGRAM = [sys.executable, "-m", "aluma_async"]
 CLAIMED, PENDING = TaskState.CLAIMED, TaskState.PENDING
+MAX_SECONDS = 120
+"""Limit for one step of a process: many times what it needs, because the machine may be busy."""
 
 
 class Simulator:
@@ -63,7 +65,15 @@ def environment(home, secret, extra):
         if not name.startswith(other) and not name.lower().endswith("_proxy")
     }
     credentials = {"ALUMA_CLIENT_ID": SimulatedAluma.client_id, "ALUMA_CLIENT_SECRET": secret}
-    return {**kept, "HOME": str(home), "LOCALAPPDATA": str(home), **credentials, **extra}
+    # With PYTHONFAULTHANDLER, the standard error of a process that crashes shows where.
+    return {
+        **kept,
+        "HOME": str(home),
+        "LOCALAPPDATA": str(home),
+        "PYTHONFAULTHANDLER": "1",
+        **credentials,
+        **extra,
+    }
 
 
 def expect_error(done, code, *parts):
@@ -84,7 +94,7 @@ poll_wait_max_seconds = 1
 """
 
 
-def wait_until(condition, seconds):
+def wait_until(condition, seconds=MAX_SECONDS):
     """Wait until ``condition()`` is true; return the seconds that it took."""
     started_at = time.monotonic()
     while not condition():
