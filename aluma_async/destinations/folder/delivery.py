@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import AsyncIterable
+from contextlib import suppress
 from functools import partial
 from typing import Self
 
@@ -115,12 +116,14 @@ class FolderDelivery:
                 finish = partial(task.finish, number, staged.fd, written, version)
                 await staged.start(finish, work_seconds=written / WORK_BYTES_PER_SECOND)
                 await staged.wait()
+                await staged.close()
         except DestinationError as error:
             self._record_refusal(error.__cause__, written)
             raise
         finally:
             if staged:
-                await staged.close()
+                with suppress(DestinationError):  # after an error, which counts
+                    await staged.close()
 
 
 class Usage:

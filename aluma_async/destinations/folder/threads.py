@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, ParamSpec, TypeVar
 
+import aiofiles.os
 import anyio
 
 from aluma_async.clock import thread_time
@@ -123,6 +124,10 @@ class FileThreads:
             self.after(step, lambda: self._remove_late(step, name))
             raise
 
+    async def close(self, fd: int) -> None:
+        """Close a file, however many operations hang."""
+        await self.wait(self._submit(partial(os.close, fd)))
+
     def after(self, step: FileStep[Any], call: Callable[[], object]) -> None:
         """Run an operation when a hanging one has returned."""
         if step in self._hanging:
@@ -139,10 +144,12 @@ class FileThreads:
 
     def _submit(self, call: Callable[[], T], work_seconds: float = 0.0) -> FileStep[T]:
         step = FileStep(call, self._seconds + work_seconds)
-        step.future = asyncio.get_running_loop().run_in_executor(self._executor, self._run, step)
+        step.future = asyncio.ensure_future(self._run(step, executor=self._executor))
         return step
 
+    @aiofiles.os.wrap
     def _run(self, step: FileStep[T]) -> T:
+        """Run an operation in a thread."""
         step.started_at = thread_time()
         self._running.add(step)
         try:
@@ -188,6 +195,7 @@ class StagedFile:
     def __init__(self, threads: FileThreads, fd: int) -> None:
         self.fd = fd
         self._threads = threads
+        self._is_closed = False
         self._last: FileStep[None] | None = None
 
     async def start(self, call: Callable[[], None], *, work_seconds: float = 0.0) -> None:
@@ -202,15 +210,20 @@ class StagedFile:
             self._last = None
 
     async def close(self) -> None:
-        """Close the file: not before the last step has ended, which would write into another file with the number."""
-        close = partial(os.close, self.fd)
+        """Close the file: not before the last step has ended, which would write into another file with the number.
+
+        It has an effect only once. Raises ``DestinationError``, because some file systems write the last blocks now.
+        """
+        if self._is_closed:
+            return
+        self._is_closed = True
         if self._last:
             with suppress(DestinationError):
                 await self.wait()
         if self._last and not self._last.future.done():
-            self._threads.after(self._last, close)
+            self._threads.after(self._last, partial(os.close, self.fd))
         else:
-            await self._threads.clean_up(close)
+            await self._threads.close(self.fd)
 
 
 def _discard_result(future: "asyncio.Future[Any]") -> None:

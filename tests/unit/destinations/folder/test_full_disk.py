@@ -2,9 +2,11 @@
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
+from aluma_async import FolderDestination
 from aluma_async.destinations.folder import fs
 from aluma_async.exceptions import DestinationUnavailable
 from tests.support.clock import real_time
@@ -82,3 +84,26 @@ async def test_quota_of_one_folder_is_the_error_of_the_task(code, destination, m
     await destination.probe()
     await deliver(destination, claim_of("healthy", "b"), b"x" * 5_000)
     assert list(exported_files(destination.root)) == ["b"]
+
+
+@FULL
+@real_time
+async def test_file_whose_last_blocks_are_refused_is_not_published(code, tmp_path, monkeypatch):
+    """NFS and SMB may write them only when the file is closed; without fsync, nothing else reports it."""
+    destination = FolderDestination(tmp_path, durability="rename")
+    await destination.probe()
+    close = os.close
+
+    def close_late(fd):
+        name = Path(f"/proc/self/fd/{fd}").readlink().name
+        close(fd)
+        if name.endswith(".part"):
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "close", close_late)
+    with pytest.raises(DestinationUnavailable, match=r"space|uota"):
+        await deliver(destination, claim_of("t", "large"), (b"x" * 1_000_000,) * 3)
+    monkeypatch.undo()
+    await deliver(destination, claim_of("u", "other"), b"1")
+    assert exported_files(tmp_path) == {"other": b"1"}
+    destination.close()

@@ -28,16 +28,24 @@ class Hanging:
     def __init__(self, patch):
         self._patch = patch
         self.may_return = threading.Event()
-        self.count = 0
+        self.count = self._returned = 0
+
+    @property
+    def have_returned(self):
+        """Whether all calls that hung have returned."""
+        return self._returned == self.count
 
     def let_hang(self, name, condition=lambda *_: True):
         function = getattr(fs, name)
 
         def hang(*arguments, **options):
-            if not self.may_return.is_set() and condition(*arguments):
-                self.count += 1
-                self.may_return.wait(20)
-            return function(*arguments, **options)
+            if self.may_return.is_set() or not condition(*arguments):
+                return function(*arguments, **options)
+            self.count += 1
+            self.may_return.wait(20)
+            result = function(*arguments, **options)
+            self._returned += 1
+            return result
 
         self._patch.setattr(fs, name, hang)
 
@@ -123,7 +131,7 @@ async def test_number_of_hanging_operations_is_bounded(tmp_path, hanging):
                 await destination.probe()
         assert time.monotonic() - started_at < LIMIT
         hanging.may_return.set()
-        await wait_for(lambda: not staged_files(tmp_path))
+        await wait_for(lambda: hanging.have_returned and not staged_files(tmp_path))
         await destination.probe()
         await deliver(destination, claim_of("t", "a"), b"1")
         assert exported_files(tmp_path) == {"a": b"1"}
@@ -137,6 +145,8 @@ async def test_probe_is_soon_abandoned_while_operations_hang(tmp_path, hanging):
             await deliver(destination, claim_of("t", "a"), LARGE)
         with pytest.raises(DestinationUnavailable), anyio.fail_after(LIMIT / 2):
             await destination.probe()
+        hanging.may_return.set()
+        await wait_for(lambda: hanging.have_returned and not staged_files(tmp_path))
 
 
 @real_time
