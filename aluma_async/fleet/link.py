@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import anyio
-from msgspec import Struct
 
 from aluma_async.clock import loop_time
 from aluma_async.exceptions import ClaimConflict, FleetStoreError, Unavailable
+from aluma_async.fleet.identity import Identity
 from aluma_async.fleet.ownership import DOUBT_SECONDS
 from aluma_async.fleet.ports import (
     INTENDED,
@@ -37,14 +37,6 @@ _PROOF_SECONDS = DOUBT_SECONDS + 2 * HEARTBEAT_SECONDS
 _GUARD_SECONDS = TIMEOUT_SECONDS + 0.25  # the store answers earlier; without heartbeats the node would seem dead
 
 
-class Identity(Struct):
-    """The id of a node, and that of the process before it."""
-
-    node_id: str
-    predecessor: str = ""
-    """Id of the process that used the journal before. The lock of the state folder proves that it has ended."""
-
-
 class Round:
     """One report, and the callers that wait for its update."""
 
@@ -59,15 +51,12 @@ class FleetLink:
 
     Args:
         store: The store of the fleet.
-        identity: The id of the node.
-        new_id: Returns another id, under which the node continues after its claims were taken over.
+        identity: The id of the node; after its claims were taken over, it continues under another one.
         claim_timeout: Length of Aluma's lease in seconds.
         clock: Returns the time, including suspension of the machine.
     """
 
-    def __init__(
-        self, store: FleetStore, identity: Identity, *, new_id: Callable[[], str], claim_timeout: float, clock: Clock
-    ) -> None:
+    def __init__(self, store: FleetStore, identity: Identity, *, claim_timeout: float, clock: Clock) -> None:
         self.node_id = identity.node_id
         self.records = NodeRecords(claim_timeout, clock)
         self.is_connected = False
@@ -88,11 +77,8 @@ class FleetLink:
         """Called with each update, and the event loop's time when its report was sent."""
         self.on_notice: Callable[[NoticeKind], None] = lambda _: None
         """Called after the report that a notice has caused."""
-        self.on_new_id: Callable[[str], None] = lambda _: None
-        """Called with the id under which the node continues; the next process must know it as its predecessor."""
         self.store = store
-        self._predecessor = identity.predecessor
-        self._new_id = new_id
+        self._identity = identity
         self._clock = clock
         self._loaded: frozenset[str] = frozenset()
         self._refused: set[str] = set()
@@ -245,7 +231,7 @@ class FleetLink:
             holds=changes.holds,
             full=full,
             revision=self._revision,
-            predecessor=self._predecessor,
+            predecessors=self._identity.predecessors,
             leaving=leaving,
             rows=rows,
             slots=self._slots if rows else (),
@@ -262,8 +248,7 @@ class FleetLink:
         lost_data = update.epoch != self._epoch or update.stored_sequence < self._acknowledged
         is_proven = update.predecessor == "moved"
         self.records.ownership.confirm(sent_at, self._sent_at, lost_data=lost_data and not is_proven)
-        if update.predecessor:
-            self._predecessor = ""
+        self._identity.confirm()
         if update.predecessor == "taken":
             self._lose(self._loaded)
         self.records.ownership.lose(update.contested)
@@ -309,13 +294,11 @@ class FleetLink:
         """Continue under another id, because the claims of this one belong to the node that has taken them over."""
         self._drop_rows()
         self._lose(frozenset(self.records.ownership.shared))
-        self.node_id = self._new_id()
-        self._predecessor = ""
+        self.node_id = self._identity.renew()
         self._sequence = self._acknowledged = 0
         self._needs_full = True
         self._wakeup.set()
         self._subscription.cancel()
-        self.on_new_id(self.node_id)
 
     def _disconnect(self) -> None:
         self.is_connected, self._has_failed = False, True

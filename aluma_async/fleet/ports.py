@@ -109,8 +109,8 @@ class NodeReport(Struct, frozen=True, kw_only=True):
     holds: tuple[FleetHold, ...] = ()
     revision: int = 0
     """The ``revision`` of the last update: holds that changed since are returned."""
-    predecessor: str = ""
-    """Id of the ended node whose journal this node uses. Its records move to this node."""
+    predecessors: tuple[str, ...] = ()
+    """Ids of the ended nodes that used the journal of this node before. Their records move to this node."""
     leaving: bool = False
     """Whether this is the last report, so that a node without records is forgotten."""
     rows: int = 0
@@ -156,7 +156,7 @@ class FleetUpdate(Struct, frozen=True, kw_only=True):
     taken_over: bool = False
     """Whether another node has taken over the records of this one. Nothing else in the update is valid then."""
     predecessor: Literal["", "moved", "taken", "unknown"] = ""
-    """What happened to the predecessor's records: moved to this node, taken by another one before, or not known."""
+    """The records of the predecessors: moved to this node; taken by another one before (if any were); or not known."""
     nodes: tuple[NodeSnapshot, ...] = ()
     """The other nodes that were not taken over."""
     refused: tuple[str, ...] = ()

@@ -324,13 +324,18 @@ async def _check_predecessor(connect: Callable[[], FleetStore], one: _Node) -> N
     first, second, third = (_Node(connect(), f"check-{name}") for name in ("first", "second", "third"))
     await first.sync(_claim("kept", RecordState.CLAIMED), _claim("lost", RecordState.CLAIMED))
     for _ in range(2):
-        update = await second.sync(_claim("kept", RecordState.ORPHANED), full=True, predecessor=first.id)
+        update = await second.sync(_claim("kept", RecordState.ORPHANED), full=True, predecessors=(first.id,))
         assert update.predecessor == "moved", "the records of a predecessor move to its successor"
         assert _ids(update.moved) == ["lost"]
-    assert (await third.sync(predecessor=first.id)).predecessor == "taken"
-    assert (await third.sync(predecessor="check-nobody")).predecessor == "unknown"
-    await second.sync(_claim("lost", RecordState.RELEASED))
-    for node in (second, third):
+    assert (await third.sync(predecessors=(first.id,))).predecessor == "taken"
+    assert (await third.sync(predecessors=("check-nobody",))).predecessor == "unknown"
+    names = ("check-nobody", second.id, first.id)
+    fourth = _Node(connect(), "check-fourth")
+    update = await fourth.sync(full=True, predecessors=names)
+    assert update.predecessor == "moved", "a predecessor that was taken over by another predecessor has moved"
+    assert _ids(update.moved) == ["kept", "lost"]
+    await fourth.sync(_claim("lost", RecordState.RELEASED), _claim("kept", RecordState.RELEASED))
+    for node in (third, fourth):
         await node.sync(full=True, leaving=True)
     left = {node.node_id for node in (await one.sync()).nodes}
-    assert left.isdisjoint({first.id, second.id, third.id}), "a node that leaves without claims is forgotten"
+    assert left.isdisjoint({first.id, second.id, third.id, fourth.id}), "a node that leaves without claims is forgotten"

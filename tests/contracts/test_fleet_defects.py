@@ -10,14 +10,18 @@ from aluma_async.testing import SimulatedFleetStore, check_fleet_store
 from tests.support.clock import virtual_time
 
 
-class OnlyAdds(SimulatedFleetStore):
+class Defective(SimulatedFleetStore):
+    """A store that breaks one rule."""
+
+
+class OnlyAdds(Defective):
     """A full report does not replace earlier records."""
 
     async def sync(self, report):
         return await super().sync(replace(report, full=False))
 
 
-class IgnoresSequence(SimulatedFleetStore):
+class IgnoresSequence(Defective):
     """A late report is applied."""
 
     async def sync(self, report):
@@ -25,12 +29,12 @@ class IgnoresSequence(SimulatedFleetStore):
         return await super().sync(replace(report, sequence=self.number))
 
 
-class TakesOverPresentNodes(SimulatedFleetStore):
+class TakesOverPresentNodes(Defective):
     async def take_over(self, node_id, dead):
         return await super().take_over(node_id, replace(dead, is_present=True))
 
 
-class TakesOverNodesThatReported(SimulatedFleetStore):
+class TakesOverNodesThatReported(Defective):
     async def take_over(self, node_id, dead):
         for sequence in range(dead.sequence, dead.sequence + 3):
             if claims := await super().take_over(node_id, replace(dead, sequence=sequence)):
@@ -38,56 +42,56 @@ class TakesOverNodesThatReported(SimulatedFleetStore):
         return ()
 
 
-class ForgetsTakeOver(SimulatedFleetStore):
+class ForgetsTakeOver(Defective):
     """A node that was taken over continues."""
 
     async def sync(self, report):
         return replace(await super().sync(report), taken_over=False)
 
 
-class RefusesNothing(SimulatedFleetStore):
+class RefusesNothing(Defective):
     async def sync(self, report):
         return replace(await super().sync(report), refused=())
 
 
-class ContestsNothing(SimulatedFleetStore):
+class ContestsNothing(Defective):
     async def sync(self, report):
         return replace(await super().sync(report), contested=())
 
 
-class GrantsEverything(SimulatedFleetStore):
+class GrantsEverything(Defective):
     """A quota is not taken from the free part."""
 
     async def sync(self, report):
         return replace(await super().sync(report), quota=Limits(report.wanted.max_at_once, 0.0, math.inf))
 
 
-class ListsInAllNodes(SimulatedFleetStore):
+class ListsInAllNodes(Defective):
     async def begin_listing(self, node_id):
         await super().begin_listing(node_id)
         return True
 
 
-class ReturnsOldRows(SimulatedFleetStore):
+class ReturnsOldRows(Defective):
     """Rows published before a disconnection are returned after it."""
 
     async def sync(self, report):
         return await super().sync(replace(report, min_position=0))
 
 
-class LosesMovedClaims(SimulatedFleetStore):
+class LosesMovedClaims(Defective):
     """A node whose call to take over was not answered never learns of the claims."""
 
     async def sync(self, report):
         return replace(await super().sync(report), moved=())
 
 
-class IgnoresRelease(SimulatedFleetStore):
+class IgnoresRelease(Defective):
     async def release_holds(self, task_ids):
         await super().release_holds(())
 
 
-@pytest.mark.parametrize("defect", SimulatedFleetStore.__subclasses__())
+@pytest.mark.parametrize("defect", Defective.__subclasses__())
 @virtual_time
 async def test_check_fleet_store_finds_a_store_that_breaks_a_rule(defect):
     store = defect()

@@ -1,11 +1,12 @@
 """Nodes of a fleet on a simulated store, without exporters."""
 
 from contextlib import asynccontextmanager
-from itertools import count
+from itertools import chain, count
 
 import anyio
 
-from aluma_async.fleet.link import FleetLink, Identity
+from aluma_async.fleet.identity import Identity
+from aluma_async.fleet.link import FleetLink
 from aluma_async.models import ClaimRecord, ClaimState, Timestamp
 from tests.support.world import system_time
 
@@ -21,16 +22,21 @@ class Suspendable:
         return Timestamp(now.boot, now.boottime + self.suspended, now.wall + self.suspended)
 
 
-def make_link(store, name="a", *, predecessor="", clock=system_time):
-    """Return the link of a node, whose further ids are ``a-2``, ``a-3``, ..."""
-    numbers = count(2)
-    return FleetLink(
-        store,
-        Identity(name, predecessor),
-        new_id=lambda: f"{name}-{next(numbers)}",
-        claim_timeout=1800.0,
-        clock=clock,
-    )
+class KnownIdentity(Identity):
+    """The ids of a node by name: ``a``, and ``a-2``, ``a-3`` after its claims were taken over."""
+
+    def __init__(self, name, *predecessors):
+        self._names = chain([name], (f"{name}-{number}" for number in count(2)))
+        super().__init__()
+        self.predecessors = predecessors
+
+    def _new_id(self):
+        return next(self._names)
+
+
+def make_link(store, name="a", *predecessors, clock=system_time):
+    """Return the link of a node."""
+    return FleetLink(store, KnownIdentity(name, *predecessors), claim_timeout=1800.0, clock=clock)
 
 
 @asynccontextmanager

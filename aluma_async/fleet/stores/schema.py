@@ -18,6 +18,9 @@ TABLES = (
     " contested INTEGER, moved_from TEXT, PRIMARY KEY (task, node)) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS claim_node ON claim (node, state)",
     "CREATE INDEX IF NOT EXISTS claim_until ON claim (until)",
+    # A node has thousands of settled tasks, and hardly ever a record of these kinds.
+    "CREATE INDEX IF NOT EXISTS claim_contested ON claim (node) WHERE contested = 1",
+    "CREATE INDEX IF NOT EXISTS claim_moved ON claim (node) WHERE moved_from <> ''",
     "CREATE TABLE IF NOT EXISTS hold (task TEXT PRIMARY KEY, node TEXT, since REAL, ends REAL, until REAL, value BLOB,"
     " revision INTEGER) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS hold_revision ON hold (revision)",

@@ -136,13 +136,21 @@ class SqliteFleetStore:
     # -- blocking steps
 
     def _run_step(self, step: Callable[[FleetTables, float], T]) -> T:
-        with self._lock, _map_errors(self._path):
-            try:
-                return step(self._open(), self._clock().boottime)
-            except (sqlite3.Error, msgspec.DecodeError) as error:
-                if not isinstance(error, sqlite3.Error) or sqlite_file.is_damaged(error):
-                    self._discard()
-                raise
+        if not self._lock.acquire(timeout=_BUSY_SECONDS):
+            raise FleetStoreError(f"{self._path}: an earlier step has not ended")
+        try:
+            with _map_errors(self._path):
+                return self._execute(step)
+        finally:
+            self._lock.release()
+
+    def _execute(self, step: Callable[[FleetTables, float], T]) -> T:
+        try:
+            return step(self._open(), self._clock().boottime)
+        except (sqlite3.Error, msgspec.DecodeError) as error:
+            if not isinstance(error, sqlite3.Error) or sqlite_file.is_damaged(error):
+                self._discard()
+            raise
 
     def _open(self) -> FleetTables:
         if self._tables and self._is_same_file():

@@ -130,7 +130,7 @@ class FleetTables:
         database, node_id = self._database, report.node_id
         if report.full:
             records.delete_before_full_report(database, node_id)
-        predecessor = self._move_predecessor(report, now)
+        predecessor = self._move_predecessors(report, now)
         refused = records.apply_claims(database, report, now)
         notices = []
         records.apply_holds(database, state, node_id, report.holds, now)
@@ -165,15 +165,19 @@ class FleetTables:
         )
         return update, notices
 
-    def _move_predecessor(self, report: NodeReport, now: float) -> Literal["", "moved", "taken", "unknown"]:
-        if report.predecessor in ("", report.node_id):
-            return ""
-        sequence, taken_by = self._node(report.predecessor)
-        if not sequence:
+    def _move_predecessors(self, report: NodeReport, now: float) -> Literal["", "moved", "taken", "unknown"]:
+        outcomes = {self._move_predecessor(node_id, report, now) for node_id in report.predecessors}
+        return next((outcome for outcome in ("taken", "moved", "unknown") if outcome in outcomes), "")
+
+    def _move_predecessor(
+        self, node_id: str, report: NodeReport, now: float
+    ) -> Literal["", "moved", "taken", "unknown"]:
+        sequence, taken_by = self._node(node_id)
+        if not sequence or node_id == report.node_id:
             return "unknown"
         if not taken_by:
-            self._end_node(report.predecessor, report.node_id, now)
-        return "moved" if taken_by in ("", report.node_id) else "taken"
+            self._end_node(node_id, report.node_id, now)
+        return "moved" if taken_by in ("", report.node_id, *report.predecessors) else "taken"
 
     def _end_node(self, node_id: str, successor: str, now: float) -> None:
         """Move the claims of a node that has ended, and ignore its reports from now on."""

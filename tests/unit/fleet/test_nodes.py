@@ -54,10 +54,10 @@ class CountingSource(SimulatedSource):
 class Node:
     """A process with an exporter, connected as the wiring does it."""
 
-    def __init__(self, fleet, name, *, predecessor="", journal=None):
+    def __init__(self, fleet, name, *predecessors, journal=None):
         self.fleet, self.journal = fleet, journal or MemoryJournal()
         clock = clock_of_this_loop()
-        self.link = make_link(fleet.store, name, predecessor=predecessor, clock=clock)
+        self.link = make_link(fleet.store, name, *predecessors, clock=clock)
         self.takeover = FleetTakeover(self.link, silent_seconds=120.0, add_orphaned=self._add_orphaned, clock=clock)
         hooks = SourceHooks(lambda: 8, self._is_tracked, self._merge_holds, lambda _: None)
         self.source = FleetSource(
@@ -169,7 +169,7 @@ async def test_fleet_restarts_a_killed_node_without_a_double_release():
     await pass_time(5)
     killed = fleet.nodes.pop()
     killed.kill()
-    fleet.nodes.append(Node(fleet, "next", predecessor=killed.link.node_id, journal=killed.journal))
+    fleet.nodes.append(Node(fleet, "next", killed.link.node_id, journal=killed.journal))
     await fleet.run_until_exported(120)
     assert fleet.requests["cancel"] >= 3
     assert not fleet.requests["cancel refused"]

@@ -133,7 +133,7 @@ async def test_proof_of_loaded_claims_is_the_move_from_the_predecessor():
     store = SimulatedFleetStore()
     async with node_with_claim(store):
         pass
-    successor = make_link(store, "next", predecessor="a")
+    successor = make_link(store, "next", "a")
     async with running(successor, claims=[claim("t")]):
         assert await seconds_until_proven(successor) == 0
         assert successor.update.moved == ()
@@ -146,7 +146,7 @@ async def test_proof_of_loaded_claims_fails_when_the_predecessor_was_taken_over(
     async with running(taker):
         async with node_with_claim(store):
             await take_over(store, taker, "a")
-        successor = make_link(store, "next", predecessor="a")
+        successor = make_link(store, "next", "a")
         async with running(successor, claims=[claim("t")]):
             with pytest.raises(ClaimConflict):
                 await successor.require_ownership("t")
@@ -155,7 +155,7 @@ async def test_proof_of_loaded_claims_fails_when_the_predecessor_was_taken_over(
 @virtual_time
 async def test_proof_of_loaded_claims_takes_seconds_without_the_predecessor():
     store = SimulatedFleetStore()
-    successor = make_link(store, "next", predecessor="forgotten")
+    successor = make_link(store, "next", "forgotten")
     async with running(successor, claims=[claim("t")]):
         assert 2.5 <= await seconds_until_proven(successor) <= 4.5
 
@@ -164,7 +164,7 @@ async def test_proof_of_loaded_claims_takes_seconds_without_the_predecessor():
 async def test_proof_of_loaded_claims_is_deferred_until_the_store_is_reached():
     store = SimulatedFleetStore()
     store.unavailable = True
-    successor = make_link(store, "next", predecessor="a")
+    successor = make_link(store, "next", "a")
     async with running(successor, claims=[claim("t")]):
         with pytest.raises(Unavailable):
             await successor.require_ownership("t")

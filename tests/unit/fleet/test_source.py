@@ -13,7 +13,7 @@ from aluma_async.policy.rendezvous import owned_slots, slot_of
 from aluma_async.ports import BEFORE_SENDING
 from aluma_async.testing import SimulatedFleetStore
 from tests.support.clock import virtual_time
-from tests.support.fleet import claim, make_link, pass_time, running
+from tests.support.fleet import Suspendable, claim, make_link, pass_time, running
 from tests.support.world import system_time
 
 
@@ -51,8 +51,8 @@ class Aluma:
 class Node:
     """A node with its source."""
 
-    def __init__(self, store, aluma, name="a", *, nodes=("a", "b"), queue_size=10):
-        self.link, self.tracked, self.holds, self.listed = make_link(store, name), set(), [], []
+    def __init__(self, store, aluma, name="a", *, nodes=("a", "b"), queue_size=10, clock=system_time):
+        self.link, self.tracked, self.holds, self.listed = make_link(store, name, clock=clock), set(), [], []
         hooks = SourceHooks(lambda: queue_size, self.tracked.__contains__, self._merge, self.listed.append)
         self.source = FleetSource(aluma, self.link, lambda: nodes, hooks)
 
@@ -264,6 +264,18 @@ async def test_source_completes_without_the_store_and_cancels_only_with_proof():
         await node.source.cancel(ExportTask("t"))
         await node.source.fail(ExportTask("t"), "why")
     assert aluma.sent == [("complete", "t"), ("cancel", "t"), ("fail", "t")]
+
+
+@virtual_time
+async def test_source_proves_a_claim_with_a_report_before_it_cancels():
+    store, aluma, clock = SimulatedFleetStore(), Aluma(), Suspendable()
+    node = Node(store, aluma, clock=clock)
+    async with running(node.link):
+        node.link.records.put_claim(claim("t"))
+        await node.link.wait(node.link.begin_sync())
+        clock.suspended = 600.0
+        await node.source.cancel(ExportTask("t"))
+    assert aluma.sent == [("cancel", "t")]
 
 
 @virtual_time

