@@ -22,3 +22,11 @@ def test_retry_policy_ends_after_its_attempts_and_keeps_its_maximum_delay(attemp
 def test_backoff_doubles_with_each_failure_up_to_its_maximum():
     backoff = Backoff(60, 3600)
     assert [backoff.delay(n, lambda low, high: (low + high) / 2) for n in (1, 2, 3, 99)] == [60, 120, 240, 3600]
+
+
+def test_retry_policy_has_full_jitter():
+    """Any delay from none to twice the one before, so that many clients do not repeat their requests together."""
+    policy = RetryPolicy(9, 0.5, 3)
+    bounds = [policy.delay(failed, lambda low, high: (low, high)) for failed in (1, 2, 3, 4, 8)]
+    assert bounds == [(0, 0.5), (0, 1), (0, 2), (0, 3), (0, 3)]
+    assert policy.delay(9, lambda low, high: 0) is None
