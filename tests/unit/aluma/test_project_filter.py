@@ -42,8 +42,10 @@ def test_filter_does_not_report_a_project_without_pending_tasks():
 def test_filter_reports_tasks_without_a_project():
     """They may belong to a configured project, so the listing does not show all of its tasks."""
     projects = ProjectFilter(["p1"])
-    projects.select([INVOICE, ExportTask("3")])
-    assert [type(event) for event in projects.end_listing()] == [ProjectsFiltered, ListingIncomplete]
+    projects.select([INVOICE, ExportTask("3"), ExportTask("4", project_id="p9"), ExportTask("5", project_name="x")])
+    filtered, incomplete = projects.end_listing()
+    assert filtered == ProjectsFiltered(3)
+    assert incomplete == ListingIncomplete("tasks without a project: 1, which may belong to the configured ones")
     projects.select([INVOICE, ORDER])
     assert [type(event) for event in projects.end_listing()] == [ProjectsFiltered]
 

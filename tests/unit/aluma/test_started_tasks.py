@@ -91,6 +91,8 @@ def test_started_tasks_are_limited():
         body = json.dumps({"documents": [{"files": [file(f"/file_collections/c{number}/files/f")]}]}).encode()
         mine = ExportTask("x", collection_id="y")
         assert started.is_of_another_task(mine, wire.export_spec(body)) == is_known
+        body = json.dumps({"documents": [{"id": f"t{number}", "files": [file("/f")]}]}).encode()
+        assert started.is_of_another_task(mine, wire.export_spec(body)) == is_known
 
 
 @virtual_time

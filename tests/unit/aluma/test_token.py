@@ -4,6 +4,7 @@ import anyio
 import pytest
 
 from aluma_async import Credentials
+from aluma_async.aluma.token import TokenCache
 from aluma_async.exceptions import AuthenticationFailed
 from aluma_async.models import ExportTask
 from aluma_async.testing import Fault, FaultPlan
@@ -46,3 +47,54 @@ async def test_token_errors_raise_authentication_failed_without_the_secret():
     async with client_of(aluma, faults) as client:
         with pytest.raises(AuthenticationFailed):
             await list_tasks(client)
+
+
+class Tokens:
+    """A server of tokens that are valid for 100 s; a request takes ``seconds``."""
+
+    def __init__(self):
+        self.count, self.seconds = 0, 0.0
+
+    async def fetch(self):
+        self.count += 1
+        number = self.count
+        await anyio.sleep(self.seconds)
+        return f"token {number}", 100.0
+
+
+@virtual_time
+async def test_token_is_refreshed_after_four_fifths_of_its_lifetime():
+    tokens = Tokens()
+    cache = TokenCache(tokens.fetch)
+    for now, token in ((0, "token 1"), (79, "token 1"), (80, "token 2"), (159, "token 2"), (160, "token 3")):
+        await anyio.sleep(now - anyio.current_time())
+        assert await cache.token() == token
+
+
+@virtual_time
+async def test_old_token_is_used_while_one_request_refreshes_it():
+    """Until it expires, counted from the moment when it was requested; then all wait for the new one."""
+    tokens = Tokens()
+    cache = TokenCache(tokens.fetch)
+    await cache.token()
+    await anyio.sleep(80)
+    tokens.seconds, received = 30.0, []
+
+    async def use():
+        started_at = anyio.current_time()
+        received.append((started_at, await cache.token(), anyio.current_time()))
+
+    async with anyio.create_task_group() as group:
+        for _ in range(5):
+            group.start_soon(use)
+            await anyio.sleep(5)
+    assert sorted(received) == [
+        (80, "token 2", 110),
+        (85, "token 1", 85),
+        (90, "token 1", 90),
+        (95, "token 1", 95),
+        (100, "token 2", 110),
+    ]
+    assert tokens.count == 2
+    await anyio.sleep(160 - anyio.current_time())
+    assert await cache.token() == "token 3", "80 s after the request for the second one"

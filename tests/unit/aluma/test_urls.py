@@ -32,6 +32,7 @@ URLS = DownloadUrls("https://api.test/v1/", HOSTS)
         ("/scan 1.pdf", "/v1/scan%201.pdf"),
         ("/Müller & Söhne.pdf", "/v1/M%C3%BCller%20&%20S%C3%B6hne.pdf"),
         ("/already%20encoded%C3%A4", "/v1/already%20encoded%C3%A4"),
+        ("/%41%7e?sig=%41%2f", "/v1/%41%7e?sig=%41%2f"),
         ("/100%.pdf", "/v1/100%25.pdf"),
         ("/Invoice #5 {a}|b.pdf", "/v1/Invoice%20%235%20%7Ba%7D%7Cb.pdf"),
         ("/f;v=1,2/(a)'b'!*$", "/v1/f;v=1,2/(a)'b'!*$"),

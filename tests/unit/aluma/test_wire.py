@@ -38,6 +38,8 @@ def test_specification_with_too_many_files_is_not_decoded():
     assert len(wire.export_spec(body, max_files=5).files) == len(wire.export_spec(body).files) == 5
     with pytest.raises(BadSpecification, match="contains 5 files, more than 4") as caught:
         wire.export_spec(body, max_files=4)
+    with pytest.raises(BadSpecification, match="5 files, more than 1"):
+        wire.export_spec(body, max_files=1)
     assert caught.value.received == body
     assert "max_files" in caught.value.hint
 
