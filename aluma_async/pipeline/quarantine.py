@@ -14,6 +14,7 @@ is removed, because nothing but the wall clock, which may be wrong, shows whethe
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
+from itertools import combinations
 from typing import ParamSpec, TypeVar
 
 import anyio
@@ -130,7 +131,7 @@ class Quarantine:
         name = await self._reserve(task.id)
         writer = CopyWriter(self._source, claim, name, state, reusable, self._budget, self._on_event)
         try:
-            stored = await self._write(writer, same, error)
+            stored, disputes = await self._write(writer, same, error)
         except NothingNew:
             writer.free_bytes()
             return writer.missing
@@ -142,13 +143,13 @@ class Quarantine:
         self.task_ids.add(task.id)
         self._changes += 1
         for old in earlier:
-            is_disputed = old in same and await self._first_difference(writer.hashes, old) is not None
+            is_disputed = any(other is old for other, _ in disputes)
             if stored and not is_disputed and supersedes(stored, old, same_spec=old in same):
                 await self._remove(task, old)
         self._on_event(CopyStored(task, len(claim.spec.files), writer.size, len(writer.missing)))
         self._report_use()
-        if state is CopyState.FAILED:
-            await self._require_equal(task, writer.hashes, same)
+        if state is CopyState.FAILED and disputes:
+            raise CopiesDiffer(task.id, disputes[0][1])
         return writer.missing
 
     def receipt(self, claim: Claim) -> str:
@@ -220,15 +221,22 @@ class Quarantine:
             self.task_ids.discard(task.id)
             self._changes += 1
 
-    async def _write(self, writer: CopyWriter, same: Sequence[Copy], error: AlumaAsyncError) -> Copy | None:
+    async def _write(
+        self, writer: CopyWriter, same: Sequence[Copy], error: AlumaAsyncError
+    ) -> tuple[Copy | None, list[tuple[Copy, int]]]:
+        """Write a copy; return it, and the earlier copies that differ, each with the number of a file."""
         try:
             async with self._destination.open(writer.claim) as delivery:
                 await writer.fetch(delivery)
                 if same and not writer.missing.keys() <= same[0].missing.keys():
                     raise NothingNew("the earlier copy has files that this one lacks")
-                for old in same if writer.state is CopyState.FAILED else ():
-                    if await self._first_difference(writer.hashes, old) is not None:
-                        writer.state = CopyState.PARKED
+                disputes = [
+                    (old, number)
+                    for old in same
+                    if (number := await self._first_difference(writer.hashes, old)) is not None
+                ]
+                if disputes:
+                    writer.state = CopyState.PARKED
                 await writer.finish(delivery, error, self._now())
         except BaseExceptionGroup as group:
             raise primary_error(group) from None
@@ -243,7 +251,7 @@ class Quarantine:
             if self._folder and copy:
                 lock = self._locks[writer.claim.task.id] = ExitStack()
                 await self._in_folder(lock.enter_context, locked_copy(self._folder, copy, shared=True))
-        return copy
+        return copy, disputes
 
     async def _find(self, task_id: str) -> list[Copy]:
         return await self._in_folder(self._folder.find, task_id) if self._folder else []
@@ -255,15 +263,11 @@ class Quarantine:
             return await run_in_thread(self._folder.read_specification, copy) == claim.spec.received
         return False
 
-    async def _require_equal(self, task: ExportTask, hashes: Mapping[int, str], others: Sequence[Copy]) -> None:
-        """Raise ``CopiesDiffer`` if a copy of the same specification has a file with another hash."""
-        for other in others:
-            if (number := await self._first_difference(hashes, other)) is not None:
-                raise CopiesDiffer(task.id, number)
-
     async def _require_no_difference(self, task: ExportTask, copies: Sequence[Copy]) -> None:
-        for index, copy in enumerate(copies):
-            await self._require_equal(task, copy.hashes, copies[index + 1 :])
+        """Raise ``CopiesDiffer`` if copies of the same specification have a file with different hashes."""
+        for copy, other in combinations(copies, 2):
+            if (number := await self._first_difference(copy.hashes, other)) is not None:
+                raise CopiesDiffer(task.id, number)
 
     async def _first_difference(self, hashes: Mapping[int, str], copy: Copy) -> int | None:
         """Return the number of a file with another hash; one that has changed since it was stored does not count."""

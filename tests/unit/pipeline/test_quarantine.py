@@ -241,6 +241,20 @@ async def test_task_must_not_be_failed_if_two_fetches_differ(first, store):
 
 
 @virtual_time
+async def test_disputed_copy_is_read_once_by_an_attempt(store, monkeypatch):
+    """It may have gigabytes. A third attempt finds that the two copies differ, and stores nothing."""
+    read = []
+    is_intact = store.folder.is_intact
+    monkeypatch.setattr(store.folder, "is_intact", lambda copy, number: read.append(number) or is_intact(copy, number))
+    await store.quarantine.store(claim_for(SPEC), ERROR, PARKED)
+    store.files.content["/files/2"] = CONTENT["/files/2"] + b"more"
+    for attempts in (1, 2):
+        with pytest.raises(CopiesDiffer):
+            await store.quarantine.store(claim_for(SPEC), ERROR, FAILED)
+        assert read == [2] * attempts
+
+
+@virtual_time
 async def test_copy_is_found_only_while_it_is_whole(store):
     await store.quarantine.store(claim_for(SPEC), ERROR, FAILED)
     receipt = store.quarantine.receipt(claim_for(SPEC))
