@@ -99,8 +99,11 @@ class ReloadableExporter:
         throttle: Throttle,
         router: DestinationRouter,
         extra_destinations: Collection[str],
+        warnings: Sequence[str],
     ) -> None:
         self.exporter = exporter
+        self.warnings = warnings
+        """Who else can change the exporter's own files."""
         self._config = config
         self._throttle = throttle
         self._router = router
@@ -169,7 +172,7 @@ async def open_reloadable_exporter(
         AsyncExitStack() as stack,
     ):
         targets = {**opened, **extra_destinations}
-        await anyio.to_thread.run_sync(check_private_folders, config)  # a share may respond slowly
+        warnings = await anyio.to_thread.run_sync(check_private_folders, config)  # a share may respond slowly
         await anyio.to_thread.run_sync(check_places, config, targets)
         router = DestinationRouter(targets, routing)
         journal = _open_journal(state, stack, on_event)
@@ -192,7 +195,7 @@ async def open_reloadable_exporter(
             drain_timeout=config.exporter.drain_timeout_seconds,
             on_event=_with_history(history, on_event),
         )
-        yield ReloadableExporter(config, exporter, throttle, router, extra_destinations)
+        yield ReloadableExporter(config, exporter, throttle, router, extra_destinations, warnings)
 
 
 @asynccontextmanager

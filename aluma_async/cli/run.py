@@ -25,7 +25,7 @@ from aluma_async.pipeline.selection import Selection
 from aluma_async.service.console import Console, choose_mode
 from aluma_async.service.formatting import pluralize
 from aluma_async.service.stats import RunStats
-from aluma_async.wiring import check_private_folders, open_reloadable_exporter
+from aluma_async.wiring import open_reloadable_exporter
 
 
 async def run(
@@ -54,8 +54,7 @@ async def run(
     terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     mode = choose_mode(config.service, progress=progress, terminal=terminal)
     console = Console(config.service, mode, RunStats())
-    private = await anyio.to_thread.run_sync(check_private_folders, config)
-    for warning in (*config.warnings(), *warnings, *private, *unknown_variables(os.environ), *raise_limit(config)):
+    for warning in (*config.warnings(), *warnings, *unknown_variables(os.environ), *raise_limit(config)):
         console.log.write("warning", "ConfigWarning", warning)
     observers = Observers(config, console)
     async with (
@@ -63,6 +62,8 @@ async def run(
         open_reloadable_exporter(config, credentials, on_event=observers.on_event, select=selection) as reloadable,
     ):
         exporter = reloadable.exporter
+        for warning in reloadable.warnings:
+            console.log.write("warning", "ConfigWarning", warning)
         observers.watch(reloadable)
         gc.freeze()  # these objects live until the end, so the garbage collector need not visit them again
         stopped = anyio.Event()
