@@ -77,7 +77,7 @@ async def _open_client(
         headers={"User-Agent": _USER_AGENT},
         proxy=config.aluma.proxy or None,
     ) as session:
-        yield AlumaClient(
+        client = AlumaClient(
             session,
             config.aluma.base_url,
             credentials,
@@ -87,6 +87,8 @@ async def _open_client(
             request_limiter=throttle,
             on_event=on_event,
         )
+        throttle.paused_requests = lambda: client.paused_requests
+        yield client
 
 
 class ReloadableExporter:

@@ -118,6 +118,11 @@ class AlumaClient:
         self._on_event: Callable[[Event], None] = on_event or (lambda _: None)
         guard_connections(session.connector, lambda: self._on_event(UnrequestedResponse(DISTRUST_SECONDS)))
 
+    @property
+    def paused_requests(self) -> int:
+        """Number of requests in flight whose response is not waited for, because a destination stores what it has."""
+        return self._patience.paused_requests
+
     async def list_pending(self) -> AsyncIterator[Sequence[ExportTask]]:
         """Yield the pending tasks, oldest first, while the response arrives."""
         decoder = ListingDecoder(lambda reason: self._on_event(RowSkipped(reason)), self._rows_read)

@@ -96,7 +96,8 @@ class Download:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._close(error)
+        if self._connection:  # saves a call for each file that was read to its end
+            await self._close(error)
 
     @property
     def version(self) -> str:
@@ -123,6 +124,7 @@ class Download:
                 raise InvalidResponse(f"{self._operation}: received {self._count} of {self._size} bytes")
             self._verify_end()
             self._request.is_answered = True
+            await self._close()  # the destination may need long to store the file, without a request
             raise StopAsyncIteration
         if self._check and (problem := self._check.feed(chunk)):
             raise responses.wrong_content(self._operation, problem)

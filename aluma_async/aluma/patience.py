@@ -48,6 +48,11 @@ class Patience:
         """The next check; None if no request is in flight."""
         self._check_at = 0.0
 
+    @property
+    def paused_requests(self) -> int:
+        """Number of requests whose response the client does not wait for at the moment."""
+        return sum(not request.is_waiting for request in self.requests)
+
     def remove(self, request: "PatientRequest") -> None:
         """Stop watching a request, and remember how long it lagged if it was answered."""
         if (

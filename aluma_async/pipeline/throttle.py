@@ -2,6 +2,7 @@
 
 from asyncio import get_running_loop
 from collections import deque
+from collections.abc import Callable
 from copy import copy
 from types import TracebackType
 from typing import NamedTuple
@@ -64,6 +65,8 @@ class Throttle:
         """Number of permits that are held now."""
         self.unanswered = 0
         """Number of requests that have been sent and not answered; others with a permit still wait."""
+        self.paused_requests: Callable[[], int] = lambda: 0
+        """Returns the number of these whose response is not waited for, because what has arrived is being stored."""
         self._answered_at = self._received_at = 0.0
         self._failures = 0  # in a row; a success that was already under way at the first one does not end the row
         self._failed_at = self._failing_since = 0.0  # time of the first of them, and of the last success before it
@@ -106,7 +109,7 @@ class Throttle:
         now = loop_time()
         if self._failures >= _MIN_FAILURES or (self._failures and self._received_at <= self._failing_since):
             return Outage(now - self._failing_since, self._last_error)
-        return Outage(now - self._answered_at if self.unanswered else 0.0)
+        return Outage(now - self._answered_at if self.unanswered > self.paused_requests() else 0.0)
 
     def permit(self, *, urgent: bool = False) -> "_Permit":
         """Wait for the permission to send one request, and hold it until the response has been read."""

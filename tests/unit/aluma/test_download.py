@@ -1,6 +1,7 @@
 """``Download``: it is complete, it resumes, and it keeps its limits."""
 
 import asyncio
+from contextlib import asynccontextmanager
 
 import anyio
 import pytest
@@ -8,6 +9,7 @@ from aiohttp import web
 
 from aluma_async.exceptions import InvalidResponse, SourceError, Unavailable
 from aluma_async.models import ExportTask
+from aluma_async.pipeline.throttle import Throttle
 from aluma_async.testing import Fault, FaultPlan
 from tests.support.clock import virtual_time
 from tests.support.downloads import BODY, CLAIM, FILE, serve_downloads
@@ -185,6 +187,36 @@ async def test_listing_fails_below_the_minimum_rate():
             async for _ in client.list_pending():
                 pass
         assert anyio.current_time() - started_at < 70
+
+
+@asynccontextmanager
+async def throttled_download():
+    """Yield a throttle with one permit, and the chunks of a download that holds it."""
+    throttle = Throttle(1, uniform=lambda low, _: low, on_event=lambda _: None)
+    aluma = simulated(1, "bulk")
+    async with client_of(aluma, request_limiter=throttle) as client:
+        throttle.paused_requests = lambda: client.paused_requests
+        claim = await client.start(ExportTask(aluma.ids()[0]))
+        file = next(file for file in claim.spec.files if file.source == "url")
+        async with client.open_file(claim, file) as chunks:
+            yield throttle, chunks
+
+
+@virtual_time
+async def test_download_holds_no_permit_after_its_last_byte():
+    """Storing the file may take minutes."""
+    async with throttled_download() as (throttle, chunks):
+        async for _ in chunks:
+            assert throttle.in_flight == 1
+        assert throttle.in_flight == 0
+
+
+@virtual_time
+async def test_api_does_not_seem_silent_while_received_bytes_are_stored():
+    async with throttled_download() as (throttle, chunks):
+        await anext(chunks)
+        await anyio.sleep(60)
+        assert (throttle.unanswered, throttle.outage.seconds) == (1, 0)
 
 
 @virtual_time
