@@ -5,6 +5,8 @@ import anyio
 import pytest
 
 from aluma_async import Credentials
+from aluma_async.aluma import responses
+from aluma_async.aluma.patience import Patience, PatientRequest
 from aluma_async.aluma.token import TokenCache
 from aluma_async.aluma.transport import ApiTransport
 from aluma_async.aluma.urls import DownloadUrls, Target
@@ -66,7 +68,8 @@ async def test_every_request_waits_ten_seconds_for_a_connection():
 
         async def put():
             transport.token_cache = TokenCache(fetch_token)
-            await transport.put("start", "/tasks/t", {}, is_start=True)
+            request = PatientRequest(Patience(0, lambda: False), responses.START, "t")
+            await transport.put("start", "/tasks/t", {}, request)
 
         for request in (transport.token_cache.token, get, put):
             started_at = anyio.current_time()
