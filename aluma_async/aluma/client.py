@@ -105,6 +105,7 @@ class AlumaClient:
             self._request_limiter,
             self._urls,
             max_specification_bytes=downloads.max_specification_bytes,
+            verify_digests=downloads.verify_content,
         )
         self._patience = Patience(
             _SLOW_FACTOR * downloads.min_bytes_per_second, lambda: self._request_limiter.is_contended

@@ -28,7 +28,10 @@ Fetch: TypeAlias = Callable[[Mapping[str, str], PatientRequest], AbstractAsyncCo
 """Sends the request for the file, with additional headers."""
 
 _MAX_RESUMPTIONS = 5
-_UNCOMPRESSED = {"Accept-Encoding": "identity"}  # because a truncated compressed body can look like a complete one
+_HEADERS = {
+    "Accept-Encoding": "identity",  # because a truncated compressed body can look like a complete one
+    "Cache-Control": "no-cache",  # because a shared cache may have an earlier file of the same URL
+}
 
 
 class DownloadLimits(Struct, frozen=True, kw_only=True):
@@ -173,7 +176,7 @@ class Download:
         self._size = responses.validate_range(self._operation, self._response, self._count, self._size, self._etag)
 
     async def _open(self, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        connection = self._fetch({**_UNCOMPRESSED, **headers} if headers else _UNCOMPRESSED, self._request)
+        connection = self._fetch({**_HEADERS, **headers} if headers else _HEADERS, self._request)
         try:
             response = await connection.__aenter__()
         except SourceError as error:

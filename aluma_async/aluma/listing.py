@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from aluma_async.aluma.incomplete import announced_total, sign_of_missing
 from aluma_async.aluma.tolerant_json import UNREADABLE, clean, load_rows, loads
 from aluma_async.exceptions import InvalidResponse
 from aluma_async.models import ExportTask, TaskState
@@ -41,10 +42,6 @@ _task_list = msgspec.json.Decoder(_TaskList)
 HEAD_BYTES = 4096
 """Number of bytes that show whether a body is a listing."""
 _KNOWN_STATES = frozenset({None, *TaskState})
-_NEXT_PAGE = re.compile(r"(@odata\.)?next.*|(has_?)?(more|next).*|continuation.*|(is_?)?truncated", re.IGNORECASE)
-_TOTAL = re.compile(r"total(_?(count|results|tasks|items))?|count", re.IGNORECASE)
-_ERROR = re.compile(r"errors?|exception|fault", re.IGNORECASE)
-_SUCCESS = re.compile(r"success|successful|succeeded|ok", re.IGNORECASE)
 _TASKS_FIELD = re.compile(rb'"tasks"\s*:\s*\[')
 _PAGE_FIELDS = re.compile(r"_?links|meta(data)?|page|paging|pagination", re.IGNORECASE)
 
@@ -172,7 +169,8 @@ class ListingDecoder:
         self._rows += 1
         if row.state not in (None, TaskState.PENDING) or row.client_action not in (None, "export"):
             is_export = "export" in (row.client_action or "").casefold()
-            self._unreadable += row.state not in _KNOWN_STATES or (is_export and row.client_action != "export")
+            if row.state not in _KNOWN_STATES or (is_export and row.client_action != "export"):
+                self._on_skipped("an unknown state or client action")
             return None  # because a server that ignores the filter must not make the exporter start other tasks
         if not _ID.fullmatch(row.id):
             self._on_skipped("invalid task id")
@@ -213,15 +211,8 @@ def _problem(body: bytes, rows: int) -> str:
 
 
 def _problem_of_field(name: str, value: object, rows: int) -> str:
-    if value and _NEXT_PAGE.fullmatch(name):
-        return "names a next page"
-    if value and _ERROR.fullmatch(name):
-        return "reports an error"
-    if value is False and _SUCCESS.fullmatch(name):
-        return "reports an error"
-    if not rows and type(value) is int and value > 0 and _TOTAL.fullmatch(name):
-        return f"announces {value} tasks, and there is none"
-    return ""
+    total = 0 if rows else announced_total(name, value)
+    return f"announces {total} tasks, and there is none" if total else sign_of_missing(name, value)
 
 
 def _tolerant_rows(body: bytes) -> list[Any] | None:

@@ -13,6 +13,7 @@ from yarl import URL
 
 from aluma_async.aluma import wire
 from aluma_async.aluma.content import is_html, may_be_html
+from aluma_async.aluma.digests import Digests
 from aluma_async.connections import close_connection
 from aluma_async.exceptions import (
     Ambiguous,
@@ -232,7 +233,9 @@ async def read_chunk(operation: str, response: aiohttp.ClientResponse) -> bytes:
         raise map_transport_error(operation, error, changes=False) from None
 
 
-async def read_accepted(operation: str, response: aiohttp.ClientResponse, *, max_specification_bytes: int = 0) -> bytes:
+async def read_accepted(
+    operation: str, response: aiohttp.ClientResponse, *, max_specification_bytes: int = 0, verify_digests: bool = False
+) -> bytes:
     """Read the body of a successful response. Unless it is a specification, it may be missing or incomplete."""
     body = b""
     if max_specification_bytes:
@@ -249,6 +252,13 @@ async def read_accepted(operation: str, response: aiohttp.ClientResponse, *, max
     elif not response.content.at_eof():
         with suppress(*TRANSPORT_ERRORS, InvalidResponse), anyio.fail_after(_ERROR_BODY_SECONDS):
             body = await read_body(response, MAX_ERROR_BODY_BYTES)
+    if verify_digests and (digests := Digests.of(response.headers)) and "Content-Encoding" not in response.headers:
+        digests.update(body)
+        if digests.problem():
+            raise InvalidResponse(
+                f"{operation}: accepted, but the response does not have the digest that was sent with it",
+                hint=URL_HINT,
+            )
     # Aluma's body is empty or JSON. Some log-in pages have another content type, and some proxies answer "ok".
     if body[:1] not in (b"", b"{") and not wire.is_json(body):
         page = "a web page" if body.lstrip(_BLANK).startswith(b"<") else "a text in place of Aluma's answer"
@@ -268,8 +278,10 @@ def validate_download(operation: str, file: ExportFile, response: aiohttp.Client
     content_type = headers["Content-Type"] if "Content-Type" in headers else None  # noqa: SIM401
     if content_type is None or content_type in _FILE_TYPES:
         return
-    if content_type.lstrip().lower().startswith("multipart/byteranges"):
+    if content_type.lstrip().lower().startswith("multipart/"):
         raise InvalidResponse(f"{operation}: received parts in place of the whole file")
+    if content_type.lstrip().lower().startswith("application/problem+"):  # RFC 9457
+        raise wrong_content(operation, "received the description of an error in place of the file")
     if is_html(content_type) and not may_be_html(file.filename):
         raise wrong_content(operation, "received a web page in place of the file")
 
@@ -306,7 +318,8 @@ def validate_range(operation: str, response: aiohttp.ClientResponse, start: int,
 
 def _validate_framing(operation: str, response: aiohttp.ClientResponse) -> None:
     headers = response.headers
-    if "Content-Encoding" in headers and headers["Content-Encoding"] != "identity":
+    encodings = ",".join(headers.getall("Content-Encoding", ())).strip().lower()
+    if encodings not in ("", "identity"):
         raise InvalidResponse(f"{operation}: the response is compressed although that was not requested")
     # Only this coding: with another one beside it, the body could end anywhere, or be compressed.
     codings = ",".join(headers.getall("Transfer-Encoding", ())).strip().lower()

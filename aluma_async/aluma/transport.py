@@ -44,6 +44,7 @@ class ApiTransport:
         urls: DownloadUrls,
         *,
         max_specification_bytes: int,
+        verify_digests: bool,
     ) -> None:
         self.session = session
         self.request_limiter = request_limiter
@@ -52,6 +53,7 @@ class ApiTransport:
         self._base_url = base_url.rstrip("/")
         self._credentials = credentials
         self._max_specification_bytes = max_specification_bytes
+        self._verify_digests = verify_digests
         self.deadline = SharedDeadline(REQUEST_TIMEOUT_SECONDS)
 
     def get(
@@ -110,8 +112,14 @@ class ApiTransport:
                     if response.status == 401:
                         return None
                     await responses.raise_for_status(operation, response, request.kind)
-                    limit = self._max_specification_bytes if request.kind is responses.START else 0
-                    return await responses.read_accepted(operation, response, max_specification_bytes=limit)
+                    if request.kind is not responses.START:
+                        return await responses.read_accepted(operation, response)
+                    return await responses.read_accepted(
+                        operation,
+                        response,
+                        max_specification_bytes=self._max_specification_bytes,
+                        verify_digests=self._verify_digests,
+                    )
             except responses.TRANSPORT_ERRORS as error:
                 raise responses.map_transport_error(operation, error, changes=True) from None
             finally:

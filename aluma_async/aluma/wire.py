@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from aluma_async.aluma.content import content_problem
 from aluma_async.aluma.formats import SIGNATURES
+from aluma_async.aluma.incomplete import announced_total, sign_of_missing
 from aluma_async.aluma.tolerant_json import SURROGATE, UNREADABLE, Number, clean, loads
 from aluma_async.aluma.urls import DownloadUrls, RefusedUrl, is_plain_path
 from aluma_async.exceptions import BadSpecification, InvalidResponse
@@ -119,8 +120,9 @@ def _known_fields(spec: _Spec) -> int:
 def _check_fields(body: bytes) -> None:
     """Raise ``BadSpecification`` if decoding loses something.
 
-    That is a field that occurs twice, an unknown field that has members, and one of a file whose name says that it
-    belongs to the content, such as an encoding or a second URL. Others are ignored, so that Aluma can add some.
+    That is a field that occurs twice, an unknown field that has members, one whose name says that it belongs to the
+    content, such as an encoding or a second URL, and one that says that documents are missing, such as a next page, a
+    larger total or an error. Others are ignored, so that Aluma can add some.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -137,9 +139,16 @@ def _check_fields(body: bytes) -> None:
     for known, objects in (({"documents"}, [spec]), ({"files"}, documents), (set(_File.__struct_fields__), files)):
         for fields in objects:
             for name, value in fields.items():
-                if name in known or not value:
+                if name in known:
                     continue
-                if isinstance(value, dict | list) or (objects is files and _OF_CONTENT(name)):
+                is_more = announced_total(name, value) > max(len(documents), len(files))
+                if problem := "announces more" if is_more else sign_of_missing(name, value):
+                    raise BadSpecification(
+                        f"the Export Specification is not complete: its field {name[:40]!r} {problem}",
+                        hint="Ask Aluma about the task.",
+                        received=body,
+                    )
+                if value and (isinstance(value, dict | list) or _OF_CONTENT(name)):
                     raise BadSpecification(
                         f"the Export Specification has an unknown field {name[:40]!r}, which may be needed",
                         hint="Look for a newer version of aluma-async.",

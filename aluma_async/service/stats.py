@@ -283,7 +283,7 @@ class RunStats:
                 self.requests_paused_until = max(self.requests_paused_until, self.last_event_at + seconds)
             case events.RequestsResumed():
                 self.requests_paused_until = self.last_event_at
-            case events.ListingIncomplete(reason=reason):
+            case events.ListingIncomplete(reason=reason) | events.RowSkipped(reason=reason):
                 self._next_problem = reason
             case events.ProjectsFiltered(left_out=left_out):
                 self.left_out = left_out

@@ -8,11 +8,14 @@ import pytest
 from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from aluma_async import AlumaClient, Credentials
 from aluma_async.aluma.digests import Digests
-from aluma_async.exceptions import WrongContent
+from aluma_async.aluma.download import DownloadLimits
+from aluma_async.exceptions import InvalidResponse, WrongContent
+from aluma_async.models import ExportTask
 from tests.support.clock import virtual_time
 from tests.support.downloads import BODY, CLAIM, serve_downloads
-from tests.support.stack import download
+from tests.support.stack import app_session, download
 
 
 def encoded(algorithm, body=BODY):
@@ -36,7 +39,7 @@ def with_digest_of(body):
         ("content-md5", f" {md5} "),
         ("Digest", f"md5={md5}"),
         ("Digest", f"SHA-256={sha256}"),
-        ("Digest", f"unixsum=30637,SHA-512={sha512} , md5={encoded('md5')}"),
+        ("Digest", f"unixsum=30637,SHA-512={sha512} , md5={md5}"),
         ("Content-Digest", f"sha-256=:{sha256}:"),
         ("Content-Digest", f"sha-512=:{sha512}:;note=1, sha=:{sha256}:"),
         ("Repr-Digest", f"sha-256=:{sha256}:"),
@@ -107,3 +110,30 @@ async def test_download_raises_when_a_digest_contradicts(resumed):
         assert len(received) == (4 if resumed else 3)
     async with serve_downloads(respond, verify_content=False) as (client, _):
         assert len(await download(client, CLAIM)) == len(BODY)
+
+
+@pytest.mark.parametrize("verify_content", [True, False])
+@pytest.mark.parametrize("number", range(9))
+@virtual_time
+async def test_start_raises_when_a_digest_contradicts(number, verify_content):
+    """A shortened text in the specification would be exported. The claim may exist, so that it is released."""
+    body = b'{"documents":[{"files":[{"filename":"a.csv","source":"content","content":"1,2"}]}]}'
+
+    async def token(_):
+        return web.json_response({"access_token": "t", "expires_in": 3600})
+
+    async def start(request):
+        name, value = with_digest_of(body if request.match_info["id"] == "right" else b"other")[number]
+        return web.Response(body=body, content_type="application/json", headers={name: value})
+
+    app = web.Application()
+    app.add_routes([web.post("/oauth/token", token), web.put("/tasks/{id}/start_client_action", start)])
+    async with app_session(app) as session:
+        downloads = DownloadLimits(verify_content=verify_content)
+        client = AlumaClient(session, "http://aluma.test", Credentials("i", "s"), downloads=downloads)
+        assert (await client.start(ExportTask("right"))).spec.files[0].content == "1,2"
+        if verify_content:
+            with pytest.raises(InvalidResponse, match="digest"):
+                await client.start(ExportTask("wrong"))
+        else:
+            await client.start(ExportTask("wrong"))

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 from aiohttp import web
+from multidict import CIMultiDict
 
 from aluma_async.exceptions import InvalidResponse, SourceError, Unavailable
 from aluma_async.models import ExportTask
@@ -282,3 +283,26 @@ async def test_download_fails_early_when_the_file_is_too_large():
             await download(client, CLAIM)
         assert "max_file_bytes" in caught.value.hint
         assert not caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("Content-Encoding", "identity"), ("Content-Encoding", "br")],
+        [("Content-Type", "multipart/form-data; boundary=b")],
+        [("Content-Type", "Multipart/Mixed; boundary=b")],
+        [("Content-Type", "application/problem+json")],
+        [("Content-Type", "application/problem+xml; charset=utf-8")],
+    ],
+    ids=str,
+)
+@virtual_time
+async def test_download_refuses_a_response_that_is_not_the_plain_file(headers):
+    async def respond(_, number):
+        return web.Response(body=BODY, headers=CIMultiDict(headers if number == 1 else []))
+
+    async with serve_downloads(respond) as (client, received):
+        with pytest.raises(SourceError):
+            await download(client, CLAIM)
+        assert await download(client, CLAIM) == BODY
+    assert all(request.headers["Cache-Control"] == "no-cache" for request in received), "a cache may have an old file"

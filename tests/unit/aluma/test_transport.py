@@ -31,7 +31,13 @@ async def test_read_ends_when_a_proxy_does_not_answer_connect():
     throttle = make_throttle(1)
     urls = DownloadUrls(BASE_URL, ())
     transport = ApiTransport(
-        SilentSession(), BASE_URL, Credentials("id", "secret"), throttle, urls, max_specification_bytes=1
+        SilentSession(),
+        BASE_URL,
+        Credentials("id", "secret"),
+        throttle,
+        urls,
+        max_specification_bytes=1,
+        verify_digests=True,
     )
     for _ in range(2):
         started_at = anyio.current_time()
@@ -56,7 +62,13 @@ async def test_every_request_waits_ten_seconds_for_a_connection():
     throttle = make_throttle(1)
     async with aiohttp.ClientSession(connector=SilentConnector()) as session:
         transport = ApiTransport(
-            session, BASE_URL, Credentials("id", "secret"), throttle, DownloadUrls(BASE_URL), max_specification_bytes=1
+            session,
+            BASE_URL,
+            Credentials("id", "secret"),
+            throttle,
+            DownloadUrls(BASE_URL),
+            max_specification_bytes=1,
+            verify_digests=True,
         )
 
         async def get():

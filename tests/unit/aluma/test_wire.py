@@ -161,13 +161,15 @@ def test_specification_with_a_repeated_field_is_unreadable(body):
 @pytest.mark.parametrize(
     "body",
     [
-        b'{"documents":[{"files":[A]}],"next":["x"]}',
+        b'{"documents":[{"files":[A]}],"others":["x"]}',
+        b'{"documents":[{"files":[A]}],"url":"/f/original.pdf"}',
+        b'{"documents":[{"files":[A],"content":"text of the document"}]}',
         b'{"documents":[{"files":[A]}],"Documents":[{"files":[B]}]}',
         b'{"documents":[{"files":[A],"attachments":[B]}]}',
         b'{"documents":[{"files":[{"filename":"a","source":"content","content":"1","parts":{"1":"x"}}]}]}',
         b'{"documents":[{"files":[A],"attachments" : ["x"]}]}',
         b'{"documents":[{"files":[A],"attachments"\n:[{"filename" :"b"}]}]}',
-        b'{"documents":[{"files":[A],"more\\\\":["x"]}]}',
+        b'{"documents":[{"files":[A],"most\\\\":["x"]}]}',
         b'{"documents":[{"files":[A],"m\xfcre":[B]}]}',
         b'{"documents":[{"files":[{"filename":"a","source":"content","content":"eHg=","encoding":"base64"}]}]}',
         b'{"documents":[{"files":[{"filename":"a","source":"url","url":"/f","second_url":"/g"}]}]}',
@@ -180,6 +182,36 @@ def test_specification_with_unknown_members_is_kept_for_a_newer_version(body):
     with pytest.raises(BadSpecification, match="unknown field") as caught:
         wire.export_spec(body)
     assert caught.value.received == body
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b'"has_more":true,"next":"/tasks/1?page=2"',
+        b'"total_documents":5',
+        b'"documents_count":5.0',
+        b'"count":5',
+        b'"error":"document 2 could not be rendered"',
+        b'"success":false',
+        b'"is_partial":true',
+    ],
+)
+@pytest.mark.parametrize("level", ["specification", "document"])
+def test_specification_that_says_that_something_is_missing_is_refused(fields, level):
+    """Complete would delete what is missing."""
+    body = b'{"documents":[{"files":[A]?}]}' if level == "document" else b'{"documents":[{"files":[A]}]?}'
+    body = body.replace(b"?", b"," + fields).replace(b"A", FILE_JSON % b"a.txt")
+    with pytest.raises(BadSpecification, match="not complete") as caught:
+        wire.export_spec(body)
+    assert caught.value.received == body
+
+
+@pytest.mark.parametrize(
+    "field", [b'"total":1', b'"count":1', b'"error":null', b'"success":true', b'"more":false', b'"page_count":7']
+)
+def test_specification_that_says_that_it_is_complete_is_accepted(field):
+    body = b'{"documents":[{"files":[A]}],' + field + b"}"
+    assert len(wire.export_spec(body.replace(b"A", FILE_JSON % b"a.txt")).files) == 1
 
 
 @pytest.mark.parametrize("value", [b'"M\xfcller"', b"9" * 5000, b"-" + b"9" * 5000, b"1e999", b'"x"', b"true"])
@@ -243,7 +275,7 @@ def test_file_with_a_content_and_a_url_has_a_problem(source):
 
 
 def test_specification_may_contain_the_names_of_its_fields():
-    body = b'{"documents":[{"files":[A,B]},{"files":[A]}],"more":"files","none":{}}'
+    body = b'{"documents":[{"files":[A,B]},{"files":[A]}],"most":"files","none":{}}'
     body = body.replace(b"A", FILE_JSON % b"a.txt").replace(b"B", FILE_JSON % b"documents")
     files = wire.export_spec(body).files
     assert [file.filename for file in files] == ["a.txt", "documents", "a.txt"]
