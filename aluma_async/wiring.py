@@ -195,6 +195,7 @@ async def open_reloadable_exporter(
             park_after=retry.park_after,
             claim_timeout=config.aluma.claim_timeout_seconds,
             drain_timeout=config.exporter.drain_timeout_seconds,
+            destination_timeout=config.service.stuck_after_seconds / 2,
             on_event=_with_history(history, on_event),
         )
         yield ReloadableExporter(config, exporter, throttle, router, extra_destinations, warnings)
@@ -235,6 +236,7 @@ async def open_redelivery(
             park_after=0,
             claim_timeout=_NO_LEASE_SECONDS,
             drain_timeout=config.exporter.drain_timeout_seconds,
+            destination_timeout=config.service.stuck_after_seconds / 2,
             on_event=on_event,
         )
         yield exporter, source
@@ -275,6 +277,7 @@ async def open_confirmed(
             park_after=1,
             claim_timeout=config.aluma.claim_timeout_seconds,
             drain_timeout=config.exporter.drain_timeout_seconds,
+            destination_timeout=config.service.stuck_after_seconds / 2,
             on_event=_with_history(History(sqlite), on_event),
         )
 

@@ -45,16 +45,6 @@ async def run_again_if_cancelled(step: Callable[[], Awaitable[None]]) -> None:
                 raise
 
 
-async def raise_leaked_cancellation() -> None:
-    """Raise ``CancelledError`` if the running asyncio task has been cancelled and has not noticed it yet.
-
-    Called at the end of a delivery, so that a plug-in's cancellation is its own task's error and hits no later task.
-    """
-    running = asyncio.current_task()
-    if running and running.cancelling():
-        await asyncio.sleep(0)
-
-
 def _undo_cancellation() -> bool:
     """Return whether a plug-in is the cause of a ``CancelledError``; then undo its cancellation of a worker."""
     task = asyncio.current_task()

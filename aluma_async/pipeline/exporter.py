@@ -25,6 +25,7 @@ from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
 from aluma_async.pipeline.defect import UNEXPECTED_END, report_listener_defect, run_again_if_cancelled
 from aluma_async.pipeline.destination_probe import DestinationProbe
+from aluma_async.pipeline.destination_watch import DestinationWatch
 from aluma_async.pipeline.failure import FailureHandler
 from aluma_async.pipeline.lease_deadline import LeaseDeadline
 from aluma_async.pipeline.producer import Producer, receive_task
@@ -36,13 +37,11 @@ from aluma_async.pipeline.task_tracker import TaskTracker
 from aluma_async.pipeline.transfer import FileTransfer
 from aluma_async.pipeline.unexported import AttemptEnded, UnexportedTasks
 from aluma_async.pipeline.worker import Worker
+from aluma_async.pipeline.worker_pool import WorkerPool
 from aluma_async.policy.backoff import Backoff, RetryPolicy
 from aluma_async.policy.sizing import QUEUED_TASKS_PER_WORKER
 from aluma_async.ports import OTHERS_WAIT, Clock, Destination, Journal, OnEvent, TaskSource, Uniform
 from aluma_async.quarantine.folder import QuarantineFolder
-
-CLAIMS_PER_WORKER = 2
-"""Claims per worker at most: while one task is being completed, the next one can already be saved."""
 
 
 class Exporter:
@@ -66,6 +65,7 @@ class Exporter:
         park_after: Number of failures in a row after which a task is parked; 0 for never.
         claim_timeout: Length of Aluma's lease in seconds.
         drain_timeout: Seconds for which claimed tasks may continue after ``stop()``.
+        destination_timeout: Seconds for which the destination may make no progress; more for large files.
         on_event: Receives every event.
         clock: Returns the time for records that outlive the process.
         uniform: Returns a random number between two bounds.
@@ -89,6 +89,7 @@ class Exporter:
         park_after: int = 10,
         claim_timeout: float = 1800,
         drain_timeout: float = 60,
+        destination_timeout: float = 300,
         on_event: OnEvent | None = None,
         clock: Clock = system_clock,
         uniform: Uniform = random.uniform,
@@ -96,7 +97,7 @@ class Exporter:
         self.destination = destination
         self._probe = DestinationProbe(destination)
         self._journal = journal or MemoryJournal()
-        self._workers = workers
+        self._has_run = False
         self._drain_timeout = drain_timeout
         self._listener = on_event
         self._counts: Counter[type[Event]] = Counter()
@@ -106,9 +107,7 @@ class Exporter:
         self._starting = CancelScope()
         self._settle_seconds = SETTLE_TIMEOUT_SECONDS
         self._exporting = 0
-        self._slots = anyio.Semaphore(workers, fast_acquire=True)
-        self._group: TaskGroup | None = None  # of the workers, while they run
-        self._worker_count = 0
+        self._pool = WorkerPool(workers, self._start_worker)
         self._tracker = TaskTracker()
         self._cooldown = Cooldown(
             cooldown, self._journal, park_seconds=park_seconds, park_after=park_after, clock=clock, uniform=uniform
@@ -117,11 +116,14 @@ class Exporter:
         self._send, self._receive = anyio.create_memory_object_stream[ExportTask](queue_size)
         self._claims = claims = ClaimTracker(self._journal, clock, claim_timeout)
         breaker = FailBreaker(self._journal, claims, destination)
-        self._admission = Admission(self._tracker, claims, self._slots, canary_tasks=queue_size, on_event=self._emit)
+        self._admission = Admission(
+            self._tracker, claims, self._pool.slots, canary_tasks=queue_size, on_event=self._emit
+        )
         tracking = ClaimTrackingSource(source, claims)
         retrying = RetryingSource(tracking, retry, uniform=uniform, on_event=self._emit)
         lease = LeaseDeadline(claims, claim_timeout)
-        transfer = FileTransfer(retrying, lease_check=lease.check_of, on_event=self._emit)
+        watch = DestinationWatch(destination_timeout, self._pool.replace, self._pool.give_back)
+        transfer = FileTransfer(retrying, lease_check=lease.check_of, watch=watch, on_event=self._emit)
         self._recovery = Recovery(
             retrying, claims, self._journal, self._tracker, self._cooldown, breaker, on_event=self._emit
         )
@@ -183,17 +185,16 @@ class Exporter:
         self._starting.cancel()
 
     def set_workers(self, workers: int) -> None:
-        """Save ``workers`` tasks at the same time from now on; tasks in progress are finished first."""
-        before, self._workers = self._workers, workers
-        for _ in range(before, workers):
-            self._slots.release()
-        if self._group is None:
-            for _ in range(workers, before):
-                self._slots.acquire_nowait()
-        elif not self._admission.stopping:
-            self._spawn_workers(self._group)
-            for _ in range(workers, before):
-                self._group.start_soon(self._slots.acquire)  # removed as they become free
+        """Save ``workers`` tasks at the same time from now on; tasks in progress are finished first.
+
+        Raises ``ValueError`` if it is less than 1.
+        """
+        self._pool.set_workers(workers, stopping=self._admission.stopping)
+
+    @property
+    def workers(self) -> int:
+        """Number of tasks saved at the same time."""
+        return self._pool.workers
 
     @property
     def tasks_in_progress(self) -> int:
@@ -201,6 +202,9 @@ class Exporter:
         return self._exporting
 
     async def _run(self, *, until_drained: bool) -> Summary:
+        if self._has_run:
+            raise RuntimeError("an exporter runs once; create another one")
+        self._has_run = True
         started_at = loop_time()
         with self._receive, self._send:
             await self._start()
@@ -240,8 +244,8 @@ class Exporter:
             watchers.start_soon(self._recovery.run)
             if self._quarantine:
                 watchers.start_soon(self._quarantine.run)
-            async with anyio.create_task_group() as self._group:
-                self._spawn_workers(self._group)
+            async with anyio.create_task_group() as group:
+                self._pool.open(group)
                 with anyio.CancelScope() as listing:
                     # Not in the group of the workers, which would wait for a stop that may never come.
                     watchers.start_soon(self._cancel_listing_on_stop, listing)
@@ -250,7 +254,7 @@ class Exporter:
                 # queue; the tasks that remain in it are skipped, since ``Admission`` refuses them.
                 self._send.close()
             # From here on ``set_workers`` must not start workers in a group that has ended.
-            self._group = None
+            self._pool.close()
             # After the workers, because they hand claims over to recovery until their end; and before ``_finish``,
             # because a claim must not be settled twice at the same time.
             watchers.cancel_scope.cancel()
@@ -273,11 +277,8 @@ class Exporter:
         await self._cooldown.close()
         await self._flush()
 
-    def _spawn_workers(self, group: TaskGroup) -> None:
-        """Start the missing workers; surplus ones wait for a slot and cost nothing."""
-        for _ in range(self._worker_count, CLAIMS_PER_WORKER * self._workers):
-            group.start_soon(run_again_if_cancelled, self._worker_loop)
-            self._worker_count += 1
+    def _start_worker(self, group: TaskGroup) -> None:
+        group.start_soon(run_again_if_cancelled, self._worker_loop)
 
     async def _worker_loop(self) -> None:
         OTHERS_WAIT.set(self._admission.others_wait)

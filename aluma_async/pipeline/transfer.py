@@ -1,6 +1,6 @@
 """``FileTransfer``: downloads the files of a claim into a destination, several at once, and retries each of them."""
 
-from asyncio import CancelledError
+from asyncio import CancelledError, current_task
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import NamedTuple, Self
 
@@ -11,11 +11,13 @@ from aluma_async.events import BytesReceived, FileStaged
 from aluma_async.exceptions import DestinationError, primary_error
 from aluma_async.models import Claim, ExportFile
 from aluma_async.pipeline.defect import plugin_defect
+from aluma_async.pipeline.destination_watch import DestinationWatch, WatchedStep
 from aluma_async.pipeline.retrying_source import RetryingSource
 from aluma_async.ports import CHECK_LEASE, Delivery, Destination, OnEvent
 
 _REPORT_BYTES = 1024 * 1024
 _REPORT_SECONDS = 10.0
+_MAX_STALL_SECONDS = 300.0
 
 
 class Delivered(NamedTuple):
@@ -32,7 +34,8 @@ class Delivered(NamedTuple):
 class FileTransfer:
     """Transfers files from ``source``, with at most ``concurrency`` downloads of one task at a time.
 
-    ``lease_check`` returns a function that raises an error if the files of a claim must not be committed any more.
+    ``lease_check`` returns a function that raises an error if the files of a claim must not be committed any more;
+    ``watch`` cancels the steps in which a destination makes no progress.
     """
 
     def __init__(
@@ -41,11 +44,13 @@ class FileTransfer:
         *,
         concurrency: int = 4,
         lease_check: Callable[[Claim], Callable[[], object]] = lambda _: lambda: None,
+        watch: DestinationWatch | None = None,
         on_event: OnEvent,
     ) -> None:
         self._source = source
         self._lease_check = lease_check
         self._concurrency = concurrency
+        self._watch = watch or DestinationWatch(_MAX_STALL_SECONDS)
         self._on_event = on_event
 
     async def deliver(self, claim: Claim, destination: Destination) -> Delivered:
@@ -53,12 +58,19 @@ class FileTransfer:
         sizes: list[int] = []
         check_lease = self._lease_check(claim)
         token = CHECK_LEASE.set(check_lease)
+        step = WatchedStep()
+        step.running = current_task()
+        self._watch.steps[step] = None  # without a call, as all that is done for each task or file
+        if not self._watch.is_looking:
+            self._watch.look_later()
         try:
             async with destination.open(claim) as delivery:
                 # Files whose content came with the specification first, because they need no download.
                 for file in claim.spec.files:
                     if file.source == "content":
                         sizes.append(await self._save(claim, file, delivery))
+                        step.looks = 0
+                step.is_at_destination = False  # but in the steps of the downloads
                 downloads = [file for file in claim.spec.files if file.source == "url"]
                 queue = iter(downloads)
                 if len(downloads) <= 1:
@@ -68,10 +80,17 @@ class FileTransfer:
                         for _ in downloads[: self._concurrency]:
                             group.start_soon(self._save_next, claim, queue, delivery, sizes)
                 check_lease()
+                step.is_at_destination, step.looks, step.total = True, 0, sum(sizes)
         except BaseExceptionGroup as group:
             raise primary_error(group) from None
+        except CancelledError:
+            self._watch.raise_if_expired(step)
+            raise
         finally:
             CHECK_LEASE.reset(token)
+            del self._watch.steps[step]
+            if step.is_replaced:
+                self._watch.give_back()
         if len(sizes) != len(claim.spec.files):  # a destination has suppressed the exception of a download
             raise DestinationError(f"task {claim.task.id}: the destination has not stored all files")
         return Delivered(sum(sizes), getattr(delivery, "destinations", ()), receipt_of(delivery))
@@ -103,7 +122,17 @@ class FileTransfer:
                 if (kept := delivery.resumable_size(file)) is not None and is_same_version(chunks, file, delivery):
                     return kept
                 meter = ProgressMeter(chunks, claim, file, self._on_event)
-                await delivery.save(file, meter)
+                meter.running = current_task()
+                self._watch.steps[meter] = None
+                try:
+                    await delivery.save(file, meter)
+                except CancelledError:
+                    self._watch.raise_if_expired(meter)
+                    raise
+                finally:
+                    del self._watch.steps[meter]
+                    if meter.is_replaced:
+                        self._watch.give_back()
                 if not meter.is_read:
                     raise _unread(file)
             size = meter.total
@@ -128,7 +157,7 @@ def receipt_of(delivery: Delivery) -> str:
     return receipt if receipt.__class__ is str else ""  # anything else would make the journal unreadable
 
 
-class ProgressMeter:
+class ProgressMeter(WatchedStep):
     """Counts the bytes of a file and emits ``BytesReceived`` for each MiB, or every ten seconds if they arrive slowly.
 
     This and ``SingleChunk`` are classes, because starting an async generator for each small file costs more than all
@@ -154,12 +183,15 @@ class ProgressMeter:
         return self
 
     async def __anext__(self) -> bytes:
+        self.is_at_destination = False
         try:
             chunk = await anext(self._chunks)
         except StopAsyncIteration:
             self.is_read = True
             self._report()
             raise
+        finally:
+            self.is_at_destination, self.looks = True, 0
         if self.total > self._reported:  # never true for a file in one chunk, which therefore needs no clock
             now = loop_time()
             self._reported_at = self._reported_at or now

@@ -155,7 +155,7 @@ def test_reload_applies_workers_limits_and_routes(tmp_path):
             assert routing.destinations_for(TASK, make_file()) == ("default",)
             assert reloadable.reload(changed) == []
             assert events == [ConcurrencyLimitChanged(5)]
-            assert reloadable.exporter._workers == 3
+            assert reloadable.exporter.workers == 3
             assert reloadable.exporter.destination.routing.destinations_for(TASK, make_file()) == ("a",)
             moved = structs.replace(config, destinations={**folders, "b": FOLDER}, routes=(RouteConfig(to=("b",)),))
             assert reloadable.reload(moved) == ["destinations", "routes"]
@@ -194,7 +194,7 @@ def test_reload_reports_changes_and_keeps_the_old_config_when_invalid(tmp_path, 
         unreadable = ConfigError("c.toml: broken", hint="Correct it.")
         async with open_idle_exporter(config) as reloadable:
             console = reload_each(reloadable, valid, unreadable, unknown_destination)
-            assert reloadable.exporter._workers == 3, "the invalid ones change nothing"
+            assert reloadable.exporter.workers == 3, "the invalid ones change nothing"
             console.log(sample_event(TaskStarted))
 
     anyio.run(main)

@@ -157,3 +157,25 @@ async def test_places_of_failed_tasks_outlive_the_process():
 
 def project_of(world):
     return world.aluma.sample_data.project(0)[0]
+
+
+@virtual_time
+async def test_second_run_of_an_exporter_is_refused():
+    """Also while the first one runs, which goes on."""
+    world = World(5, latency_seconds=1)
+    async with anyio.create_task_group() as group:
+        group.start_soon(world.exporter.run)
+        await anyio.sleep(1)
+        with pytest.raises(RuntimeError, match="an exporter runs once"):
+            await world.exporter.run()
+        await anyio.sleep(30)
+        world.exporter.stop()
+    with pytest.raises(RuntimeError, match="an exporter runs once"):
+        await world.exporter.run_until_drained()
+    assert len(world.aluma.ids("completed")) == 5
+
+
+@virtual_time
+async def test_exporter_without_workers_is_refused():
+    with pytest.raises(ValueError, match="workers: 0 is less than 1"):
+        World(1, exporter={"workers": 0})

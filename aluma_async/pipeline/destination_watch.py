@@ -1,0 +1,86 @@
+"""``DestinationWatch``: cancels the steps of a delivery in which a destination makes no progress.
+
+A destination of another party may wait for ever, and even ignore a cancellation. Then its worker is replaced, so that
+the tasks of other workers go on; the task stays claimed until the destination returns, or its lease expires.
+
+A look at all steps at regular intervals costs less than a timer for each of them.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from aluma_async.exceptions import DestinationUnavailable
+
+LOOKS = 10
+"""Number of looks without progress after which a step is cancelled."""
+_REPLACE_LOOKS = 2  # after the cancellation
+_BYTES_PER_SECOND = 1024 * 1024
+"""Speed at which a destination stores large files at least."""
+
+
+class WatchedStep:
+    """A step of a delivery. The attributes have their values in the class, so that a step costs no call."""
+
+    running: "asyncio.Task[object] | None" = None
+    """The asyncio task that is cancelled."""
+    is_at_destination = True
+    """Whether the destination is to make progress next, and not the exporter."""
+    looks = 0
+    """Number of looks since the last progress."""
+    total = 0
+    """Bytes that the destination has received."""
+    cancellations = 0
+    """Number of cancellations without an effect so far."""
+    is_replaced = False
+    """Whether another worker was started in place of this one."""
+
+
+class DestinationWatch:
+    """Cancels steps without progress for ``seconds``, and more for large files.
+
+    Args:
+        seconds: The limit.
+        replace: Starts another worker; returns False if too many were started.
+        give_back: Called when the destination has returned to a worker that was replaced.
+    """
+
+    def __init__(
+        self, seconds: float, replace: Callable[[], bool] = lambda: False, give_back: Callable[[], None] = lambda: None
+    ) -> None:
+        self.steps: dict[WatchedStep, None] = {}
+        """The steps that are watched."""
+        self.is_looking = False
+        """Whether a look is scheduled. Otherwise the first step needs a call of ``look_later``."""
+        self.give_back = give_back
+        self._seconds = seconds
+        self._replace = replace
+
+    def look_later(self) -> None:
+        """Look at the steps after an interval, and again as long as there are some."""
+        self.is_looking = True
+        asyncio.get_running_loop().call_later(self._seconds / LOOKS, self._look)
+
+    def raise_if_expired(self, step: WatchedStep) -> None:
+        """Raise ``DestinationUnavailable`` after a ``CancelledError`` that the watch has caused."""
+        if step.cancellations and step.running:
+            for _ in range(step.cancellations):
+                step.running.uncancel()
+            step.cancellations = 0
+            raise DestinationUnavailable(
+                f"the destination did not respond for {self._seconds:.0f} s",
+                hint="Check the destination. If it is only slow, set a longer stuck_after_seconds.",
+            )
+
+    def _look(self) -> None:
+        self.is_looking = False
+        for step in list(self.steps):
+            if step.is_at_destination and step.running:
+                step.looks += 1
+                more = step.looks - LOOKS * (1 + step.total / _BYTES_PER_SECOND / self._seconds)
+                if more > 0:
+                    step.cancellations += 1
+                    step.running.cancel()
+                if more > _REPLACE_LOOKS and not step.is_replaced:
+                    step.is_replaced = self._replace()
+        if self.steps:
+            self.look_later()
