@@ -5,7 +5,6 @@ event loop.
 """
 
 import random
-from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from anyio import CancelScope
 from anyio.abc import TaskGroup
 
 from aluma_async.clock import loop_time, system_clock
-from aluma_async.events import DrainStarted, Event, RunEnded, TaskCancelled, TaskCompleted, TaskFailed, TaskParked
+from aluma_async.events import DrainStarted, RunEnded
 from aluma_async.exceptions import AlumaAsyncError, JournalError
 from aluma_async.journal.memory import MemoryJournal
 from aluma_async.models import ExportTask, Summary
@@ -23,7 +22,7 @@ from aluma_async.pipeline.breaker import FailBreaker
 from aluma_async.pipeline.claim_source import ClaimTrackingSource
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
-from aluma_async.pipeline.defect import UNEXPECTED_END, report_listener_defect, run_again_if_cancelled
+from aluma_async.pipeline.defect import UNEXPECTED_END, run_again_if_cancelled
 from aluma_async.pipeline.destination_probe import DestinationProbe
 from aluma_async.pipeline.destination_watch import DestinationWatch
 from aluma_async.pipeline.failure import FailureHandler
@@ -32,10 +31,10 @@ from aluma_async.pipeline.producer import Producer, receive_task
 from aluma_async.pipeline.quarantine import Quarantine
 from aluma_async.pipeline.recovery import Recovery
 from aluma_async.pipeline.retrying_source import RetryingSource
+from aluma_async.pipeline.run_counts import RunCounts
 from aluma_async.pipeline.settlement import IDLE_SETTLE_TIMEOUT_SECONDS, SETTLE_TIMEOUT_SECONDS
 from aluma_async.pipeline.task_tracker import TaskTracker
 from aluma_async.pipeline.transfer import FileTransfer
-from aluma_async.pipeline.unexported import AttemptEnded, UnexportedTasks
 from aluma_async.pipeline.worker import Worker
 from aluma_async.pipeline.worker_pool import WorkerPool
 from aluma_async.policy.backoff import Backoff, RetryPolicy
@@ -99,10 +98,8 @@ class Exporter:
         self._journal = journal or MemoryJournal()
         self._has_run = False
         self._drain_timeout = drain_timeout
-        self._listener = on_event
-        self._counts: Counter[type[Event]] = Counter()
-        self._files = self._bytes = 0
-        self._unexported = UnexportedTasks()
+        self._counts = RunCounts(on_event)
+        self._emit = self._counts.emit
         self._stop = anyio.Event()
         self._starting = CancelScope()
         self._settle_seconds = SETTLE_TIMEOUT_SECONDS
@@ -119,6 +116,7 @@ class Exporter:
         self._admission = Admission(
             self._tracker, claims, self._pool.slots, canary_tasks=queue_size, on_event=self._emit
         )
+        self._counts.on_task_completed = self._admission.on_task_completed
         tracking = ClaimTrackingSource(source, claims)
         retrying = RetryingSource(tracking, retry, uniform=uniform, on_event=self._emit)
         lease = LeaseDeadline(claims, claim_timeout)
@@ -213,7 +211,12 @@ class Exporter:
                 held_back, error = await self._export(until_drained=until_drained)
                 await self._recovery.settle_remaining(self._settle_seconds)
         await self._finish()
-        summary = self._summary(loop_time() - started_at, held_back)
+        summary = self._counts.summary(
+            gone=self._producer.gone.count,
+            deferred=self._claims.count_unsettled(),
+            held_back=held_back,
+            seconds=loop_time() - started_at,
+        )
         self._emit(RunEnded(summary))
         if error:
             raise error
@@ -313,34 +316,3 @@ class Exporter:
         await self._stop.wait()
         await anyio.sleep(self._drain_timeout)
         scope.cancel()
-
-    def _emit(self, event: Event) -> None:
-        """Count an event and pass it on; an error of the listener does not affect the export."""
-        self._counts[type(event)] += 1
-        if type(event) is TaskCompleted:
-            self._files += event.files
-            self._bytes += event.bytes
-            self._admission.on_task_completed()
-            if self._unexported:
-                self._unexported.discard(event.task.id)
-        elif isinstance(event, AttemptEnded):
-            self._unexported.record(event)
-        if self._listener:
-            try:
-                self._listener(event)
-            except Exception as error:  # noqa: BLE001
-                report_listener_defect(error, self._counts)
-
-    def _summary(self, seconds: float, held_back: int) -> Summary:
-        return Summary(
-            exported=self._counts[TaskCompleted],
-            files=self._files,
-            bytes=self._bytes,
-            failed=self._counts[TaskFailed],
-            cancelled=self._counts[TaskCancelled] + self._counts[TaskParked],
-            lost=self._unexported.lost,
-            gone=self._producer.gone.count,
-            deferred=self._claims.count_unsettled(),
-            held_back=max(held_back, self._unexported.released),
-            seconds=seconds,
-        )
