@@ -23,8 +23,8 @@ class Backlog:
     def __init__(self) -> None:
         self._blocks: deque[bytes] = deque()
 
-    def add(self, tasks: Sequence[ExportTask]) -> None:
-        """Append tasks."""
+    def add(self, tasks: Sequence[ExportTask], *, first: bool = False) -> None:
+        """Add tasks at the end, or before all others."""
         if not tasks:
             return
         projects: dict[_Project, int] = {}
@@ -38,7 +38,8 @@ class Backlog:
             )
             for t in tasks
         ]
-        self._blocks.append(_pack((list(projects), rows)))
+        add = self._blocks.appendleft if first else self._blocks.append
+        add(_pack((list(projects), rows)))
 
     def drain(self) -> Iterator[ExportTask]:
         """Remove and yield the tasks."""

@@ -81,6 +81,8 @@ class Admission:
         """Number of tasks completed in this run."""
         self.canary_tasks_left = 0
         """Number of tasks still exported one at a time after a pause, to test whether saving works again."""
+        self.newest_first = False
+        """Whether the newest tasks are tried first, because the downloads of many old ones have failed."""
         self._failed_downloads: set[str] = set()
 
     def classify(self, task: ExportTask, entry: CooldownEntry) -> Classification:
@@ -134,6 +136,7 @@ class Admission:
         """Record that saving works again, so that no canary task is needed any more."""
         if self.canary_tasks_left:
             self.canary_tasks_left = 0
+            self.newest_first = False
             self._on_event(ClaimingResumed())
 
     def on_task_completed(self) -> None:
@@ -152,6 +155,7 @@ class Admission:
             self._failed_downloads.add(task_id)
         if len(self._failed_downloads) < MAX_FAILED_DOWNLOADS:
             return False
+        self.newest_first = True
         self.blocking_error = RequestRejected(
             f"the downloads of {MAX_FAILED_DOWNLOADS} tasks have failed and none was exported meanwhile, last: {error}",
             hint=error.hint,

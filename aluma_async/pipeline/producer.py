@@ -180,7 +180,10 @@ class Producer:
                             parked += 1
                             if task.created_at is not None:
                                 parked_dates.append(task.created_at)
-                backlog.add(new)
+                if self._admission.newest_first:
+                    backlog.add(new[::-1], first=True)
+                else:
+                    backlog.add(new)
                 projects.add(tasks)
                 listed += len(tasks)
                 admitted += len(new)

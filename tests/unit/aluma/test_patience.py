@@ -59,9 +59,10 @@ async def test_sick_tasks_do_not_stop_healthy_ones(kind, misbehave, max_at_once,
     assert len(set(server.aluma.ids("completed")) - set(server.sick)) == HEALTHY
 
 
+@pytest.mark.parametrize("kind", ["start", "file"])
 @virtual_time
-async def test_healthy_tasks_behind_very_many_that_hang_are_exported():
-    server = sick_requests("start", hang, sick=200, healthy=5)
+async def test_healthy_tasks_behind_very_many_that_hang_are_exported(kind):
+    server = sick_requests(kind, hang, sick=200, healthy=5)
     completed, _ = await server.export(600)
     assert completed == 5
 

@@ -173,6 +173,15 @@ async def test_tasks_are_parked_while_all_downloads_fail():
 
 
 @virtual_time
+async def test_healthy_tasks_are_exported_behind_many_old_sick_ones():
+    """In a pause for failed downloads, the newest tasks are tried first: many of the oldest ones have failed."""
+    world = World(320, source=Files, profile="small", latency_seconds=0.1)
+    world.source.error, world.source.sick = FileMissing("404"), frozenset(world.aluma.ids()[:300])
+    await world.run_for(HOUR)
+    assert len(world.aluma.ids("completed")) == 20
+
+
+@virtual_time
 async def test_failed_downloads_of_some_tasks_do_not_pause_claiming():
     """Also if the same ones fail again and again while nothing else is pending."""
     world = World(70, source=Files, profile="small", latency_seconds=0.1)
