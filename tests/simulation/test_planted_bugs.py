@@ -243,10 +243,10 @@ def join_two_versions_of_a_file(patch):
 
 
 def pause_for_every_unavailable_place(patch):
-    async def concerns_all(self, error):
+    async def is_shared(self, error):
         return True
 
-    patch.setattr(FailureHandler, "_concerns_all", concerns_all)
+    patch.setattr(FailureHandler, "_is_shared", is_shared)
 
 
 def pause_after_every_error_of_a_destination(patch):
@@ -423,6 +423,10 @@ def end_a_pause_of_all_requests(patch):
     patch.setattr(PauseVerifier, "_is_answered", is_answered)
 
 
+def wait_for_each_request_of_a_task(patch):
+    patch.setattr("aluma_async.aluma.patience.LAG_SECONDS", float("inf"))
+
+
 def with_replies(*replies):
     return {"misbehaviour": Misbehaviour(dict.fromkeys(replies, 0.2))}
 
@@ -473,6 +477,7 @@ BUGS = {
         ignore_retry_after,
         delay_settlements_as_long_as_asked,
         end_a_pause_of_all_requests,
+        wait_for_each_request_of_a_task,
         ignore_the_request_limit,
         accept_any_content,
         accept_a_cut_file,

@@ -17,6 +17,7 @@ import aiohttp
 from aiohttp import web
 
 from aluma_async.aluma.client import AlumaClient
+from aluma_async.aluma.download import DownloadLimits
 from aluma_async.clock import loop_time
 from aluma_async.config import Credentials
 from aluma_async.destinations.folder.destination import FolderDestination
@@ -37,6 +38,7 @@ from aluma_async.testing.simulation.invariants import Instance
 from aluma_async.testing.simulation.misbehaviour import Loss
 from aluma_async.testing.simulation.plans import CLAIM_TIMEOUT
 from aluma_async.testing.simulation.schedule import Schedule
+from aluma_async.testing.simulation.stalls import MIN_BYTES_PER_SECOND, stall_requests
 from aluma_async.testing.simulation.watched import (
     WatchedAluma,
     WatchedRequestLimiter,
@@ -90,7 +92,12 @@ class FullSchedule(Schedule):
                 credentials = Credentials(self._aluma.client_id, self._aluma.client_secret)
                 request_limiter = WatchedRequestLimiter(throttle, _MAX_AT_ONCE, self._checker)
                 client = AlumaClient(
-                    session, _BASE_URL, credentials, request_limiter=request_limiter, on_event=instance.on_event
+                    session,
+                    _BASE_URL,
+                    credentials,
+                    downloads=DownloadLimits(min_bytes_per_second=MIN_BYTES_PER_SECOND),
+                    request_limiter=request_limiter,
+                    on_event=instance.on_event,
                 )
                 out, quarantine = (
                     _WatchedFolder(folder, instance, self._destination_faults, may_refuse=number == 0)
@@ -122,6 +129,10 @@ class FullSchedule(Schedule):
     async def _server(self) -> web.Server:
         if self._runner is None:
             app = simulated_app(self._aluma, self._faults, "/v1")
+            stalled = {self._aluma.ids()[number]: stall for number, stall in self._plan.misbehaviour.stalled.items()}
+            if stalled:
+                faulty_seconds = self._plan.faulty_seconds
+                app.middlewares.append(stall_requests(stalled, lambda: loop_time() >= faulty_seconds))
             self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
             await self._runner.setup()
         assert self._runner.server

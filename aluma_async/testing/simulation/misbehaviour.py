@@ -21,6 +21,7 @@ from aluma_async.testing.faults import (
     FaultPlan,
     WrongReply,
 )
+from aluma_async.testing.simulation.stalls import Stall
 
 NOT_YET: frozenset[str] = frozenset()
 """Kinds of misbehaviour that random plans do not have, because the exporter does not withstand them yet. None now."""
@@ -79,6 +80,8 @@ class Misbehaviour(Struct, frozen=True):
     """Whether each run has other settings, and perhaps another destination."""
     sick: Mapping[int, Sickness] = {}
     """The tasks whose places are defective until the end of the faulty time, by number."""
+    stalled: Mapping[int, Stall] = {}
+    """The tasks whose requests stall until the end of the faulty time, by number; only in full schedules."""
     healthy_by: float = 0.0
     """Time at which all other tasks must be completed; 0: not checked, because of further faults."""
     deletions: Sequence[float] = ()
@@ -161,6 +164,15 @@ def sick_places(seed: int) -> tuple[random.Random, Mapping[int, Sickness]] | Non
         return None
     kinds = rng.sample(tuple(Sickness), rng.choice((1, 2, len(Sickness))))
     return rng, {number: rng.choice(kinds) for number in range(rng.choice((1, 5, 5, 30)))}
+
+
+def stalled_tasks(seed: int) -> tuple[random.Random, Mapping[int, Stall]] | None:
+    """Return a random stream and the tasks of a schedule that stall; None if it has none. They are listed first."""
+    rng = _stream(seed, "stalled", 0.05)
+    if rng is None:
+        return None
+    kinds = rng.sample(tuple(Stall), rng.choice((1, 2, len(Stall))))
+    return rng, {number: rng.choice(kinds) for number in range(rng.choice((1, 5, 10)))}
 
 
 def add_quirks(seed: int, tasks: int, behaviour: Behaviour) -> Behaviour:

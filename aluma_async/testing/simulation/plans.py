@@ -17,13 +17,18 @@ from aluma_async.testing.simulation.misbehaviour import (
     is_project_unexportable,
     misbehave,
     sick_places,
+    stalled_tasks,
     unexportable_project,
 )
+from aluma_async.testing.simulation.stalls import Stall
 
 CLAIM_TIMEOUT = 1800.0
 """Duration of a claim's lease, in seconds."""
 HEALTHY_SECONDS = 240.0
 """Seconds within which healthy tasks must be completed: a worker needs 2 for a task, and a pause takes 60 at most."""
+
+STALL_SECONDS = 20.0
+"""Seconds for which a task that stalls may hold the only worker."""
 
 
 class Plan(Struct, frozen=True):
@@ -85,7 +90,25 @@ def plan(seed: int) -> Plan:
         chosen = replace(chosen, tasks=tasks, workers=4, behaviour=behaviour)
     elif sick := sick_places(seed):
         chosen = _add_sick_places(chosen, *sick)
+    elif stalled := stalled_tasks(seed):
+        chosen = _with_stalled_tasks(chosen, *stalled)
     return chosen
+
+
+def _with_stalled_tasks(chosen: Plan, rng: random.Random, stalled: Mapping[int, Stall]) -> Plan:
+    """Return a plan with tasks that stall and healthy ones after them; nothing else goes wrong."""
+    healthy_by = HEALTHY_SECONDS + STALL_SECONDS * len(stalled)
+    return Plan(
+        seed=chosen.seed,
+        tasks=len(stalled) + rng.choice((3, 10)),
+        instances=chosen.instances,
+        workers=chosen.workers,
+        faulty_seconds=healthy_by + 300.0,
+        behaviour=replace(chosen.behaviour, impossible_tasks=(), quirks={}, contradictory_tasks=(), max_listed=0),
+        misbehaviour=Misbehaviour(stalled=stalled, healthy_by=healthy_by),
+        cooldown=chosen.cooldown,
+        park_after=chosen.park_after,
+    )
 
 
 def _add_sick_places(chosen: Plan, rng: random.Random, sick: Mapping[int, Sickness]) -> Plan:
