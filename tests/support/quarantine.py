@@ -8,14 +8,17 @@ import msgspec
 
 from aluma_async import FolderDestination, RetryPolicy
 from aluma_async.aluma import wire
-from aluma_async.exceptions import FileMissing
+from aluma_async.exceptions import FileMissing, SchemaMismatch
 from aluma_async.models import Claim, ExportTask
 from aluma_async.pipeline.quarantine import Quarantine
 from aluma_async.pipeline.retrying_source import RetryingSource
 from aluma_async.quarantine.folder import QuarantineFolder
+from aluma_async.quarantine.records import CopyState
 from tests.support.folders import Download
 
 TASK = ExportTask("t1", "scan.pdf", "p1", "Invoices", 1_711_385_828.0)
+PARKED, FAILED = CopyState.PARKED, CopyState.FAILED
+ERROR = SchemaMismatch("row 1, column a: too long")
 
 
 def specification(*files):
@@ -27,6 +30,10 @@ def specification(*files):
         for number, (folder, name, *text) in enumerate(files)
     ]
     return json.dumps({"documents": [{"files": rows}]}).encode()
+
+
+SPEC = specification(("in", "a.csv", "x,y\n"), ("in", "a.pdf"), ("in", "b.pdf"))
+CONTENT = {"/files/1": b"%PDF one", "/files/2": b"%PDF two" * 500}
 
 
 def claim_for(spec, task=TASK):
