@@ -18,6 +18,8 @@ _HEAD_BYTES = 1024
 """Number of bytes that decide, because a PDF may begin anywhere in them (Adobe's reader accepts that)."""
 _MAX_JSON_BYTES = 64 * 1024
 """Maximum size of a file that is parsed to find out whether it is JSON."""
+_MAX_NULS_OF_TEXT = 4096
+"""Number of NUL bytes at the end of a text that may be padding; more come from a file system after a power loss."""
 _WALK_BYTES = 3
 """Number of bytes that decide whether a file is an image with segments."""
 
@@ -41,14 +43,19 @@ class ContentCheck:
         self._tail_bytes = file_ends.PDF_TAIL_BYTES if self._extension == "pdf" else file_ends.TAIL_BYTES
         self._content_type = content_type
         self._head = self._tail = b""
-        self._size = 0
+        self._size = self._nuls = 0  # NUL bytes since the last other byte, as far as they are not in the tail
         self._begins_right = False
         self._walk: file_ends.ImageWalk | None = None
 
     def feed(self, chunk: bytes) -> str:
         """Add the next bytes. Return the problem that they show, or "" if there is none so far."""
         size = self._size = self._size + len(chunk)
-        self._tail = chunk if len(chunk) >= self._tail_bytes else self._tail[-self._tail_bytes :] + chunk
+        if chunk[-1:] == b"\x00" and not chunk.strip(b"\x00"):
+            self._nuls += len(chunk)
+        else:
+            before = self._tail[-self._tail_bytes :] + bytes(min(self._nuls, self._tail_bytes))
+            self._tail = chunk if len(chunk) >= self._tail_bytes else before + chunk
+            self._nuls = 0
         if not self._begins_right:
             return self._feed_beginning(chunk, size)
         if self._walk:
@@ -61,11 +68,16 @@ class ContentCheck:
             return "the file is empty"
         if not self._begins_right and (problem := self._problem()):
             return problem
-        head, tail, extension = self._head[:_HEAD_BYTES], self._tail[-self._tail_bytes :], self._extension
-        if self._walk:
+        head, tail, extension = self._head[:_HEAD_BYTES], self._tail.rstrip(b"\x00"), self._extension
+        nuls = self._nuls + len(self._tail) - len(tail)
+        ending_nuls = min(nuls, file_ends.MAX_NULS)
+        tail = (tail + bytes(ending_nuls))[-self._tail_bytes :]
+        if nuls > _MAX_NULS_OF_TEXT and extension in TABLE_OR_MAIL | HTML | {"txt"}:
+            missing = f"{nuls} NUL bytes in its place"
+        elif self._walk:
             missing = "" if self._walk.has_ended() else "the end of the image"
         elif extension in _WITH_END:
-            missing = file_ends.missing_end(extension, head, tail, self._size)
+            missing = file_ends.missing_end(extension, head, tail, self._size, nuls - ending_nuls)
         else:
             missing = ""
             if self._is_xml(head, tail):
@@ -77,6 +89,7 @@ class ContentCheck:
 
     def _feed_beginning(self, chunk: bytes, size: int) -> str:
         if chunk[:5] == b"%PDF-" and self._extension == "pdf" and not self._head:
+            self._head = chunk[:_HEAD_BYTES]
             self._begins_right = True  # most files, which therefore need no further check of their beginning
             return ""
         if self._walk:

@@ -10,15 +10,20 @@ import struct
 from collections.abc import Generator
 from typing import TypeAlias
 
-from aluma_async.aluma.formats import GIF, JPEG, PNG, SEVEN_ZIP, XML, ZIP
+from aluma_async.aluma.formats import GIF, JPEG, OLE, PNG, SEVEN_ZIP, XML, ZIP
 
 PDF_TAIL_BYTES = 4096
 """Number of bytes at the end of a PDF that must contain its end mark; Adobe's reader wants it in the last 1024."""
 TAIL_BYTES = 64 * 1024 + 22
 """Number of bytes at the end of a ZIP file that can follow the beginning of its last record."""
 
+MAX_NULS = 22
+"""Number of NUL bytes at the end of a file that may belong to it: the length of the last record of a ZIP file."""
 _PADDING = b" \t\r\n\x0c\x00\x1a"
+_LINEARIZED = re.compile(rb"<<[^>]{0,500}/Linearized\b[^>]{0,500}>>").search
+_LENGTH = re.compile(rb"/L\s{1,9}(\d{1,15})\b").search
 _ZIP_END = struct.Struct("<4H2LH")  # disk numbers, counts of entries, size and offset of the directory, comment
+_MAX_SECTOR = 0xFFFFFFFA  # of an OLE file; larger numbers have a special meaning
 _UNKNOWN = (0xFFFF, 0xFFFFFFFF)
 """Values of fields whose real value is in the ZIP64 record."""
 # Atomic and possessive, because a text could otherwise be divided in very many ways.
@@ -32,19 +37,25 @@ Steps: TypeAlias = Generator[int | bytes, bytes, None]
 """Yields what to do next: read a number of bytes, skip one (negative), or search for bytes."""
 
 
-def missing_end(extension: str, head: bytes, tail: bytes, size: int) -> str:
+def missing_end(extension: str, head: bytes, tail: bytes, size: int, nuls: int) -> str:
     """Return what the end of a file lacks; empty if it is complete, or if that is not certain.
 
-    ``head``: the first 1024 bytes; ``tail``: the last ``TAIL_BYTES`` bytes; ``size``: the size of the file.
+    ``head``: the first 1024 bytes; ``tail``: the last ``TAIL_BYTES`` bytes before the ``nuls`` NUL bytes at the end;
+    ``size``: the size of the file with them. Up to ``MAX_NULS`` of them are in the tail, and not counted.
     """
     if extension == "pdf":
-        return "" if b"%%EOF" in tail[-PDF_TAIL_BYTES:] or not tail.strip(_PADDING) else "%%EOF"
+        if b"%%EOF" not in tail[-PDF_TAIL_BYTES:]:
+            return "%%EOF" if tail.strip(_PADDING) else ""
+        # A PDF for the web has another %%EOF near its beginning.
+        if (dictionary := _LINEARIZED(head)) and (length := _LENGTH(dictionary[0])) and size < int(length[1]):
+            return f"bytes {size} to {int(length[1]) - 1}"
+        return ""
     if extension in XML:
         return _missing_end_of_xml(head, tail)
     if extension == "json":
         return _missing_end_of_json(head, tail)
     if head.startswith(ZIP[:2]):
-        return _missing_end_of_zip(head, tail, size)
+        return _missing_end_of_zip(head, tail, size - nuls)
     if size < (end := _announced_size(head)):
         return f"bytes {size} to {end - 1}"
     return ""
@@ -70,6 +81,14 @@ def _announced_size(head: bytes) -> int:
         if len(head) < 2 * start:
             return 2 * start
         return int(struct.unpack_from(order + field, head, start)[0]) + count
+    if head.startswith(b"BM") and len(head) >= 34:
+        pixels, info, width, height, _, bits, compression = struct.unpack_from("<IIiiHHI", head, 10)
+        is_plain = info >= 40 and not compression and 0 < width < 2**24 and abs(height) < 2**24
+        return pixels + (width * bits + 31) // 32 * 4 * abs(height) if is_plain else 0
+    if head.startswith(OLE) and len(head) >= 512:
+        size_bits, sectors = struct.unpack_from("<H", head, 30)[0], struct.unpack_from("<109I", head, 76)
+        used = [sector for sector in (*sectors, *struct.unpack_from("<I", head, 48)) if sector <= _MAX_SECTOR]
+        return (max(used, default=-1) + 2) << size_bits if size_bits in (9, 12) else 0  # the header is one, too
     return 0
 
 
@@ -206,6 +225,9 @@ def _png() -> Steps:
     while name != b"IEND":
         header = yield 8
         name = header[4:]
+        if not header.strip(b"\x00"):  # the rest of the file may have been replaced by zeros
+            yield b"IEND"
+            return
         if not name.isalpha():
             return
         yield -4 - int.from_bytes(header[:4], "big")
@@ -218,6 +240,9 @@ def _jpeg() -> Steps:
         while marker == b"\xff\xff":  # filling
             marker = b"\xff" + (yield 1)
         code = marker[1]
+        if marker == b"\x00\x00":
+            yield b"\xff\xd9"
+            return
         if marker[0] != 0xFF or code == 0xD9:
             return
         if code == 0x01 or 0xD0 <= code <= 0xD8:

@@ -2,9 +2,9 @@
 
 from aluma_async.policy.naming import safe_path
 
-_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08", b"PK00PK")
-_OFFICE = (*ZIP, _OLE)  # because encrypted Office files are OLE files
+_OFFICE = (*ZIP, OLE)  # because encrypted Office files are OLE files
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _JPEG_2000 = (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")
 PNG, JPEG, GIF = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", (b"GIF87a", b"GIF89a")
@@ -16,7 +16,7 @@ SIGNATURES: dict[str, tuple[bytes, ...]] = {
     **dict.fromkeys(("png", "jpg", "jpeg", "jpe", "jfif", "gif", "tif", "tiff", "bmp"), IMAGE),
     **dict.fromkeys(("zip", "odt", "ods", "odp", "odg", "epub"), ZIP),
     **dict.fromkeys(("docx", "docm", "dotx", "xlsx", "xlsm", "xlsb", "xltx", "pptx", "pptm", "ppsx", "potx"), _OFFICE),
-    "msg": (_OLE,),
+    "msg": (OLE,),
     "rtf": (b"{\\rtf",),
     "gz": (b"\x1f\x8b",),
     "7z": (SEVEN_ZIP,),
@@ -32,7 +32,7 @@ BINARY = (
     *GIF,
     *_TIFF,
     *_JPEG_2000,
-    _OLE,
+    OLE,
     SEVEN_ZIP,
 )
 """Signatures with which no text begins; "BM" and "RIFF" are not among them."""

@@ -3,6 +3,7 @@
 import io
 import json
 import random
+import struct
 import zipfile
 
 import pytest
@@ -229,3 +230,71 @@ def test_image_of_only_its_first_bytes_has_no_end(name):
     for length in range(1, 9):
         for size in (1, 2, 10):
             assert problem(name, body[:length], size), (length, size)
+
+
+ZERO_FILLED = [(name, body) for name, body in COMPLETE if not name.endswith((".tif", ".tiff", ".gif", ".7z"))]
+
+
+@pytest.mark.parametrize("size", [10**9, 4096, 1000])
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [one for one in ZERO_FILLED if one[1] != WEBP],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_file_whose_second_half_is_zeros_is_wrong(name, body, size):
+    """As a file system leaves it after a power loss: the size is right."""
+    half = len(body) * 2 // 5
+    assert problem(name, body[:half] + bytes(len(body) - half + 5000), size)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.txt", "a.html"])
+@pytest.mark.parametrize("size", [10**9, 1000])
+def test_text_that_ends_with_thousands_of_zeros_is_wrong(name, size):
+    """Programs pad a text to the size of a record at most."""
+    text = b"1;2\n" * 1000
+    assert "NUL" in problem(name, text + bytes(10_000), size)
+    assert not problem(name, text + bytes(4000), size)
+
+
+def bmp(width=33, height=-20, compression=0):
+    pixels = random.Random(3).randbytes((width * 24 + 31) // 32 * 4 * abs(height))
+    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, compression, 0, 1, 1, 0, 0)
+    return b"BM" + struct.pack("<IHHI", 0, 0, 0, 54) + info + pixels
+
+
+def ole(sectors=40, bits=9):
+    """An OLE file whose table of sectors and directory are its last sectors."""
+    header = bytearray(bytes.fromhex("d0cf11e0a1b11ae1")).ljust(512, b"\xff")
+    struct.pack_into("<H", header, 30, bits)
+    struct.pack_into("<I", header, 48, sectors - 1)
+    struct.pack_into("<I", header, 76, sectors - 2)
+    return bytes(header).ljust(1 << bits, b"\0") + random.Random(4).randbytes(sectors << bits)
+
+
+def linearized_pdf():
+    body = (
+        b"%PDF-1.5\n1 0 obj\n<< /Linearized 1 /L ?????? /H [1 2] >>\nendobj\nstartxref\n0\n%%EOF\n" + NOISE + b"%%EOF\n"
+    )
+    return body.replace(b"??????", b"%6d" % len(body))
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "least"),
+    [
+        ("a.bmp", bmp(), 1),
+        ("a.jpg", bmp(1000, 3), 1),
+        ("a.msg", ole(), 1),
+        ("a.docx", ole(20, 12), 1),
+        ("a.pdf", linearized_pdf(), 7),
+    ],
+    ids=["bmp", "bmp-as-jpg", "msg", "docx", "linearized"],
+)
+def test_file_that_is_shorter_than_its_header_says_is_wrong(name, body, least):
+    assert not problem(name, body)
+    assert not problem(name, body + b"more")
+    for missing in (least, 100, len(body) // 2):
+        assert problem(name, body[:-missing]), missing
+
+
+def test_compressed_bmp_is_accepted_whatever_its_size():
+    assert not problem("a.bmp", bmp(compression=1)[:100])
