@@ -20,7 +20,6 @@ from aluma_async.fleet.ports import (
     FleetStore,
     FleetUpdate,
     NodeReport,
-    NoticeKind,
     RecordState,
 )
 from aluma_async.fleet.records import Changes, NodeRecords
@@ -54,11 +53,15 @@ class FleetLink:
         identity: The id of the node; after its claims were taken over, it continues under another one.
         claim_timeout: Length of Aluma's lease in seconds.
         clock: Returns the time, including suspension of the machine.
+        scope: Names the filters of the node's listings.
     """
 
-    def __init__(self, store: FleetStore, identity: Identity, *, claim_timeout: float, clock: Clock) -> None:
+    def __init__(
+        self, store: FleetStore, identity: Identity, *, claim_timeout: float, clock: Clock, scope: str = ""
+    ) -> None:
         self.node_id = identity.node_id
         self.records = NodeRecords(claim_timeout, clock)
+        self.scope = scope
         self.is_connected = False
         """Whether the last report was applied."""
         self.update: FleetUpdate | None = None
@@ -75,8 +78,6 @@ class FleetLink:
         """Each returns further fields of a report."""
         self.listeners: list[Callable[[FleetUpdate, float], None]] = []
         """Called with each update, and the event loop's time when its report was sent."""
-        self.on_notice: Callable[[NoticeKind], None] = lambda _: None
-        """Called after the report that a notice has caused."""
         self.store = store
         self._identity = identity
         self._clock = clock
@@ -187,9 +188,8 @@ class FleetLink:
             with anyio.CancelScope() as self._subscription:
                 try:
                     async with self.store.subscribe(self.node_id) as notices:
-                        async for notice in notices:
-                            await self.wait(self.begin_sync())
-                            self.on_notice(notice.kind)
+                        async for _ in notices:
+                            self.begin_sync()
                 except FleetStoreError:
                     pass
                 await anyio.sleep(HEARTBEAT_SECONDS)
@@ -233,6 +233,7 @@ class FleetLink:
             revision=self._revision,
             predecessors=self._identity.predecessors,
             leaving=leaving,
+            scope=self.scope,
             rows=rows,
             slots=self._slots if rows else (),
             min_position=self._min_position,

@@ -113,6 +113,8 @@ class NodeReport(Struct, frozen=True, kw_only=True):
     """Ids of the ended nodes that used the journal of this node before. Their records move to this node."""
     leaving: bool = False
     """Whether this is the last report, so that a node without records is forgotten."""
+    scope: str = ""
+    """Names the filters of the node's listings. Nodes with other filters need other tasks, and list by themselves."""
     rows: int = 0
     """Number of tasks that the node can queue now."""
     slots: tuple[int, ...] = ()
@@ -171,7 +173,7 @@ class FleetUpdate(Struct, frozen=True, kw_only=True):
     rows: tuple[ExportTask, ...] = ()
     """Tasks for this node, recorded as queued by it."""
     rows_left: int = 0
-    """Number of published tasks that no node has."""
+    """Number of published tasks of the scope that no node has."""
     next_position: int = 0
     """Position of the task that is published next."""
     listing: ListingInfo = ListingInfo()
@@ -187,6 +189,8 @@ class ListingPage(Struct, frozen=True, kw_only=True):
     """A part of a listing."""
 
     node_id: str
+    scope: str = ""
+    """As in ``NodeReport``."""
     rows: tuple[ExportTask, ...] = ()
     is_first: bool = False
     """Whether a listing begins, so that the rows of the one before are deleted."""
@@ -217,6 +221,7 @@ class FleetView(Struct, frozen=True):
     epoch: str
     nodes: tuple[NodeView, ...]
     listing: ListingInfo
+    """The listing with the most tasks, if nodes have different filters."""
     rows: int
     holds: int
     pause: float
@@ -262,16 +267,16 @@ class FleetStore(Protocol):
         """
         ...
 
-    async def begin_listing(self, node_id: str) -> bool:
+    async def begin_listing(self, node_id: str, scope: str = "") -> bool:
         """Return whether it is the node's turn to list.
 
-        MUST return true for one node at a time. A turn MUST expire ``TURN_SECONDS`` after the node's last call, page,
-        or report with ``is_listing``.
+        MUST return true for one node of each scope at a time. A turn MUST expire ``TURN_SECONDS`` after the node's last
+        call, page, or report with ``is_listing``.
         """
         ...
 
     async def publish_listing(self, page: ListingPage) -> None:
-        """Store listed tasks, at most ``MAX_ROWS`` in all.
+        """Store listed tasks, at most ``MAX_ROWS`` of each scope.
 
         MUST leave out the tasks of which a node has an ``EXCLUSIVE`` record, and those on hold.
         """

@@ -39,6 +39,8 @@ class SourceHooks(Struct, frozen=True):
     """Returns whether a task is queued or in progress in this node."""
     merge_holds: Callable[[Sequence[HoldRecord]], Awaitable[None]]
     """Takes over holds of other nodes."""
+    poll_now: Callable[[], None]
+    """Ends the polling interval, if the exporter waits for it, because there are tasks, or a listing has ended."""
     on_listing: Callable[[ListingInfo], None]
     """Receives the number of all pending tasks and the oldest one, because a node lists only its own part."""
 
@@ -54,6 +56,8 @@ class FleetSource(SourceWrapper):
         self._nodes = nodes
         self._hooks = hooks
         self._known_listing = 0  # number of the last listing at the end of the last call
+        self._is_called = False
+        link.listeners.append(self._end_polling_interval)
         self._rest_listing: int | None = None  # number of the listing to which the rest belongs, once it is complete
         self._clear_rest()
         self._seen: dict[str, float] = {}  # tasks of other nodes -> time when they were listed first
@@ -63,9 +67,13 @@ class FleetSource(SourceWrapper):
         link = self._link
         waiting = {task.id for task in link.rows}
         link.records.drop_queued(lambda task_id: task_id in waiting or self._hooks.is_tracked(task_id))
-        async with aclosing(self._list()) as pages:
-            async for tasks in pages:
-                yield tasks
+        self._is_called = True
+        try:
+            async with aclosing(self._list()) as pages:
+                async for tasks in pages:
+                    yield tasks
+        finally:
+            self._is_called = False
         if link.update and link.is_connected:
             self._known_listing = link.update.listing.number
             self._hooks.on_listing(link.update.listing)
@@ -104,6 +112,11 @@ class FleetSource(SourceWrapper):
         check()
         if not self._link.owns(task_id):
             raise Unavailable(f"task {task_id}: the request had to wait until another node may have taken the claim")
+
+    def _end_polling_interval(self, update: FleetUpdate, _: float) -> None:
+        is_news = update.listing.number > self._known_listing or update.rows_left
+        if is_news and not self._is_called:
+            self._hooks.poll_now()
 
     # -- listing
 
@@ -148,7 +161,9 @@ class FleetSource(SourceWrapper):
         return tasks
 
     async def _begin_listing(self) -> bool:
-        return await self._link.attempt(self._link.store.begin_listing(self._link.node_id), otherwise=False)
+        return await self._link.attempt(
+            self._link.store.begin_listing(self._link.node_id, self._link.scope), otherwise=False
+        )
 
     async def _list_for_all(self) -> AsyncGenerator[Sequence[ExportTask], None]:
         """List, and publish the tasks as they arrive; yield those of this node at the end."""
@@ -234,7 +249,7 @@ class FleetSource(SourceWrapper):
                 self._clear_rest()
 
     async def _publish_page(self, **fields: object) -> bool:
-        page = ListingPage(node_id=self._link.node_id, **fields)  # type: ignore[arg-type]
+        page = ListingPage(node_id=self._link.node_id, scope=self._link.scope, **fields)  # type: ignore[arg-type]
         return await self._link.attempt(self._publish_and_confirm(page), otherwise=False)
 
     async def _publish_and_confirm(self, page: ListingPage) -> bool:

@@ -81,8 +81,8 @@ class SimulatedFleetStore:
 
         return await self._call(report.node_id, step)
 
-    async def begin_listing(self, node_id: str) -> bool:
-        return await self._call(node_id, lambda: self._tables.begin_listing(node_id, self._now()))
+    async def begin_listing(self, node_id: str, scope: str = "") -> bool:
+        return await self._call(node_id, lambda: self._tables.begin_listing(node_id, scope, self._now()))
 
     async def publish_listing(self, page: ListingPage) -> None:
         def step() -> None:

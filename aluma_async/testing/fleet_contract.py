@@ -181,6 +181,7 @@ async def _check_records(one: _Node, two: _Node, three: _Node, advance: Callable
 async def _check_listing(one: _Node, two: _Node, advance: Callable[[float], Awaitable[object]]) -> None:
     assert await one.store.begin_listing(one.id), "a turn is free at first"
     assert await one.store.begin_listing(one.id), "a turn can be renewed"
+    assert await two.store.begin_listing(two.id, "other"), "nodes with other filters have another turn"
     assert not await two.store.begin_listing(two.id), "only one node lists at a time"
     await advance(TURN_SECONDS - 1)
     assert (await one.sync(is_listing=True)).lister == one.id
@@ -226,6 +227,12 @@ async def _check_rows(one: _Node, two: _Node) -> None:
     assert (await one.sync(full=True)).rows_left == 0
 
     last = await two.sync(full=True)
+    other = ListingPage(node_id=two.id, scope="other", rows=_tasks("filtered"), is_first=True, end="complete", total=1)
+    await two.store.publish_listing(other)
+    assert not (await one.sync(rows=9)).rows, "tasks are returned to nodes with the same filters only"
+    update = await two.sync(rows=9, scope="other")
+    assert (_ids(update.rows), update.listing.total) == (["filtered"], 1)
+    await two.sync(full=True)
     await two.store.publish_listing(ListingPage(node_id=two.id, rows=_tasks("old"), is_first=True))
     newest = (await two.sync()).next_position
     assert newest > last.next_position, "each published task has a higher position"

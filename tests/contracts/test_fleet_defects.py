@@ -67,8 +67,8 @@ class GrantsEverything(Defective):
 
 
 class ListsInAllNodes(Defective):
-    async def begin_listing(self, node_id):
-        await super().begin_listing(node_id)
+    async def begin_listing(self, node_id, scope=""):
+        await super().begin_listing(node_id, scope)
         return True
 
 

@@ -16,7 +16,7 @@ from aluma_async.fleet.ports import (
     NodeReport,
     RecordState,
 )
-from aluma_async.fleet.stores.schema import State, encode
+from aluma_async.fleet.stores.schema import Scope, State, encode
 from aluma_async.models import ExportTask
 from aluma_async.policy.rendezvous import slot_of
 
@@ -26,50 +26,50 @@ _BLOCKED = (
     " UNION ALL SELECT 1 FROM hold WHERE task = ?1 AND since <= ?2 AND ends > ?2 LIMIT 1"
 )
 _OWN_ROWS = (
-    "SELECT position, task, value FROM row WHERE slot IN (SELECT value FROM json_each(?)) AND position >= ?"
-    " ORDER BY position LIMIT ?"
+    "SELECT position, task, value FROM row"
+    " WHERE scope = ? AND slot IN (SELECT value FROM json_each(?)) AND position >= ? ORDER BY position LIMIT ?"
 )
-_LAST_ROWS = "SELECT position, task, value FROM row WHERE position >= ? ORDER BY position DESC LIMIT ?"
+_LAST_ROWS = "SELECT position, task, value FROM row WHERE scope = ? AND position >= ? ORDER BY position DESC LIMIT ?"
 _decode = msgspec.msgpack.Decoder(ExportTask).decode
 
 
-def turn_holder(state: State, now: float) -> str:
+def turn_holder(scope: Scope, now: float) -> str:
     """Return the node whose turn it is to list; empty if it is no node's turn."""
-    return state.turn if now < state.turn_until <= now + TURN_SECONDS else ""
+    return scope.turn if now < scope.turn_until <= now + TURN_SECONDS else ""
 
 
-def begin_turn(state: State, node_id: str, now: float) -> bool:
+def begin_turn(scope: Scope, node_id: str, now: float) -> bool:
     """Start or renew a node's turn; return False if another node has it."""
-    if turn_holder(state, now) not in ("", node_id):
+    if turn_holder(scope, now) not in ("", node_id):
         return False
-    state.turn, state.turn_until = node_id, now + TURN_SECONDS
+    scope.turn, scope.turn_until = node_id, now + TURN_SECONDS
     return True
 
 
 def publish(database: sqlite3.Connection, state: State, page: ListingPage, now: float) -> bool:
     """Store the rows of a page that can be claimed; return whether other nodes should know."""
+    scope = state.scope(page.scope)
     if page.is_first:
-        database.execute("DELETE FROM row")
-    room = MAX_ROWS - count_rows(database)
+        database.execute("DELETE FROM row WHERE scope = ?", (page.scope,))
+    room = MAX_ROWS - count_rows(database, page.scope)
     added = 0
     for task in page.rows:
         if added >= room:
             break
         if database.execute(_BLOCKED, (task.id, now)).fetchone():
             continue
-        values = (state.next_position, slot_of(task.id), task.id, encode(task))
-        if database.execute("INSERT OR IGNORE INTO row VALUES (?, ?, ?, ?)", values).rowcount > 0:
+        values = (state.next_position, page.scope, slot_of(task.id), task.id, encode(task))
+        if database.execute("INSERT OR IGNORE INTO row VALUES (?, ?, ?, ?, ?)", values).rowcount > 0:
             state.next_position += 1
             added += 1
-    listing = state.listing
     if page.end == "complete":
-        state.listing = ListingInfo(listing.number + 1, page.total, page.oldest_created_at, page.unpublished)
+        scope.listing = ListingInfo(scope.listing.number + 1, page.total, page.oldest_created_at, page.unpublished)
     else:
-        state.listing = msgspec.structs.replace(listing, unpublished=page.unpublished)
-    if page.end and state.turn == page.node_id:
-        state.turn = ""
-    elif turn_holder(state, now) == page.node_id:
-        begin_turn(state, page.node_id, now)
+        scope.listing = msgspec.structs.replace(scope.listing, unpublished=page.unpublished)
+    if page.end and scope.turn == page.node_id:
+        scope.turn = ""
+    elif turn_holder(scope, now) == page.node_id:
+        begin_turn(scope, page.node_id, now)
     return added > 0 or page.end == "complete"
 
 
@@ -81,9 +81,9 @@ def take(database: sqlite3.Connection, report: NodeReport, now: float) -> tuple[
     return tuple(tasks)
 
 
-def count_rows(database: sqlite3.Connection) -> int:
+def count_rows(database: sqlite3.Connection, scope: str) -> int:
     """Return the number of published tasks that no node has."""
-    (count,) = database.execute("SELECT count(*) FROM row").fetchone()
+    (count,) = database.execute("SELECT count(*) FROM row WHERE scope = ?", (scope,)).fetchone()
     return int(count)
 
 
@@ -92,9 +92,11 @@ def _take(database: sqlite3.Connection, report: NodeReport, now: float, count: i
     while len(tasks) < count:
         missing = count - len(tasks)
         if own:
-            found = database.execute(_OWN_ROWS, (json.dumps(report.slots), report.min_position, missing)).fetchall()
+            found = database.execute(
+                _OWN_ROWS, (report.scope, json.dumps(report.slots), report.min_position, missing)
+            ).fetchall()
         else:
-            found = database.execute(_LAST_ROWS, (report.min_position, missing)).fetchall()
+            found = database.execute(_LAST_ROWS, (report.scope, report.min_position, missing)).fetchall()
         if not found:
             break
         tasks += _queue(database, report.node_id, now, found)

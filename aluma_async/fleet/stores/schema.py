@@ -25,10 +25,20 @@ TABLES = (
     " revision INTEGER) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS hold_revision ON hold (revision)",
     "CREATE INDEX IF NOT EXISTS hold_until ON hold (until)",
-    "CREATE TABLE IF NOT EXISTS row (position INTEGER PRIMARY KEY, slot INTEGER, task TEXT UNIQUE, value BLOB)",
-    "CREATE INDEX IF NOT EXISTS row_slot ON row (slot, position)",
+    "CREATE TABLE IF NOT EXISTS row (position INTEGER PRIMARY KEY, scope TEXT, slot INTEGER, task TEXT, value BLOB,"
+    " UNIQUE (scope, task))",
+    "CREATE INDEX IF NOT EXISTS row_slot ON row (scope, slot, position)",
+    "CREATE INDEX IF NOT EXISTS row_position ON row (scope, position)",
 )
 _ALL_TABLES = ("state", "node", "claim", "hold", "row")
+
+
+class Scope(Struct):
+    """The listings with the same filters."""
+
+    turn: str = ""
+    turn_until: float = -math.inf
+    listing: ListingInfo = ListingInfo()
 
 
 class State(Struct):
@@ -39,12 +49,14 @@ class State(Struct):
     """Identifier of the clock; times of another one have no meaning."""
     reported_at: float = -math.inf
     learning_until: float = -math.inf
-    turn: str = ""
-    turn_until: float = -math.inf
     pause_until: float = -math.inf
     next_position: int = 1
     revision: int = 0
-    listing: ListingInfo = ListingInfo()
+    scopes: dict[str, Scope] = {}
+
+    def scope(self, name: str) -> Scope:
+        """Return the listings with some filters."""
+        return self.scopes.setdefault(name, Scope())
 
     def is_learning(self, now: float) -> bool:
         """Return whether the quotas of other nodes may be unknown; call it once for each report."""

@@ -79,9 +79,9 @@ class SqliteFleetStore:
 
         return await self._run(step)
 
-    async def begin_listing(self, node_id: str) -> bool:
+    async def begin_listing(self, node_id: str, scope: str = "") -> bool:
         """Start or renew a node's turn to list."""
-        return await self._run(lambda tables, now: tables.begin_listing(node_id, now))
+        return await self._run(lambda tables, now: tables.begin_listing(node_id, scope, now))
 
     async def publish_listing(self, page: ListingPage) -> None:
         """Store a page of a listing."""

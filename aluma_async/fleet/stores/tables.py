@@ -16,6 +16,7 @@ from aluma_async.fleet.ports import (
     FleetUpdate,
     FleetView,
     Limits,
+    ListingInfo,
     ListingPage,
     NodeReport,
     NodeView,
@@ -64,11 +65,11 @@ class FleetTables:
             save_state(self._database, state)
             return update, notices
 
-    def begin_listing(self, node_id: str, now: float) -> bool:
+    def begin_listing(self, node_id: str, scope: str, now: float) -> bool:
         """Start or renew a node's turn to list."""
         with transaction(self._database):
             state = load_state(self._database, self._boot)
-            if self._node(node_id)[1] or not rows.begin_turn(state, node_id, now):
+            if self._node(node_id)[1] or not rows.begin_turn(state.scope(scope), node_id, now):
                 return False
             save_state(self._database, state)
             return True
@@ -116,8 +117,10 @@ class FleetTables:
             (holds,) = self._database.execute(
                 "SELECT count(*) FROM hold WHERE since <= ?1 AND ends > ?1", (now,)
             ).fetchone()
-            count = rows.count_rows(self._database)
-            return FleetView(state.epoch, nodes, state.listing, count, holds, max(0.0, state.pause_until - now))
+            (count,) = self._database.execute("SELECT count(*) FROM row").fetchone()
+            listings = [scope.listing for scope in state.scopes.values()]
+            listing = max(listings, key=lambda listing: listing.total, default=ListingInfo())
+            return FleetView(state.epoch, nodes, listing, count, holds, max(0.0, state.pause_until - now))
 
     # -- steps within a transaction
 
@@ -139,8 +142,9 @@ class FleetTables:
         if report.pause > pause + _MIN_PAUSE_CHANGE:
             pause, state.pause_until = report.pause, now + report.pause
             notices.append(NoticeKind.PAUSE)
-        if report.is_listing and rows.turn_holder(state, now) == node_id:
-            rows.begin_turn(state, node_id, now)
+        scope = state.scope(report.scope)
+        if report.is_listing and rows.turn_holder(scope, now) == node_id:
+            rows.begin_turn(scope, node_id, now)
         taken = rows.take(database, report, now) if report.rows else ()
         quota = self._store_node(state, report, now)
         records.delete_expired(database, now)
@@ -156,10 +160,10 @@ class FleetTables:
             holds=holds,
             revision=revision,
             rows=taken,
-            rows_left=rows.count_rows(database),
+            rows_left=rows.count_rows(database, report.scope),
             next_position=state.next_position,
-            listing=state.listing,
-            lister=rows.turn_holder(state, now),
+            listing=scope.listing,
+            lister=rows.turn_holder(scope, now),
             quota=quota,
             pause=pause,
         )

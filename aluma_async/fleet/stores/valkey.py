@@ -113,9 +113,9 @@ class ValkeyFleetStore:
             )
         raise AssertionError  # errors are raised
 
-    async def begin_listing(self, node_id: str) -> bool:
+    async def begin_listing(self, node_id: str, scope: str = "") -> bool:
         """Start or renew a node's turn to list."""
-        return bool(msgspec.msgpack.decode((await self._run("begin_listing", node_id))[0]))
+        return bool(msgspec.msgpack.decode((await self._run("begin_listing", (node_id, scope)))[0]))
 
     async def publish_listing(self, page: ListingPage) -> None:
         """Store a page of a listing."""

@@ -59,7 +59,7 @@ class Node:
         clock = clock_of_this_loop()
         self.link = make_link(fleet.store, name, *predecessors, clock=clock)
         self.takeover = FleetTakeover(self.link, silent_seconds=120.0, add_orphaned=self._add_orphaned, clock=clock)
-        hooks = SourceHooks(lambda: 8, self._is_tracked, self._merge_holds, lambda _: None)
+        hooks = SourceHooks(lambda: 8, self._is_tracked, self._merge_holds, lambda: None, lambda _: None)
         self.source = FleetSource(
             CountingSource(fleet.aluma, fleet.requests), self.link, lambda: self.takeover.active_nodes, hooks
         )

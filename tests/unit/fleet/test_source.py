@@ -53,11 +53,17 @@ class Node:
 
     def __init__(self, store, aluma, name="a", *, nodes=("a", "b"), queue_size=10, clock=system_time):
         self.link, self.tracked, self.holds, self.listed = make_link(store, name, clock=clock), set(), [], []
-        hooks = SourceHooks(lambda: queue_size, self.tracked.__contains__, self._merge, self.listed.append)
+        self.polls = 0
+        hooks = SourceHooks(
+            lambda: queue_size, self.tracked.__contains__, self._merge, self._poll_now, self.listed.append
+        )
         self.source = FleetSource(aluma, self.link, lambda: nodes, hooks)
 
     async def _merge(self, holds):
         self.holds += holds
+
+    def _poll_now(self):
+        self.polls += 1
 
     async def list(self):
         return [task.id async for tasks in self.source.list_pending() for task in tasks]
@@ -112,6 +118,35 @@ async def test_source_counts_the_listing_of_another_node_as_its_own():
             assert await one.list() == []
             assert await two.list() == []
             assert aluma.listings == number
+
+
+@virtual_time
+async def test_source_ends_the_polling_interval_when_another_node_has_listed():
+    """Also if that listing is empty; and not for its own listing."""
+    _, aluma, (one, two) = make_nodes("a", "b")
+    async with running(one.link, two.link):
+        await one.list()
+        await pass_time(5)
+        assert one.polls == 0
+        assert two.polls > 0
+        await two.list()
+        polls = two.polls
+        await pass_time(5)
+        assert two.polls == polls
+        aluma.pending = task_ids(30)
+        await one.list()
+        await pass_time(0)
+        assert two.polls > polls
+
+
+@virtual_time
+async def test_source_shares_listings_only_between_nodes_with_the_same_filters():
+    _, aluma, (one, two) = make_nodes("a", "b", pending=task_ids(30))
+    two.link.scope = "other projects"
+    async with running(one.link, two.link):
+        assert len(await one.list()) == 10
+        assert len(await two.list()) == 10
+        assert aluma.listings == 2
 
 
 @virtual_time

@@ -31,8 +31,8 @@ local function load_state()
   local value = redis.call('GET', key('state'))
   if value then return cmsgpack.unpack(value) end
   return {
-    epoch = new_epoch, reported_at = NEVER, learning_until = NEVER, turn = '', turn_until = NEVER, pause_until = NEVER,
-    next_position = 1, revision = 0, listing = {number = 0, total = 0, unpublished = 0},
+    epoch = new_epoch, reported_at = NEVER, learning_until = NEVER, pause_until = NEVER, next_position = 1, revision = 0,
+    scopes = {},
   }
 end
 

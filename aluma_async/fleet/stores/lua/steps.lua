@@ -48,7 +48,8 @@ local function sync(report)
     update.pause, state.pause_until = report.pause, now + report.pause
     notify('p')
   end
-  if report.is_listing and turn_holder(state) == report.node_id then begin_turn(state, report.node_id) end
+  local scope = scope_of(state, report.scope)
+  if report.is_listing and turn_holder(scope) == report.node_id then begin_turn(scope, report.node_id) end
   if report.rows > 0 then take_rows(report, texts) end
   local others = load_others(report.node_id)
   update.quota = store_node(report, others, is_learning(state))
@@ -60,8 +61,8 @@ local function sync(report)
   end
   update.nodes, update.refused, update.moved = nodes, refused, moved(report.node_id)
   update.contested = redis.call('SMEMBERS', key('contested:' .. report.node_id))
-  update.rows_left, update.next_position = redis.call('HLEN', key('rows')), state.next_position
-  update.listing, update.lister = state.listing, turn_holder(state)
+  update.rows_left, update.next_position = redis.call('HLEN', rows_key(report.scope)), state.next_position
+  update.listing, update.lister = scope.listing, turn_holder(scope)
   save_state(state)
   return update, texts
 end
@@ -79,7 +80,12 @@ local function take_over(call)
 end
 
 local function inspect()
-  local state, nodes, holds = load_state(), {}, 0
+  local state, nodes, holds, rows = load_state(), {}, 0, 0
+  local listing = {number = 0, total = 0, unpublished = 0}
+  for name, scope in pairs(state.scopes) do
+    rows = rows + redis.call('HLEN', rows_key(name))
+    if scope.listing.total > listing.total then listing = scope.listing end
+  end
   local found = redis.call('HGETALL', key('nodes'))
   for i = 1, #found, 2 do
     local node = cmsgpack.unpack(found[i + 1])
@@ -95,7 +101,7 @@ local function inspect()
     if hold.since <= now and now < hold.ends then holds = holds + 1 end
   end
   return {
-    epoch = state.epoch, nodes = nodes, listing = state.listing, rows = redis.call('HLEN', key('rows')), holds = holds,
+    epoch = state.epoch, nodes = nodes, listing = listing, rows = rows, holds = holds,
     pause = math.max(0, state.pause_until - now),
   }
 end
@@ -105,7 +111,8 @@ if step == 'sync' then
   result, texts = sync(argument)
 elseif step == 'begin_listing' then
   local state = load_state()
-  result = load_node(argument).taken_by == '' and begin_turn(state, argument)
+  local node_id, scope = unpack(argument)
+  result = load_node(node_id).taken_by == '' and begin_turn(scope_of(state, scope), node_id)
   save_state(state)
 elseif step == 'publish' then
   local state = load_state()
