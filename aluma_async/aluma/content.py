@@ -53,9 +53,10 @@ class ContentCheck:
         if chunk[-1:] == b"\x00" and not chunk.strip(b"\x00"):
             self._nuls += len(chunk)
         else:
-            before = self._tail[-self._tail_bytes :] + bytes(min(self._nuls, self._tail_bytes))
-            self._tail = chunk if len(chunk) >= self._tail_bytes else before + chunk
-            self._nuls = 0
+            if self._nuls:
+                self._tail += bytes(min(self._nuls, self._tail_bytes))
+                self._nuls = 0
+            self._tail = chunk if len(chunk) >= self._tail_bytes else self._tail[-self._tail_bytes :] + chunk
         if not self._begins_right:
             return self._feed_beginning(chunk, size)
         if self._walk:
@@ -68,16 +69,20 @@ class ContentCheck:
             return "the file is empty"
         if not self._begins_right and (problem := self._problem()):
             return problem
-        head, tail, extension = self._head[:_HEAD_BYTES], self._tail.rstrip(b"\x00"), self._extension
-        nuls = self._nuls + len(self._tail) - len(tail)
-        ending_nuls = min(nuls, file_ends.MAX_NULS)
-        tail = (tail + bytes(ending_nuls))[-self._tail_bytes :]
+        head, tail, extension = self._head[:_HEAD_BYTES], self._tail, self._extension
+        nuls = uncounted = 0
+        if self._nuls or tail[-1:] == b"\x00":
+            tail = self._tail.rstrip(b"\x00")
+            nuls = self._nuls + len(self._tail) - len(tail)
+            tail += bytes(min(nuls, file_ends.MAX_NULS))
+            uncounted = max(0, nuls - file_ends.MAX_NULS)
+        tail = tail[-self._tail_bytes :]
         if nuls > _MAX_NULS_OF_TEXT and extension in TABLE_OR_MAIL | HTML | {"txt"}:
             missing = f"{nuls} NUL bytes in its place"
         elif self._walk:
             missing = "" if self._walk.has_ended() else "the end of the image"
         elif extension in _WITH_END:
-            missing = file_ends.missing_end(extension, head, tail, self._size, nuls - ending_nuls)
+            missing = file_ends.missing_end(extension, head, tail, self._size, uncounted)
         else:
             missing = ""
             if self._is_xml(head, tail):

@@ -47,7 +47,12 @@ def missing_end(extension: str, head: bytes, tail: bytes, size: int, nuls: int) 
         if b"%%EOF" not in tail[-PDF_TAIL_BYTES:]:
             return "%%EOF" if tail.strip(_PADDING) else ""
         # A PDF for the web has another %%EOF near its beginning.
-        if (dictionary := _LINEARIZED(head)) and (length := _LENGTH(dictionary[0])) and size < int(length[1]):
+        if (
+            b"/Linearized" in head
+            and (dictionary := _LINEARIZED(head))
+            and (length := _LENGTH(dictionary[0]))
+            and size < int(length[1])
+        ):
             return f"bytes {size} to {int(length[1]) - 1}"
         return ""
     if extension in XML:
