@@ -71,7 +71,8 @@ class Patience:
         self.timer = None
         now = loop_time()
         if now >= self._period_ends:
-            self._earlier_lags, self._lags = self._lags, {}
+            was_idle = now >= self._period_ends + _MEMORY_SECONDS
+            self._earlier_lags, self._lags = {} if was_idle else self._lags, {}
             self._period_ends = now + _MEMORY_SECONDS
         # If this process was suspended or busy, what has arrived meanwhile is not read yet.
         was_late = now - self._check_at > _CHECK_SECONDS

@@ -36,8 +36,9 @@ class Outage(NamedTuple):
 class Throttle:
     """Grants permits (``ports.RequestLimiter``): at most ``max_at_once``, at most ``max_per_second``, none in a pause.
 
-    Permits are granted in the order of the calls, urgent ones first. In a pause that is longer than
-    ``max_urgent_pause``, one urgent request is sent each time this has passed, and all of them as soon as one succeeds.
+    Permits are granted in the order of the calls, urgent ones first, which leave a quarter of the permits to others.
+    In a pause that is longer than ``max_urgent_pause``, one urgent request is sent each time this has passed, and all
+    of them as soon as one succeeds.
 
     Args:
         max_at_once: Requests in flight at most.
@@ -63,6 +64,7 @@ class Throttle:
     ) -> None:
         self.in_flight = 0
         """Number of permits that are held now."""
+        self._urgent_in_flight = 0
         self.unanswered = 0
         """Number of requests that have been sent and not answered; others with a permit still wait."""
         self.paused_requests: Callable[[], int] = lambda: 0
@@ -88,6 +90,7 @@ class Throttle:
 
     def set_limits(self, max_at_once: int, *, max_per_second: float, max_bytes_per_second: float) -> None:
         """Replace the limits; requests in flight count against the new ones."""
+        self._limit_before_pause = None
         if self._adaptive:
             self._adaptive.set_maximum(max_at_once)
         self._pace = RateLimit(max_per_second) if max_per_second else None
@@ -146,12 +149,14 @@ class Throttle:
         while True:
             if probe and self.unanswered < self.limit:
                 self.in_flight += 1  # beside urgent requests that hold a permit, but wait for the end of the pause
+                self._urgent_in_flight += 1
             elif (
                 self.in_flight < self.limit
                 and not self._urgent
                 and (urgent or not (self._waiting or self._pause.until))
             ):
                 self.in_flight += 1
+                self._urgent_in_flight += urgent
             else:
                 await self._wait_in_line(self._urgent if urgent else self._waiting)
             try:
@@ -165,11 +170,11 @@ class Throttle:
                             await anyio.sleep(max(wait, _MIN_SLEEP_SECONDS))
                     now = loop_time()
             except BaseException:
-                self._free_permit()
+                self._free_permit(urgent=urgent)
                 raise
             if urgent or not self._pause.until:
                 break
-            self._free_permit()  # a pause has begun, and urgent requests may need the permit
+            self._free_permit(urgent=urgent)  # a pause has begun, and urgent requests may need the permit
         if self._pace:
             self._pace.consume(now)
         if not self.unanswered:
@@ -206,7 +211,7 @@ class Throttle:
                 self._set_limit(self._adaptive.value)
         elif isinstance(error, SourceError):
             self._record_error(error, sent_at, level)
-        self._free_permit()
+        self._free_permit(urgent=urgent)
 
     def _set_limit(self, limit: int, *, report: bool = True) -> None:
         if limit == self.limit:
@@ -230,21 +235,32 @@ class Throttle:
             await turn.wait()
         except BaseException:
             if turn.is_set():  # the permit was granted at the moment of the cancellation
-                self._free_permit()
+                self._free_permit(urgent=line is self._urgent)
             else:
                 line.remove(turn)
             raise
 
-    def _free_permit(self) -> None:
+    def _free_permit(self, *, urgent: bool) -> None:
         self.in_flight -= 1
+        self._urgent_in_flight -= urgent
         if self._urgent or self._waiting:
             self._wake_waiters()
 
     def _wake_waiters(self) -> None:
-        """Grant free permits to the waiters; in a pause, only to urgent ones."""
-        while self.in_flight < self.limit and (line := self._urgent or (() if self._pause.until else self._waiting)):
+        """Grant free permits to the waiters."""
+        while self.in_flight < self.limit and (line := self._next_line()):
             self.in_flight += 1
+            self._urgent_in_flight += line is self._urgent
             line.popleft().set()
+
+    def _next_line(self) -> deque[anyio.Event]:
+        """Return the line that is served next: urgent requests first, and in a pause only those.
+
+        But they leave a quarter of the permits to others, because settlements that hang would stop all tasks.
+        """
+        reserve = (self.limit + 2) // 4
+        others_first = self._waiting and self._urgent_in_flight >= self.limit - reserve
+        return self._urgent if self._pause.until or (self._urgent and not others_first) else self._waiting
 
     def _delay(self, now: float) -> float:
         """Return the seconds until the rate allows the next request."""

@@ -230,3 +230,16 @@ async def test_throttle_restores_the_limit_when_a_pause_was_that_of_single_tasks
     assert throttle.limit < 16
     throttle.end_pause()
     assert throttle.limit == 16
+
+
+@virtual_time
+async def test_throttle_keeps_a_new_maximum_when_a_pause_of_single_tasks_ends():
+    throttle = Throttle(16, adaptive=True, uniform=lambda low, _: low, on_event=lambda _: None)
+    error = RateLimited("", retry_after=600)
+    error.operation = "start task 1"
+    with suppress(RateLimited):
+        async with throttle.permit():
+            raise error
+    throttle.set_limits(4, max_per_second=0, max_bytes_per_second=0)
+    throttle.end_pause()
+    assert throttle.limit == 4

@@ -276,3 +276,28 @@ async def test_throttle_is_contended_while_requests_wait_for_others():
             assert throttle.is_contended
             group.cancel_scope.cancel()
         assert not throttle.is_contended
+
+
+@pytest.mark.parametrize(("limit", "others"), [(1, 0), (2, 1), (4, 1), (8, 2), (16, 4)])
+@virtual_time
+async def test_throttle_keeps_a_quarter_of_the_permits_for_other_requests(limit, others):
+    """Otherwise settlements that hang would stop all tasks."""
+    throttle = make_throttle(limit)
+    sent = []
+
+    async def send(seconds, *, urgent):
+        async with throttle.permit(urgent=urgent):
+            sent.append(urgent)
+            await anyio.sleep(seconds)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(limit):
+            group.start_soon(partial(send, 1, urgent=False))
+        await anyio.sleep(0.5)
+        for urgent in (True, False):
+            for _ in range(2 * limit):
+                group.start_soon(partial(send, 100, urgent=urgent))
+        await anyio.sleep(1)
+        assert sent[limit:].count(False) == others
+        group.cancel_scope.cancel()
+    assert throttle.in_flight == 0

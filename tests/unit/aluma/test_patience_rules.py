@@ -1,0 +1,178 @@
+"""``Patience``: when a request that makes no progress is ended."""
+
+import asyncio
+from types import SimpleNamespace
+
+import anyio
+import pytest
+
+from aluma_async.aluma.patience import Patience, PatientRequest
+from aluma_async.aluma.responses import DOWNLOAD, SETTLE, START
+from aluma_async.clock import loop_time
+from aluma_async.exceptions import Ambiguous, Unavailable
+from aluma_async.ports import OTHERS_WAIT
+from tests.support.clock import virtual_time
+
+
+class Sent:
+    """A request that has been sent; ``ended_after`` are the seconds after which it was ended early, or None."""
+
+    def __init__(self, patience, task="t", kind=DOWNLOAD):
+        self.ended_after = None
+        self._sent_at = loop_time()
+        self.request = PatientRequest(patience, kind, task)
+        self.request.begin(self._sent_at, self._end)
+
+    def _end(self):
+        self.ended_after = loop_time() - self._sent_at
+
+    def answer(self):
+        self.request.is_answered = True
+        self.request.finish()
+
+    def receive(self, count):
+        if not self.request.response:
+            content = SimpleNamespace(total_bytes=0)
+            self.request.receive(SimpleNamespace(content=content, close=self._end))
+        self.request.response.content.total_bytes += count
+
+
+def patience_of(slow_bytes_per_second=0, *, contended=True):
+    return Patience(slow_bytes_per_second, lambda: contended)
+
+
+async def answer_one(patience, kind=DOWNLOAD, seconds=0.0):
+    """Send a request whose response takes some time."""
+    sent = Sent(patience, "other", kind)
+    await anyio.sleep(seconds)
+    sent.answer()
+
+
+@virtual_time
+async def test_request_may_lag_twice_as_long_at_each_attempt():
+    patience = patience_of()
+    await answer_one(patience)
+    ended_after = []
+    for _ in range(4):
+        await answer_one(patience)
+        sent = Sent(patience)
+        await anyio.sleep(119)
+        ended_after.append(sent.ended_after)
+    assert ended_after == [15, 30, 60, None]
+
+
+@virtual_time
+async def test_request_may_lag_twice_as_long_as_those_of_its_kind():
+    """That were answered in the last one or two minutes."""
+    patience = patience_of()
+    await answer_one(patience, DOWNLOAD, 14)
+    await answer_one(patience, START)
+    downloads, starts = Sent(patience), Sent(patience, "u", START)
+    await anyio.sleep(60)
+    assert (downloads.ended_after, starts.ended_after) == (26, 16)
+    await anyio.sleep(120)
+    Sent(patience, "first")
+    await anyio.sleep(5)
+    await answer_one(patience)
+    sent = Sent(patience, "later")
+    await anyio.sleep(60)
+    assert sent.ended_after == 15
+
+
+@pytest.mark.parametrize(("count", "kept"), [(1, 0), (3, 0), (4, 1), (8, 2), (11, 2)])
+@virtual_time
+async def test_oldest_quarter_is_kept_while_none_of_the_kind_is_answered(count, kept):
+    patience = patience_of()
+    await answer_one(patience, SETTLE)
+    sent = [Sent(patience, str(number)) for number in range(count)]
+    await anyio.sleep(16)
+    assert [one.ended_after for one in sent] == [None] * kept + [15] * (count - kept)
+
+
+@virtual_time
+async def test_request_is_ended_only_while_others_wait():
+    """For a permit, or for a worker."""
+    is_waiting = False
+    token = OTHERS_WAIT.set(lambda: is_waiting)
+    patience = patience_of(contended=False)
+    await answer_one(patience)
+    sent = Sent(patience)
+    OTHERS_WAIT.reset(token)
+    unrelated = Sent(patience, "unrelated")
+    await anyio.sleep(39)
+    assert sent.ended_after is None
+    is_waiting = True
+    await anyio.sleep(2)
+    assert sent.ended_after == 40
+    assert unrelated.ended_after is None
+
+
+@pytest.mark.parametrize(
+    ("slow", "count", "ended_after"),
+    [(0, 0, 15), (0, 1, None), (1000, 999, 15), (1000, 1500, None)],
+)
+@virtual_time
+async def test_request_does_not_lag_while_enough_is_received(slow, count, ended_after):
+    patience = patience_of(slow)
+    await answer_one(patience)
+    sent = Sent(patience)
+    for _ in range(60):
+        await anyio.sleep(1)
+        sent.receive(count)
+    assert sent.ended_after == ended_after
+
+
+@virtual_time
+async def test_request_does_not_lag_while_the_client_does_not_wait_for_it():
+    """Such as while the destination is slow."""
+    patience = patience_of()
+    await answer_one(patience)
+    sent = Sent(patience)
+    sent.request.is_waiting = False
+    await anyio.sleep(60)
+    sent.request.is_waiting = True
+    await anyio.sleep(14)
+    assert sent.ended_after is None
+    await anyio.sleep(2)
+    assert sent.ended_after == 75
+
+
+@virtual_time
+async def test_request_does_not_lag_while_the_process_is_suspended():
+    """What has arrived meanwhile is not read yet."""
+    patience = patience_of()
+    await answer_one(patience)
+    sent = Sent(patience)
+    await anyio.sleep(10)
+    asyncio.get_running_loop().now += 100
+    await anyio.sleep(14)
+    assert sent.ended_after is None
+    await anyio.sleep(4)
+    assert sent.ended_after is not None
+
+
+@pytest.mark.parametrize(("kind", "error"), [(START, Ambiguous), (SETTLE, Ambiguous), (DOWNLOAD, Unavailable)])
+@virtual_time
+async def test_ended_request_has_an_error_that_spares_others(kind, error):
+    patience = patience_of()
+    await answer_one(patience, kind)
+    sent = Sent(patience, kind=kind)
+    await anyio.sleep(16)
+    assert sent.request.ended_early
+    result = sent.request.error("do it")
+    assert type(result) is error
+    assert result.spares_others
+    assert not result.overloaded
+    assert str(result).startswith("do it: given up after 15 s")
+
+
+@virtual_time
+async def test_request_that_has_ended_is_not_watched():
+    patience = patience_of()
+    await answer_one(patience)
+    sent = Sent(patience)
+    sent.request.finish()
+    sent.request.finish()
+    await anyio.sleep(60)
+    assert sent.ended_after is None
+    assert patience.timer is None
