@@ -301,3 +301,10 @@ def test_page_with_a_frame_is_wrong_only_in_a_page():
     assert "frame" in problem("a.html", b"5c\r\n" + PAGE)
     assert not problem("a.html", b"5c\r\nplain text")
     assert not problem("a.csv", b"5c\r\n" + PAGE)
+
+
+@pytest.mark.parametrize("start", [b"<p>", b"{", b"["])
+def test_page_or_error_that_quotes_a_pdf_is_no_pdf(start):
+    """The signature may be anywhere in the first 1024 bytes, but not in a page."""
+    assert not problem("a.pdf", b"noise " + PDF)
+    assert problem("a.pdf", start + PDF)

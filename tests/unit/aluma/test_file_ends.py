@@ -153,6 +153,7 @@ def test_file_of_an_unusual_form_is_complete(name, body):
         ("a.gif", SHARED_COLOURS[:-5]),
         ("a.tif", b"II*\0\x08\0\0\0\0"),
         ("a.tif", b"II*\0\x08\0"),
+        ("a.tif", b"II*\0+\0\0\0" + bytes(36)),  # the number 43 is no mark of a large file
         ("a.tiff", b"MM\0+\0\x08\0\0" + bytes(7)),
         ("a.7z", SEVEN_ZIP[:40]),
         ("a.csv", b"1A\r\n" + b"x" * 26 + b"\r\n0\r\n\r\n"),

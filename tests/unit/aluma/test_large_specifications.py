@@ -1,4 +1,4 @@
-"""``AlumaClient``: Export Specifications that are decoded in a thread, because they are large."""
+"""Large Export Specifications: which are decoded, and in a thread."""
 
 import json
 from threading import get_ident
@@ -10,6 +10,7 @@ from aiohttp import web
 
 from aluma_async import AlumaClient, Credentials
 from aluma_async.aluma import wire
+from aluma_async.exceptions import BadSpecification
 from aluma_async.models import ExportTask
 from tests.support.clock import real_time
 from tests.support.quarantine import specification
@@ -46,3 +47,16 @@ async def test_start_that_is_cancelled_returns_the_claim_that_it_received(monkey
             await anyio.lowlevel.checkpoint()
     assert [len(claim.spec.received) for claim in claims] == [size]
     assert scope.cancelled_caught
+
+
+def test_specification_with_too_many_files_is_not_decoded():
+    """Texts of files do not count, although they may look like a specification."""
+    file = b'{"filename": "a", "source": "content", "content": "{\\"filename\\": 1}"}'
+    body = b'{"documents": [{"files": [%b]}]}' % b", ".join([file] * 5)
+    assert len(wire.export_spec(body, max_files=5).files) == len(wire.export_spec(body).files) == 5
+    with pytest.raises(BadSpecification, match="contains 5 files, more than 4") as caught:
+        wire.export_spec(body, max_files=4)
+    with pytest.raises(BadSpecification, match="5 files, more than 1"):
+        wire.export_spec(body, max_files=1)
+    assert caught.value.received == body
+    assert "max_files" in caught.value.hint

@@ -150,6 +150,7 @@ def test_timestamp_is_none_for_an_invalid_date():
     """The first date is an example of Aluma's guide."""
     assert timestamp("2024-03-25T16:38:66Z") is None
     assert timestamp("2024-03-25T16:37:08Z") == 1711384628
+    assert timestamp("2024-03-25T18:37:08+02:00") == timestamp("2024-03-25T16:37:08") == 1711384628
     assert timestamp(["x"]) is None
 
 

@@ -236,6 +236,8 @@ async def test_plain_text_is_a_page_only_with_the_statuses_of_proxies_without_a_
     text = ("text/plain", "no backend")
     with pytest.raises(RequestRejected):
         await send("complete", status, text)
+    with pytest.raises(RequestRejected):
+        await send("start", status, text)
     for content in (JSON, EMPTY, ("text/plain", '"gone"'), ("text/plain", "[]")):
         with pytest.raises(RequestRejected if status == 400 else ClaimConflict):
             await send("complete", status, content)

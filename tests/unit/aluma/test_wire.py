@@ -31,19 +31,6 @@ def test_specification_lists_its_files_in_order_with_their_documents():
     assert "a,b" not in repr(spec) + repr(spec.files)
 
 
-def test_specification_with_too_many_files_is_not_decoded():
-    """Texts of files do not count, although they may look like a specification."""
-    file = b'{"filename": "a", "source": "content", "content": "{\\"filename\\": 1}"}'
-    body = b'{"documents": [{"files": [%b]}]}' % b", ".join([file] * 5)
-    assert len(wire.export_spec(body, max_files=5).files) == len(wire.export_spec(body).files) == 5
-    with pytest.raises(BadSpecification, match="contains 5 files, more than 4") as caught:
-        wire.export_spec(body, max_files=4)
-    with pytest.raises(BadSpecification, match="5 files, more than 1"):
-        wire.export_spec(body, max_files=1)
-    assert caught.value.received == body
-    assert "max_files" in caught.value.hint
-
-
 @pytest.mark.parametrize(
     "file",
     [

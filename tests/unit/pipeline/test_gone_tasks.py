@@ -4,9 +4,13 @@ import anyio
 import pytest
 
 from aluma_async import events
-from aluma_async.models import HoldRecord
+from aluma_async.exceptions import FileMissing
+from aluma_async.models import HoldRecord, TaskState
+from aluma_async.pipeline.gone_tasks import GoneTasks
+from aluma_async.pipeline.task_tracker import TaskTracker
 from aluma_async.testing import Fault, FaultPlan, SimulatedSource
 from tests.support.clock import virtual_time
+from tests.support.failures import Parts
 from tests.support.stack import simulated
 from tests.support.world import World, system_time
 
@@ -119,3 +123,15 @@ async def test_many_gone_tasks_are_looked_up_over_several_runs():
     await world.journal.write(*holds)
     assert (await world.exporter.run_until_drained()).gone == 100
     assert (await world.restart().run_until_drained()).gone == 1
+
+
+@virtual_time
+async def test_absent_task_is_looked_up_again_after_ten_minutes():
+    parts, source = Parts(), Absent(TaskState.CLAIMED)
+    gone = GoneTasks(source, parts.cooldown, TaskTracker(), parts.claims, parts.events.append)
+    await parts.cooldown.start("t", FileMissing("404"), park=True)
+    for seconds, lookups in ((0, 1), (599, 1), (1, 2), (599, 2), (1, 3)):
+        await anyio.sleep(seconds)
+        await gone.report(())
+        assert source.looked_up == ["t"] * lookups
+    await parts.cooldown.close()

@@ -1,5 +1,7 @@
 """``Producer``: when it lists pending tasks, and what it does if Aluma is away."""
 
+from itertools import pairwise
+
 import anyio
 import pytest
 
@@ -44,6 +46,22 @@ async def test_producer_lists_less_often_while_nothing_is_pending():
     await world.run_for(3600)
     # One listing with work, one at once after it, then after 2, 4, 8, 16, 32, 60, 60, ... seconds.
     assert 60 <= world.aluma.counts["list"] <= 70
+
+
+@virtual_time
+async def test_producer_lists_often_again_after_an_exported_task():
+    class Timed(SimulatedSource):
+        listed_at = ()
+
+        async def list_pending(self):
+            self.listed_at = (*self.listed_at, anyio.current_time())
+            async for tasks in super().list_pending():
+                yield tasks
+
+    world = World(1, source=Timed, profile="small", exporter={"polling": Backoff(2, 60, jitter=0)})
+    await world.run_for(100)
+    gaps = [round(after - before) for before, after in pairwise(world.source.listed_at)]
+    assert gaps[:6] == [2, 0, 2, 4, 8, 16]
 
 
 @virtual_time

@@ -301,3 +301,15 @@ async def test_throttle_keeps_a_quarter_of_the_permits_for_other_requests(limit,
         assert sent[limit:].count(False) == others
         group.cancel_scope.cancel()
     assert throttle.in_flight == 0
+
+
+@virtual_time
+async def test_throttle_counts_an_outage_from_the_first_request_after_an_idle_time():
+    throttle = make_throttle(4)
+    await requests(throttle, 1)
+    await anyio.sleep(1000)
+    async with throttle.permit():
+        await anyio.sleep(10)
+        async with throttle.permit():
+            await anyio.sleep(5)
+            assert throttle.outage == (15, None)
