@@ -96,6 +96,8 @@ class SourceError(AlumaAsyncError):
         self.retry_after = retry_after
         """Seconds that the server asked to wait before the next request (Retry-After), or None."""
         self.overloaded = overloaded or self.overloaded
+        self.of_machine = False
+        """Whether this machine is the cause: it has no file descriptor left for a connection."""
         self.operation = ""
         """The request about one task (not a listing) that the server answered; empty if it is about no single task."""
 

@@ -3,6 +3,7 @@
 No error contains a token or a document's content. This module knows no URL and no API call.
 """
 
+import errno
 import re
 from contextlib import suppress
 
@@ -41,6 +42,8 @@ CREDENTIALS_HINT = "Check ALUMA_CLIENT_ID and ALUMA_CLIENT_SECRET, or client_id 
 URL_HINT = "Check base_url, and whether a proxy or a log-in page answers in place of Aluma."
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
 _STRONG_ETAG = re.compile(r'"[^"]*"').fullmatch
+_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+_DESCRIPTORS_HINT = "Raise the limit of open files (ulimit -n, LimitNOFILE=), or set fewer workers."
 _REACH_HINT = "Check base_url, the network and the proxy."
 _TRUST_HINT = "If a proxy inspects TLS or the API uses a private CA, set ca_file under [aluma]."
 _PROXY_HINT = "Check proxy under [aluma], including its user name and password, and the network's log-in."
@@ -108,7 +111,11 @@ def map_transport_error(operation: str, error: Exception, *, changes: bool) -> S
     """
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
         hint = _TRUST_HINT if isinstance(error, aiohttp.ClientConnectorCertificateError) else _REACH_HINT
-        return Unreachable(f"{operation}: no connection to {_peer(error)} ({_safe_reason(error)})", hint=hint)
+        of_machine = getattr(getattr(error, "os_error", None), "errno", None) in _NO_DESCRIPTORS
+        text = f"{operation}: no connection to {_peer(error)} ({_safe_reason(error)})"
+        unreachable = Unreachable(text, hint=_DESCRIPTORS_HINT if of_machine else hint)
+        unreachable.of_machine = of_machine
+        return unreachable
     if isinstance(error, aiohttp.ClientHttpProxyError):  # The tunnel was not opened, so the request was not sent.
         target = error.request_info.url
         text = f"{operation}: the proxy answered {error.status} to a connection to {target.host}:{target.port}"

@@ -12,6 +12,9 @@ from aluma_async.clock import loop_time
 
 REFRESH_FRACTION = 0.8
 """Fraction of a token's lifetime after which it is refreshed."""
+MIN_LIFETIME_SECONDS = 5.0
+"""Seconds for which a token is used at least, whatever its lifetime, so that not each request needs a token. If it is
+refused earlier, it is discarded."""
 
 
 class TokenCache:
@@ -32,6 +35,7 @@ class TokenCache:
                 if not self._token or loop_time() >= self._refresh_at:
                     sent_at = loop_time()
                     self._token, lifetime = await self._fetch()
+                    lifetime = max(lifetime, MIN_LIFETIME_SECONDS)
                     self._refresh_at, self._expires_at = sent_at + REFRESH_FRACTION * lifetime, sent_at + lifetime
         return self._token
 

@@ -60,6 +60,7 @@ _spec = msgspec.json.Decoder(_Spec)
 _OF_CONTENT = re.compile(r"(?:encoding|content|compress\w*|base64|part|data|ur[il])$", re.IGNORECASE).search
 """Names of fields that may say how to read a file, or where the rest of it is."""
 _FILE_MARK = b'"filename"'
+_DOCUMENT_MARK = b'"files"'
 _UNCOUNTED = re.compile(rb'"(?:\s+:|(?<=\\\\"):)').search
 """Finds a field with white space before its colon, or with a name that ends with a backslash; also some texts."""
 _BINARY = re.compile(rf"\.(?:{'|'.join(SIGNATURES)})\W*\Z", re.IGNORECASE).search
@@ -77,7 +78,8 @@ def export_spec(
     documents contains nothing, or if it contains more than ``max_files`` files (0: no limit).
     """
     # Counted before decoding, which would need seconds and much memory. Texts contain no such bytes, but \"filename\".
-    if 0 < max_files < (count := body.count(_FILE_MARK)):
+    # A document without a file is refused anyway, so documents count like files.
+    if 0 < max_files < (count := max(body.count(_FILE_MARK), body.count(_DOCUMENT_MARK))):
         raise BadSpecification(
             f"the Export Specification contains {count} files, more than {max_files}",
             hint="Raise max_files under [limits] if such tasks are expected.",

@@ -44,6 +44,8 @@ class Reload:
             lines = list(error_lines(error))
             hint = {"hint": lines[-1]} if len(lines) > 1 else {}
             log.write("error", "ReloadFailed", f"configuration not reloaded: {'. '.join(lines)}", **hint)
+        except Exception as error:  # noqa: BLE001 - a file that cannot be read must not end the run
+            log.write("error", "ReloadFailed", f"configuration not reloaded: unexpected {type(error).__name__}")
         else:
             restart_keys = self._exporter.reload(config)
             log.set_level(config.service.log_level)

@@ -172,7 +172,7 @@ def read_toml(text: str, file: str, overrides: Overrides | None = None, folder: 
     raw: dict[str, Any] = {}
     try:
         raw = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also of a number with thousands of digits
         all_mistakes.append(toml_error(file, error))
         raw, mistakes = _read_above(text, error), Mistakes()  # a key that seems to be missing may be below
     kinds = {field.name: field.type for field in structs.fields(Config)}
@@ -206,7 +206,7 @@ def read_toml(text: str, file: str, overrides: Overrides | None = None, folder: 
 def _read_above(text: str, error: Exception) -> dict[str, Any]:
     """Return the content of the lines above a mistake of ``tomllib``; empty if it is not known."""
     line = re.search(r"at line (\d+)", str(error))
-    with suppress(tomllib.TOMLDecodeError, RecursionError):
+    with suppress(ValueError, RecursionError):
         return tomllib.loads("\n".join(text.split("\n")[: int(line[1]) - 1] if line else []))
     return {}
 

@@ -54,7 +54,7 @@ def _statements(text: str) -> Iterator[tuple[int, bool, Mapping[str, Any]]]:
         statement += line + "\n"
         try:
             content = tomllib.loads(statement)
-        except (tomllib.TOMLDecodeError, RecursionError):  # it continues in the next line, or is a mistake
+        except (ValueError, RecursionError):  # it continues in the next line, or is a mistake
             attempts += 1
             if attempts > _MAX_ATTEMPTS:
                 return

@@ -83,7 +83,7 @@ class Cooldown:
         self._cache: Any = SimpleMemoryCache(timeout=None)
         self._expired: dict[str, HoldRecord] = {}  # holds of an earlier process, so old that they have no effect
         # Tasks that may be in the cache, in order: most tasks never fail, and need no look-up.
-        self._ids: dict[str, None] = {}
+        self._ids: dict[str, float] = {}  # with the time at which the entry expires
 
     async def load(self, holds: Iterable[HoldRecord]) -> None:
         """Take over the holds of an earlier process."""
@@ -229,10 +229,21 @@ class Cooldown:
         self._ids.clear()
 
     async def _store(self, hold: HoldRecord, seconds: float) -> None:
-        self._ids[hold.task_id] = None
+        self._ids.pop(hold.task_id, None)
+        self._ids[hold.task_id] = loop_time() + seconds + self._memory
+        self._forget_one()
         self.forget_expired(hold.task_id)
         entry = (hold, loop_time() + seconds)
         await self._cache.set(hold.task_id, entry, ttl=seconds + self._memory)
+
+    def _forget_one(self) -> None:
+        """Look at the next task, and forget it if its entry has expired: a task that vanished is never looked up."""
+        task_id = next(iter(self._ids))
+        expires_at = self._ids.pop(task_id)
+        if expires_at > loop_time():
+            self._ids[task_id] = expires_at
+        else:
+            self._journal.delete(HoldRecord, task_id)
 
     async def _entry(self, task_id: str) -> tuple[HoldRecord, float]:
         entry: tuple[HoldRecord, float] | None = None

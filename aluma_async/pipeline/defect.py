@@ -73,7 +73,7 @@ def unexpected(error: BaseException) -> AlumaAsyncError:
     return defect
 
 
-def report_listener_defect(error: Exception, counts: Counter[type[Event]]) -> None:
+def report_listener_defect(error: BaseException, counts: Counter[type[Event]]) -> None:
     """Report the first exception of a listener to the event loop, which logs it with its stack; count all of them."""
     counts[Event] += 1
     if counts[Event] == 1:

@@ -116,6 +116,8 @@ class FailureHandler:
                 if shared and not error.spares_others:
                     # At once, so that no other task is claimed while this one is released.
                     self._admission.blocking_error = error
+                elif isinstance(error, SourceError) and error.of_machine:
+                    shared, self._admission.blocking_error = True, error
                 elif isinstance(error, SourceError) and state is ClaimState.CLAIMED:
                     shared = self._admission.record_failed_download(task.id, error)
                 await self._cool_down(task, error, claim, release=True, blame=not shared or error.persistent)

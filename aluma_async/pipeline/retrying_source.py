@@ -11,6 +11,7 @@ from contextlib import aclosing
 from typing import Any, TypeVar, TypeVarTuple
 
 import anyio
+import anyio.lowlevel
 
 from aluma_async.clock import loop_time
 from aluma_async.events import RequestRetried
@@ -60,7 +61,10 @@ class RetryingSource(SourceWrapper):
             try:
                 async with aclosing(self._source.list_pending()) as pages:  # type: ignore[type-var]
                     async for tasks in pages:
+                        if not set(map(type, tasks)) <= {ExportTask}:  # without a call for each task
+                            raise TypeError
                         yield tasks
+                        await anyio.lowlevel.checkpoint()  # a fast listing must not block a stop
                 self._rate_limited_since = None
                 return
             except AlumaAsyncError as error:

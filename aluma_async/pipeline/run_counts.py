@@ -38,7 +38,9 @@ class RunCounts:
         if self._listener:
             try:
                 self._listener(event)
-            except Exception as error:  # noqa: BLE001
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001 - a CancelledError here is no cancellation of the exporter
                 report_listener_defect(error, self._counts)
 
     def summary(self, *, gone: int, deferred: int, held_back: int, seconds: float) -> Summary:

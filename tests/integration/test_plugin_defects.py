@@ -7,13 +7,14 @@ from contextlib import aclosing, asynccontextmanager
 import anyio
 import pytest
 
-from aluma_async import RetryPolicy, events
+from aluma_async import Exporter, RetryPolicy, events
 from aluma_async.destinations.router import DestinationRouter
 from aluma_async.exceptions import AlumaAsyncError
-from aluma_async.models import ClaimState, TaskState
+from aluma_async.models import ClaimState, ExportTask, TaskState
 from aluma_async.policy.routing import Route, Routing
 from aluma_async.testing import Fault, FaultPlan, MemoryDestination, SimulatedSource
 from tests.support.clock import virtual_time
+from tests.support.stack import simulated
 from tests.support.world import ImpossibleSource, World, claim_record
 
 
@@ -297,3 +298,55 @@ async def test_careless_plugin_completes_no_task_that_it_has_not_stored(mistake,
         for task_id in completed:
             stored = Counter((f, n, data) for (f, n, _), data in store.tasks[task_id].items())
             assert stored == Counter(world.aluma.expected(task_id))
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit, GeneratorExit, Abort])
+@virtual_time
+async def test_exception_of_a_listener_does_not_end_the_run(error):
+    """A listener is not awaited, so that its ``CancelledError`` is no cancellation of the exporter."""
+
+    def listener(_):
+        raise error
+
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    aluma = simulated(20)
+    summary = await Exporter(SimulatedSource(aluma), MemoryDestination(), on_event=listener).run_until_drained()
+    assert summary.exported == 20
+
+
+@pytest.mark.parametrize("page", [None, 5, [None], ["a task"]])
+@virtual_time
+async def test_listing_of_another_type_does_not_end_the_run(page):
+    class Careless(SimulatedSource):
+        listings = 0
+
+        async def list_pending(self):
+            self.listings += 1
+            async for tasks in super().list_pending():
+                yield tasks
+            if self.listings == 2:
+                yield page
+
+    world = World(20, source=Careless)
+    await world.run_for(3600)
+    assert len(world.aluma.ids("completed")) == 20
+    assert {str(event.error) for event in world.events(events.ListingFailed)} == {"list tasks: unexpected TypeError"}
+
+
+@virtual_time
+async def test_endless_listing_does_not_delay_a_stop():
+    """Its next rows are always there, so that it never waits."""
+
+    class Endless(SimulatedSource):
+        rows = 0
+
+        async def list_pending(self):
+            while True:
+                self.rows += 1
+                assert self.rows < 1000
+                if self.rows == 500:
+                    asyncio.get_running_loop().call_soon(world.exporter.stop)
+                yield [ExportTask(f"t{self.rows}")]
+
+    world = World(0, source=Endless)
+    await world.exporter.run()

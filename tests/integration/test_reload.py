@@ -221,3 +221,16 @@ def test_sighup_ends_a_run_on_a_terminal(tmp_path):
             run.send_signal(signal.SIGHUP)
             assert run.wait(MAX_SECONDS) == -signal.SIGHUP
     os.close(screen)
+
+
+def test_reload_survives_an_error_of_any_kind(tmp_path, capsys):
+    async def main():
+        config = Config(
+            exporter=ExporterConfig(state=tmp_path / "state"),
+            destinations={"default": FolderConfig(path=tmp_path / "out")},
+        )
+        async with open_idle_exporter(config) as reloadable:
+            reload_each(reloadable, ZeroDivisionError("a secret"))
+
+    anyio.run(main)
+    assert "configuration not reloaded: unexpected ZeroDivisionError\n" in capsys.readouterr().err

@@ -22,6 +22,7 @@ _UNAVAILABLE = (
     "ENOSPC EDQUOT EROFS EACCES EPERM EIO ESTALE EMFILE ENFILE ENOMEM ENODEV ENXIO ENOTCONN EHOSTDOWN ETIMEDOUT"
 )
 FULL = {errno.ENOSPC, errno.EDQUOT}
+NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 UNAVAILABLE = {getattr(errno, name) for name in _UNAVAILABLE.split() if hasattr(errno, name)}
 _MAX_CHUNKS = 1024  # the limit of Linux for one call
 _MIN_NAME_BYTES = 64

@@ -139,7 +139,7 @@ class FileThreads:
         known = error.errno in fs.UNAVAILABLE
         if known or not self._root.is_same_folder():
             hint = "Check that the folder exists, is writable and has free space."
-            return DestinationUnavailable(message, hint=hint, for_all=not known)
+            return DestinationUnavailable(message, hint=hint, for_all=not known or error.errno in fs.NO_DESCRIPTORS)
         return DestinationError(message)
 
     def _submit(self, call: Callable[[], T], work_seconds: float = 0.0) -> FileStep[T]:

@@ -98,3 +98,22 @@ async def test_old_token_is_used_while_one_request_refreshes_it():
     assert tokens.count == 2
     await anyio.sleep(160 - anyio.current_time())
     assert await cache.token() == "token 3", "80 s after the request for the second one"
+
+
+@pytest.mark.parametrize("lifetime", [0.0001, 0.0, 4.0])
+@virtual_time
+async def test_token_with_a_tiny_lifetime_is_not_requested_for_each_request(lifetime):
+    """If Aluma refuses it, it is discarded; otherwise the clock or the answer of a proxy was wrong."""
+    fetched = []
+
+    async def fetch():
+        fetched.append(anyio.current_time())
+        return f"token {len(fetched)}", lifetime
+
+    cache = TokenCache(fetch)
+    for _ in range(100):
+        token = await cache.token()
+        await anyio.sleep(0.1)
+    assert len(fetched) <= 3
+    cache.discard(token)
+    assert await cache.token() != token

@@ -343,3 +343,12 @@ def test_specification_with_a_repeated_field_is_unreadable_whatever_is_missing(f
     body = f'{{"documents": [{{"files": [{{{text}, "{field}": "y"}}]}}]}}'.encode()
     with pytest.raises(BadSpecification, match="occurs twice"):
         wire.export_spec(body)
+
+
+def test_specification_with_too_many_documents_is_refused_before_decoding():
+    """Decoding millions of empty documents would take seconds."""
+    body = b'{"documents": [%b]}' % b", ".join([b'{"files": []}'] * 5)
+    with pytest.raises(BadSpecification, match="contains 5 files, more than 4"):
+        wire.export_spec(body, max_files=4)
+    with pytest.raises(BadSpecification, match="file"):
+        wire.export_spec(body, max_files=5)

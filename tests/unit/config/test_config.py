@@ -254,3 +254,10 @@ def test_default_destination_is_the_one_named_default_or_the_only_one():
 
 def test_destination_types_have_the_tags_of_their_classes():
     assert {kind.__struct_config__.tag: kind for kind in DESTINATION_TYPES.values()} == DESTINATION_TYPES
+
+
+def test_number_with_thousands_of_digits_is_a_mistake_of_the_file():
+    """Python refuses to convert it, with an error of another type."""
+    for text in (f"x = {'9' * 5000}", f"[exporter]\nworkers = {'9' * 5000}"):
+        with pytest.raises(ConfigError, match="invalid TOML: Exceeds the limit"):
+            Config.from_toml(text, "c.toml")

@@ -2,9 +2,10 @@
 
 import anyio
 
-from aluma_async import events
+from aluma_async import Backoff, MemoryJournal, events
+from aluma_async.exceptions import SourceError
 from aluma_async.models import HoldRecord
-from aluma_async.pipeline.cooldown import SUSPECT_AFTER
+from aluma_async.pipeline.cooldown import SUSPECT_AFTER, Cooldown
 from aluma_async.testing import Fault, FaultPlan
 from tests.support.clock import virtual_time
 from tests.support.world import World, system_time
@@ -52,3 +53,18 @@ async def test_listing_counts_the_crash_suspects_that_wait_as_on_hold():
     assert listed[0] == (5, 3, 2)
     assert (2, 1, 1) in listed
     assert (1, 1, 0) in listed
+
+
+@virtual_time
+async def test_cooldown_forgets_tasks_that_are_never_listed_again():
+    """Each of them has failed once and vanished; their number must not grow for ever."""
+    journal = MemoryJournal()
+    cooldown = Cooldown(
+        Backoff(60, 3600), journal, park_seconds=21600, park_after=10, clock=system_time, uniform=lambda low, _: low
+    )
+    for number in range(3000):
+        await cooldown.start(f"t{number}", SourceError("lost"))
+        await anyio.sleep(60)
+    assert len(list(cooldown.task_ids())) < 300
+    assert len(await journal.load()) < 300
+    assert (await cooldown.get("t2999")).failures == 1

@@ -16,6 +16,7 @@ from aluma_async.exceptions import (
     SourceError,
     Unavailable,
     UnexportableTask,
+    Unreachable,
 )
 from aluma_async.models import ExportTask
 from tests.support.clock import virtual_time
@@ -294,3 +295,16 @@ async def test_claim_is_released_when_its_copy_is_interrupted(error):
     assert [type(event) for event in parts.events] == [events.TaskReleased]
     assert parts.claims.get("t") is None
     await parts.cooldown.close()
+
+
+@virtual_time
+async def test_machine_without_descriptors_blames_no_task():
+    """No task can be downloaded until other files or connections are closed, so that claiming pauses."""
+    parts = Parts()
+    error = Unreachable("no connection (too many open files)")
+    error.of_machine = True
+    await parts.handle(error)
+    assert parts.admission.blocking_error is error
+    assert (await parts.cooldown.get("t")).failures == 1
+    await parts.handle(error)
+    assert (await parts.cooldown.get("t")).failures == 1

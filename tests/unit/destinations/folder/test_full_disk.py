@@ -107,3 +107,17 @@ async def test_file_whose_last_blocks_are_refused_is_not_published(code, tmp_pat
     await deliver(destination, claim_of("u", "other"), b"1")
     assert exported_files(tmp_path) == {"other": b"1"}
     destination.close()
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE])
+@real_time
+async def test_lack_of_descriptors_concerns_all_tasks(code, destination, monkeypatch):
+    """The probe would succeed, because the failed task has closed its files."""
+
+    def create(*_):
+        raise OSError(code, "too many open files")
+
+    monkeypatch.setattr(fs, "create", create)
+    with pytest.raises(DestinationUnavailable) as caught:
+        await deliver(destination, claim_of("t", "a"), b"1")
+    assert caught.value.for_all

@@ -170,11 +170,11 @@ async def test_operation_waits_for_threads_that_make_progress(tmp_path, monkeypa
     fsync = fs.fsync_checked
 
     def fsync_slowly(*arguments, **options):
-        time.sleep(LIMIT / 2)
+        time.sleep(0.4)
         return fsync(*arguments, **options)
 
     with DaemonThreads(1, "test") as threads:
-        destination = FolderDestination(tmp_path, executor=threads, hang_seconds=LIMIT)
+        destination = FolderDestination(tmp_path, executor=threads, hang_seconds=1.5)
         await destination.probe()
         monkeypatch.setattr(fs, "fsync_checked", fsync_slowly)
         await asyncio.gather(*(deliver(destination, claim_of(f"t{n}", f"{n}"), LARGE) for n in range(5)))
