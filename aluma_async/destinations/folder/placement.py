@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from aluma_async.destinations.common.manifest import is_manifest
 from aluma_async.destinations.folder import fs
 from aluma_async.destinations.folder.open_folders import OpenFolders
 from aluma_async.destinations.folder.owners import Owners
-from aluma_async.exceptions import AlreadyExported
+from aluma_async.exceptions import AlreadyExported, DestinationError
 from aluma_async.models import ExportFile
 from aluma_async.policy.naming import OnConflict, PathParts, collision_key, fit_names
 
@@ -43,6 +43,7 @@ class PathAllocator:
         self._on_conflict = on_conflict
         self._task_id = task_id
         self._assigned: set[str] = set()  # collision keys, because two files of a task must not get one path
+        self._reserved: list[str] = []  # collision keys that belonged to no task before
         self._listed: dict[PathParts, frozenset[str]] = {}  # the names in a folder
 
     def assign(
@@ -53,11 +54,27 @@ class PathAllocator:
         ``staged_name`` returns a file's name in the staging folder by its number.
         """
         placements = []
-        for file, (key, wanted) in zip(files, planned.items(), strict=True):
-            placements.append(self._assign(key, wanted, file, staged_name(file.number)))
-            self._folders.close_if_many()
+        try:
+            for file, (key, wanted) in zip(files, planned.items(), strict=True):
+                placements.append(self._assign(key, wanted, file, staged_name(file.number)))
+                self._folders.close_if_many()
+        except (OSError, DestinationError):
+            self._release(self._reserved)
+            raise
         self._folders.reserved.update([placement.parts for placement in placements])
         return placements
+
+    def release(self, paths: Sequence[PathParts]) -> None:
+        """End the reservations of paths without a file that this delivery has made: other programs may use them."""
+        keys = set(map(collision_key, paths)).intersection(self._reserved)
+        if keys:
+            with self._owners.transaction(list(keys)):
+                self._release(keys)
+
+    def _release(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            if self._owners.owner_of(key) == self._task_id:
+                self._owners.release(key)
 
     def assign_again(self, file: ExportFile, key: str, planned: PathParts, taken: Placement) -> Placement:
         """Assign a path to a file whose path another file has taken meanwhile, or has under an equivalent name.
@@ -141,6 +158,7 @@ class PathAllocator:
             if existing and not (stat.S_ISREG(existing.st_mode) and self._is_same(staged, path)):
                 return False
             self._owners.assign(key, self._task_id)
+            self._reserved.append(key)
         return owner in (None, self._task_id)
 
     def _is_same(self, staged: str, path: tuple[int, str]) -> bool:

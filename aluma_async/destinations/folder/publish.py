@@ -22,6 +22,7 @@ newer version of the task, whose files stay.
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 
 from aluma_async.destinations.common.manifest import StoredFile, manifest_file, render_manifest
 from aluma_async.destinations.folder import fs
@@ -210,10 +211,15 @@ class _Publication:
             staged.receipt = Receipt.issue(folder_id, files, "" if settings.sync else settings.boot)
 
     def _roll_back(self, folders: OpenFolders, renamed: int) -> None:
-        """Remove the renamed files that did not exist before; those that were replaced keep their new content.
+        """Remove the renamed files that did not exist before, and end the reservations of their paths.
 
-        A file that another exporter has replaced meanwhile stays, because its task may be completed.
+        Those that were replaced keep their new content. A file that another exporter has replaced meanwhile stays,
+        because its task may be completed.
         """
         for number, _, parts, existing in self._placements[:renamed]:
             if existing is None:
                 fs.unlink_if_same(folders.open(parts[:-1]), parts[-1], self.staged.ids[number])
+        if self._paths:
+            new = [placement.parts for placement in self._placements if placement.existing is None]
+            with suppress(OSError, DestinationError):  # the error for which the files are removed counts
+                self._paths.release([parts for parts in new if not fs.lstat(folders.open(parts[:-1]), parts[-1])])

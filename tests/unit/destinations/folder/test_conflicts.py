@@ -122,3 +122,30 @@ async def test_file_that_was_overwritten_belongs_to_the_new_task_in_later_runs(t
     async with open_folder(tmp_path, on_conflict="fail") as destination:
         with pytest.raises(DestinationError, match="already has this name"):
             await deliver(destination, claim_of("one", "a"), b"7")
+
+
+@pytest.mark.parametrize("step", ["assign", "rename"])
+@real_time
+async def test_failed_delivery_reserves_no_name(destination, before_disk_step, step):
+    """Another program may use the names: its file is not the task's own, and stays."""
+    root = destination.root
+    claim = claim_of("t", "old", "free", "sub/blocked")
+    await deliver(destination, claim_of("t", "old"), b"0")
+    if step == "assign":
+        (root / "sub").symlink_to(root)
+    else:
+
+        def fail():
+            raise OSError("broken")
+
+        before_disk_step("os.link os.rename", 3, fail)
+    with pytest.raises(DestinationError):
+        await deliver(destination, claim, b"1", b"2", b"3")
+    if step == "assign":
+        (root / "sub").unlink()
+    (root / "free").write_bytes(b"of another program")
+    await deliver(destination, claim, b"1", b"2", b"3")
+    exported = exported_files(root)
+    assert exported.pop("free") == b"of another program"
+    assert exported.pop("old") == b"1", "it was the task's own before"
+    assert sorted(exported.values()) == [b"2", b"3"]
