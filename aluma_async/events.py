@@ -222,7 +222,7 @@ class FailureBreakerOpened(TaskEvent, frozen=True):
     """A task was parked instead of failed, because at most three tasks of a kind are failed automatically.
 
     A kind is a project, its destinations, and the class of the error. Further tasks of the kind are parked, too, until
-    one is exported, or the administrator confirms with ``aluma-async fail``. Emitted for the first of them only.
+    the administrator confirms with ``aluma-async fail``. Emitted for the first of them in each process.
     """
 
     error: AlumaAsyncError

@@ -7,6 +7,7 @@ blaming the task. A claim is *orphaned* if no running worker owns it.
 ``gc=False``: these values cannot form reference cycles, so the garbage collector does not track them.
 """
 
+import hashlib
 from enum import StrEnum
 from typing import Literal
 
@@ -75,6 +76,11 @@ class ExportSpec(Struct, frozen=True, gc=False):
     files: tuple[ExportFile, ...]
     received: bytes = b""
     """The specification as Aluma sent it (JSON, UTF-8), for the quarantine."""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the specification as Aluma sent it; empty if that is not known."""
+        return hashlib.sha256(self.received).hexdigest() if self.received else ""
 
     def __repr__(self) -> str:
         """Leave out the content, which is customer data."""
@@ -169,12 +175,14 @@ class HoldRecord(Struct, frozen=True, gc=False):
     """Number of the last failures in a row that had the same class of error."""
     copy_tried: bool = False
     """Whether a copy of the task was stored, or tried, after it was parked for crashes."""
+    unexportable: str = ""
+    """SHA-256 of the Export Specification if it can never be exported; empty after any other error."""
 
 
 class BreakerRecord(Struct, frozen=True, gc=False):
     """The journal's record of a task that was failed automatically, or is about to be.
 
-    It counts until a task of its kind is exported, or the administrator confirms. Contains neither content nor names.
+    It counts until the administrator confirms the failures of its kind. Contains neither content nor names.
     """
 
     task_id: str

@@ -72,6 +72,7 @@ def run_cli(tmp_path):
         assert not secret or secret not in done.stdout + done.stderr
         return done
 
+    run.folder = tmp_path
     return run
 
 

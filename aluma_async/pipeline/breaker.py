@@ -1,10 +1,11 @@
 """``FailBreaker``: limits the tasks that are failed automatically, because Fail deletes a task permanently.
 
-A defect of the exporter, or a change at Aluma, can make every task look as if it could never be exported. So at most
-``MAX_FAILED_TASKS`` tasks of a kind are failed until a task of the same kind is exported, or the administrator confirms
-(``aluma-async fail``). A kind is a project, the destinations, and the reason. A place is reserved before anything is
-awaited, so that the number of workers does not matter, and recorded before Fail is sent, so that a restart does not
-matter. It does not decide which errors are reasons to fail a task.
+A defect of the exporter, a proxy, or a change at Aluma can make every task look as if it could never be exported. So
+at most ``MAX_FAILED_TASKS`` tasks of a kind are failed until the administrator confirms (``aluma-async fail``). An
+export frees no place, because a task without such a text proves nothing about those that have one. A kind is a project,
+the destinations, and the reason. A place is reserved in one step, so that the number of workers does not matter, and
+recorded before Fail is sent, so that a restart does not matter. It does not decide which errors are reasons to fail a
+task.
 """
 
 from collections.abc import Iterable
@@ -12,7 +13,6 @@ from contextlib import suppress
 
 from aluma_async.exceptions import AlumaAsyncError, DestinationError, FailConfirmed
 from aluma_async.models import BreakerRecord, Claim
-from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.ports import Destination, Journal
 
 MAX_FAILED_TASKS = 3
@@ -22,9 +22,8 @@ MAX_FAILED_TASKS = 3
 class FailBreaker:
     """The tasks that were failed automatically, or are about to be. ``destination`` may name those of a claim."""
 
-    def __init__(self, journal: Journal, claims: ClaimTracker, destination: Destination) -> None:
+    def __init__(self, journal: Journal, destination: Destination) -> None:
         self._journal = journal
-        self._claims = claims
         self._destination = destination
         self._places: dict[str, BreakerRecord] = {}  # by task id, so that a repeated attempt takes no second place
         self._reported: set[tuple[str, ...]] = set()
@@ -48,7 +47,7 @@ class FailBreaker:
         return True
 
     def report_once(self, claim: Claim, error: AlumaAsyncError) -> bool:
-        """Return whether a refusal is the first one of its kind since its places were free."""
+        """Return whether a refusal is the first one of its kind in this process."""
         kind = self._place(claim, error).kind
         is_first = kind not in self._reported
         self._reported.add(kind)
@@ -63,16 +62,6 @@ class FailBreaker:
         """Free the place of a task, because Fail was not sent."""
         if self._places.pop(task_id, None):
             self._journal.delete(BreakerRecord, task_id)
-
-    def reset(self, project_id: str, destinations: tuple[str, ...]) -> None:
-        """Free the places of the kinds of an exported task, except those of tasks to which Fail is being sent."""
-        if not self._places:
-            return
-        for place in list(self._places.values()):
-            if (place.project_id, place.destinations) == (project_id, destinations):
-                self._reported.discard(place.kind)
-                if self._claims.get(place.task_id) is None:
-                    self.give_back(place.task_id)
 
     def _place(self, claim: Claim, error: AlumaAsyncError) -> BreakerRecord:
         return BreakerRecord(claim.task.id, type(error).__name__, claim.task.project_id, self._destinations(claim))

@@ -112,6 +112,7 @@ class Cooldown:
         park: bool = False,
         blame: bool = True,
         created_at: float | None = None,
+        unexportable: str = "",
     ) -> HoldRecord:
         """Put a task on hold after an error.
 
@@ -121,6 +122,7 @@ class Cooldown:
             park: Hold the task for long.
             blame: Whether the error counts as a failure of the task.
             created_at: Creation of the task; stored, so that the time until its deadline can be shown.
+            unexportable: Hash of the Export Specification if it can never be exported.
         """
         hold, _ = await self._entry(task_id)
         failures = max(1, hold.failures + blame)
@@ -143,9 +145,18 @@ class Cooldown:
             error=type(error).__name__,
             message=error.text,
             created_at=hold.created_at if created_at is None else created_at,
+            unexportable=unexportable,
         )
         await self.restart(hold)
         return hold
+
+    async def was_unexportable(self, task_id: str, specification: str) -> bool:
+        """Return whether the last attempt at a task, before a hold that has ended, had the same specification.
+
+        ``specification`` is its hash. Only then is it certain that a repetition brings the same text.
+        """
+        hold, until = await self._entry(task_id)
+        return bool(specification) and hold.unexportable == specification and until <= loop_time()
 
     async def restart(self, hold: HoldRecord) -> None:
         """Restart the time of a hold now."""

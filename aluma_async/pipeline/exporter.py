@@ -112,7 +112,7 @@ class Exporter:
         queue_size = queue_size or QUEUED_TASKS_PER_WORKER * workers
         self._send, self._receive = anyio.create_memory_object_stream[ExportTask](queue_size)
         self._claims = claims = ClaimTracker(self._journal, clock, claim_timeout)
-        breaker = FailBreaker(self._journal, claims, destination)
+        breaker = FailBreaker(self._journal, destination)
         self._admission = Admission(
             self._tracker, claims, self._pool.slots, canary_tasks=queue_size, on_event=self._emit
         )

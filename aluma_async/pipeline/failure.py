@@ -1,7 +1,9 @@
 """``FailureHandler``: carries out what an error means for a task (``policy.error_policy``).
 
 It puts the task on hold, cancels its claim, or fails the task after a copy of it is in the quarantine, and emits the
-event of the outcome. It never completes a task on its own decision: only a claim whose files are committed.
+event of the outcome. A task is failed at its second attempt, because the reply to one Start may have been changed:
+after a hold, Start must bring the same specification, byte for byte. It never completes a task on its own decision:
+only a claim whose files are committed.
 """
 
 from collections.abc import Mapping
@@ -29,8 +31,10 @@ from aluma_async.exceptions import (
     ClaimConflict,
     DestinationError,
     DestinationUnavailable,
+    FailConfirmed,
     RequestRejected,
     SourceError,
+    UnexportableTask,
 )
 from aluma_async.models import Claim, ClaimState, ExportFile, ExportSpec, ExportTask
 from aluma_async.pipeline.admission import Admission
@@ -77,11 +81,10 @@ class FailureHandler:
         self._breaker = breaker
         self._on_event = on_event
 
-    async def clear(self, claim: Claim, destinations: tuple[str, ...]) -> None:
-        """Forget the failures of an exported task, and its safety copy; tasks of its kind may be failed again."""
+    async def clear(self, claim: Claim) -> None:
+        """Forget the failures of an exported task, and its safety copy."""
         if self._quarantine and claim.task.id in self._quarantine.task_ids:
             self._quarantine.discard_later(claim)
-        self._breaker.reset(claim.task.project_id, destinations)
         await self._cooldown.clear_task(claim.task.id)
 
     async def handle(self, task: ExportTask, claim: Claim | None, error: AlumaAsyncError) -> bool:
@@ -149,10 +152,7 @@ class FailureHandler:
 
     async def _fail(self, task: ExportTask, claim: Claim | None, error: AlumaAsyncError) -> bool:
         """Store a copy of the task in the quarantine, then fail it; park it if that is impossible."""
-        # Nothing may be awaited before the reservation, because other workers would take the same place.
-        if claim is None or self._quarantine is None or not self._breaker.reserve(claim, error):
-            if claim and self._quarantine and self._breaker.report_once(claim, error):
-                self._on_event(FailureBreakerOpened(task, error))
+        if claim is None or self._quarantine is None or not await self._may_fail(claim, error):
             await self._cool_down(task, error, claim, release=True, park=True)
             return False
         message, may_be_sent = str(error)[:_MAX_MESSAGE_CHARS], False
@@ -188,6 +188,21 @@ class FailureHandler:
         self._on_event(TaskFailed(task, error))
         return True
 
+    async def _may_fail(self, claim: Claim, error: AlumaAsyncError) -> bool:
+        """Return whether an error is certain, and has a place among the failed tasks of its kind, which it then takes.
+
+        It is certain if the administrator has confirmed it, or if an earlier Start brought the same specification.
+        """
+        is_certain = isinstance(error, FailConfirmed)
+        if not is_certain and not await self._cooldown.was_unexportable(claim.task.id, claim.spec.sha256):
+            return False
+        # Nothing may be awaited between the look at the places and the reservation.
+        if self._breaker.reserve(claim, error):
+            return True
+        if self._breaker.report_once(claim, error):
+            self._on_event(FailureBreakerOpened(claim.task, error))
+        return False
+
     async def _is_shared(self, error: DestinationUnavailable) -> bool:
         """Return whether other tasks cannot be saved, too. The folder or table of this one may be the reason: probe.
 
@@ -217,7 +232,10 @@ class FailureHandler:
     ) -> None:
         """Put the task on hold, and cancel its claim (``release``). A task that is parked is copied (``claim``)."""
         # Before the Cancel, so that a crash between them does not make the task fail in a tight loop.
-        hold = await self._cooldown.start(task.id, error, park=park, blame=blame, created_at=task.created_at)
+        unexportable = claim.spec.sha256 if claim and isinstance(error, UnexportableTask) else ""
+        hold = await self._cooldown.start(
+            task.id, error, park=park, blame=blame, created_at=task.created_at, unexportable=unexportable
+        )
         if hold.parked and release:
             await self._copy(task, error, claim)
         if release:

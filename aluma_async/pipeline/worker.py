@@ -76,7 +76,7 @@ class Worker:
             # Cancelled. A cancelled Start returns its claim, so an open claim is recorded here.
             await self._failures.release_on_stop(task)
             raise
-        await self._failures.clear(claim, delivered.destinations)
+        await self._failures.clear(claim)
         self._on_event(TaskCompleted(task, files, delivered.bytes, loop_time() - started_at, delivered.destinations))
         return True
 

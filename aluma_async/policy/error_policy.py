@@ -32,7 +32,7 @@ class Action(Enum):
     CANCEL = auto()
     """The task is or may be claimed: start its cool-down and cancel the claim."""
     FAIL = auto()
-    """The task can never be exported: fail it, once a complete copy is in the quarantine."""
+    """The task can never be exported: fail it, once that is certain and a complete copy is in the quarantine."""
     SETTLE_LATER = auto()
     """Files are safe, but Complete (or Fail) is not confirmed: retry that request later, and send nothing else."""
 

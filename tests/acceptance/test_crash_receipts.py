@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from tests.support.files import ROOT, expected_hashes, hash_files
+from tests.support.holds import end_holds
 from tests.support.processes import FAST_CONFIG, MAX_SECONDS, PROGRAM, environment, simulator
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
@@ -23,7 +24,7 @@ path = "out"
 durability = "{durability}"
 """
 )
-KILLED = """
+UNEXPORTABLE = """
 import os
 import signal
 
@@ -45,10 +46,11 @@ def open_or_refuse(self, claim):
     return open_delivery(self, claim)
 
 
-AlumaClient.complete = AlumaClient.fail = die
 FolderDestination.open = open_or_refuse
 main()
 """
+"""An exporter to which all tasks look unexportable."""
+KILLED = UNEXPORTABLE.replace("main()\n", "AlumaClient.complete = AlumaClient.fail = die\nmain()\n")
 """An exporter that is killed when it is about to send Complete or Fail."""
 REBOOTED = """
 from aluma_async import clock
@@ -66,6 +68,7 @@ class Machine:
 
     def __init__(self, folder, aluma, durability="full"):
         self.folder = folder
+        self.parked = 0
         self.aluma = aluma
         (folder / "config.toml").write_text(CONFIG.format(durability=durability))
 
@@ -84,7 +87,11 @@ class Machine:
         )
 
     def run_until_killed(self, *, fail=False):
-        """Run an exporter that is killed before Complete, or before Fail."""
+        """Run an exporter that is killed before Complete, or before Fail, which is at the second attempt."""
+        if fail:
+            self.run(UNEXPORTABLE.format(fail=True))
+            end_holds(self.folder / "state")
+            self.parked = 1
         done = self.run(KILLED.format(fail=fail))
         assert done.returncode < 0, done.stderr
         assert self.requests("complete") == self.requests("fail") == 0
@@ -97,7 +104,7 @@ class Machine:
         assert hash_files(self.folder / "out") >= expected_hashes(1, profile="small")
         assert self.requests("fail") == 0
         assert self.aluma.state()["tasks"] == {"completed": 1}
-        return (self.requests("cancel"), self.requests("start")) == (1, 2)
+        return (self.requests("cancel"), self.requests("start")) == (1 + self.parked, 2 + self.parked)
 
 
 @pytest.fixture
@@ -196,7 +203,7 @@ def test_task_in_the_quarantine_is_failed_after_a_restart(aluma, tmp_path):
     machine.run_until_killed(fail=True)
     machine.run()
     assert aluma.state()["tasks"] == {"failed": 1}
-    assert (machine.requests("start"), machine.requests("cancel")) == (1, 0)
+    assert (machine.requests("start"), machine.requests("cancel")) == (2, 1)
 
 
 def test_complete_copy_on_another_disk_is_enough(aluma, tmp_path):

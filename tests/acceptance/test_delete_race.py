@@ -8,6 +8,7 @@ import pytest
 
 from aluma_async.quarantine.folder import QuarantineFolder
 from tests.support.files import ROOT
+from tests.support.holds import end_holds
 from tests.support.processes import FAST_CONFIG, MAX_SECONDS, PENDING, PROGRAM, environment
 from tests.support.server import aluma_server
 
@@ -43,6 +44,14 @@ main()
 """
     )
     with aluma_server(1, impossible_tasks=(0,)) as aluma:
+        subprocess.run(
+            [*PROGRAM, "--once", "-q", "-o", "out", "--base-url", aluma.base_url],
+            cwd=tmp_path,
+            env=environment(tmp_path, aluma.simulated.client_secret, {}),
+            capture_output=True,
+            timeout=60,
+        )
+        end_holds(tmp_path / "state")  # a task is failed at its second attempt
         done = subprocess.run(
             [sys.executable, "program.py", "--once", "-q", "-o", "out", "--base-url", aluma.base_url],
             cwd=tmp_path,

@@ -5,11 +5,14 @@ import time
 
 from aluma_async.testing import SimulatedAluma
 from tests.acceptance.test_fail import CONFIG, check_copies
+from tests.support.holds import end_holds
 from tests.support.processes import MAX_SECONDS, PENDING, environment, start_program, wait_until
 from tests.support.proxy import proxy_for
 from tests.support.server import aluma_server
 
 FOLDER = '[destinations.default]\ntype = "folder"\npath = "out"\n'
+CUT = {"documents": [{"files": [{"folder": "", "filename": "a.txt", "source": "content", "content": "cut \ud83d"}]}]}
+"""An Export Specification whose text a proxy has cut inside an emoji."""
 TABLE = (
     '[destinations.db]\ntype = "sql"\nurl = "sqlite:///x.db"\ntable = "rows"\ncreate = true\n[[routes]]\nto = ["db"]\n'
 )
@@ -46,7 +49,7 @@ def test_fail_keeps_the_task_when_its_file_differs_from_the_confirmed_copy(run_c
     assert contents == {REAL, PROXY_TEXT[2]}
 
 
-def test_fail_is_not_repeated_when_the_copy_is_gone(tmp_path):
+def test_fail_is_not_repeated_when_the_copy_is_gone(run_cli, tmp_path):
     """An unconfirmed Fail is repeated only while its copy is there; otherwise the claim is released."""
     (tmp_path / "config.toml").write_text(CONFIG + FOLDER)
     quarantine = tmp_path / "state/quarantine"
@@ -54,6 +57,8 @@ def test_fail_is_not_repeated_when_the_copy_is_gone(tmp_path):
         proxy.answer = lambda verb: BUSY if verb == "fail" else None
         arguments = ("--base-url", proxy.base_url, "-q")
         env = environment(tmp_path, SimulatedAluma.client_secret, {})
+        assert run_cli("--once", *arguments).returncode == 1, "the first attempt parks the task"
+        end_holds(tmp_path / "state")
         with start_program(*arguments, cwd=tmp_path, env=env):
             wait_until(lambda: proxy.count("fail"))
             time.sleep(0.3)
@@ -62,6 +67,28 @@ def test_fail_is_not_repeated_when_the_copy_is_gone(tmp_path):
             wait_until(lambda: proxy.count("cancel") or aluma.simulated.ids("failed"))
         check_copies(tmp_path / "state", aluma)
         assert proxy.count("cancel")
+
+
+def test_text_that_a_proxy_has_cut_is_exported_when_it_is_whole_again(run_cli, tmp_path):
+    """The reply to one Start is no reason for Fail, whatever else is exported meanwhile."""
+    (tmp_path / "config.toml").write_text(CONFIG + FOLDER)
+    with aluma_server(12) as aluma, proxy_for(aluma.base_url) as proxy:
+        cut = set()
+
+        def change(specification):
+            first = specification["documents"][0]["files"][0]["filename"]
+            is_cut = first not in cut and len(cut) < 6
+            cut.add(first)
+            return CUT if is_cut else specification
+
+        proxy.change = change
+        arguments = ("--once", "--base-url", proxy.base_url, "-q")
+        assert run_cli(*arguments).returncode == 1
+        assert (proxy.count("fail"), len(aluma.simulated.ids(PENDING))) == (0, 6)
+        end_holds(tmp_path / "state")
+        run_cli(*arguments)
+        assert len(aluma.simulated.ids("completed")) == 12
+        assert not proxy.count("fail")
 
 
 def test_exporter_ends_when_its_journal_is_removed(tmp_path):

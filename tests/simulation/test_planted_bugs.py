@@ -374,10 +374,13 @@ def forget_failed_tasks_after_a_restart(patch):
 
 
 def allow_failed_tasks_again_after_any_export(patch):
-    def reset_all(self, project_id, destinations):
-        self._places.clear()
+    clear = FailureHandler.clear
 
-    patch.setattr(FailBreaker, "reset", reset_all)
+    async def clear_all(self, claim):
+        self._breaker._places.clear()
+        await clear(self, claim)
+
+    patch.setattr(FailureHandler, "clear", clear_all)
 
 
 def check_the_lease_only_once(patch):

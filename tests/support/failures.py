@@ -20,7 +20,7 @@ from aluma_async.pipeline.retrying_source import RetryingSource
 from aluma_async.pipeline.task_tracker import TaskTracker
 from aluma_async.policy.backoff import RetryPolicy
 from aluma_async.testing import MemoryDestination
-from tests.support.world import system_time
+from tests.support.world import system_time, unexportable_hold
 
 TASK = ExportTask("t", project_id="p", created_at=7.0)
 INVALID = ExportFile(0, 0, "", "a.txt", "content", "x", invalid_text=True)
@@ -78,7 +78,7 @@ class Parts:
         if self.quarantine:
             tracking.has_copy = self.quarantine.has_copy
         self.admission = Admission(TaskTracker(), self.claims, anyio.Semaphore(1), canary_tasks=1, on_event=emit)
-        self.breaker = FailBreaker(self.journal, self.claims, self.destination)
+        self.breaker = FailBreaker(self.journal, self.destination)
         self.handler = FailureHandler(
             self.source,
             self.claims,
@@ -92,8 +92,13 @@ class Parts:
             on_event=emit,
         )
 
-    async def handle(self, error, *, claimed=True, task=TASK):
-        """Handle an error; return its result, the verbs of the requests, and the classes of the events."""
+    async def handle(self, error, *, claimed=True, task=TASK, repeated=True):
+        """Handle an error; return its result, the verbs of the requests, and the classes of the events.
+
+        If the task can never be exported, an earlier attempt has found that, too (``repeated``).
+        """
+        if repeated and isinstance(error, UnexportableTask):
+            await self.cooldown.restart(unexportable_hold(task.id, b"{}"))
         claim = await self.source.start(task) if claimed else None
         self.requests.sent.clear()
         self.events.clear()

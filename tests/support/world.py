@@ -1,13 +1,14 @@
 """An exporter between a simulated Aluma and a destination in memory; both share one clock."""
 
 import asyncio
+import hashlib
 import random
 from collections import Counter
 
 import anyio
 
 from aluma_async import Exporter, MemoryJournal
-from aluma_async.models import ClaimRecord, ClaimState, ExportFile, ExportSpec, Timestamp
+from aluma_async.models import ClaimRecord, ClaimState, ExportFile, ExportSpec, HoldRecord, Timestamp
 from aluma_async.testing import MemoryDestination, SimulatedSource
 from tests.support.stack import simulated
 
@@ -26,6 +27,17 @@ def clock_of_this_loop():
 def claim_record(task_id, state=ClaimState.STARTING, **fields):
     """Return a claim as the journal stores it; by default its Start was sent now."""
     return ClaimRecord(task_id, state, **{"sent_at": system_time(), **fields})
+
+
+def unexportable_hold(task_id, specification):
+    """Return the hold of a task that was found unexportable with this specification; it has just ended."""
+    return HoldRecord(
+        task_id,
+        system_time(),
+        0.0,
+        error="UnexportableTask",
+        unexportable=hashlib.sha256(specification).hexdigest(),
+    )
 
 
 class World:
@@ -68,6 +80,12 @@ class World:
             **self._settings,
         )
         return self.exporter
+
+    async def find_unexportable(self, specification=None):
+        """Record that an earlier attempt at each task has found it unexportable, with this or its own specification."""
+        for task_id in self.aluma.ids():
+            await self.journal.write(unexportable_hold(task_id, specification or self.aluma.specification(task_id)))
+        return self
 
     async def run_for(self, seconds):
         """Run the exporter for some time, then stop it and let it finish."""

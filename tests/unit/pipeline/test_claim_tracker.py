@@ -80,7 +80,7 @@ async def test_safe_files_are_durable_before_complete_or_fail_is_sent(verb):
             seen.append(world.journal.durable[task.id])
             await super().fail(task, message)
 
-    world = World(1, profile="small", source=Source, journal=WatchedJournal())
+    world = await World(1, profile="small", source=Source, journal=WatchedJournal()).find_unexportable()
     summary = await world.exporter.run_until_drained()
     assert (summary.exported, summary.failed) == ((1, 0) if verb == "complete" else (0, 1))
     assert seen == [ClaimState.COMMITTED if verb == "complete" else ClaimState.FAILING]

@@ -147,7 +147,7 @@ async def test_exporter_works_without_a_listener_and_makes_records_durable():
 @virtual_time
 async def test_places_of_failed_tasks_outlive_the_process():
     """Otherwise each restart would let three more tasks of a kind be failed."""
-    world = World(1, source=ImpossibleSource, profile="small")
+    world = await World(1, source=ImpossibleSource, profile="small").find_unexportable()
     for number in range(3):
         await world.journal.write(BreakerRecord(f"t{number}", "UnexportableTask", project_of(world), ()))
     await world.exporter.run_until_drained()

@@ -130,6 +130,41 @@ async def test_task_that_can_never_be_exported_is_copied_and_failed():
 
 
 @virtual_time
+async def test_first_unexportable_specification_parks_with_a_copy():
+    """One reply to Start may have been changed by a proxy, and Fail deletes the task."""
+    parts = Parts()
+    result, sent, emitted = await parts.handle(FATAL, repeated=False)
+    assert (result, sent, emitted[-1]) == (False, ["cancel"], events.TaskParked)
+    assert parts.stored is not None
+    assert events.FailureBreakerOpened not in emitted
+    await parts.cooldown.close()
+
+
+@virtual_time
+async def test_task_is_not_failed_before_its_hold_has_ended():
+    parts = Parts()
+    for _ in range(2):
+        result, sent, _ = await parts.handle(FATAL, repeated=False)
+        assert (result, sent) == (False, ["cancel"])
+    await anyio.sleep(9999)
+    result, sent, _ = await parts.handle(FATAL, repeated=False)
+    assert (result, sent) == (True, ["fail"])
+    await parts.cooldown.close()
+
+
+@virtual_time
+async def test_another_error_in_between_makes_a_repetition_uncertain():
+    parts = Parts()
+    await parts.handle(FATAL, repeated=False)
+    await anyio.sleep(9999)
+    await parts.handle(FileMissing("404"))
+    await anyio.sleep(9999)
+    result, sent, _ = await parts.handle(FATAL, repeated=False)
+    assert (result, sent) == (False, ["cancel"])
+    await parts.cooldown.close()
+
+
+@virtual_time
 async def test_message_of_fail_has_at_most_1000_characters():
     parts = Parts()
     await parts.handle(UnexportableTask("x" * 1001))
@@ -220,19 +255,20 @@ async def test_unreadable_specification_is_copied_if_it_was_received():
 
 
 @virtual_time
-async def test_exported_task_has_no_hold_and_frees_its_kind():
+async def test_exported_task_has_no_hold_and_frees_no_place():
+    """That one task is exportable proves nothing about those that are not."""
     parts = Parts()
     claim = await parts.source.start(TASK)
     await parts.cooldown.start("t", DestinationError("no"))
     parts.quarantine.task_ids.add("t")
     for number in range(3):
         await parts.handle(FATAL, task=ExportTask(f"f{number}", project_id="p"))
-    await parts.handler.clear(claim, ())
+    await parts.handler.clear(claim)
     assert not (await parts.cooldown.get("t")).is_active
     await parts.quarantine.discard_exported()
     assert parts.quarantine.task_ids.isdisjoint({"t"})
     result, *_ = await parts.handle(FATAL, task=ExportTask("f3", project_id="p"))
-    assert result, "tasks of its kind may be failed again"
+    assert not result
     await parts.cooldown.close()
 
 

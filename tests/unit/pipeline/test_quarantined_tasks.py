@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from aluma_async import Exporter, FolderDestination, events
+from aluma_async import Exporter, FolderDestination, MemoryJournal, events
 from aluma_async.events import CopyStored, QuarantineUsed
 from aluma_async.exceptions import DestinationError, SchemaMismatch
 from aluma_async.models import Claim, ExportSpec, ExportTask
@@ -16,14 +16,14 @@ from aluma_async.testing import MemoryDestination
 from tests.support.clock import virtual_time
 from tests.support.quarantine import Store, claim_for, specification
 from tests.support.stack import simulated
-from tests.support.world import ImpossibleSource, World
+from tests.support.world import ImpossibleSource, World, system_time, unexportable_hold
 
 ERROR = SchemaMismatch("row 1, column a: too long")
 
 
 @virtual_time
 async def test_task_is_failed_only_after_its_content_is_in_quarantine():
-    world = World(3, source=ImpossibleSource)
+    world = await World(3, source=ImpossibleSource).find_unexportable()
     summary = await world.exporter.run_until_drained()
     assert (summary.exported, summary.failed) == (2, 1)
     bad = world.aluma.ids("failed")[0]
@@ -41,10 +41,15 @@ async def test_quarantine_is_a_readable_folder_of_each_task(tmp_path):
     """It is created on demand and contains the files with their names, the specification, and the error."""
     folder = FolderDestination(tmp_path / "state" / "quarantine")
     aluma = simulated(1)
-    exporter = Exporter(ImpossibleSource(aluma), MemoryDestination(), quarantine=folder)
+    journal = MemoryJournal()
+    (task_id,) = aluma.ids()
+    await journal.write(unexportable_hold(task_id, aluma.specification(task_id)))
+    exporter = Exporter(
+        ImpossibleSource(aluma), MemoryDestination(), quarantine=folder, journal=journal, clock=system_time
+    )
     assert (await exporter.run_until_drained()).failed == 1
     folder.close()
-    (task_id,) = aluma.ids("failed")
+    assert aluma.ids("failed") == [task_id]
     saved = tmp_path / "state" / "quarantine" / task_id
     for _, name, data in aluma.expected(task_id):
         assert (saved / "files" / name).read_bytes() == data
@@ -57,7 +62,7 @@ async def test_quarantine_is_a_readable_folder_of_each_task(tmp_path):
 
 @virtual_time
 async def test_task_is_parked_when_quarantine_is_unavailable():
-    world = World(3, source=ImpossibleSource, exporter={"park_seconds": 9999})
+    world = await World(3, source=ImpossibleSource, exporter={"park_seconds": 9999}).find_unexportable()
     world.quarantine.unavailable = True
     summary = await world.exporter.run_until_drained()
     assert (summary.exported, summary.failed, summary.held_back) == (2, 0, 1)
