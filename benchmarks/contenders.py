@@ -219,8 +219,8 @@ def run_listing(url: str, folder: Path, concurrency: int) -> None:
     """List the pending tasks with ``AlumaClient`` and store them in a ``Backlog``, as the exporter does."""
     del folder, concurrency
     from aluma_async import Config, Credentials
+    from aluma_async.backlog import Backlog
     from aluma_async.config import AlumaConfig
-    from aluma_async.pipeline.backlog import Backlog
     from aluma_async.wiring import open_client
 
     async def run() -> None:
