@@ -50,6 +50,21 @@ async def test_link_reports_all_its_records_every_few_seconds():
 
 
 @virtual_time
+async def test_link_reports_all_its_records_after_a_short_failure():
+    """The store may have applied the report that failed, or not."""
+    store = RecordingStore()
+    link = make_link(store)
+    async with running(link):
+        await pass_time(2.5)
+        store.unavailable = True
+        await link.wait(link.begin_sync())
+        store.unavailable = False
+        before = len(store.reports)
+        await pass_time(1)
+    assert store.reports[before][1].full
+
+
+@virtual_time
 async def test_link_names_its_predecessors_until_the_store_knows_it():
     store = RecordingStore()
     store.unavailable = True

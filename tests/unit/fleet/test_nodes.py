@@ -7,14 +7,15 @@ import anyio
 import pytest
 
 from aluma_async import Exporter, MemoryJournal
-from aluma_async.fleet.journal import FleetJournal
-from aluma_async.fleet.source import FleetSource, SourceHooks
-from aluma_async.fleet.takeover import FleetTakeover
+from aluma_async.fleet.limits import LimitHooks
+from aluma_async.fleet.node import FleetNode, FleetSettings
+from aluma_async.fleet.ports import Limits
+from aluma_async.fleet.source import SourceHooks
 from aluma_async.models import TaskState
 from aluma_async.testing import MemoryDestination, SimulatedFleetStore, SimulatedSource
 from aluma_async.testing.virtual_loop import Process
 from tests.support.clock import virtual_time
-from tests.support.fleet import make_link, pass_time
+from tests.support.fleet import KnownIdentity, pass_time
 from tests.support.stack import simulated
 from tests.support.world import clock_of_this_loop
 
@@ -57,17 +58,22 @@ class Node:
     def __init__(self, fleet, name, *predecessors, journal=None):
         self.fleet, self.journal = fleet, journal or MemoryJournal()
         clock = clock_of_this_loop()
-        self.link = make_link(fleet.store, name, *predecessors, clock=clock)
-        self.takeover = FleetTakeover(self.link, silent_seconds=120.0, add_orphaned=self._add_orphaned, clock=clock)
-        hooks = SourceHooks(lambda: 8, self._is_tracked, self._merge_holds, lambda: None, lambda _: None)
-        self.source = FleetSource(
-            CountingSource(fleet.aluma, fleet.requests), self.link, lambda: self.takeover.active_nodes, hooks
+        self.node = FleetNode(
+            fleet.store,
+            KnownIdentity(name, *predecessors),
+            FleetSettings(Limits(32)),
+            clock=clock,
+            limit_hooks=LimitHooks(lambda _: None, lambda _: None, lambda: 0, lambda: True),
+            source_hooks=SourceHooks(lambda: 8, self._is_tracked, self._merge_holds, lambda: None, lambda _: None),
+            add_orphaned=self._add_orphaned,
         )
+        self.link = self.node.link
+        source = self.node.wrap_source(CountingSource(fleet.aluma, fleet.requests))
         self.exporter = Exporter(
-            self.source,
+            source,
             fleet.destination,
             workers=4,
-            journal=FleetJournal(self.journal, self.link),
+            journal=self.node.wrap_journal(self.journal),
             clock=clock,
             uniform=random.Random(0).uniform,
         )
@@ -76,8 +82,7 @@ class Node:
 
     async def _run(self):
         async with anyio.create_task_group() as group:
-            for background in (self.link.run, self.source.run, self.takeover.run):
-                group.start_soon(background)
+            group.start_soon(self.node.run)
             await self.exporter.run()
             group.cancel_scope.cancel()
 
