@@ -15,6 +15,8 @@ _TIME = r"([0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?|[0-9]{4}|[0-9]{6})(Z|[+-][
 _ISO_TIME = re.compile(_TIME.replace("|[0-9]{4}|[0-9]{6}", ""))
 _ISO_TIMESTAMP = re.compile(rf"[0-9W-]{{8,10}}([T ]{_TIME})?")
 """Python also reads an hour with a fraction, such as 12,5, which is a number."""
+_WEEK_WITHOUT_DAY = re.compile(r"[0-9]{4}-?W[0-9]{2}(?![-0-9])")
+_ADJACENT_NUMBERS = re.compile(r"(?<!%)(?:%%)*%[dmyYHIMSfjGUWVuw]%[dmyYHIMSfjGUWVuw]")
 _FRACTION = re.compile(r"[.,]([0-9]+)")
 _MIDNIGHT = time()
 
@@ -46,11 +48,14 @@ class _WouldChange(ValueError):
 
 def _formatted(column: ColumnType, date_format: str, pick: Callable[[datetime], Any]) -> Callable[[str], Any]:
     is_date, unit = column.kind == "date", 10 ** (MAX_FRACTION - column.fraction)
-    checks_week = has_day_of_week(date_format)
+    checks_week, needs_all_digits = has_day_of_week(date_format), _ADJACENT_NUMBERS.search(date_format)
 
     def read(text: str) -> Any:
         # Without a time zone, unless the format contains one.
         moment = datetime.strptime(text, date_format)  # noqa: DTZ007
+        # strptime guesses where 2026111 is divided: 1 November or 11 January.
+        if needs_all_digits and len(text) != len(moment.strftime(date_format)):
+            raise ValueError
         if checks_week and strptime(text, date_format).tm_wday != moment.weekday():
             raise _WouldChange("has a day of the week that contradicts the date")
         if is_date and moment.time() != _MIDNIGHT:
@@ -63,15 +68,22 @@ def _formatted(column: ColumnType, date_format: str, pick: Callable[[datetime], 
 
 def _iso(column: ColumnType, parse: Callable[[str], Any]) -> Callable[[str], Any]:
     if column.kind == "date":
-        return parse
+        return lambda text: parse(_with_day(text))
 
     def read(text: str) -> Any:
-        value = parse(text)
+        value = parse(_with_day(text))
         fraction = _FRACTION.search(text)
         _check(column, value.tzinfo is not None, len(fraction[1].rstrip("0")) if fraction else 0)
         return value
 
     return read
+
+
+def _with_day(text: str) -> str:
+    """Return the text. Raises ``ValueError`` if it is a week without a day, for which Python takes the Monday."""
+    if _WEEK_WITHOUT_DAY.match(text):
+        raise ValueError
+    return text
 
 
 def _check(column: ColumnType, has_zone: bool, digits: int) -> None:

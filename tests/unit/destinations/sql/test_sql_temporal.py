@@ -185,3 +185,28 @@ def test_interval_of_which_the_column_drops_a_part_does_not_fit(cell, options, m
 def test_interval_without_the_parts_that_the_column_drops_is_kept():
     for cell, unit in (("24 months", "year"), ("1 month", "month"), ("3 days", "day"), ("120 min", "hour")):
         assert convert("interval", cell, unit=unit)
+
+
+@pytest.mark.parametrize(
+    ("kind", "date_format", "cell"),
+    [
+        ("date", "%Y%m%d", "2026111"),
+        ("date", "%Y%m%d", "202611"),
+        ("timestamp", "%d.%m.%Y %H%M", "31.12.2026 123"),
+        ("date", "", "2026-W05"),
+        ("date", "", "2026W05"),
+        ("timestamp", "", "2026-W05T10:00"),
+    ],
+)
+def test_date_is_not_guessed(kind, date_format, cell):
+    """2026111 may be 1 November or 11 January; a week without a day is no date."""
+    with pytest.raises(ValueError, match="is not a date"):
+        convert(kind, cell, file_format=FileFormat(date_format=date_format))
+
+
+@pytest.mark.parametrize(
+    ("date_format", "cell"),
+    [("%Y%m%d", "20261101"), ("%d.%m.%Y", "1.11.2026"), ("%d%b%y", "1Nov26"), ("", "2026-W44-7"), ("", "2026W447")],
+)
+def test_date_that_is_certain_is_read(date_format, cell):
+    assert convert("date", cell, file_format=FileFormat(date_format=date_format)) == date(2026, 11, 1)
