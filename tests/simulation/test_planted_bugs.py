@@ -41,7 +41,8 @@ from aluma_async.testing.faults import WRONG_FILES, Fault, WrongReply
 from aluma_async.testing.simulation import plan
 from aluma_async.testing.simulation.full_stack import FullSchedule
 from aluma_async.testing.simulation.invariants import DEFECT
-from aluma_async.testing.simulation.misbehaviour import Loss, Misbehaviour, Outage
+from aluma_async.testing.simulation.misbehaviour import Loss, Misbehaviour, Outage, Sickness
+from aluma_async.testing.simulation.plans import CLAIM_TIMEOUT, HEALTHY_SECONDS
 from aluma_async.testing.simulation.schedule import Schedule
 from aluma_async.testing.virtual_loop import DeadlockError, LivelockError
 
@@ -499,7 +500,39 @@ OUTDATED = ("TypeError", "AttributeError", "NameError")
 """Exceptions of a planted bug whose signature or names are outdated. A ``KeyError`` can be the effect of a bug."""
 SEEDS = 1000
 """Number of schedules within which each bug must be detected."""
+CALM = {
+    "instances": 1,
+    "workers": 1,
+    "rates": {},
+    "broken": 0.0,
+    "slow": 0.0,
+    "away": (),
+    "kills": (),
+    "sleeps": (),
+    "journal_broken": (),
+    "faulty_seconds": 540.0,
+    "behaviour": Behaviour(conflict_status=409, claim_timeout_seconds=CLAIM_TIMEOUT, latency_seconds=0.05),
+}
+"""A plan in which nothing goes wrong."""
+
+
+def with_sick_places(kind, sick=30):
+    """Return a calm plan whose first tasks have a defective place; the three others must be exported in time."""
+    misbehaviour = Misbehaviour(sick=dict.fromkeys(range(sick), kind), healthy_by=HEALTHY_SECONDS)
+    return {**CALM, "tasks": sick + 3, "misbehaviour": misbehaviour}
+
+
 HARSHER = {
+    pause_for_every_unavailable_place: with_sick_places(Sickness.UNAVAILABLE),
+    pause_after_every_error_of_a_destination: with_sick_places(Sickness.ERROR),
+    wait_for_the_cool_down_in_the_worker: with_sick_places(Sickness.ERROR),
+    let_a_plugin_cancel_a_worker: with_sick_places(Sickness.LEAK, 5),
+    end_the_run_after_an_exception_of_a_probe: {
+        **CALM,
+        "tasks": 5,
+        "away": ((0.5, 100.0),),
+        "misbehaviour": Misbehaviour(sick={0: Sickness.UNAVAILABLE}, probe_raises=True),
+    },
     complete_after_a_restart_without_verifying: {
         "instances": 1,
         "journal_broken": (),
