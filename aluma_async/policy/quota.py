@@ -26,7 +26,7 @@ class Share(Struct, frozen=True, gc=False):
 
     wanted: float
     """The amount that the node can use now."""
-    reserved: float = 0.0
+    reserved: float
     """The amount that it may be using: its quota, or what it holds if that is more."""
 
 

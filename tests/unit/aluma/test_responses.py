@@ -267,3 +267,14 @@ async def test_connection_is_not_used_again_when_a_proxy_gave_up_its_wait(status
         await list_tasks(client)
     first, second = connections
     assert (first is not second) is (status in (408, 500, 502, 504))
+
+
+@virtual_time
+async def test_body_of_an_error_is_read_up_to_64_kib():
+    """A longer one is not that of the API, so that a settlement with it is no conflict."""
+    body = '{"message": "because", "padding": ""}'
+    for size, error in ((64 * 1024, ClaimConflict), (64 * 1024 + 1, RequestRejected)):
+        with pytest.raises(SourceError) as caught:
+            await send("complete", 404, ("application/json", body.replace('""', f'"{"x" * (size - len(body))}"')))
+        assert type(caught.value) is error
+        assert ("because" in str(caught.value)) is (error is ClaimConflict)

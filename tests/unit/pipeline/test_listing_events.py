@@ -175,4 +175,8 @@ async def test_unavailable_destination_is_probed_before_tasks_are_listed_again()
     assert world.aluma.counts["start"] <= 30 + 4, "few tasks are tried while nothing can be saved"
     assert world.destination.probes > 4
     assert world.count(events.ClaimingPaused) == world.count(events.ClaimingResumed) == 1
+    ends = (events.ClaimingPaused, events.TaskCompleted, events.ClaimingResumed)
+    kinds = [type(event) for event in world.events(ends)]
+    completed = kinds[: kinds.index(events.ClaimingResumed)].count(events.TaskCompleted)
+    assert completed + 1 == 4, "it resumes at the completion of as many tasks as the queue holds, twice the workers"
     assert all(isinstance(event.error, DestinationError) for event in world.events(events.ClaimingStillPaused))

@@ -92,3 +92,9 @@ def test_liveness_forgets_a_node_that_is_gone():
     watch.observe(SILENCE_SECONDS, present=False)
     watch.liveness.observe(watch.now, "e", [])
     assert watch.liveness.dead(watch.now) == []
+
+
+def test_liveness_has_no_gap_at_its_longest_step():
+    watch = watched()
+    assert watch.observe(10, present=False, step=MAX_GAP_SECONDS) == ["n"]
+    assert [node.node_id for node in watch.liveness.dead(watch.now + MAX_GAP_SECONDS)] == ["n"]

@@ -211,3 +211,12 @@ def test_plan_paths_reserves_the_folder_of_the_exporters_own_file():
         "_manifests~2",
         "manifests/t.json",
     ]
+
+
+@pytest.mark.parametrize(
+    "name", [".aluma-async", ".ALUMA-ASYNC", ".\uff41luma-async", ".aluma-\u00e4sync", ".aluma\u00ad-async"]
+)
+def test_safe_path_is_not_in_the_folder_of_the_exporter(name):
+    """Not even on a server that ignores case, width, accents and invisible characters."""
+    assert safe_path(name, "a.pdf") == (f"_{name}", "a.pdf")
+    assert safe_path(f"x/{name}", "a.pdf") == ("x", name, "a.pdf")
