@@ -38,7 +38,7 @@ class PauseVerifier:
         """
         limiter = self._transport.request_limiter
         asks_for_pause = error.operation and (error.retry_after or error.overloaded)
-        if asks_for_pause and limiter.pause_is_unverified:
+        if asks_for_pause and limiter.pause_is_unverified and not error.spares_others:
             refused_at = loop_time()
             with anyio.CancelScope(shield=True), anyio.move_on_after(_TIMEOUT_SECONDS):
                 async with self._lock:

@@ -1,13 +1,15 @@
 """``PauseVerifier``: a pause of one task stops no other task; a pause of all requests is kept."""
 
 import random
+from types import SimpleNamespace
 
 import anyio
 import pytest
 from aiohttp import web
 
 from aluma_async import AlumaClient, Backoff, Credentials, Exporter, events
-from aluma_async.exceptions import SourceError
+from aluma_async.aluma.pauses import PauseVerifier
+from aluma_async.exceptions import RateLimited, SourceError
 from aluma_async.models import ExportTask
 from aluma_async.pipeline.throttle import Throttle
 from aluma_async.testing import MemoryDestination, simulated_app
@@ -116,6 +118,17 @@ async def test_pause_of_all_changes_is_tested_ever_more_rarely():
     await server.export(100)
     moments = sorted({round(moment) for moment, _ in server.sent})
     assert len(moments) <= 16
+
+
+@virtual_time
+async def test_error_that_spares_others_tests_no_pause():
+    """A pause of other tasks may be in effect at the same time."""
+    limiter = SimpleNamespace(pause_is_unverified=True)
+    error = RateLimited("")
+    error.operation, error.spares_others = "complete task 1", True
+    await PauseVerifier(SimpleNamespace(request_limiter=limiter), None).verify(error)
+    assert error.spares_others
+    assert anyio.current_time() == 0
 
 
 @virtual_time
