@@ -83,6 +83,18 @@ async def test_adaptive_throttle_reports_a_reduction_and_the_recovery(error):
 
 
 @virtual_time
+async def test_adaptive_throttle_reports_a_reduction_from_the_limit_it_had_grown_to():
+    requests = Requests(64)
+    for _ in range(6):
+        await requests.send(64)
+    assert requests.throttle.limit == 64
+    assert not requests.adapted()
+    for _ in range(2):
+        await requests.send(64, error=Unavailable("", overloaded=True))
+    assert requests.adapted()[0][0] == 64
+
+
+@virtual_time
 async def test_adaptive_throttle_ignores_errors_that_are_no_overload():
     requests = Requests()
     for _ in range(5):

@@ -1,5 +1,6 @@
 """``Producer``: when it lists pending tasks, and what it does if Aluma is away."""
 
+from contextlib import asynccontextmanager
 from itertools import pairwise
 
 import anyio
@@ -7,7 +8,7 @@ import pytest
 
 from aluma_async import Backoff, RetryPolicy, events
 from aluma_async.exceptions import Unreachable
-from aluma_async.testing import Fault, FaultPlan, SimulatedSource
+from aluma_async.testing import Fault, FaultPlan, MemoryDestination, SimulatedSource
 from tests.support.clock import virtual_time
 from tests.support.world import World
 
@@ -48,16 +49,19 @@ async def test_producer_lists_less_often_while_nothing_is_pending():
     assert 60 <= world.aluma.counts["list"] <= 70
 
 
+class Timed(SimulatedSource):
+    """A source that records when pending tasks are listed."""
+
+    listed_at = ()
+
+    async def list_pending(self):
+        self.listed_at = (*self.listed_at, anyio.current_time())
+        async for tasks in super().list_pending():
+            yield tasks
+
+
 @virtual_time
 async def test_producer_lists_often_again_after_an_exported_task():
-    class Timed(SimulatedSource):
-        listed_at = ()
-
-        async def list_pending(self):
-            self.listed_at = (*self.listed_at, anyio.current_time())
-            async for tasks in super().list_pending():
-                yield tasks
-
     world = World(1, source=Timed, profile="small", exporter={"polling": Backoff(2, 60, jitter=0)})
     await world.run_for(100)
     gaps = [round(after - before) for before, after in pairwise(world.source.listed_at)]
@@ -109,3 +113,22 @@ async def test_producer_waits_while_aluma_is_away():
     assert world.aluma.count_by_state() == {"completed": 60}
     assert not world.count(events.TaskCancelled)
     assert world.aluma.counts["list"] < 150
+
+
+class Slow(MemoryDestination):
+    """Each delivery takes ten seconds."""
+
+    @asynccontextmanager
+    async def open(self, claim):
+        await anyio.sleep(10)
+        async with super().open(claim) as delivery:
+            yield delivery
+
+
+@virtual_time
+async def test_producer_lists_again_when_half_of_the_queue_is_free():
+    """Not while it is fuller, because the tasks in it would be listed again and again."""
+    world = World(20, source=Timed, profile="small", destination=Slow(), exporter={"workers": 1, "queue_size": 8})
+    await world.run_for(300)
+    assert world.aluma.count_by_state() == {"completed": 20}
+    assert world.source.listed_at[:2] == (0, 140), "twelve tasks are exported before all are in the queue, then two"

@@ -208,7 +208,8 @@ async def test_throttle_sends_urgent_requests_during_a_long_pause(limit, error):
         await anyio.sleep(10)
         group.start_soon(send, "urgent")
     waits = [time - began for time in results["urgent"]]
-    assert waits[0] == pytest.approx(MAX_URGENT_PAUSE_SECONDS, abs=1)
+    assert MAX_URGENT_PAUSE_SECONDS == 120
+    assert 120 <= waits[0] < 121
     assert waits[-1] < MAX_URGENT_PAUSE_SECONDS + 30
     assert min(results["other"]) - began >= 3000
     assert throttle.in_flight == 0

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aluma_async.policy import quota
 from aluma_async.policy.quota import Share, fair_share, grant, unshared
 
 NODES = st.sampled_from("abcde")
@@ -108,3 +109,9 @@ def test_unshared_is_the_part_of_the_expected_nodes(limit, nodes, whole, part):
 
 def test_unshared_is_infinite_without_a_limit():
     assert unshared(math.inf, 0, whole=False) == math.inf
+
+
+def test_quotas_are_learned_in_more_time_than_a_node_may_be_silent():
+    """Each node has reported when the store grants more than it knows to be free, and long before a lease ends."""
+    assert (quota.MAX_SILENCE_SECONDS, quota.LEARNING_SECONDS) == (2.5, 3.0)
+    assert quota.LEARNING_SECONDS < quota.LEASE_SECONDS
