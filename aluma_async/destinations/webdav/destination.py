@@ -39,6 +39,7 @@ from aluma_async.destinations.webdav.upload import (
     PublishedFile,
     StagedUpload,
     contents_path,
+    count_files,
     owner_path,
     parse_contents,
     render_content,
@@ -124,6 +125,7 @@ class WebDavDestination:
                     now=self._now if self._manifest else None,
                     key_of=loose_key,
                 )
+                await self._remove_superseded(upload)
             finally:
                 with anyio.CancelScope(shield=True), suppress(DestinationError):
                     await self._client.delete(upload.owner_record)
@@ -214,6 +216,8 @@ class WebDavDestination:
         upload.check_lease()  # reading the earlier file may have taken long
         if is_own and record != upload.owner_text:  # before the MOVE, so that no other roll-back deletes the file
             await self._client.move(upload.owner_record, owner, overwrite=True, method="COPY")
+            if record is not None and not is_manifest(file):  # a list does not contain the manifest
+                upload.superseded[contents_path(record)] += 1
         if existing and not upload.may_replace:
             await self._client.delete(staged)
             upload.kept.add(file.number)
@@ -291,6 +295,14 @@ class WebDavDestination:
             except DestinationUnavailable:
                 if self._on_conflict != "overwrite" or upload.owns(await self._client.read(owner_path(final))):
                     raise
+
+    async def _remove_superseded(self, upload: StagedUpload) -> None:
+        """Remove the lists of earlier deliveries to which no owner record refers any more."""
+        with suppress(DestinationError):
+            for contents, count in upload.superseded.items():
+                text = await self._client.read(contents, MAX_CONTENTS_BYTES)
+                if text and count_files(text) <= count:
+                    await self._client.delete(contents)
 
     async def _roll_back(self, upload: StagedUpload) -> None:
         """Delete the new files while the server responds. The task's next attempt replaces those that remain.

@@ -5,6 +5,7 @@ a delivery; it contains the number and the SHA-256 of each file, and of the earl
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 
 import anyio
@@ -59,6 +60,8 @@ class StagedUpload:
         self.contents_lock = anyio.Lock()
         self.earlier: dict[PathParts, frozenset[str]] = {}
         """The contents that earlier deliveries stored, by their lists, as far as they were read."""
+        self.superseded: Counter[PathParts] = Counter()
+        """For each list of an earlier delivery, the number of its paths that belong to this one by now."""
 
     def owns(self, record: str | None) -> bool:
         """Return whether a record names this task, with any delivery or, in earlier versions, with none."""
@@ -86,6 +89,11 @@ def contents_path(record: str) -> PathParts:
 def render_content(file: ExportFile, sha256: str) -> str:
     """Return a line of the list of contents of a delivery."""
     return f"{file.number} {sha256}\n"
+
+
+def count_files(text: str) -> int:
+    """Return the number of files of a delivery by its list of contents, which may name several contents of a file."""
+    return len({line.partition(" ")[0] for line in text.splitlines()})
 
 
 def parse_contents(text: str) -> frozenset[str]:
