@@ -3,7 +3,6 @@
 import os
 import random
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -25,14 +24,15 @@ from aluma_async.destinations.router import DestinationRouter
 from aluma_async.events import Event, TaskCompleted
 from aluma_async.exceptions import ConfigError
 from aluma_async.journal.history import History
-from aluma_async.journal.sqlite import SqliteJournal
+from aluma_async.journal.opening import open_journal
 from aluma_async.pipeline.confirmed import ConfirmedDestination, ConfirmedJournal, ConfirmedSource, ConfirmedTask
 from aluma_async.pipeline.exporter import Exporter
 from aluma_async.pipeline.pauses import MAX_URGENT_PAUSE_SECONDS
 from aluma_async.pipeline.selection import Select, SelectedSource
 from aluma_async.pipeline.throttle import Outage, Throttle
 from aluma_async.policy.backoff import Backoff, RetryPolicy
-from aluma_async.ports import Destination, OnEvent
+from aluma_async.policy.partition import Partition
+from aluma_async.ports import Destination, OnEvent, TaskSource
 from aluma_async.private_files import check_folder
 from aluma_async.quarantine.folder import Copy, QuarantineFolder
 from aluma_async.quarantine.source import QuarantineSource
@@ -162,8 +162,12 @@ async def open_reloadable_exporter(
     on_event: OnEvent | None = None,
     destinations: Mapping[str, Destination] | None = None,
     select: Select | None = None,
+    partition: Partition | None = None,
 ) -> AsyncIterator[ReloadableExporter]:
-    """Open an exporter whose configuration can be changed while it runs. Arguments as for ``open_exporter``."""
+    """Open an exporter whose configuration can be changed while it runs. Other arguments as for ``open_exporter``.
+
+    ``partition``: the tasks of this process, if several processes share the tasks; it has a journal of its own.
+    """
     extra_destinations = destinations or {}
     _check_environment()
     routing, retry, state = config.routing(extra_destinations), config.retry, config.state_folder()
@@ -177,10 +181,13 @@ async def open_reloadable_exporter(
         warnings = await anyio.to_thread.run_sync(check_private_folders, config)  # a share may respond slowly
         await anyio.to_thread.run_sync(check_places, config, targets)
         router = DestinationRouter(targets, routing)
-        journal = _open_journal(state, stack, on_event)
+        journal = open_journal(state, stack, on_event, partition)
         history = History(journal)
+        source: TaskSource = SelectedSource(client, select) if select else client
+        if partition:
+            source = SelectedSource(source, lambda task: partition.contains(task.id))
         exporter = Exporter(
-            SelectedSource(client, select) if select else client,
+            source,
             router,
             workers=config.exporter.workers,
             queue_size=config.queue_size,
@@ -259,7 +266,7 @@ async def open_confirmed(
         AsyncExitStack() as stack,
     ):
         await anyio.to_thread.run_sync(check_private_folders, config)
-        sqlite = _open_journal(state, stack, on_event)
+        sqlite = open_journal(state, stack, on_event)
         journal = ConfirmedJournal(sqlite, list(tasks), system_clock)
         destination = ConfirmedDestination(DestinationRouter(opened, routing), tasks)
         quarantine = QuarantineFolder(config.quarantine_folder())
@@ -326,10 +333,3 @@ def _open_quarantine(config: Config, state: Path, stack: AsyncExitStack) -> Dest
         path=config.quarantine_folder(), on_conflict="overwrite", file_mode="0640", folder_mode="0750"
     )
     return open_folder(folder, state, stack)
-
-
-def _open_journal(folder: Path, stack: AsyncExitStack, on_event: OnEvent | None) -> SqliteJournal:
-    executor = stack.enter_context(ThreadPoolExecutor(1, "aluma-async-journal"))
-    journal = SqliteJournal(folder, executor=executor, on_event=on_event)
-    stack.callback(journal.close)
-    return journal

@@ -1,4 +1,4 @@
-"""The lock of a state folder, which only one process holds. The system ends it with the process.
+"""The lock of a journal's folder, which only one process holds. The system ends it with the process.
 
 It consists of two locks: of the file ``lock``, and of the folder itself, because the file could be deleted meanwhile.
 Some network file systems cannot lock a folder; there, the file is the only lock.
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from aluma_async.exceptions import JournalLocked
 from aluma_async.journal.database import LOCK_NAME, map_errors
+from aluma_async.journal.folders import journal_folders
 from aluma_async.private_files import check_folder, open_private, refuse_link
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY
@@ -37,21 +38,28 @@ def acquire_lock(folder: Path) -> ExitStack:
 
 
 @contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
-    """Lock a state folder as a running exporter does. Raises ``JournalLocked``, ``JournalError``."""
-    check_folder("state folder", folder)
-    with map_errors(folder / LOCK_NAME):
-        lock = acquire_lock(folder)
-    with lock:
+def lock_folder(state: Path) -> Iterator[None]:
+    """Lock a state folder as a running exporter does, with the folders of its further processes.
+
+    Raises ``JournalLocked``, ``JournalError``.
+    """
+    check_folder("state folder", state)
+    with ExitStack() as stack:
+        for folder in journal_folders(state):
+            with map_errors(folder / LOCK_NAME):
+                stack.enter_context(acquire_lock(folder))
         yield
 
 
-def is_locked(folder: Path) -> bool:
-    """Return whether an exporter uses the folder now. Raises ``JournalError``."""
-    path = folder / LOCK_NAME
-    with map_errors(path):
-        refuse_link(path)
-        return _is_locked(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK) or _is_locked(folder, _FOLDER)
+def is_locked(state: Path) -> bool:
+    """Return whether an exporter uses the state folder now, or one of its processes. Raises ``JournalError``."""
+    for folder in journal_folders(state):
+        path = folder / LOCK_NAME
+        with map_errors(path):
+            refuse_link(path)
+            if _is_locked(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK) or _is_locked(folder, _FOLDER):
+                return True
+    return False
 
 
 @contextmanager
