@@ -1,8 +1,10 @@
 """The entry point: the run, its sub-commands, and the handling of exceptions."""
 
 import errno
+import os
 import sys
 import traceback
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -34,6 +36,7 @@ from aluma_async.cli.start_errors import print_error
 from aluma_async.cli.status import status
 from aluma_async.cli.streams import protect_streams, run_command
 from aluma_async.cli.systemd import print_unit
+from aluma_async.cli.variables import PROCESS
 from aluma_async.exceptions import AlumaAsyncError, ConfigError
 
 _EPILOG = """\b
@@ -46,6 +49,8 @@ Shell completion: eval "$(aluma-async completion bash)"
 """
 _STANDALONE = ("demo", "simulate")
 """Commands that use no option of a run."""
+_WITH_PROCESSES = ("check", "config")
+"""Commands that check or show the number of processes."""
 _OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EIO)
 """Errors of stdout; those of files have a file name."""
 _SETTINGS = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "ALUMA_ASYNC", "max_content_width": 110}
@@ -77,25 +82,29 @@ def cli(context: click.Context, /, **options: Any) -> int:
     selection = None
     if options["dry_run"] or options["limit"] or options["task"]:
         selection = Selection(options["task"], options["limit"], read_holds(config) if options["limit"] else ())
-    summary = config.service.log_level in ("debug", "info")
-    load = partial(load_config, options)
+    settings: dict[str, Any] = {
+        "once": options["once"],
+        "summary": config.service.log_level in ("debug", "info"),
+        "warnings": tuple(replaced_destinations(options)),
+        "progress": options["progress"],
+        "load": partial(load_config, options),
+    }
+    start: Callable[..., Coroutine[Any, Any, int]] = partial(run, config, credentials)
+    if PROCESS in os.environ:
+        from aluma_async.cli.process import run_process
+
+        start = partial(run_process, config, credentials)
+    elif selection:  # few tasks, so one process is enough
+        settings |= {"once": True, "selection": selection}
+    elif config.exporter.processes > 1:
+        from aluma_async.cli.supervise import supervise
+
+        start = partial(supervise, config)
     try:
         check_config_file(config, config_file(options))
         if selection and options["dry_run"]:
             return anyio.run(dry_run, config, credentials, selection)
-        return anyio.run(
-            partial(
-                run,
-                config,
-                credentials,
-                once=options["once"] or selection is not None,
-                selection=selection,
-                progress=options["progress"],
-                summary=summary,
-                load=load,
-                warnings=tuple(replaced_destinations(options)),
-            )
-        )
+        return anyio.run(partial(start, **settings))
     except ConfigError as error:
         raise reading.mistakes.located(error) from None
 
@@ -109,6 +118,8 @@ def _reject_misplaced_options(context: click.Context) -> None:
             raise click.UsageError(f"put the options of {command} after its name", context)
         if name in SELECTION and command != "check":  # whoever writes it relies on it
             raise click.UsageError(f"--{name.replace('_', '-')} has no effect on {command}", context)
+        if name == "processes" and command not in _WITH_PROCESSES:
+            raise click.UsageError(f"--processes has no effect on {command}", context)
 
 
 _COMMANDS = (

@@ -4,13 +4,13 @@ import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from aluma_async.config import Config, ServiceConfig
 from aluma_async.events import Event
-from aluma_async.exceptions import AlumaAsyncError, ConfigError
+from aluma_async.exceptions import AlumaAsyncError
 from aluma_async.pipeline.destination_probe import DestinationProbe
 from aluma_async.policy.adaptive_limit import AdaptiveLimit
 from aluma_async.ports import Destination, OnEvent
@@ -19,25 +19,32 @@ from aluma_async.service.health import HealthMonitor
 from aluma_async.service.sd_notify import SystemdNotifier, notify_socket, watchdog_seconds
 from aluma_async.wiring import ReloadableExporter
 
+if TYPE_CHECKING:
+    from aluma_async.service.metrics import Metrics
+    from aluma_async.supervisor.link import ParentLink
+
 _PROBE_SECONDS = 30.0
 """Interval of the probes of an idle destination."""
-LISTEN_RETRY_SECONDS = 5.0
-"""Seconds between two attempts to use the address of ``--listen``."""
 _UNREPORTED_BYTES = 2 * 1024 * 1024
 """Bytes of a download that a worker may have read, but not yet reported."""
 
 
 class Observers:
-    """The observers that the config and the environment ask for. Each sees all events; none knows another."""
+    """The observers that the config and the environment ask for. Each sees all events; none knows another.
 
-    def __init__(self, config: Config, console: Console) -> None:
+    One of several processes reports to its parent through ``link``, which informs the service manager and listens.
+    """
+
+    def __init__(self, config: Config, console: Console, link: "ParentLink | None" = None) -> None:
         self._config = config
+        self._link = link
         self._console = console
         self._listeners: list[OnEvent] = [console.on_event]
         self.background_tasks: list[Callable[[], Coroutine[Any, Any, None]]] = [console.watch]
         """Coroutines that run as long as the exporter."""
         self.systemd: SystemdNotifier | None = None
-        self._health: HealthMonitor | None = None
+        self.health: HealthMonitor | None = None
+        """Decides whether the run makes progress, if that is asked for."""
 
     def on_event(self, event: Event) -> None:
         """Pass an event to every listener, then raise the first exception of a listener."""
@@ -54,18 +61,21 @@ class Observers:
     async def open(self) -> AsyncIterator[None]:
         """Start the configured observers. Raises ``ConfigError``."""
         service = self._config.service
-        send = notify_socket(os.environ)
+        send = None if self._link else notify_socket(os.environ)
         async with AsyncExitStack() as stack:
-            if service.listen_address or send:
+            if service.listen_address or send or self._link:
                 health = HealthMonitor(
                     self._console.stats,
                     poll_seconds=self._config.exporter.poll_wait_max_seconds,
                     stuck_after_seconds=service.stuck_after_seconds + self._max_report_delay(),
                 )
-                self._health = health
+                self.health = health
                 if send:
                     self._add_systemd(send, health)
-                if service.listen_address:
+                if self._link:
+                    self._listeners.append(self._link.on_event)
+                    self.background_tasks.append(partial(self._link.report, self._console.stats, health, self.metrics))
+                elif service.listen_address:
                     self.background_tasks.append(partial(self._serve, *service.listen_address, health))
             if service.notify_command or service.notify_url:
                 await self._notify(service, stack)
@@ -75,9 +85,9 @@ class Observers:
 
     def watch(self, reloadable: ReloadableExporter) -> None:
         """Keep ``/readyz`` current: notice that no request succeeds, and probe the destinations while idle."""
-        if self._health and self._config.service.listen_address:
-            self._health.outage = lambda: reloadable.outage
-            self.background_tasks.append(partial(_probe, reloadable.exporter.destination, self._health))
+        if self.health and self._config.service.listen_address:
+            self.health.outage = lambda: reloadable.outage
+            self.background_tasks.append(partial(_probe, reloadable.exporter.destination, self.health))
 
     def _max_report_delay(self) -> float:
         """Return for how many seconds the byte rate limit may delay the report of bytes that were read."""
@@ -114,29 +124,22 @@ class Observers:
         self._listeners.append(notifier)
         self.background_tasks.append(notifier.run)
 
-    async def _serve(self, host: str, port: int, health: HealthMonitor) -> None:
-        """Serve until cancelled; an address that cannot be used, often for a moment only, is tried again."""
+    def metrics(self) -> "Metrics":
+        """Return the metrics of this run."""
         # Imported here, because a run without --listen need not pay for the memory.
-        from aluma_async.service.http import serve
         from aluma_async.service.metrics import Metrics
 
         maximum = self._config.max_at_once
         limit = AdaptiveLimit(maximum).value if self._config.limits.adaptive else maximum
         deadline = self._config.aluma.task_deadline_seconds
-        metrics = Metrics(self._console.stats, limit=limit, task_deadline_seconds=deadline, is_ready=health.is_ready)
-        has_failed = False
-        while True:
-            try:
-                async with serve(host, port, metrics, health) as url:
-                    if has_failed or self._config.service.log_level in ("debug", "info"):
-                        self._console.log.write("info", "Listening", f"metrics and health at {url}", url=url)
-                    await anyio.sleep_forever()
-            except ConfigError as error:
-                if not has_failed:
-                    text = f"no metrics and health yet, tried again every {LISTEN_RETRY_SECONDS:.0f} s: {error.text}"
-                    self._console.log.write("warning", "ListenFailed", text, error=str(error), hint=error.hint)
-                has_failed = True
-            await anyio.sleep(LISTEN_RETRY_SECONDS)
+        is_ready = self.health.is_ready if self.health else lambda: True
+        return Metrics(self._console.stats, limit=limit, task_deadline_seconds=deadline, is_ready=is_ready)
+
+    async def _serve(self, host: str, port: int, health: HealthMonitor) -> None:
+        from aluma_async.service.listen import listen
+
+        quiet = self._config.service.log_level in ("warning", "error")
+        await listen(host, port, self.metrics(), health, self._console.log, quiet=quiet)
 
 
 async def _probe(destination: Destination, health: HealthMonitor) -> None:

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from aluma_async.config import Config
 from aluma_async.config.config import Reading, read_config_file, read_toml
 from aluma_async.config.paths import find_config_file
-from aluma_async.config.sections import MAX_WORKERS
+from aluma_async.config.sections import MAX_PROCESSES, MAX_WORKERS
 from aluma_async.service.formatting import pluralize
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -73,6 +73,12 @@ _OPTIONS: Mapping[str, Callable[[Any], Any]] = {
         type=click.IntRange(1, MAX_WORKERS),
         metavar="N",
         help="Number of tasks exported at once, at most 1,000.  [default: 16]",
+    ),
+    "processes": click.option(
+        "--processes",
+        type=click.IntRange(1, MAX_PROCESSES),
+        metavar="N",
+        help="Number of processes that share the tasks, at most 64; each has all workers.  [default: 1]",
     ),
     "once": click.option("--once", is_flag=True, help="One run over all pending tasks, then exit."),
     "dry_run": click.option("--dry-run", is_flag=True, help="Print which task would go where; claim nothing."),
@@ -163,6 +169,7 @@ _KEYS: Mapping[str, tuple[str, str]] = {
     "project": ("aluma", "projects"),
     "claim_timeout": ("aluma", "claim_timeout_seconds"),
     "workers": ("exporter", "workers"),
+    "processes": ("exporter", "processes"),
     "drain_timeout": ("exporter", "drain_timeout_seconds"),
     "state": ("exporter", "state"),
     "max_at_once": ("limits", "max_at_once"),

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio
 
@@ -15,7 +15,7 @@ from aluma_async.cli.exit_codes import INCOMPLETE, OK, error_lines
 from aluma_async.cli.observers import Observers
 from aluma_async.cli.open_files import raise_limit
 from aluma_async.cli.reload import Reload
-from aluma_async.cli.signals import exit_now, handle_sighup, handle_stop_signals
+from aluma_async.cli.signals import exit_now, handle_sighup, handle_stop_signals, limit_drain
 from aluma_async.cli.variables import unknown_variables
 from aluma_async.config import Config, Credentials
 from aluma_async.exceptions import AlumaAsyncError, AuthenticationFailed
@@ -26,6 +26,9 @@ from aluma_async.service.console import Console, choose_mode
 from aluma_async.service.formatting import pluralize
 from aluma_async.service.stats import RunStats
 from aluma_async.wiring import open_reloadable_exporter
+
+if TYPE_CHECKING:
+    from aluma_async.supervisor.link import ParentLink
 
 
 async def run(
@@ -38,6 +41,7 @@ async def run(
     load: Callable[[], Config] | None = None,
     warnings: Sequence[str] = (),
     selection: Selection | None = None,
+    link: "ParentLink | None" = None,
 ) -> int:
     """Export as configured and return the exit code. Raises ``AlumaAsyncError`` if the run cannot start.
 
@@ -50,27 +54,37 @@ async def run(
         load: reads the configuration again at SIGHUP.
         warnings: warnings about the configuration, besides its own.
         selection: export only the tasks that it selects.
+        link: connects one of several processes to its parent, which shows progress, warnings and summary.
     """
+    if link and not await link.connect(exit_now):
+        return OK
     terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    mode = choose_mode(config.service, progress=progress, terminal=terminal)
+    mode = choose_mode(config.service, progress=False if link else progress, terminal=terminal)
     console = Console(config.service, mode, RunStats())
-    for warning in (*config.warnings(), *warnings, *unknown_variables(os.environ), *raise_limit(config)):
+    general = () if link else (*config.warnings(), *warnings, *unknown_variables(os.environ))
+    for warning in (*general, *raise_limit(config)):
         console.log.write("warning", "ConfigWarning", warning)
-    observers = Observers(config, console)
+    observers = Observers(config, console, link)
+    partition = link.partition if link else None
     async with (
         observers.open(),
-        open_reloadable_exporter(config, credentials, on_event=observers.on_event, select=selection) as reloadable,
+        open_reloadable_exporter(
+            config, credentials, on_event=observers.on_event, select=selection, partition=partition
+        ) as reloadable,
     ):
         exporter = reloadable.exporter
-        for warning in reloadable.warnings:
+        for warning in () if link else reloadable.warnings:
             console.log.write("warning", "ConfigWarning", warning)
         observers.watch(reloadable)
         gc.freeze()  # these objects live until the end, so the garbage collector need not visit them again
         stopped = anyio.Event()
 
-        def drain() -> None:
+        def stop() -> None:
             stopped.set()
             exporter.stop()
+
+        def drain() -> None:
+            stop()
             tasks = pluralize(len(console.stats.active), "task")
             text = f"draining: {tasks} in progress; send the signal again to stop now"
             console.print_message("warning", "Draining", text)
@@ -80,11 +94,16 @@ async def run(
             exit_now()  # the next run removes the staged files
 
         reload = Reload(load or (lambda: config), reloadable, console, observers.systemd)
-        drain_seconds = config.exporter.drain_timeout_seconds
+        drain_seconds, on_hang = config.exporter.drain_timeout_seconds, partial(report_hang, console)
+
+        def drain_for_parent() -> None:
+            stop()
+            limit_drain(drain_seconds, on_hang)
+
+        if link:
+            link.on_drain, link.on_reload = drain_for_parent, reload
         with (
-            handle_stop_signals(
-                drain, exit_immediately, drain_seconds=drain_seconds, on_hang=partial(report_hang, console)
-            ),
+            handle_stop_signals(drain, exit_immediately, drain_seconds=drain_seconds, on_hang=on_hang),
             handle_sighup(reload),
         ):
             try:
@@ -101,7 +120,11 @@ async def run(
         for line in filter(None, (skipped_line(selection), *absent_lines(selection))):
             console.print_message("warning", "TaskNotSelected", line)
         complete = complete and (stopped.is_set() or not selection.absent)
-    if (summary or not complete) and console.stats.summary:
+    if link:
+        from aluma_async.supervisor.messages import end_of
+
+        await link.finish(end_of(console.stats))
+    elif (summary or not complete) and console.stats.summary:
         into = ", ".join(target.description for target in config.destinations.values())
         console.finish(console.stats.summary, into)
     return OK if complete else INCOMPLETE

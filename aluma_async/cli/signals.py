@@ -69,20 +69,13 @@ def handle_stop_signals(
     loop = asyncio.get_running_loop()
     calls = chain([on_first], repeat(on_second))
 
-    def end_hanging() -> None:
-        try:
-            on_hang()
-            sys.stderr.flush()
-        finally:
-            os._exit(INCOMPLETE)
-
     def on_signal(*_: object) -> None:
         call = next(calls)
         loop.call_soon_threadsafe(call)
         if call is on_second:
             _start_timer(_EXIT_SECONDS, partial(os._exit, INTERRUPTED))
         else:
-            _start_timer(drain_seconds + END_SECONDS, end_hanging)
+            limit_drain(drain_seconds, on_hang)
 
     # Not with ``add_signal_handler``, which does nothing while the event loop is blocked.
     numbers = [number for name in _NAMES if (number := getattr(signal, name, None))]
@@ -92,6 +85,19 @@ def handle_stop_signals(
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def limit_drain(drain_seconds: float, on_hang: Callable[[], None]) -> None:
+    """End the process ``END_SECONDS`` after the drain timeout. Arguments as for ``handle_stop_signals``."""
+
+    def end_hanging() -> None:
+        try:
+            on_hang()
+            sys.stderr.flush()
+        finally:
+            os._exit(INCOMPLETE)
+
+    _start_timer(drain_seconds + END_SECONDS, end_hanging)
 
 
 def _start_timer(seconds: float, call: Callable[[], object]) -> None:

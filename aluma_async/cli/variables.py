@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 import click
 
 _PREFIX = "ALUMA_ASYNC_"
-_OTHER = frozenset({"ALUMA_ASYNC_EVENT", "ALUMA_ASYNC_TEXT"})
-"""Variables that a notification command receives; it may call this program."""
+PROCESS = "ALUMA_ASYNC_PROCESS"
+"""Variable that describes one of several processes to itself."""
+_OTHER = frozenset({"ALUMA_ASYNC_EVENT", "ALUMA_ASYNC_TEXT", PROCESS})
+"""Variables that a notification command, which may call this program, or one of several processes receives."""
 
 
 def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:

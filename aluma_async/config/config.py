@@ -200,7 +200,16 @@ def read_toml(text: str, file: str, overrides: Overrides | None = None, folder: 
     routes = () if replacement else _read_routes(raw.get("routes", []), mistakes)
     unreadable = [name for name in given if name not in destinations] if isinstance(given, Mapping) else ()
     config = Config(destinations=destinations, routes=routes, **sections)
+    _check_processes(config, mistakes)
     return Reading(config, all_mistakes, raw, mistakes is all_mistakes, tuple(unreadable))
+
+
+def _check_processes(config: Config, mistakes: Mistakes) -> None:
+    requests, processes = config.limits.max_at_once, config.exporter.processes
+    if 0 < requests < processes:
+        text = f"[limits] max_at_once = {requests}: fewer requests than [exporter] processes = {processes}"
+        hint = "Each process needs at least one: use fewer processes, or a higher limit."
+        mistakes.add(("limits", "max_at_once"), text, hint)
 
 
 def _read_above(text: str, error: Exception) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from msgspec import Meta
 from aluma_async.config.schema import InvalidValue, Section
 
 MAX_WORKERS = 1000
+MAX_PROCESSES = 64
 Count: TypeAlias = Annotated[int, Meta(ge=1, le=100_000)]
 CountOrZero: TypeAlias = Annotated[int, Meta(ge=0, le=100_000)]
 Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=31_536_000)]
@@ -62,6 +63,8 @@ class ExporterConfig(Section, frozen=True, kw_only=True):
     ASCENDING = (("poll_wait_initial_seconds", "poll_wait_max_seconds"),)
 
     workers: Annotated[int, Meta(ge=1, le=MAX_WORKERS)] = 16
+    processes: Annotated[int, Meta(ge=1, le=MAX_PROCESSES)] = 1
+    """Number of processes that share the tasks; each has ``workers`` workers."""
     queue_size: CountOrZero = 0
     """Maximum number of unclaimed tasks in the queue; 0: twice the workers."""
     drain_timeout_seconds: Seconds = 60

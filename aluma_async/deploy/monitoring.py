@@ -23,7 +23,12 @@ class _Panel(Struct, frozen=True):
 
 _HOUR, _DAY = 3600, 86400
 _PANELS = (
-    _Panel("Oldest pending task", "s", (("aluma_export_oldest_pending_task_age_seconds", "{{instance}}"),), _DAY),
+    _Panel(
+        "Oldest pending task",
+        "s",
+        (("max by (instance) (aluma_export_oldest_pending_task_age_seconds)", "{{instance}}"),),
+        _DAY,
+    ),
     _Panel(
         "Tasks per second, by outcome",
         "ops",
@@ -37,8 +42,8 @@ _PANELS = (
             ("sum(aluma_export_in_flight)", "in progress"),
             ("sum(aluma_export_cooldown_tasks)", "cooling down"),
             ("sum(aluma_export_parked_tasks)", "parked"),
-            ("sum(aluma_export_quarantined_tasks)", "in the quarantine"),
-            ("sum(aluma_export_left_out_tasks)", "of other projects"),
+            ("sum(max by (instance) (aluma_export_quarantined_tasks))", "in the quarantine"),
+            ("sum(max by (instance) (aluma_export_left_out_tasks))", "of other projects"),
         ),
     ),
     _Panel("Bytes per second", "Bps", (("sum by (instance) (rate(aluma_export_bytes_total[5m]))", "{{instance}}"),)),
@@ -58,36 +63,39 @@ _PANELS = (
         "ops",
         (("sum by (reason) (rate(aluma_export_http_retries_total[5m]))", "{{reason}}"),),
     ),
-    _Panel("Concurrency limit", "short", (("aluma_export_concurrency_limit", "{{instance}}"),)),
+    _Panel("Concurrency limit", "short", (("sum by (instance) (aluma_export_concurrency_limit)", "{{instance}}"),)),
     _Panel(
         "Time since the last listing",
         "s",
-        (("time() - aluma_export_last_poll_success_timestamp_seconds", "{{instance}}"),),
+        (("time() - min by (instance) (aluma_export_last_poll_success_timestamp_seconds)", "{{instance}}"),),
         _HOUR,
     ),
     _Panel(
         "Paused or not ready",
         "short",
-        (("aluma_export_paused", "{{instance}} paused"), ("1 - aluma_export_ready", "{{instance}} not ready")),
+        (
+            ("max by (instance) (aluma_export_paused)", "{{instance}} paused"),
+            ("1 - min by (instance) (aluma_export_ready)", "{{instance}} not ready"),
+        ),
         0.5,
     ),
     _Panel(
         "Time until Aluma deletes the oldest parked task",
         "s",
-        (("aluma_export_parked_task_seconds_left", "{{instance}}"),),
+        (("min by (instance) (aluma_export_parked_task_seconds_left)", "{{instance}}"),),
     ),
     _Panel(
         "Quarantine",
         "bytes",
         (
-            ("aluma_export_quarantine_bytes", "{{instance}}"),
-            ("aluma_export_quarantine_max_bytes > 0", "limit of {{instance}}"),
+            ("max by (instance) (aluma_export_quarantine_bytes)", "{{instance}}"),
+            ("max by (instance) (aluma_export_quarantine_max_bytes) > 0", "limit of {{instance}}"),
         ),
     ),
     _Panel(
         "Failed copies in the last hour",
         "short",
-        (("increase(aluma_export_failed_copies_total[1h])", "{{instance}}"),),
+        (("sum by (instance) (increase(aluma_export_failed_copies_total[1h]))", "{{instance}}"),),
         0.5,
     ),
     _Panel("Files per second", "ops", (("sum by (instance) (rate(aluma_export_files_total[5m]))", "{{instance}}"),)),

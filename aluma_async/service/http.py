@@ -7,15 +7,14 @@ not fix. No page contains names or content of documents, and no request changes 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import cast
+from typing import Protocol, cast
 
 import anyio
 from aiohttp import web
 
 from aluma_async.exceptions import ConfigError
 from aluma_async.service.formatting import indented_json
-from aluma_async.service.health import HealthMonitor
-from aluma_async.service.metrics import Metrics
+from aluma_async.service.health import Check
 
 MAX_CONNECTIONS = 50
 """Maximum number of open connections; a new one closes the oldest one."""
@@ -23,11 +22,35 @@ _SERVICE_UNAVAILABLE = 503
 _CLOSE_SECONDS = 1.0
 
 
+class Metrics(Protocol):
+    """What ``/metrics`` shows."""
+
+    async def refresh(self) -> None:
+        """Prepare for the next page."""
+
+    def page(self, accept: str = "") -> tuple[bytes, str]:
+        """Return the page and its content type."""
+        ...
+
+
+class Health(Protocol):
+    """What ``/healthz`` and ``/readyz`` show."""
+
+    def stuck_reason(self) -> str:
+        """Return why the exporter is stuck; empty if it makes progress."""
+        ...
+
+    def readiness(self) -> Mapping[str, Check]:
+        """Return whether each part can work."""
+        ...
+
+
 @asynccontextmanager
-async def serve(host: str, port: int, metrics: Metrics, health: HealthMonitor) -> AsyncIterator[str]:
+async def serve(host: str, port: int, metrics: Metrics, health: Health) -> AsyncIterator[str]:
     """Serve within the block; yield the URL. Port 0: any free port. Raises ``ConfigError`` if binding fails."""
 
     async def show_metrics(request: web.Request) -> web.Response:
+        await metrics.refresh()
         body, content_type = metrics.page(request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
 

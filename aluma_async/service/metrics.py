@@ -60,6 +60,9 @@ class Metrics:
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
 
+    async def refresh(self) -> None:
+        """Do nothing: everything is computed by ``page``."""
+
     def page(self, accept: str = "") -> tuple[bytes, str]:
         """Return the page and its content type, in the best accepted format."""
         encode, content_type = choose_encoder(accept)

@@ -55,11 +55,20 @@ class SystemdNotifier:
     def __call__(self, event: Event) -> None:
         """Send READY after the first listing, and STOPPING when a drain starts."""
         match event:
-            case events.TasksListed() if not self._ready:
-                self._ready = True
-                self._send_reliably(f"READY=1\n{self._status()}")
+            case events.TasksListed():
+                self.ready()
             case events.DrainStarted():
-                self._send_reliably(f"STOPPING=1\n{self._extend_timeout()}\n{self._status()}")
+                self.stopping()
+
+    def ready(self) -> None:
+        """Report, once, that the first listing has succeeded."""
+        if not self._ready:
+            self._ready = True
+            self._send_reliably(f"READY=1\n{self._status()}")
+
+    def stopping(self) -> None:
+        """Report that a drain has started."""
+        self._send_reliably(f"STOPPING=1\n{self._extend_timeout()}\n{self._status()}")
 
     async def run(self) -> None:
         """Send heartbeats until cancelled."""

@@ -23,8 +23,8 @@ from aluma_async.service.stats import RunStats
 from tests.support.processes import simulator
 
 OPTIONS = {
-    "": "-c --config -w --workers -o --output --base-url --allow-insecure --once --dry-run --limit --task --project"
-    " --max-at-once --max-per-second --max-bytes-per-second --claim-timeout --drain-timeout --state --listen"
+    "": "-c --config -w --workers --processes -o --output --base-url --allow-insecure --once --dry-run --limit --task"
+    " --project --max-at-once --max-per-second --max-bytes-per-second --claim-timeout --drain-timeout --state --listen"
     " --progress --no-progress --log-format -v -q --version",
     "demo": "--tasks",
     "init": "--client-id --no-check --unit --config --output --base-url",
@@ -63,8 +63,8 @@ EXIT_CODES = {
 CONFIG_KEYS = {
     "aluma": "base_url client_id client_secret_file claim_timeout_seconds task_deadline_seconds projects download_hosts"
     " allow_insecure ca_file proxy",
-    "exporter": "workers queue_size drain_timeout_seconds poll_wait_initial_seconds poll_wait_max_seconds state"
-    " quarantine_max_bytes",
+    "exporter": "workers processes queue_size drain_timeout_seconds poll_wait_initial_seconds poll_wait_max_seconds"
+    " state quarantine_max_bytes",
     "limits": "max_at_once max_per_second max_bytes_per_second min_bytes_per_second max_file_bytes adaptive"
     " max_files max_specification_bytes",
     "retry": "attempts wait_initial_seconds wait_max_seconds cooldown_initial_seconds cooldown_max_seconds park_after"

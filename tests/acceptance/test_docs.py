@@ -30,6 +30,7 @@ from aluma_async.quarantine.records import QuarantineRecord
 from aluma_async.service.metrics import OUTCOMES, REASONS, Metrics
 from aluma_async.service.notifications import KINDS, Notification
 from aluma_async.service.stats import RunStats
+from aluma_async.supervisor.metrics import MergedMetrics
 from aluma_async.testing import SimulatedAluma
 from aluma_async.wiring import open_client
 from tests.support.files import ROOT
@@ -275,7 +276,7 @@ def test_operations_page_lists_every_command():
 def test_monitoring_page_lists_every_metric_outcome_and_reason():
     text = section(page("monitoring"), "Metrics")
     listed = {re.sub(r"\{.*", "", name) for row in rows(text) for name in quoted(row[0])}
-    metrics = Metrics(RunStats(), limit=1).collect()
+    metrics = [*Metrics(RunStats(), limit=1).collect(), *MergedMetrics([], []).collect()]
     exposed = {metric.name + ("_total" if metric.type == "counter" else "") for metric in metrics}
     assert listed == exposed
     assert {*OUTCOMES.values(), *REASONS} <= set(quoted(text))

@@ -11,6 +11,7 @@ from tests.support.processes import MAX_SECONDS, environment, expect_error
 OPTIONS = {
     # option: (section, key, in the file, in the environment, on the command line, value in effect)
     "workers": ("exporter", "workers", "3", "4", "5", 5),
+    "processes": ("exporter", "processes", "2", "3", "1", 1),
     "base-url": ("aluma", "base_url", "'https://a.example'", "https://b.example", "https://c.example", ...),
     "project": ("aluma", "projects", "['A']", "B,B b", "C", ["C"]),
     "max-at-once": ("limits", "max_at_once", "3", "4", "5", 5),
