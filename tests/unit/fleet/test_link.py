@@ -65,6 +65,21 @@ async def test_link_reports_all_its_records_after_a_short_failure():
 
 
 @virtual_time
+async def test_link_reports_nothing_before_the_journal_is_loaded():
+    """The claims of the earlier process would otherwise seem to have ended."""
+    store = RecordingStore()
+    link = make_link(store)
+    async with anyio.create_task_group() as group:
+        group.start_soon(link.run)
+        await pass_time(5)
+        assert store.reports == []
+        link.load([claim("t")])
+        await pass_time(0)
+        assert [entry.task_id for entry in store.reports[0][1].claims] == ["t"]
+        group.cancel_scope.cancel()
+
+
+@virtual_time
 async def test_link_names_its_predecessors_until_the_store_knows_it():
     store = RecordingStore()
     store.unavailable = True

@@ -174,12 +174,12 @@ async def test_source_lists_when_the_lister_has_died():
 
 @virtual_time
 async def test_source_ends_its_turn_when_its_listing_fails():
-    _store, aluma, (one, two) = make_nodes("a", "b", pending=task_ids(5))
+    _, aluma, (one, two) = make_nodes("a", "b")
     async with running(one.link, two.link):
         aluma.error = SourceError("no")
         with pytest.raises(SourceError):
             await one.list()
-        aluma.error = None
+        aluma.error, aluma.pending = None, task_ids(5)
         started_at = anyio.current_time()
         assert len(await two.list()) == 5
         assert anyio.current_time() - started_at < 0.1

@@ -2,7 +2,9 @@
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
+from aluma_async.fleet.ports import FleetClaim, RecordState
 from aluma_async.fleet.records import NO_LEASE
 from aluma_async.fleet.takeover import FleetTakeover
 from aluma_async.models import ClaimState
@@ -182,6 +184,24 @@ async def test_takeover_does_not_pass_on_a_task_that_this_node_has_claimed():
         fleet.nodes["a"].die()
         await pass_time(10)
         assert fleet.taken() == []
+
+
+class MovingStore(SimulatedFleetStore):
+    """A store whose every update contains a moved claim."""
+
+    async def sync(self, report):
+        return replace(await super().sync(report), moved=(FleetClaim("t", RecordState.CLAIMED),))
+
+
+@virtual_time
+async def test_takeover_leaves_a_moved_claim_to_a_node_that_has_the_task():
+    node = Node(MovingStore(), "a")
+    async with running(node.link, claims=[claim("t")]):
+        await pass_time(5)
+        assert node.taken == []
+        node.link.records.close("t")
+        await pass_time(2)
+        assert node.task_ids == ["t"]
 
 
 @virtual_time
