@@ -109,6 +109,31 @@ async def test_journal_returns_releases_of_the_operator_and_of_other_nodes():
         assert await journal.pop_released() == []
 
 
+class FailingOnce(MemoryJournal):
+    """A journal that cannot be read at first."""
+
+    error = JournalError("busy")
+
+    async def pop_released(self):
+        error, self.error = self.error, None
+        if error:
+            raise error
+        return await super().pop_released()
+
+
+@virtual_time
+async def test_journal_keeps_the_releases_of_other_nodes_when_it_cannot_be_read():
+    store = SimulatedFleetStore()
+    link = make_link(store)
+    async with running(link):
+        journal = FleetJournal(FailingOnce(), link)
+        await store.release_holds(["other"])
+        await pass_time(1)
+        with pytest.raises(JournalError):
+            await journal.pop_released()
+        assert await journal.pop_released() == ["other"]
+
+
 async def earlier_process(*records):
     """Return the journal of a process that has ended."""
     journal = MemoryJournal()
