@@ -54,14 +54,15 @@ class Baseline:
     def tests_of(self, mutation: Mutation) -> dict[str, float]:
         """Return the tests that run a mutated line or, of lines outside functions, the module; fastest first.
 
+        For lines outside functions, also those that run nothing of the packages, because they may read constants.
         The values are the seconds that they take while they are recorded.
         """
         changed = set(range(mutation.first_line, mutation.last_line + 1))
-        package = f"tests/unit/{mutation.file.split('/')[1]}/"
+        folders = tuple(f"tests/unit/{name}/" for name in self._packages)
         reaching = []
         for test, result in self._tests.items():
             seen = result["lines"].get(mutation.file, ())
-            reads_constants = not result["lines"] and test.startswith(package)
+            reads_constants = not result["lines"] and test.startswith(folders)
             if changed.isdisjoint(seen) if mutation.in_function else not (seen or reads_constants):
                 continue
             if result["passed"]:
