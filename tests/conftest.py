@@ -22,14 +22,19 @@ settings.load_profile("any machine")
 
 
 def pytest_configure():
-    """Let the hundreds of processes that tests start cache their bytecode."""
+    """Let the processes that tests start cache their bytecode, and collect the tests faster.
+
+    Garbage collections would take a fifth of the time until the first test begins.
+    """
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    gc.disable()
 
 
 def pytest_collection_finish():
     """Exclude the imported modules from garbage collection, because full collections dominate otherwise."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items):
