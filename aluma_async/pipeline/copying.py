@@ -1,9 +1,8 @@
 """``CopyWriter``: fetches what a claim contains into a delivery of the quarantine, and writes the copy's record."""
 
-import hashlib
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import anyio
 from msgspec.structs import replace
@@ -11,7 +10,7 @@ from msgspec.structs import replace
 from aluma_async.exceptions import AlumaAsyncError, DestinationError, SourceError
 from aluma_async.models import Claim, ExportFile, ExportSpec
 from aluma_async.pipeline.retrying_source import RetryingSource
-from aluma_async.pipeline.transfer import ProgressMeter, SingleChunk, is_same_version
+from aluma_async.pipeline.transfer import HashedChunks, ProgressMeter, SingleChunk
 from aluma_async.ports import Delivery, OnEvent
 from aluma_async.quarantine.records import (
     CopiedFile,
@@ -49,7 +48,7 @@ class Budget:
 
 
 class NothingNew(DestinationError):
-    """None of the files that an earlier copy lacks could be fetched, so that copy stays."""
+    """An earlier copy has everything that could be fetched, so that copy stays."""
 
 
 class CopiesDiffer(DestinationError):
@@ -62,8 +61,18 @@ class CopiesDiffer(DestinationError):
         )
 
 
+class ExportDiffers(DestinationError):
+    """A task was exported with other content than its safety copy has, so that the copy stays."""
+
+    def __init__(self, task_id: str, number: int) -> None:
+        super().__init__(
+            f"task {task_id}: file {number} was exported with other content than its safety copy has; the copy stays",
+            hint="Compare them with 'aluma-async quarantine export', and remove the copy if the export is right.",
+        )
+
+
 class EarlierCopy(NamedTuple):
-    """An incomplete earlier copy of the same Export Specification."""
+    """An earlier copy of the same Export Specification."""
 
     missing: frozenset[int]
     """Numbers of the files that it lacks."""
@@ -78,8 +87,8 @@ class CopyWriter:
         source: Fetches the files.
         claim: The claim of the task.
         name: Name of the copy's folder.
-        state: What will happen to the task. If it is ``FAILED``, each file is fetched, so that none is outdated.
-        earlier: A copy that has some of the files.
+        state: What will happen to the task.
+        earlier: A copy whose files are used if they cannot be fetched. Each one that can is, because it may be another.
         budget: The size of the quarantine.
         on_event: Receives the events.
     """
@@ -115,10 +124,7 @@ class CopyWriter:
         self._reserved = 0
 
     async def fetch(self, delivery: Delivery) -> None:
-        """Save the specification and all files that can be fetched.
-
-        Raises ``NothingNew``, or another ``AlumaAsyncError`` if the copy cannot be stored.
-        """
+        """Save the specification and all files that can be fetched. Raises ``AlumaAsyncError``."""
         await self._save_data(self._spec_file, self._original.spec.received, delivery)
         files = self._original.spec.files
         for file in files:
@@ -130,12 +136,7 @@ class CopyWriter:
                     await self._save_data(self._placed[file.number], file.content.encode(errors="replace"), delivery)
                 except QuarantineFull as error:
                     await self._omit(file, str(error), delivery)
-        downloads = [file for file in files if not file.problem and file.source == "url"]
-        # First those that the earlier copy lacks, because the others need not be read if none of these is there.
-        await self._fetch_all([file for file in downloads if not self._in_earlier(file)], delivery)
-        if self._earlier and self._earlier.missing <= self.missing.keys():
-            raise NothingNew(f"task {self._original.task.id}: no missing file can be fetched yet")
-        await self._fetch_all([file for file in downloads if self._in_earlier(file)], delivery)
+        await self._fetch_all([file for file in files if not file.problem and file.source == "url"], delivery)
 
     async def finish(self, delivery: Delivery, error: AlumaAsyncError, now: float) -> None:
         """Save the record: a task that lacks a file must not be failed, so its state is ``PARKED``."""
@@ -177,9 +178,6 @@ class CopyWriter:
             return CopiedFile(file.number, file.folder, file.filename, missing=self.missing[file.number])
         return CopiedFile(file.number, file.folder, file.filename, "", path, digest.size, digest.sha256)
 
-    def _in_earlier(self, file: ExportFile) -> bool:
-        return self._earlier is not None and file.number not in self._earlier.missing
-
     async def _fetch_all(self, files: Sequence[ExportFile], delivery: Delivery) -> None:
         queue = iter(files)
         async with anyio.create_task_group() as group:
@@ -189,33 +187,28 @@ class CopyWriter:
     async def _fetch_next(self, queue: Iterator[ExportFile], delivery: Delivery) -> None:
         for file in queue:  # shared with the other downloads, so that each takes the next file
             try:
-                if not await self._copy_earlier(file, delivery):
-                    operation = f"copy file {file.number} of task {self._original.task.id}"
-                    await self._source.retry(operation, self._download, file, delivery)
+                operation = f"copy file {file.number} of task {self._original.task.id}"
+                await self._source.retry(operation, self._download, file, delivery)
             except (SourceError, QuarantineFull) as error:
-                await self._omit(file, str(error), delivery)
+                if not await self._copy_earlier(file, delivery):
+                    await self._omit(file, str(error), delivery)
 
     async def _copy_earlier(self, file: ExportFile, delivery: Delivery) -> bool:
         """Save a file from the earlier copy; return whether that was possible."""
-        if self._earlier is None or not self._in_earlier(file):
+        if self._earlier is None or file.number in self._earlier.missing:
             return False
         try:
             async with aclosing(self._earlier.read(file.number)) as blocks:
                 await self._save(self._placed[file.number], blocks, delivery)
-        except SourceError:
+        except (SourceError, QuarantineFull):
             return False
         return True
 
     async def _download(self, file: ExportFile, delivery: Delivery) -> None:
         placed = self._placed[file.number]
         async with self._source.open_file(self._original, file) as chunks:
-            size = None if self.state is CopyState.FAILED else delivery.resumable_size(placed)
-            if size is not None and is_same_version(chunks, placed, delivery):
-                self._reserve(size)
-                self._digests[file.number] = Digest(size)
-            else:
-                meter = ProgressMeter(chunks, self._original, file, self._on_event)
-                await self._save(placed, meter, delivery)
+            # Also if the delivery has the file of an earlier attempt, because that has no digest to compare.
+            await self._save(placed, ProgressMeter(chunks, self._original, file, self._on_event), delivery)
 
     async def _save_data(self, placed: ExportFile, data: bytes, delivery: Delivery) -> None:
         await self._save(placed, SingleChunk(data), delivery)
@@ -245,18 +238,12 @@ class CopyWriter:
         self._reserved -= count
 
 
-class _Digesting:
+class _Digesting(HashedChunks):
     """Passes chunks on, reserves their bytes and computes their digest."""
 
     def __init__(self, chunks: AsyncIterable[bytes], reserve: Callable[[int], None]) -> None:
-        self.version: str = getattr(chunks, "version", "")
-        self._chunks = aiter(chunks)
+        super().__init__(chunks)
         self._reserve = reserve
-        self._hash = hashlib.sha256()
-        self.size = 0
-
-    def __aiter__(self) -> Self:
-        return self
 
     async def __anext__(self) -> bytes:
         chunk = await anext(self._chunks)
@@ -266,4 +253,4 @@ class _Digesting:
         return chunk
 
     def result(self) -> Digest:
-        return Digest(self.size, self._hash.hexdigest())
+        return Digest(self.size, self.sha256)

@@ -121,7 +121,6 @@ class Exporter:
         retrying = RetryingSource(tracking, retry, uniform=uniform, on_event=self._emit)
         lease = LeaseDeadline(claims, claim_timeout)
         watch = DestinationWatch(destination_timeout, self._pool.replace, self._pool.give_back)
-        transfer = FileTransfer(retrying, lease_check=lease.check_of, watch=watch, on_event=self._emit)
         self._recovery = Recovery(
             retrying, claims, self._journal, self._tracker, self._cooldown, breaker, on_event=self._emit
         )
@@ -135,6 +134,14 @@ class Exporter:
                 on_event=self._emit,
             )
             tracking.has_copy = self._quarantine.has_copy
+        transfer = FileTransfer(
+            retrying,
+            lease_check=lease.check_of,
+            watch=watch,
+            copied=self._quarantine.task_ids if self._quarantine else (),
+            hashes=self._quarantine.exported_hashes if self._quarantine else None,
+            on_event=self._emit,
+        )
         failures = FailureHandler(
             retrying,
             claims,

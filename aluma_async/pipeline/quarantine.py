@@ -3,8 +3,8 @@
 Fail deletes the only copy at Aluma, and Aluma deletes parked tasks that are overdue. So everything that a task contains
 is stored durably in a destination of its own: all files that can be fetched, the specification as received, and the
 error. A file that was not fetched, for whatever reason, is missing; the record names it, and such a task must not be
-failed. Before a task is failed, all its files are fetched, because the ones in an earlier copy may be outdated. A new
-copy replaces an earlier one only after it is stored, and only if it supersedes it; otherwise the task has both. If two
+failed. Each time, all files are fetched, because the ones in an earlier copy may be outdated or wrong. A new copy
+replaces an earlier one only after it is stored, and only if it supersedes it; otherwise the task has both. If two
 copies of the same specification differ in a file, one may be the answer of a proxy, and the task must not be failed.
 
 The copy of a parked task is removed when this process has exported its specification. No other copy of an exported task
@@ -24,7 +24,7 @@ from aluma_async.concurrency.threads import run_in_thread
 from aluma_async.events import CopyFailed, CopyStored, QuarantineNearlyFull, QuarantineUsed
 from aluma_async.exceptions import AlumaAsyncError, DestinationError, SourceError, primary_error
 from aluma_async.models import Claim, ExportTask
-from aluma_async.pipeline.copying import Budget, CopiesDiffer, CopyWriter, EarlierCopy, NothingNew
+from aluma_async.pipeline.copying import Budget, CopiesDiffer, CopyWriter, EarlierCopy, ExportDiffers, NothingNew
 from aluma_async.pipeline.retrying_source import RetryingSource
 from aluma_async.pipeline.transfer import receipt_of
 from aluma_async.ports import Destination, OnEvent, VerifyingDestination
@@ -40,6 +40,8 @@ _MEASURE_SECONDS = 60.0
 """Interval at which the size is measured again, because an administrator may remove copies."""
 _REFRESH_SECONDS = 600.0
 """Interval at which the copies are counted again."""
+MAX_VERSIONS = 4
+"""Number of copies of one specification with different files; if there are as many, no further one is stored."""
 NEARLY_FULL_SHARE = 0.9
 """Share of ``max_bytes`` from which the quarantine is reported as nearly full."""
 
@@ -85,7 +87,9 @@ class Quarantine:
         self._reported_use: QuarantineUsed | None = None
         self._measured_at = 0.0
         self.task_ids: set[str] = set()
-        """Ids of the tasks that have a copy."""
+        """Ids of the tasks that have a copy. It remains the same object."""
+        self.exported_hashes: dict[str, dict[int, str]] = {}
+        """SHA-256 of each downloaded file of these tasks that was exported, by task id and number of the file."""
 
     async def load(self) -> None:
         """Find the copies of earlier processes, and their size."""
@@ -94,7 +98,8 @@ class Quarantine:
                 changes = self._changes
                 copies, _ = await run_in_thread(self._folder.copies)
                 if changes == self._changes:
-                    self.task_ids = {copy.task_id for copy in copies}
+                    self.task_ids.clear()
+                    self.task_ids.update(copy.task_id for copy in copies)
             await self._measure()
             self._report_use()
 
@@ -109,22 +114,22 @@ class Quarantine:
         """Store everything that the claim contains; return the reason for each missing file, by its number.
 
         Raises ``AlumaAsyncError`` if no copy could be stored. The task must not be failed then, and neither if
-        anything is missing. For a parked task, a complete copy of the same specification is kept as it is, and files
-        of an incomplete one are not fetched again. For a task that will be failed, every file is fetched again, and
-        ``CopiesDiffer`` is raised if an earlier copy has other content. Its copy is locked until ``unlock``.
+        anything is missing. Every file is fetched again. If an earlier copy of the same specification has other
+        content, both are kept, and ``CopiesDiffer`` is raised; if one has everything, it stays. For a parked task, a
+        file that cannot be fetched is taken from an earlier copy. That of a task that will be failed is locked until
+        ``unlock``.
         """
         await self._destination.probe()  # creates the folder: the first task may come after months
         task = claim.task
         async with self._removing:  # because the task is pending again, and its copies must stay
             self._exported.pop(task.id, None)
+            self.exported_hashes.pop(task.id, None)
         earlier = await self._find(task.id)
         same = [copy for copy in earlier if await self._has_same_spec(copy, claim)]
-        if state is CopyState.FAILED:  # first, so that no attempt adds a further copy
+        if state is CopyState.FAILED or len(same) >= MAX_VERSIONS:  # first, so that no attempt adds a further copy
             await self._require_no_difference(task, same)
         reusable: EarlierCopy | None = None
         if state is CopyState.PARKED and self._folder and same:
-            if same[0].is_complete:
-                return {}
             reusable = EarlierCopy(frozenset(same[0].missing), partial(read_file, self._folder, same[0]))
         if self._budget.max_bytes and loop_time() >= self._measured_at + _MEASURE_SECONDS:
             await self._measure()
@@ -148,7 +153,7 @@ class Quarantine:
                 await self._remove(task, old)
         self._on_event(CopyStored(task, len(claim.spec.files), writer.size, len(writer.missing)))
         self._report_use()
-        if state is CopyState.FAILED and disputes:
+        if disputes:
             raise CopiesDiffer(task.id, disputes[0][1])
         return writer.missing
 
@@ -183,7 +188,8 @@ class Quarantine:
     def discard_later(self, claim: Claim) -> None:
         """Let ``run`` remove the copies of a task that this process has exported from ``claim``.
 
-        A copy stays if its task was failed, or has another specification: it may be the only one of its content.
+        A copy stays if its task was failed, or has another specification, or if another content of a file was exported:
+        it may be the only one of its content.
         """
         self._exported[claim.task.id] = claim
         self._wakeup.set()
@@ -215,6 +221,12 @@ class Quarantine:
         same = [copy for copy in copies if await self._has_same_spec(copy, claim)]
         await self._require_no_difference(task, same)
         exported = [copy for copy in same if copy.record.state is CopyState.PARKED]
+        hashes = self.exported_hashes.pop(task.id, {})
+        downloads = {file.number for file in claim.spec.files if file.source == "url"}
+        for copy in exported:
+            for number, sha256 in copy.hashes.items():
+                if number in downloads and hashes.get(number) != sha256:
+                    raise ExportDiffers(task.id, number)
         for copy in exported:
             await self._remove(task, copy)
         if len(exported) == len(copies):
@@ -228,13 +240,16 @@ class Quarantine:
         try:
             async with self._destination.open(writer.claim) as delivery:
                 await writer.fetch(delivery)
-                if same and not writer.missing.keys() <= same[0].missing.keys():
-                    raise NothingNew("the earlier copy has files that this one lacks")
                 disputes = [
                     (old, number)
                     for old in same
                     if (number := await self._first_difference(writer.hashes, old)) is not None
                 ]
+                lacks_files = same and not writer.missing.keys() <= same[0].missing.keys()
+                if lacks_files and (writer.state is CopyState.FAILED or not disputes):
+                    raise NothingNew("the earlier copy has files that this one lacks")
+                if writer.state is CopyState.PARKED and [old for old in same if await self._has_all(old, writer)]:
+                    raise NothingNew("an earlier copy has the same files")
                 if disputes:
                     writer.state = CopyState.PARKED
                 await writer.finish(delivery, error, self._now())
@@ -252,6 +267,14 @@ class Quarantine:
                 lock = self._locks[writer.claim.task.id] = ExitStack()
                 await self._in_folder(lock.enter_context, locked_copy(self._folder, copy, shared=True))
         return copy, disputes
+
+    async def _has_all(self, old: Copy, writer: CopyWriter) -> bool:
+        """Return whether an earlier copy has all files of one that is being written, with the same content."""
+        if self._folder is None or not old.missing.keys() <= writer.missing.keys():
+            return False
+        if any(old.hashes[number] != sha256 for number, sha256 in writer.hashes.items()):
+            return False
+        return (await run_in_thread(self._folder.verify, old)).keys() == old.missing.keys()
 
     async def _find(self, task_id: str) -> list[Copy]:
         return await self._in_folder(self._folder.find, task_id) if self._folder else []

@@ -1,7 +1,8 @@
 """``FileTransfer``: downloads the files of a claim into a destination, several at once, and retries each of them."""
 
+import hashlib
 from asyncio import CancelledError, current_task
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterator
 from typing import NamedTuple, Self
 
 import anyio
@@ -35,7 +36,8 @@ class FileTransfer:
     """Transfers files from ``source``, with at most ``concurrency`` downloads of one task at a time.
 
     ``lease_check`` returns a function that raises an error if the files of a claim must not be committed any more;
-    ``watch`` cancels the steps in which a destination makes no progress.
+    ``watch`` cancels the steps in which a destination makes no progress. The hashes of the downloads of the tasks
+    ``copied`` are stored in ``hashes``, by task id and file number, to be compared with their safety copies.
     """
 
     def __init__(
@@ -45,11 +47,15 @@ class FileTransfer:
         concurrency: int = 4,
         lease_check: Callable[[Claim], Callable[[], object]] = lambda _: lambda: None,
         watch: DestinationWatch | None = None,
+        copied: Collection[str] = (),
+        hashes: dict[str, dict[int, str]] | None = None,
         on_event: OnEvent,
     ) -> None:
         self._source = source
         self._lease_check = lease_check
         self._concurrency = concurrency
+        self._copied = copied
+        self._hashes = {} if hashes is None else hashes
         self._watch = watch or DestinationWatch(_MAX_STALL_SECONDS)
         self._on_event = on_event
 
@@ -119,9 +125,11 @@ class FileTransfer:
             self._on_event(BytesReceived(claim.task, file, size))
         else:
             async with self._source.open_file(claim, file) as chunks:
-                if (kept := delivery.resumable_size(file)) is not None and is_same_version(chunks, file, delivery):
+                hashed = HashedChunks(chunks) if claim.task.id in self._copied else None
+                kept = None if hashed else delivery.resumable_size(file)
+                if kept is not None and is_same_version(chunks, file, delivery):
                     return kept
-                meter = ProgressMeter(chunks, claim, file, self._on_event)
+                meter = ProgressMeter(hashed or chunks, claim, file, self._on_event)
                 meter.running = current_task()
                 self._watch.steps[meter] = None
                 try:
@@ -135,6 +143,8 @@ class FileTransfer:
                         self._watch.give_back()
                 if not meter.is_read:
                     raise _unread(file)
+                if hashed:
+                    self._hashes.setdefault(claim.task.id, {})[file.number] = hashed.sha256
             size = meter.total
         self._on_event(FileStaged(claim.task, file, size))
         return size
@@ -205,6 +215,31 @@ class ProgressMeter(WatchedStep):
         if self.total > self._reported:
             self._on_event(BytesReceived(self._task, self._file, self.total - self._reported))
             self._reported = self.total
+
+
+class HashedChunks:
+    """Passes chunks on and computes their hash."""
+
+    def __init__(self, chunks: AsyncIterable[bytes]) -> None:
+        self.version: str = getattr(chunks, "version", "")
+        self._chunks = aiter(chunks)
+        self._hash = hashlib.sha256()
+        self.size = 0
+        """Number of bytes so far."""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the bytes so far."""
+        return self._hash.hexdigest()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = await anext(self._chunks)
+        self.size += len(chunk)
+        self._hash.update(chunk)
+        return chunk
 
 
 class SingleChunk:

@@ -12,8 +12,10 @@ from aluma_async.exceptions import FileMissing, SchemaMismatch
 from aluma_async.models import Claim, ExportTask
 from aluma_async.pipeline.quarantine import Quarantine
 from aluma_async.pipeline.retrying_source import RetryingSource
+from aluma_async.pipeline.transfer import FileTransfer
 from aluma_async.quarantine.folder import QuarantineFolder
 from aluma_async.quarantine.records import CopyState
+from aluma_async.testing import MemoryDestination
 from tests.support.folders import Download
 
 TASK = ExportTask("t1", "scan.pdf", "p1", "Invoices", 1_711_385_828.0)
@@ -72,6 +74,7 @@ class Store:
         source = RetryingSource(
             self.files, RetryPolicy(2, 0.0, 0.0), uniform=lambda low, high: low, on_event=lambda event: None
         )
+        self.source = source
         self.quarantine = Quarantine(
             source,
             self.destination,
@@ -87,6 +90,18 @@ class Store:
         copies, problems = self.folder.copies()
         assert not problems
         return copies
+
+    async def deliver(self, claim):
+        """Let a task be exported."""
+        copied, hashes = self.quarantine.task_ids, self.quarantine.exported_hashes
+        transfer = FileTransfer(self.source, copied=copied, hashes=hashes, on_event=lambda event: None)
+        await transfer.deliver(claim, MemoryDestination())
+
+    async def export(self, claim):
+        """Export a task, and remove its copies if that is right."""
+        await self.deliver(claim)
+        self.quarantine.discard_later(claim)
+        await self.quarantine.discard_exported()
 
     def count(self, kind):
         return sum(isinstance(event, kind) for event in self.events)

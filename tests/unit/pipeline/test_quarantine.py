@@ -140,8 +140,7 @@ async def test_copy_of_a_hostile_id_can_be_stored_found_and_removed(task_id, sto
     (copy,) = store.copies
     assert copy.folder.parent == store.folder.path
     assert store.folder.find(task_id) == [copy]
-    store.quarantine.discard_later(claim_for(SPEC, task))
-    await store.quarantine.discard_exported()
+    await store.export(claim_for(SPEC, task))
     assert store.copies == []
 
 

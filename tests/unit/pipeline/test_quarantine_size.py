@@ -64,8 +64,7 @@ async def test_copies_of_exported_tasks_are_removed(store):
     for task in (TASK, other):
         await store.quarantine.store(claim_for(SPEC, task), ERROR, PARKED)
     assert store.quarantine.task_ids == {"t1", "t2"}
-    store.quarantine.discard_later(claim_for(SPEC))
-    await store.quarantine.discard_exported()
+    await store.export(claim_for(SPEC))
     assert [copy.task_id for copy in store.copies] == ["t2"]
     assert store.quarantine.task_ids == {"t2"}
 
@@ -92,6 +91,7 @@ async def test_copy_that_may_be_the_only_one_stays_after_an_export(state, export
 async def test_copy_stays_if_its_task_is_parked_again_before_the_removal(checkpoints, store):
     """Whether the removal has not begun, runs, or has ended when the next copy is stored."""
     await store.quarantine.store(claim_for(SPEC), ERROR, PARKED)
+    await store.deliver(claim_for(SPEC))
     store.quarantine.discard_later(claim_for(SPEC))
     async with anyio.create_task_group() as group:
         group.start_soon(store.quarantine.run)
@@ -112,8 +112,7 @@ async def test_copy_that_cannot_be_removed_is_reported(store, monkeypatch):
 
     await store.quarantine.store(claim_for(SPEC), ERROR, PARKED)
     monkeypatch.setattr(store.folder, "remove", fail)
-    store.quarantine.discard_later(claim_for(SPEC))
-    await store.quarantine.discard_exported()
+    await store.export(claim_for(SPEC))
     assert store.count(CopyFailed) == 1
     assert len(store.copies) == 1
 

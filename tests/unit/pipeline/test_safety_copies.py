@@ -57,7 +57,7 @@ async def test_copy_is_stored_once_although_the_task_is_parked_again(tmp_path):
     await world.run_for(4 * PARK_SECONDS + 100)
     assert len(world.kinds(events.TaskParked)) > 2
     assert len(world.kinds(events.CopyStored)) == 1
-    assert world.aluma.counts["file"] == 1
+    assert world.aluma.counts["file"] == len(world.kinds(events.TaskParked)), "each time it is compared"
     world.check_copies(*world.aluma.ids())
 
 
