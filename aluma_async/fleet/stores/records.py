@@ -22,6 +22,7 @@ from aluma_async.fleet.stores.schema import State, encode
 from aluma_async.models import HoldRecord
 
 _STARTED = HELD | {RecordState.STARTING}
+_UNCONTESTED = frozenset({RecordState.SETTLED, RecordState.RELEASED})
 _SAME_SECONDS = 1.0  # two reports of one hold differ by the time that they travelled
 _MAX_EXPIRED = 100  # records deleted per call
 _CLAIMS_SQL = ", ".join(f"'{state}'" for state in sorted(CLAIMS))
@@ -44,7 +45,9 @@ def apply_claims(database: sqlite3.Connection, report: NodeReport, now: float) -
     refused = []
     for claim in report.claims:
         key = (claim.task_id, report.node_id)
-        others = {node: RecordState(state) for node, state in database.execute(_OTHERS, (*key, now))}
+        others: dict[str, RecordState] = {}
+        if claim.state not in _UNCONTESTED:
+            others = {node: RecordState(state) for node, state in database.execute(_OTHERS, (*key, now))}
         is_refused = claim.state in INTENDED and not EXCLUSIVE.isdisjoint(others.values())
         if is_refused:
             refused.append(claim.task_id)
