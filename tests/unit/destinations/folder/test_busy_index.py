@@ -5,10 +5,12 @@ import time
 
 import pytest
 
+from aluma_async import Backoff, events
 from aluma_async.destinations.folder import owners
 from aluma_async.exceptions import DestinationUnavailable
 from tests.support.clock import real_time
 from tests.support.folders import claim_of, deliver, exported_files, open_folder, staged_files
+from tests.support.world import World
 
 
 @real_time
@@ -52,3 +54,26 @@ async def test_transaction_waits_again_after_another_exporter_has_continued(tmp_
     assert time.monotonic() - started_at > 1.5
     other.close()
     index.close()
+
+
+@real_time
+async def test_stopped_exporter_blames_no_task_and_delays_none_for_long(tmp_path, monkeypatch):
+    """Claiming pauses with the first batch, and all tasks are exported when the other one continues."""
+    monkeypatch.setattr(owners, "TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(owners, "BUSY_SECONDS", 0.1)
+    async with open_folder(tmp_path) as destination:
+        await deliver(destination, claim_of("t", "a"), b"1")
+        world = World(30, destination=destination, exporter={"polling": Backoff(0.1, 0.2), "cooldown": Backoff(0.1, 1)})
+        other = sqlite3.connect(tmp_path / ".aluma-async" / "owners.sqlite3", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+
+        def is_exported():
+            if world.count(events.ClaimingPaused) and other.in_transaction:
+                other.execute("ROLLBACK")
+            return world.count(events.TaskCompleted) == 30
+
+        await world.run_until(is_exported, 20)
+        other.close()
+        assert world.count(events.ClaimingPaused) == 1
+        assert not world.count(events.TaskParked)
+        assert {event.failures for event in world.events(events.TaskCancelled)} == {1}
