@@ -101,7 +101,7 @@ async def test_throttle_limits_bytes_per_second():
     throttle = make_throttle(4, max_bytes_per_second=1000)
     for _ in range(50):
         await throttle.consume_bytes(200)
-    assert anyio.current_time() == pytest.approx(9, abs=1)
+    assert anyio.current_time() == pytest.approx(9, abs=0.01), "after a burst of one second"
 
 
 @virtual_time
