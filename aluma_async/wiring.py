@@ -40,6 +40,7 @@ from aluma_async.quarantine.source import QuarantineSource
 _USER_AGENT = f"aluma-async/{version('aluma-async')}"
 _READ_BUFFER_BYTES = 1024 * 1024  # a connection buffers twice as much before it stops reading
 _NO_LEASE_SECONDS = 366 * 86400.0  # no other exporter can claim a copy in the quarantine
+_MIN_DESTINATION_SECONDS = 60.0  # a commit may take so long, even if the service shall be restarted earlier
 _KEEP_ALIVE_SECONDS = 15.0  # shorter than that of load balancers, so that no PUT is sent on a closing connection
 
 
@@ -202,7 +203,7 @@ async def open_reloadable_exporter(
             park_after=retry.park_after,
             claim_timeout=config.aluma.claim_timeout_seconds,
             drain_timeout=config.exporter.drain_timeout_seconds,
-            destination_timeout=config.service.stuck_after_seconds / 2,
+            destination_timeout=_destination_timeout(config),
             on_event=_with_history(history, on_event),
         )
         yield ReloadableExporter(config, exporter, throttle, router, extra_destinations, warnings)
@@ -243,7 +244,7 @@ async def open_redelivery(
             park_after=0,
             claim_timeout=_NO_LEASE_SECONDS,
             drain_timeout=config.exporter.drain_timeout_seconds,
-            destination_timeout=config.service.stuck_after_seconds / 2,
+            destination_timeout=_destination_timeout(config),
             on_event=on_event,
         )
         yield exporter, source
@@ -284,9 +285,14 @@ async def open_confirmed(
             park_after=1,
             claim_timeout=config.aluma.claim_timeout_seconds,
             drain_timeout=config.exporter.drain_timeout_seconds,
-            destination_timeout=config.service.stuck_after_seconds / 2,
+            destination_timeout=_destination_timeout(config),
             on_event=_with_history(History(sqlite), on_event),
         )
+
+
+def _destination_timeout(config: Config) -> float:
+    """Return the limit of a silent destination, which is reached before the service counts as stuck."""
+    return max(_MIN_DESTINATION_SECONDS, config.service.stuck_after_seconds / 2)
 
 
 def check_private_folders(config: Config) -> list[str]:
