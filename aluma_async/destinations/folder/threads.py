@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 HANG_SECONDS = 60.0
 """Seconds after which an operation counts as hanging, besides those that its amount of work needs."""
+_LOOKS = 20
 MAX_HANGING = 8
 """Number of hanging operations with which no further one is started."""
 
@@ -40,6 +41,8 @@ class FileStep(Generic[T]):
         self.seconds = seconds
         self.submitted_at = thread_time()
         self.started_at: float | None = None
+        self.is_abandoned = False
+        """Whether nothing waits for its end any more."""
 
     @property
     def age(self) -> float:
@@ -56,6 +59,8 @@ class FileThreads:
         self._seconds = seconds
         self._running: set[FileStep[Any]] = set()  # in a thread now
         self._hanging: set[FileStep[Any]] = set()  # abandoned, and not returned
+        self._waiting: dict[FileStep[Any], asyncio.Task[Any] | None] = {}  # with the asyncio tasks that wait for them
+        self._is_looking = False
 
     @property
     def is_hanging(self) -> bool:
@@ -78,7 +83,8 @@ class FileThreads:
             call: The operation.
             work_seconds: Seconds that its amount of work may need on a slow file system.
         """
-        self.check()
+        if self._hanging:
+            self.check()
         return self._submit(call, work_seconds)
 
     async def wait(self, step: FileStep[T]) -> T:
@@ -87,15 +93,23 @@ class FileThreads:
         A native cancellation, from which no scope shields, is raised after the operation has ended, unless it failed.
         """
         cancelled: asyncio.CancelledError | None = None
+        running = asyncio.current_task()
         with anyio.CancelScope(shield=True):
             while not step.future.done():
-                left = step.seconds - step.age  # not positive while it waits for a thread that makes progress
+                if step.is_abandoned:
+                    raise self._error(step.age, for_all=False)
+                self._waiting[step] = running
+                if not self._is_looking:
+                    self._look_later()
                 try:
-                    await asyncio.wait([step.future], timeout=left if left > 0 else self._seconds / 10)
+                    await asyncio.wait([step.future])  # this does not cancel the future
                 except asyncio.CancelledError as error:
+                    if running and step.is_abandoned:
+                        running.uncancel()
+                        raise self._error(step.age, for_all=False) from None
                     cancelled = error
-                if not step.future.done() and self._hangs(step):
-                    raise self._abandon(step)
+                finally:
+                    del self._waiting[step]
         if cancelled and not step.future.exception():
             raise cancelled
         return step.future.result()
@@ -103,7 +117,8 @@ class FileThreads:
     async def probe(self, call: Callable[[], T]) -> T:
         """Run an operation whose result tells whether the folder responds. While others hang, it is soon abandoned."""
         step = self.start(call)
-        step.seconds = self._seconds / 6 if self._hanging else self._seconds
+        if self._hanging:
+            step.seconds = self._seconds / 6
         return await self.wait(step)
 
     async def clean_up(self, call: Callable[[], object]) -> None:
@@ -143,7 +158,8 @@ class FileThreads:
         return DestinationError(message)
 
     def _submit(self, call: Callable[[], T], work_seconds: float = 0.0) -> FileStep[T]:
-        step = FileStep(call, self._seconds + work_seconds)
+        # While others hang, the next ones probably hang, too, and must not hold their workers for long.
+        step = FileStep(call, (self._seconds / 3 if self._hanging else self._seconds) + work_seconds)
         step.future = asyncio.ensure_future(self._run(step, executor=self._executor))
         return step
 
@@ -165,11 +181,25 @@ class FileThreads:
             return False
         return step.started_at is not None or all(running.age >= running.seconds for running in tuple(self._running))
 
-    def _abandon(self, step: FileStep[Any]) -> DestinationUnavailable:
+    def _look_later(self) -> None:
+        """Look for hanging operations at intervals, because a timer for each operation costs more than its thread."""
+        self._is_looking = True
+        asyncio.get_running_loop().call_later(self._seconds / _LOOKS, self._look)
+
+    def _look(self) -> None:
+        self._is_looking = False
+        for step, waiting in list(self._waiting.items()):
+            if waiting and not step.is_abandoned and self._hangs(step):
+                self._abandon(step)
+                waiting.cancel()
+        if self._waiting:
+            self._look_later()
+
+    def _abandon(self, step: FileStep[Any]) -> None:
+        step.is_abandoned = True
         self._hanging.add(step)
         step.future.add_done_callback(_discard_result)
         step.future.add_done_callback(lambda _: self._hanging.discard(step))
-        return self._error(step.age, for_all=False)
 
     def _error(self, seconds: float, *, for_all: bool) -> DestinationUnavailable:
         return DestinationUnavailable(

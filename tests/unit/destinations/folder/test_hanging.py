@@ -194,3 +194,17 @@ async def test_limit_of_a_large_file_grows_with_its_size(tmp_path, monkeypatch):
         monkeypatch.setattr(fs, "fsync_checked", fsync_slowly)
         await deliver(destination, claim_of("t", "a"), LARGE)
         assert exported_files(tmp_path) == {"a": b"".join(LARGE)}
+
+
+@real_time
+async def test_delivery_that_is_cancelled_while_an_operation_hangs_is_abandoned(tmp_path, hanging):
+    """The cancellation waits for the operation, but not for ever, and the asyncio task can be used afterwards."""
+    async with open_folder(tmp_path) as destination:
+        hanging.let_hang("write_all")
+        with anyio.fail_after(10 * LIMIT), pytest.raises(DestinationUnavailable), anyio.move_on_after(LIMIT / 3):
+            await deliver(destination, claim_of("t", "a"), LARGE)
+        assert not asyncio.current_task().cancelling()
+        hanging.may_return.set()
+        await wait_for(lambda: not staged_files(tmp_path))
+        await deliver(destination, claim_of("t", "a"), LARGE)
+        assert exported_files(tmp_path) == {"a": b"".join(LARGE)}
