@@ -151,6 +151,8 @@ class ClaimRecord(Struct, frozen=True, gc=False, rename=_STORED_NAMES):
     """Message to send with Fail."""
     receipt: str = ""
     """Lets a later process verify that the files, or the copy in the quarantine, are still there; empty: unknown."""
+    source: str = ""
+    """The API and the client that have claimed the task; empty: not known."""
 
 
 class HoldRecord(Struct, frozen=True, gc=False):

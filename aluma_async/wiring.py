@@ -9,6 +9,7 @@ from pathlib import Path
 
 import aiohttp
 import anyio.to_thread
+from yarl import URL
 
 from aluma_async.aluma.client import AlumaClient
 from aluma_async.aluma.download import DownloadLimits
@@ -172,6 +173,7 @@ async def open_reloadable_exporter(
     extra_destinations = destinations or {}
     _check_environment()
     routing, retry, state = config.routing(extra_destinations), config.retry, config.state_folder()
+    credentials = credentials or config.credentials()
     throttle = _make_throttle(config, on_event)
     async with (
         _open_client(config, credentials, throttle, on_event) as client,
@@ -202,6 +204,7 @@ async def open_reloadable_exporter(
             park_seconds=retry.park_seconds,
             park_after=retry.park_after,
             claim_timeout=config.aluma.claim_timeout_seconds,
+            source_id=_source_id(config, credentials),
             drain_timeout=config.exporter.drain_timeout_seconds,
             destination_timeout=_destination_timeout(config),
             on_event=_with_history(history, on_event),
@@ -260,9 +263,10 @@ async def open_confirmed(
     """
     _check_environment()
     routing, retry, state = config.routing(), config.retry, config.state_folder()
+    credentials = config.credentials()
     throttle = _make_throttle(config, on_event)
     async with (
-        _open_client(config, None, throttle, on_event) as client,
+        _open_client(config, credentials, throttle, on_event) as client,
         open_destinations(config.destinations, state) as opened,
         AsyncExitStack() as stack,
     ):
@@ -284,6 +288,7 @@ async def open_confirmed(
             park_seconds=retry.park_seconds,
             park_after=1,
             claim_timeout=config.aluma.claim_timeout_seconds,
+            source_id=_source_id(config, credentials),
             drain_timeout=config.exporter.drain_timeout_seconds,
             destination_timeout=_destination_timeout(config),
             on_event=_with_history(History(sqlite), on_event),
@@ -299,6 +304,11 @@ def check_private_folders(config: Config) -> list[str]:
     """Return warnings about other users who can change the exporter's own files. Blocks. Raises ``ConfigError``."""
     folders = {"state folder": config.state_folder(), "quarantine": config.quarantine_folder()}
     return [warning for label, folder in folders.items() if (warning := check_folder(label, folder))]
+
+
+def _source_id(config: Config, credentials: Credentials) -> str:
+    """Return a text that differs if another API or another client has claimed a task."""
+    return f"{str(URL(config.aluma.base_url).with_user(None)).rstrip('/')} (client {credentials.client_id})"
 
 
 def _check_environment() -> None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from msgspec.structs import replace
 
 from aluma_async.clock import loop_time
-from aluma_async.exceptions import JournalError
+from aluma_async.exceptions import JournalError, SourceError
 from aluma_async.models import Claim, ClaimRecord, ClaimState, Timestamp
 from aluma_async.policy.lease import LATE_START_SECONDS, LeaseStatus, elapsed, lease_age, lease_status
 from aluma_async.ports import Clock, Journal
@@ -24,12 +24,22 @@ _EPOCH = Timestamp("", 0.0, 0.0)
 
 
 class ClaimTracker:
-    """The open claims of one exporter; ``claim_timeout`` is the length of Aluma's lease in seconds."""
+    """The open claims of one exporter.
 
-    def __init__(self, journal: Journal, clock: Clock, claim_timeout: float) -> None:
+    Args:
+        journal: Keeps the claims.
+        clock: Returns the time for records that outlive the process.
+        claim_timeout: Length of Aluma's lease in seconds.
+        source_id: The API and the client that claim the tasks. Claims of others are left alone.
+    """
+
+    def __init__(self, journal: Journal, clock: Clock, claim_timeout: float, source_id: str = "") -> None:
         self._journal = journal
         self._clock = clock
         self._timeout = claim_timeout
+        self._source_id = source_id
+        self.foreign: dict[str, ClaimRecord] = {}
+        """Open claims in the journal that another API or client has, by task id; only a run with these settles them."""
         self._claims: dict[str, ClaimRecord] = {}
         self._destinations: dict[str, tuple[str, ...]] = {}
         self._intended_at: dict[str, float] = {}
@@ -54,6 +64,14 @@ class ClaimTracker:
         was unconfirmed before keeps its time: repeated crashes would otherwise extend the window without end. Complete
         may have been sent for a committed claim, so its settlement counts as unconfirmed.
         """
+        if self._source_id:
+            foreign = [claim for claim in claims if claim.source not in ("", self._source_id)]
+            claims = [claim for claim in claims if claim not in foreign]
+            for claim in foreign:
+                if self.seconds_left(claim) > 0:
+                    self.foreign[claim.task_id] = claim
+                else:
+                    self._journal.delete(ClaimRecord, claim.task_id)
         interrupted = [claim for claim in claims if claim.state in _IN_PROGRESS_STATES]
         self._claims = {claim.task_id: claim for claim in claims}
         for claim in interrupted:
@@ -70,7 +88,11 @@ class ClaimTracker:
         start_unconfirmed_at = earlier.start_unconfirmed_at if earlier else None
         self._intended_at[task_id] = loop_time()
         self._claims[task_id] = ClaimRecord(
-            task_id, ClaimState.STARTING, self._clock(), start_unconfirmed_at=start_unconfirmed_at
+            task_id,
+            ClaimState.STARTING,
+            self._clock(),
+            start_unconfirmed_at=start_unconfirmed_at,
+            source=self._source_id,
         )
         try:
             await self._journal.write(self._claims[task_id])
@@ -156,7 +178,14 @@ class ClaimTracker:
 
     def count_unsettled(self) -> int:
         """Return the number of claims that Aluma may still hold."""
-        return sum(not self.is_settled(claim) for claim in self._claims.values())
+        return len(self.foreign) + sum(not self.is_settled(claim) for claim in self._claims.values())
+
+    def foreign_error(self, claim: ClaimRecord) -> SourceError:
+        """Return the reason why this run does not settle a claim."""
+        return SourceError(
+            f"it is claimed at {claim.source}, and this run uses {self._source_id}",
+            hint="Run the exporter once with that base_url and client, or wait until the lease has expired.",
+        )
 
     def lease_status(self, task_id: str) -> LeaseStatus:
         """Return the status of a claim's lease by its age; an unknown claim is expired."""

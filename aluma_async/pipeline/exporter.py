@@ -64,6 +64,7 @@ class Exporter:
         park_after: Number of failures in a row after which a task is parked; 0 for never.
         claim_timeout: Length of Aluma's lease in seconds.
         drain_timeout: Seconds for which claimed tasks may continue after ``stop()``.
+        source_id: The API and the client that claim tasks. Claims of others in the journal are left alone.
         destination_timeout: Seconds for which the destination may make no progress; more for large files.
         on_event: Receives every event.
         clock: Returns the time for records that outlive the process.
@@ -88,6 +89,7 @@ class Exporter:
         park_after: int = 10,
         claim_timeout: float = 1800,
         drain_timeout: float = 60,
+        source_id: str = "",
         destination_timeout: float = 300,
         on_event: OnEvent | None = None,
         clock: Clock = system_clock,
@@ -111,7 +113,7 @@ class Exporter:
         )
         queue_size = queue_size or QUEUED_TASKS_PER_WORKER * workers
         self._send, self._receive = anyio.create_memory_object_stream[ExportTask](queue_size)
-        self._claims = claims = ClaimTracker(self._journal, clock, claim_timeout)
+        self._claims = claims = ClaimTracker(self._journal, clock, claim_timeout, source_id)
         breaker = FailBreaker(self._journal, destination)
         self._admission = Admission(
             self._tracker, claims, self._pool.slots, canary_tasks=queue_size, on_event=self._emit

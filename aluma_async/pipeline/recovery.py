@@ -65,6 +65,8 @@ class Recovery:
         await self._cooldown.load(record for record in records if isinstance(record, HoldRecord))
         self._breaker.load(record for record in records if isinstance(record, BreakerRecord))
         interrupted = self._claims.load([record for record in records if isinstance(record, ClaimRecord)])
+        for claim in self._claims.foreign.values():
+            self._on_event(SettlementDeferred(ExportTask(claim.task_id), self._claims.foreign_error(claim)))
         for hold in await self._cooldown.record_crashes(claim.task_id for claim in interrupted):
             self._on_event(TaskParked(ExportTask(hold.task_id), hold))
         for claim in self._claims:

@@ -237,3 +237,24 @@ def test_task_whose_quarantine_was_replaced_is_not_failed(change, aluma, tmp_pat
     assert done.returncode == 0, done.stderr
     assert machine.exported_again()
     assert "missing from the quarantine" in done.stderr
+
+
+def test_committed_task_is_not_completed_at_another_aluma(aluma, tmp_path):
+    """The state folder was used with another ``base_url``. The next run with the first one completes the task."""
+    machine = Machine(tmp_path, aluma)
+    machine.run_until_killed()
+    with simulator("--tasks", "2", "--profile", "small", "--seed", "7") as other:
+        machine.aluma = other
+        done = machine.run()
+        assert done.returncode == 1
+        client = f"{aluma.base_url} (client simulated-client)"
+        assert f"it is claimed at {client}, and this run uses {other.base_url}" in done.stderr
+        assert other.state()["tasks"] == {"completed": 2}
+    history = subprocess.run(
+        [*PROGRAM, "history", "--json", "--state", "state"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert history.stdout.count('"task"') == 2, "the task of the first Aluma is not among them"
+    machine.aluma = aluma
+    assert machine.run().returncode == 0
+    assert aluma.state()["tasks"] == {"completed": 1}
+    assert (machine.requests("start"), machine.requests("cancel")) == (1, 0)

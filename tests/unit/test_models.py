@@ -15,7 +15,7 @@ STORED_AT = '{"boot":"boot","boottime":1.5,"wall":2.5}'
         (
             ClaimRecord("t", ClaimState.ORPHANED, AT, True, AT, files=2, bytes=3, message="m", receipt="r"),
             f'{{"task_id":"t","step":"loose","sent":{STORED_AT},"unheard":true,"doubted":{STORED_AT},'
-            '"files":2,"bytes":3,"message":"m","receipt":"r"}',
+            '"files":2,"bytes":3,"message":"m","receipt":"r","source":""}',
         ),
         (
             HoldRecord("t", AT, 60.0, failures=1, crashes=2, parked=True, error="E", message="m", created_at=5.0),

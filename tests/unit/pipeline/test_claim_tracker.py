@@ -3,9 +3,9 @@
 import anyio
 import pytest
 
-from aluma_async import MemoryJournal
+from aluma_async import MemoryJournal, events
 from aluma_async.exceptions import JournalError
-from aluma_async.models import Claim, ClaimRecord, ClaimState, ExportSpec, ExportTask
+from aluma_async.models import Claim, ClaimRecord, ClaimState, ExportSpec, ExportTask, Timestamp
 from aluma_async.pipeline.claim_source import ClaimTrackingSource
 from aluma_async.pipeline.claim_tracker import SETTLE_RETRY_SECONDS, ClaimTracker
 from aluma_async.policy.lease import LATE_START_SECONDS, LeaseStatus
@@ -14,6 +14,7 @@ from tests.support.clock import virtual_time
 from tests.support.world import ImpossibleSource, World, claim_record, system_time
 
 TASK = ExportTask("t")
+LONG_AGO = Timestamp("simulated", -1e5, 1e9 - 1e5)
 
 
 class WatchedJournal(MemoryJournal):
@@ -226,3 +227,35 @@ async def test_lease_begins_when_start_was_sent_and_not_when_it_was_intended():
     assert claims.age("t") == 10
     await journal.flush()
     assert [record.sent_at for record in await journal.load()] == [sent_at]
+
+
+@virtual_time
+async def test_claim_of_another_client_is_left_alone_and_reported():
+    """Its settlement would be refused here, which would look as if it had been executed."""
+    world = World(2, profile="small", exporter={"source_id": "https://b (client y)"})
+    claim = claim_record("elsewhere", ClaimState.COMMITTED, source="https://a (client x)")
+    expired = claim_record("expired", ClaimState.CLAIMED, source="https://a (client x)", sent_at=LONG_AGO)
+    await world.journal.write(claim, expired)
+    summary = await world.exporter.run_until_drained()
+    assert (summary.exported, summary.deferred) == (2, 1)
+    assert world.aluma.counts["complete"] == 2
+    (deferred,) = world.events(events.SettlementDeferred)
+    assert str(deferred.error) == "it is claimed at https://a (client x), and this run uses https://b (client y)"
+    assert await world.journal.load() == [claim]
+
+
+@pytest.mark.parametrize(("source_id", "source"), [("", "a"), ("a", ""), ("a", "a")])
+@virtual_time
+async def test_claim_is_settled_unless_another_client_has_it(source_id, source):
+    """Journals of earlier versions do not say who has a claim."""
+    claims = ClaimTracker(MemoryJournal(), system_time, 1800.0, source_id)
+    claims.load([claim_record("t", ClaimState.COMMITTED, source=source)])
+    assert claims.get("t")
+    assert not claims.foreign
+
+
+@virtual_time
+async def test_claim_names_its_client():
+    journal = MemoryJournal()
+    await ClaimTracker(journal, system_time, 1800.0, "a").record_intent("t")
+    assert [record.source for record in await journal.load()] == ["a"]
