@@ -1,4 +1,4 @@
-"""``stall_requests``: lets the requests about single tasks hang, or their files arrive very slowly."""
+"""``stall_requests``: lets requests about single tasks hang or be refused, or their files arrive very slowly."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -27,6 +27,13 @@ class Stall(StrEnum):
     """Nothing follows the headers of a download."""
     DRIP = "drip"
     """A download is a little faster than the minimum rate, and very large."""
+    COMPLETE = "complete"
+    """Complete is neither executed nor answered."""
+    REFUSED = "refused"
+    """Complete is answered 429 without Retry-After."""
+
+
+_VERBS = {Stall.START: "start", Stall.COMPLETE: "complete", Stall.REFUSED: "complete"}
 
 
 def stall_requests(stalled: Mapping[str, Stall], has_ended: Callable[[], bool]) -> Middleware:
@@ -34,10 +41,9 @@ def stall_requests(stalled: Mapping[str, Stall], has_ended: Callable[[], bool]) 
 
     def stall_of(path: str) -> Stall | None:
         for task_id, stall in stalled.items():
-            if path.endswith(f"/{task_id}/start_client_action"):
-                return stall if stall is Stall.START else None
-            if f"/file_collections/{task_id}/" in path:
-                return stall if stall is not Stall.START else None
+            part = f"/{task_id}/{_VERBS[stall]}_client_action" if stall in _VERBS else f"/file_collections/{task_id}/"
+            if part in path:
+                return stall
         return None
 
     @web.middleware
@@ -49,10 +55,10 @@ def stall_requests(stalled: Mapping[str, Stall], has_ended: Callable[[], bool]) 
         if stall in (Stall.BODY, Stall.DRIP):
             await response.prepare(request)
             await response.write(b"%PDF-1.4\n")
-        while not has_ended():
+        while stall is not Stall.REFUSED and not has_ended():
             await asyncio.sleep(1)
             if stall is Stall.DRIP:
                 await response.write(b"x" * _DRIP_BYTES)
-        raise web.HTTPServiceUnavailable
+        raise web.HTTPTooManyRequests if stall is Stall.REFUSED else web.HTTPServiceUnavailable
 
     return middleware

@@ -9,6 +9,7 @@ from aluma_async.clock import loop_time
 from aluma_async.exceptions import (
     ClaimConflict,
     JournalError,
+    RateLimited,
     SourceError,
 )
 from aluma_async.journal.memory import MemoryJournal
@@ -201,6 +202,8 @@ class WatchedRequestLimiter:
             except SourceError as error:
                 if error.retry_after:
                     self._close(error)
+                elif isinstance(error, RateLimited):  # its pause is as long as the limiter wants
+                    self._note_refusal(error)
                 elif urgent and isinstance(error, ClaimConflict) and moment > self._refused_at:
                     self._urgent_closed_until = 0.0
                 raise
@@ -241,10 +244,13 @@ class WatchedRequestLimiter:
         """Note a pause. Requests that settle claims may be sent earlier, because claims expire."""
         now = self._refused_at = loop_time()
         seconds = error.retry_after or 0.0
-        self._is_tested = False
-        self._is_of_tasks = bool(error.operation) and (self._is_of_tasks or now >= self._closed_until)
+        self._note_refusal(error)
         self._closed_until = max(self._closed_until, now + min(seconds, MAX_PAUSE_SECONDS))
         self._urgent_closed_until = max(self._urgent_closed_until, now + min(seconds, MAX_URGENT_PAUSE_SECONDS))
+
+    def _note_refusal(self, error: SourceError) -> None:
+        self._is_tested = False
+        self._is_of_tasks = bool(error.operation) and (self._is_of_tasks or loop_time() >= self._closed_until)
 
     async def consume_bytes(self, count: int) -> None:
         await self._request_limiter.consume_bytes(count)
