@@ -87,6 +87,13 @@ class FileThreads:
             self.check()
         return self._submit(call, work_seconds)
 
+    def start_write(self, call: Callable[[], None], *, work_seconds: float) -> FileStep[None]:
+        """Start to write a part of a download; otherwise as ``start``."""
+        self.check()
+        step = self._new_step(call, work_seconds)
+        step.future = asyncio.ensure_future(aiofiles.os.wrap(self._run)(step, executor=self._executor))
+        return step
+
     async def wait(self, step: FileStep[T]) -> T:
         """Wait for an operation that was started. Raises ``DestinationUnavailable`` if it hangs.
 
@@ -157,13 +164,15 @@ class FileThreads:
             return DestinationUnavailable(message, hint=hint, for_all=not known or error.errno in fs.NO_DESCRIPTORS)
         return DestinationError(message)
 
-    def _submit(self, call: Callable[[], T], work_seconds: float = 0.0) -> FileStep[T]:
+    def _new_step(self, call: Callable[[], T], work_seconds: float) -> FileStep[T]:
         # While others hang, the next ones probably hang, too, and must not hold their workers for long.
-        step = FileStep(call, (self._seconds / 3 if self._hanging else self._seconds) + work_seconds)
-        step.future = asyncio.ensure_future(self._run(step, executor=self._executor))
+        return FileStep(call, (self._seconds / 3 if self._hanging else self._seconds) + work_seconds)
+
+    def _submit(self, call: Callable[[], T], work_seconds: float = 0.0) -> FileStep[T]:
+        step = self._new_step(call, work_seconds)
+        step.future = asyncio.get_running_loop().run_in_executor(self._executor, self._run, step)
         return step
 
-    @aiofiles.os.wrap
     def _run(self, step: FileStep[T]) -> T:
         """Run an operation in a thread."""
         step.started_at = thread_time()
@@ -231,7 +240,7 @@ class StagedFile:
     async def start(self, call: Callable[[], None], *, work_seconds: float = 0.0) -> None:
         """Start the next step when the last one has ended."""
         await self.wait()
-        self._last = self._threads.start(call, work_seconds=work_seconds)
+        self._last = self._threads.start_write(call, work_seconds=work_seconds)
 
     async def wait(self) -> None:
         """Wait for the last step."""
