@@ -51,6 +51,15 @@ async def do_nothing(*_, **__):
     pass
 
 
+def need_no_second_start(patch):
+    """Fail tasks at their first attempt, because the hold before the second one is longer than most schedules."""
+
+    async def was_unexportable(self, task_id, specification):
+        return True
+
+    patch.setattr(Cooldown, "was_unexportable", was_unexportable)
+
+
 def repeat_an_ambiguous_start(patch):
     async def start(self, task):
         for _ in range(3):
@@ -186,6 +195,8 @@ def fail_without_a_copy_in_the_quarantine(patch):
 
 
 def fail_tasks_after_transient_errors(patch):
+    need_no_second_start(patch)
+
     def decide_wrongly(error, *, state):
         action = decide(error, state=state)
         return Action.FAIL if action is Action.CANCEL and state is ClaimState.CLAIMED else action
@@ -222,7 +233,7 @@ def ignore_digests(patch):
 
 
 def accept_a_cut_file(patch):
-    patch.setattr(file_ends, "missing_end", lambda extension, head, tail, size: "")
+    patch.setattr(file_ends, "missing_end", lambda *_: "")
 
 
 def accept_a_cut_file_unless_it_is_a_pdf(patch):
@@ -332,6 +343,7 @@ def fail_with_an_incomplete_copy(patch):
 
 
 def fail_on_a_missing_file(patch):
+    need_no_second_start(patch)
     handle = FailureHandler.handle
 
     async def handle_wrongly(self, task, claim, error):
@@ -343,6 +355,7 @@ def fail_on_a_missing_file(patch):
 
 
 def count_attempts_over_all_kinds_of_errors(patch):
+    need_no_second_start(patch)
     handle = FailureHandler.handle
 
     async def handle_counting(self, task, claim, error):
@@ -371,6 +384,7 @@ def count_failed_tasks_after_an_await(patch):
 
 
 def forget_failed_tasks_after_a_restart(patch):
+    need_no_second_start(patch)
     patch.setattr(FailBreaker, "load", lambda self, records: None)
 
 
@@ -407,6 +421,8 @@ def believe_an_undocumented_state(patch):
 
 
 def repeat_fail_without_its_copy(patch):
+    need_no_second_start(patch)
+
     async def fail(self, task, message):
         await self._source.fail(task, message)
 
@@ -541,7 +557,11 @@ HARSHER = {
     },
     fail_with_an_incomplete_copy: with_replies(WrongReply.NOT_FOUND),
     fail_on_a_missing_file: with_replies(WrongReply.NOT_FOUND),
-    count_attempts_over_all_kinds_of_errors: {"misbehaviour": Misbehaviour(refused=(0, 1))},
+    count_attempts_over_all_kinds_of_errors: {
+        "tasks": 3,
+        "behaviour": CALM["behaviour"],
+        "misbehaviour": Misbehaviour(refused=(0, 1)),
+    },
     end_a_pause_of_all_requests: with_replies(WrongReply.LONG_PAUSE),
     accept_any_content: with_replies(*WRONG_FILES),
     accept_a_cut_file: with_replies(WrongReply.CUT),
