@@ -65,6 +65,11 @@ class ExportFile(Struct, frozen=True, gc=False):
     invalid_text: bool = False
     """Whether the content is not valid Unicode; ``content`` then has replacement characters, ``received`` has all."""
 
+    @property
+    def is_whole_text(self) -> bool:
+        """Whether the specification has the content, whatever its ``problem``, so that there is nothing to fetch."""
+        return self.source == "content" and bool(self.content) and not self.url
+
     def __repr__(self) -> str:
         """Leave out the content, which is customer data."""
         return f"ExportFile(number={self.number}, source={self.source!r})"

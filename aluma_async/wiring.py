@@ -9,13 +9,13 @@ from pathlib import Path
 
 import aiohttp
 import anyio.to_thread
-from yarl import URL
 
 from aluma_async.aluma.client import AlumaClient
 from aluma_async.aluma.download import DownloadLimits
 from aluma_async.aluma.redirects import PublicResolver
 from aluma_async.clock import system_clock
 from aluma_async.config import Config, Credentials, FolderConfig
+from aluma_async.config.credentials import source_id
 from aluma_async.config.reload import restart_required
 from aluma_async.config.tls import ssl_context
 from aluma_async.connections import GuardedConnector
@@ -204,7 +204,7 @@ async def open_reloadable_exporter(
             park_seconds=retry.park_seconds,
             park_after=retry.park_after,
             claim_timeout=config.aluma.claim_timeout_seconds,
-            source_id=_source_id(config, credentials),
+            source_id=source_id(config.aluma, credentials),
             drain_timeout=config.exporter.drain_timeout_seconds,
             destination_timeout=_destination_timeout(config),
             on_event=_with_history(history, on_event),
@@ -236,7 +236,9 @@ async def open_redelivery(
     _check_environment()
     routing, state = config.routing(), config.state_folder()
     folder = QuarantineFolder(config.quarantine_folder())
-    source = QuarantineSource(folder, copies, incomplete=incomplete, replace=replace)
+    source = QuarantineSource(
+        folder, copies, incomplete=incomplete, replace=replace, verify_content=config.aluma.verify_content
+    )
     async with open_destinations(config.destinations, state) as opened:
         await anyio.to_thread.run_sync(check_places, config, opened)
         exporter = Exporter(
@@ -288,7 +290,7 @@ async def open_confirmed(
             park_seconds=retry.park_seconds,
             park_after=1,
             claim_timeout=config.aluma.claim_timeout_seconds,
-            source_id=_source_id(config, credentials),
+            source_id=source_id(config.aluma, credentials),
             drain_timeout=config.exporter.drain_timeout_seconds,
             destination_timeout=_destination_timeout(config),
             on_event=_with_history(History(sqlite), on_event),
@@ -304,11 +306,6 @@ def check_private_folders(config: Config) -> list[str]:
     """Return warnings about other users who can change the exporter's own files. Blocks. Raises ``ConfigError``."""
     folders = {"state folder": config.state_folder(), "quarantine": config.quarantine_folder()}
     return [warning for label, folder in folders.items() if (warning := check_folder(label, folder))]
-
-
-def _source_id(config: Config, credentials: Credentials) -> str:
-    """Return a text that differs if another API or another client has claimed a task."""
-    return f"{str(URL(config.aluma.base_url).with_user(None)).rstrip('/')} (client {credentials.client_id})"
 
 
 def _check_environment() -> None:

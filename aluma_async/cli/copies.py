@@ -39,6 +39,18 @@ class Copies(Struct, frozen=True):
         """The best copy of each task, by its id."""
         return best_copies(self.all)
 
+    def difference(self, copy: Copy) -> str:
+        """Return how a copy differs from another one of the same Export Specification; empty if it does not."""
+        spec = copy.record.specification
+        for other in self.all:
+            same_spec = other.record.specification
+            if other.task_id != copy.task_id or not (spec and same_spec and spec.sha256 == same_spec.sha256):
+                continue
+            for number, sha256 in other.hashes.items():
+                if sha256 and copy.hashes.get(number, "") not in ("", sha256):
+                    return f"file {number} is different in {other.folder.name} and {copy.folder.name}"
+        return ""
+
     def may_have_another(self, task_id: str) -> bool:
         """Return whether a folder that cannot be read may contain a copy of a task."""
         return not set(islice(folder_names(task_id), MAX_NAMES)).isdisjoint(self.unreadable)

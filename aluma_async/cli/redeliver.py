@@ -10,6 +10,7 @@ import anyio
 import click
 
 from aluma_async.cli.copies import (
+    Copies,
     complete_task_ids,
     completeness,
     copy_row,
@@ -37,6 +38,7 @@ from aluma_async.service.formatting import format_bytes, pluralize, sanitize
 @click.option("--all", "all_tasks", is_flag=True, help="All tasks in the quarantine.")
 @click.option("--incomplete", is_flag=True, help="Also tasks whose copy lacks files; these files are left out.")
 @click.option("--replace", is_flag=True, help="Complete copies replace other versions at the destinations.")
+@click.option("--again", is_flag=True, help="With --all, also tasks that were redelivered before.")
 @add_options("config", "output", "workers", "state", "progress", "log_format", "verbose", "quiet")
 @click.pass_context
 def redeliver(
@@ -47,15 +49,16 @@ def redeliver(
     all_tasks: bool,
     incomplete: bool,
     replace: bool,
+    again: bool,
     **inner: Any,
 ) -> int:
     """Deliver the copies of quarantined tasks.
 
     Uses the copies of failed and parked tasks, the present configuration, and nothing from Aluma. The copies stay, so
     that it can be repeated; 'aluma-async quarantine delete' removes them. A task is not delivered if a destination has
-    another version of it, which may be newer. --all leaves out tasks that this exporter has exported since their copy
-    was stored. The exit code is 1 if a task was not delivered, or if a copy cannot be read. Stop the exporter
-    first. Put "--" before an id that starts with a dash.
+    another version of it, which may be newer. --all leaves out tasks that were redelivered before, or that this
+    exporter has exported since their copy was stored. The exit code is 1 if a task was not delivered, or if a copy
+    cannot be read. Stop the exporter first. Put "--" before an id that starts with a dash.
     """
     if bool(task_ids) == all_tasks:
         raise click.UsageError("name the tasks to deliver, or use --all", context)
@@ -70,15 +73,24 @@ def redeliver(
             click.echo(f"aluma-async: {warning}", err=True)
         with lock_folder(config.state_folder()):
             found = read_copies(config)
-            copies = found.best
+            copies = found.best if again or not all_tasks else _without_redelivered(found.best)
             wanted = list(_without_exported(config, copies)) if all_tasks else task_ids
             choice = _Choice(incomplete, replace)
-            code = _deliver(config, copies, wanted, choice, progress=options.get("progress"))
+            code = _deliver(config, found, wanted, choice, progress=options.get("progress"))
             left_out = all_tasks and len(wanted) < len(copies)
             is_unclear = found.unreadable if all_tasks else any(map(found.may_have_another, task_ids))
             return code or (INCOMPLETE if left_out or is_unclear else OK)
     except JournalLocked as error:
         raise JournalLocked(str(error), hint="Stop the exporter, redeliver, then start it again.") from None
+
+
+def _without_redelivered(copies: Mapping[str, Copy]) -> dict[str, Copy]:
+    """Return the copies that were not redelivered yet, because a consumer may have taken the others' files away."""
+    for task_id, copy in copies.items():
+        if copy.record.redelivered_at is not None:
+            text = f"already redelivered at {iso_time(copy.record.redelivered_at)}; --again delivers it again"
+            click.echo(f"{sanitize(task_id)}: {text}", err=True)
+    return {task_id: copy for task_id, copy in copies.items() if copy.record.redelivered_at is None}
 
 
 def _without_exported(config: Config, copies: Mapping[str, Copy]) -> Iterator[str]:
@@ -105,16 +117,19 @@ class _Choice(NamedTuple):
     replace: bool = False
 
 
-def _deliver(
-    config: Config, copies: dict[str, Copy], task_ids: Sequence[str], choice: _Choice, *, progress: bool | None
-) -> int:
+def _deliver(config: Config, copies: Copies, task_ids: Sequence[str], choice: _Choice, *, progress: bool | None) -> int:
     """Deliver the copies of tasks, print the result, and return the exit code."""
-    chosen = selected_copies(copies, task_ids)
-    refused = [] if choice.incomplete else [copy for copy in chosen if not copy.is_complete]
-    for copy in refused:
-        reason = f"{completeness(copy_row(copy))}; --incomplete delivers the others"
-        click.echo(f"{sanitize(copy.task_id)}: not redelivered: {reason}", err=True)
-    accepted = [copy for copy in chosen if copy not in refused]
+    chosen = selected_copies(copies.best, task_ids)
+    accepted: list[Copy] = []
+    for copy in chosen:
+        if difference := copies.difference(copy):
+            reason = f"{difference}; remove the folder with the wrong one from the quarantine"
+        elif not (copy.is_complete or choice.incomplete):
+            reason = f"{completeness(copy_row(copy))}; --incomplete delivers the others"
+        else:
+            accepted.append(copy)
+            continue
+        click.echo(f"{sanitize(copy.task_id)}: not redelivered: {sanitize(reason)}", err=True)
     delivered = anyio.run(_run, config, accepted, choice, progress) if accepted else _Result()
     for copy in accepted:
         if copy.task_id not in delivered.completed:

@@ -7,6 +7,7 @@ Aluma accepts the credentials.
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
@@ -45,6 +46,12 @@ def collect_credentials(aluma: AlumaConfig, environ: Mapping[str, str]) -> Crede
     if missing:
         raise ConfigError(f"credentials: no {' and no '.join(missing)}", hint=_HINT)
     return Credentials(client_id, secret)
+
+
+def source_id(aluma: AlumaConfig, credentials: Credentials) -> str:
+    """Return a text that is another one for each API and client, without a password."""
+    url = urlsplit(aluma.base_url)
+    return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path.rstrip('/')} (client {credentials.client_id})"
 
 
 def read_secret(path: Path, *, private: bool = True) -> str:

@@ -128,7 +128,7 @@ class CopyWriter:
         await self._save_data(self._spec_file, self._original.spec.received, delivery)
         files = self._original.spec.files
         for file in files:
-            if file.problem:
+            if file.problem and not file.is_whole_text:
                 await self._omit(file, file.problem, delivery)
             elif file.source == "content":
                 try:

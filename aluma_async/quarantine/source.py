@@ -19,6 +19,7 @@ from aluma_async.quarantine.locking import locked_copy
 from aluma_async.quarantine.reading import read_file
 
 _PAGE = 100
+_TEXT_HINT = "If the text is right, set verify_content = false under [aluma]."
 
 
 class QuarantineSource:
@@ -30,6 +31,7 @@ class QuarantineSource:
         incomplete: Whether a task is delivered although its copy lacks files.
         replace: Whether a complete copy replaces other versions that the destinations have. An incomplete one never
             does.
+        verify_content: Whether a text of the specification is refused if its name is that of a binary format.
         now: Returns the time in seconds since 1970.
     """
 
@@ -40,12 +42,14 @@ class QuarantineSource:
         *,
         incomplete: bool = False,
         replace: bool = False,
+        verify_content: bool = True,
         now: Callable[[], float] = wall_time,
     ) -> None:
         self._folder = folder
         self._copies = {copy.task_id: copy for copy in copies}
         self._incomplete = incomplete
         self._replace = replace
+        self._verify_content = verify_content
         self._now = now
         self._states: dict[str, str] = dict.fromkeys(self._copies, TaskState.PENDING)
         self.problems: list[str] = []
@@ -62,7 +66,7 @@ class QuarantineSource:
         self._require(task, TaskState.PENDING, "start")
         copy = self._copies[task.id]
         body = await run_in_thread(self._folder.read_specification, copy)
-        spec = wire.export_spec(body)
+        spec = wire.export_spec(body, verify_content=self._verify_content)
         files = tuple(self._deliverable(copy, spec.files))
         self._states[task.id] = TaskState.CLAIMED
         may_replace = self._replace and copy.is_complete and len(files) == len(spec.files)
@@ -117,6 +121,8 @@ class QuarantineSource:
             record = stored.get(file.number)
             if file.source == "content" and not file.problem:
                 yield file  # its content comes from the specification
+            elif file.is_whole_text:  # in the copy, so that it must not be left out either
+                raise SourceError(f"task {copy.task_id}: file {file.number}: {file.problem}", hint=_TEXT_HINT)
             elif record and (record.folder, record.filename) == (file.folder, file.filename):
                 yield structs.replace(file, problem="")
             elif not self._incomplete:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import subprocess
 from collections import Counter
 
@@ -12,6 +13,7 @@ from aluma_async.journal.lock import lock_folder
 from aluma_async.quarantine.folder import QuarantineFolder
 from aluma_async.testing import SimulatedAluma
 from tests.support.databases import PostgresDatabase, SqliteDatabase
+from tests.support.holds import end_holds
 from tests.support.processes import FAST_CONFIG, MAX_SECONDS, PROGRAM, environment, expect_error
 from tests.support.proxy import proxy_for
 from tests.support.quarantine import make_copy
@@ -135,8 +137,8 @@ def test_ten_parked_and_deleted_tasks_are_delivered_from_their_copies(run, tmp_p
         assert refused.stderr.count("not redelivered: ") == TASKS
 
         narrow.widen()
-        for _ in range(2):
-            done = run("redeliver", "--all", "-q")
+        for again in ((), ("--again",)):
+            done = run("redeliver", "--all", *again, "-q")
             assert done.returncode == 0, done.stderr
             assert done.stdout.startswith(f"redelivered {TASKS} tasks: {2 * TASKS} files, ")
             check_delivered(tmp_path, database, aluma)
@@ -149,6 +151,58 @@ def test_ten_parked_and_deleted_tasks_are_delivered_from_their_copies(run, tmp_p
     assert run("redeliver", "--all").returncode == 0
 
 
+def test_redeliver_all_repeats_only_what_was_not_delivered(run_cli, tmp_path):
+    """A consumer may have taken the files of the others away, and would process them twice."""
+    (tmp_path / "out").mkdir()
+    names = [f"{number}.txt" for number in range(3)]
+    for name in names:
+        (tmp_path / "out" / name).write_text("of another program")
+    config = CONFIG[: CONFIG.index("[destinations.database]")]
+    (tmp_path / "config.toml").write_text(
+        config + '[destinations.default]\ntype = "folder"\npath = "out"\non_conflict = "fail"\n'
+    )
+    unused = iter(names)
+
+    def with_one_text(_):
+        file = {"folder": "", "filename": next(unused), "source": "content", "content": "text", "url": None}
+        return {"documents": [{"files": [file]}]}
+
+    with aluma_server(3) as aluma, proxy_for(aluma.base_url) as proxy:
+        proxy.change = with_one_text
+        run_cli("--once", "-q", "--base-url", proxy.base_url)
+    assert run_cli("redeliver", "--all", "-q").stdout.startswith("redelivered 0 tasks")
+    for number, name in enumerate(names):
+        (tmp_path / "out" / name).unlink()
+        done = run_cli("redeliver", "--all", "-q")
+        assert done.stdout.startswith("redelivered 1 task"), done.stderr
+        assert done.returncode == (0 if name == names[-1] else 1)
+        assert done.stderr.count("already redelivered at ") == number
+        (tmp_path / "out" / name).unlink()  # as a consumer does
+    assert not list((tmp_path / "out").glob("*.txt"))
+
+
+def test_redeliver_refuses_a_task_whose_copies_differ(run, tmp_path, database):
+    """One of them may be the answer of a proxy."""
+    narrow = Narrow(database)
+    with aluma_server(1) as aluma, proxy_for(aluma.base_url) as proxy:
+        export = ("--once", "-q", "--base-url", proxy.base_url)
+        proxy.answer = lambda verb: (200, "application/pdf", "%PDF-1.7 wrong\n%%EOF\n") if verb == "file" else None
+        run(*export)
+        end_holds(tmp_path / "state")
+        proxy.answer = lambda verb: None
+        done = run(*export)
+        assert "was fetched twice with different content" in done.stderr
+        narrow.widen()
+        for _ in range(2):
+            done = run("redeliver", "--all", "-q")
+            assert (done.returncode, "is different in" in done.stderr) == (1, True), done.stderr
+        assert database.ask("SELECT * FROM rows") == []
+        oldest = min(QuarantineFolder(tmp_path / "state/quarantine").copies()[0], key=lambda c: c.record.stored_at)
+        shutil.rmtree(oldest.folder)
+        assert run("redeliver", "--all", "-q").returncode == 0
+        check_delivered(tmp_path, database, aluma)
+
+
 def test_redeliver_replaces_a_newer_export_only_if_told_to(run, tmp_path, database):
     """Another exporter has exported another version of the tasks since their safety copies were stored."""
     narrow = Narrow(database)
@@ -157,7 +211,8 @@ def test_redeliver_replaces_a_newer_export_only_if_told_to(run, tmp_path, databa
         assert run(*export).returncode == 1
         narrow.widen()
         proxy.change = with_newer_rows
-        assert run(*export, "--state", "other").returncode == 0
+        run(*export, "--state", "other")
+        assert len(aluma.simulated.ids("completed")) == 3
         newer = sorted(database.ask("SELECT * FROM rows"))
         assert all(row[-1] == "newer" for row in newer)
         done = run("redeliver", "--all", "-q")
@@ -178,7 +233,8 @@ def test_redeliver_removes_no_row_of_a_file_that_the_copy_lacks(run, options, da
         proxy.answer = lambda verb: (404, "text/plain", "default backend - 404") if verb == "file" else None
         assert run(*export).returncode == 1
         proxy.answer = lambda verb: (200, "text/csv", MORE_ROWS) if verb == "file" else None
-        assert run(*export, "--state", "other").returncode == 0
+        run(*export, "--state", "other")
+        assert len(aluma.simulated.ids("completed")) == 3
         complete = sorted(database.ask("SELECT * FROM rows"))
         assert sum(row[-1] == "more" for row in complete) == 3
         done = run("redeliver", "--all", "--incomplete", *options, "-q")

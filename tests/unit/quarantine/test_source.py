@@ -149,3 +149,19 @@ async def test_source_reports_an_unreadable_specification_and_releases_the_task(
     with pytest.raises(BadSpecification):
         await source.start(TASK)
     assert [task async for tasks in source.list_pending() for task in tasks] == [TASK]
+
+
+@virtual_time
+async def test_source_has_a_text_that_its_name_does_not_fit(tmp_path):
+    """The specification has all of it, so the copy is complete; whether it is delivered is a setting."""
+    spec = specification(("", "a.pdf", "plain text"), ("", "b.txt", "second"))
+    store = Store(tmp_path)
+    assert await store.quarantine.store(claim_for(spec), ERROR, CopyState.PARKED) == {}
+    (copy,) = store.copies
+    assert copy.is_complete
+    assert (copy.folder / "files/a.pdf").read_bytes() == b"plain text"
+    for incomplete in (False, True):
+        with pytest.raises(SourceError, match="file 0: "):
+            await QuarantineSource(store.folder, [copy], incomplete=incomplete).start(TASK)
+    claim = await QuarantineSource(store.folder, [copy], verify_content=False).start(TASK)
+    assert [(file.content, file.problem) for file in claim.spec.files] == [("plain text", ""), ("second", "")]
