@@ -149,7 +149,7 @@ async def test_cancellation_of_the_exporter_still_ends_it():
 @virtual_time
 async def test_exception_of_a_quarantine_only_parks_its_task(error, step):
     """Neither a Fail is sent nor the run ended, and the next task that is failed gets its copy."""
-    world = World(5, source=ImpossibleSource, quarantine=Defective(error, step))
+    world = await World(5, source=ImpossibleSource, quarantine=Defective(error, step)).find_unexportable()
     bad = world.aluma.ids()[0]
     world.quarantine.bad = frozenset({bad})
     await world.run_for(3600)
