@@ -26,6 +26,11 @@ class Outages:
         retry_at = loop_time() + RETRY_SECONDS
         self._outages = {name: _Outage(error, retry_at) for name, error in errors.items()}
 
+    def add(self, name: str, error: DestinationUnavailable, destinations: int) -> None:
+        """Record an error that concerns all tasks of one of so many destinations, and whether it spares others."""
+        self._outages[name] = _Outage(error, loop_time() + RETRY_SECONDS)
+        error.spares_others = len(self._outages) < destinations
+
     def check(self, names: Iterable[str]) -> None:
         """Raise ``DestinationUnavailable`` if one of the destinations is unavailable and is not to be tried now."""
         for name in names:

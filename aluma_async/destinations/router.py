@@ -102,13 +102,25 @@ class DestinationRouter:
         default = self._routing.default
         if len(self._destinations) == 1 and default in self._destinations:  # then every file goes there
             return _SingleDelivery(default, self._destinations[default].open(claim))
-        return self._open_all(claim)
+        return self._open_routed(claim)
 
     @asynccontextmanager
-    async def _open_all(self, claim: Claim) -> AsyncIterator["RoutedDelivery"]:
+    async def _open_routed(self, claim: Claim) -> AsyncIterator["RoutedDelivery"]:
         names = {file.number: self._routing.destinations_for(claim.task, file) for file in claim.spec.files}
+        needed = list(dict.fromkeys(name for targets in names.values() for name in targets))
+        self._outages.check(needed)
+        try:
+            async with self._open_all(claim, names) as delivery:
+                yield delivery
+        except DestinationUnavailable as error:
+            if error.for_all and len(needed) == 1:  # otherwise it is not known whose error it is
+                self._outages.add(needed[0], error, len(self._destinations))
+            raise
+        self._outages.end(needed)
+
+    @asynccontextmanager
+    async def _open_all(self, claim: Claim, names: Mapping[int, Sequence[str]]) -> AsyncIterator["RoutedDelivery"]:
         opened: dict[str, Delivery] = {}
-        self._outages.check(dict.fromkeys(name for targets in names.values() for name in targets))
         async with AsyncExitStack() as stack:
             # In reverse order, because the delivery that is opened last commits first.
             for name in reversed(list(self._destinations)):
@@ -118,7 +130,6 @@ class DestinationRouter:
             deliveries = {number: [opened[name] for name in targets] for number, targets in names.items()}
             delivery = RoutedDelivery(deliveries, tuple(name for name in self._destinations if name in opened))
             yield delivery
-        self._outages.end(opened)
         delivery.receipt = _combine_receipts(opened)
 
 

@@ -135,3 +135,29 @@ async def test_claiming_pauses_while_all_destinations_are_unavailable():
     assert world.aluma.count_by_state() == {"completed": HEALTHY, TaskState.PENDING: SICK}
     assert world.count(events.ClaimingPaused) == 1
     assert world.count(events.ClaimingResumed) == 1
+
+
+@virtual_time
+async def test_full_destination_stops_no_task_of_another():
+    """It has room for the few bytes of its probe, but for no task."""
+
+    class Full(Unavailable):
+        def open(self, claim):
+            self.opened += 1
+            if self.is_down:
+                raise DestinationUnavailable("the disk is full", for_all=True)
+            return MemoryDestination.open(self, claim)
+
+        async def probe(self):
+            pass
+
+    healthy, full = MemoryDestination(), Full(fail)
+    router = DestinationRouter({"healthy": healthy, "sick": full}, ROUTING)
+    world = World(SICK + HEALTHY, source=Source, destination=router, profile="small", latency_seconds=1)
+    await world.run_for(3600)
+    assert world.aluma.count_by_state() == {"completed": HEALTHY, TaskState.PENDING: SICK}
+    assert not world.count(events.ClaimingPaused)
+    assert full.opened < 200
+    world.restart()
+    await world.run_for(OUTAGE_SECONDS + 2 * 3600)
+    assert world.aluma.count_by_state() == {"completed": HEALTHY + SICK}
