@@ -197,19 +197,18 @@ class Instance:
     @contextmanager
     def request(self, verb: str, task_id: str) -> Iterator[None]:
         """Check the rules for a request that concerns a task."""
-        now, require = loop_time(), self.checker.require
+        now, require, awake = loop_time(), self.checker.require, self._clock().boottime
         subject = f"exporter {self.number}: {verb} {task_id}"
         require(task_id not in self._in_flight, f"{subject} while {self._in_flight.get(task_id)} is in flight")
         self._settle_by.pop(task_id, None)
         if verb == "start":
-            awake = self._clock().boottime + 1e-6
-            require(awake >= self._not_before.get(task_id, 0.0), f"{subject} before its cool-down has ended")
+            require(awake + 1e-6 >= self._not_before.get(task_id, 0.0), f"{subject} before its cool-down has ended")
             require(
                 any(r.task_id == task_id for r in self.journal.durable() if isinstance(r, ClaimRecord)),
                 f"{subject} without a durable record in the journal",
             )
             lease_ends_at = self._lost_starts.pop(task_id, 0.0)
-            require(now >= lease_ends_at, f"{subject} repeated although its outcome is unknown")
+            require(awake + 1e-6 >= lease_ends_at, f"{subject} repeated although its outcome is unknown")
             self._open.add(task_id)
         elif verb != "get":
             self._lost_starts.pop(task_id, None)
@@ -224,7 +223,7 @@ class Instance:
             if isinstance(error, Ambiguous | RequestRejected) and verb == "start":
                 self._start_unconfirmed_until[task_id] = loop_time() + LATE_START_SECONDS + _SLACK
             if isinstance(error, Ambiguous) and verb == "start":
-                self._lost_starts[task_id] = now + self._claim_timeout
+                self._lost_starts[task_id] = awake + self._claim_timeout  # Aluma's clock goes on in a suspension
             not_executed = isinstance(error, SourceError) and not isinstance(error, Ambiguous | InvalidResponse)
             if isinstance(error, ClaimConflict) or (verb == "start" and not_executed):
                 self._open.discard(task_id)

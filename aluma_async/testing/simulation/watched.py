@@ -228,8 +228,7 @@ class WatchedRequestLimiter:
                 yield moment
                 self._is_tested = True
             except SourceError as error:
-                self._is_of_tasks = False
-                if error.retry_after:
+                if error.retry_after:  # another error tests nothing
                     self._close(error)
                 raise
             finally:
