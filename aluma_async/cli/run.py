@@ -1,6 +1,7 @@
 """``run``: runs an exporter with its console output, its observers and its signal handlers."""
 
 import gc
+import logging
 import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -13,7 +14,7 @@ from aluma_async.cli.drain import report_hang
 from aluma_async.cli.dry_run import absent_lines, skipped_line
 from aluma_async.cli.exit_codes import INCOMPLETE, OK, error_lines
 from aluma_async.cli.observers import Observers
-from aluma_async.cli.open_files import raise_limit
+from aluma_async.cli.open_files import AcceptErrorFilter, raise_limit
 from aluma_async.cli.reload import Reload
 from aluma_async.cli.signals import exit_now, handle_sighup, handle_stop_signals, limit_drain
 from aluma_async.cli.variables import unknown_variables
@@ -64,6 +65,7 @@ async def run(
     general = () if link else (*config.warnings(), *warnings, *unknown_variables(os.environ))
     for warning in (*general, *raise_limit(config)):
         console.log.write("warning", "ConfigWarning", warning)
+    logging.getLogger("asyncio").addFilter(AcceptErrorFilter())
     observers = Observers(config, console, link)
     partition = link.partition if link else None
     async with (
