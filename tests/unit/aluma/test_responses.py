@@ -1,5 +1,7 @@
 """Statuses and pages of Aluma, and of the proxies in front of it: which error each of them is."""
 
+import gzip
+
 import pytest
 from aiohttp import web
 
@@ -18,7 +20,7 @@ from aluma_async.exceptions import (
 )
 from aluma_async.models import ExportTask
 from tests.support.clock import virtual_time
-from tests.support.downloads import CLAIM, FILE
+from tests.support.downloads import BODY, CLAIM, FILE, serve_downloads
 from tests.support.stack import BASE_URL, app_session, download, list_tasks
 
 TASK = ExportTask("t")
@@ -278,3 +280,27 @@ async def test_body_of_an_error_is_read_up_to_64_kib():
             await send("complete", 404, ("application/json", body.replace('""', f'"{"x" * (size - len(body))}"')))
         assert type(caught.value) is error
         assert ("because" in str(caught.value)) is (error is ClaimConflict)
+
+
+@pytest.mark.parametrize("with_length", [True, False])
+@virtual_time
+async def test_compressed_download_is_refused_with_and_without_a_length(with_length):
+    """It was not asked for, and a truncated one could look like a complete file."""
+    for encoding, body in (("gzip", gzip.compress(BODY)), ("identity", BODY)):
+
+        async def respond(request, number, encoding=encoding, body=body):
+            response = web.StreamResponse(headers={"Content-Encoding": encoding})
+            if with_length:
+                response.content_length = len(body)
+            else:
+                response.enable_chunked_encoding()
+            await response.prepare(request)
+            await response.write(body)
+            return response
+
+        async with serve_downloads(respond) as (client, _):
+            if encoding == "gzip":
+                with pytest.raises(InvalidResponse, match="compressed"):
+                    await download(client, CLAIM)
+            else:
+                assert await download(client, CLAIM) == BODY

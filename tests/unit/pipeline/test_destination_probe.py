@@ -131,3 +131,12 @@ async def test_full_disk_pauses_claiming_although_the_probe_succeeds():
     world.restart()
     await world.run_for(3600)
     assert world.aluma.count_by_state() == {"completed": 70}
+
+
+def test_probe_covers_several_destinations_of_a_router():
+    """Then some tasks may be exported while others cannot."""
+    destination = MemoryDestination()
+    assert not DestinationProbe(destination).covers_several
+    for names, several in (((), False), (("a",), False), (("a", "b"), True)):
+        destination.names = names
+        assert DestinationProbe(destination).covers_several is several

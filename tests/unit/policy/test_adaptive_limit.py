@@ -163,3 +163,17 @@ def test_second_refusal_or_first_429_ends_a_probe(rate_limited, refusals):
         number += 1
         accept(limit, number)
     assert number - ended_at >= 30
+
+
+def test_adaptive_limit_at_its_ceiling_is_not_above_a_lower_maximum():
+    limit = AdaptiveLimit(32, initial=16)
+    for number in range(8):
+        refuse(limit, number)
+    number = 10
+    while limit.value < 15:  # the largest number that was not refused
+        number += 1
+        accept(limit, number)
+    limit.set_maximum(15)
+    for later in range(200):
+        accept(limit, number + 1 + later)
+        assert limit.value == 15

@@ -34,3 +34,9 @@ def test_partition_ignores_the_case_of_ids():
     """Copies of such tasks may need the same folder in the quarantine, so one process must choose their names."""
     assert all(process_of(task_id, 8) == process_of(task_id.upper(), 8) for task_id in IDS[:200])
     assert process_of("\udcff", 2) in (1, 2), "an id that is no text does not fail"
+
+
+def test_processes_of_different_versions_agree():
+    """During an update, processes of the earlier and of the next version run at the same time."""
+    expected = [5, 4, 3, 2, 5, 2, 4, 1, 7, 1, 4, 4, 4, 7, 2, 5, 1, 5, 3, 7]
+    assert [process_of(f"task-{number}", 7) for number in range(20)] == expected
