@@ -195,6 +195,11 @@ def may_be_html(filename: str) -> bool:
     return stored_extension(filename) in HTML
 
 
+def may_be_mail(filename: str) -> bool:
+    """Return whether a file with this name may be a message with parts."""
+    return stored_extension(filename) in ("eml", "mht", "mhtml", "mbox")
+
+
 def _unlike(kind: str, extension: str) -> str:
     return f"the file begins like {kind}, not like .{extension}"
 

@@ -91,7 +91,8 @@ def _announced_size(head: bytes) -> int:
         is_plain = info >= 40 and not compression and 0 < width < 2**24 and abs(height) < 2**24
         return pixels + (width * bits + 31) // 32 * 4 * abs(height) if is_plain else 0
     if head.startswith(OLE) and len(head) >= 512:
-        size_bits, sectors = struct.unpack_from("<H", head, 30)[0], struct.unpack_from("<109I", head, 76)
+        size_bits, count = struct.unpack_from("<H", head, 30)[0], struct.unpack_from("<I", head, 44)[0]
+        sectors = struct.unpack_from("<109I", head, 76)[:count]  # others are not used, and may contain anything
         used = [sector for sector in (*sectors, *struct.unpack_from("<I", head, 48)) if sector <= _MAX_SECTOR]
         return (max(used, default=-1) + 2) << size_bits if size_bits in (9, 12) else 0  # the header is one, too
     return 0

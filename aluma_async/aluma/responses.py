@@ -13,7 +13,7 @@ from msgspec import Struct
 from yarl import URL
 
 from aluma_async.aluma import wire
-from aluma_async.aluma.content import is_html, may_be_html
+from aluma_async.aluma.content import is_html, may_be_html, may_be_mail
 from aluma_async.aluma.digests import Digests
 from aluma_async.connections import close_connection
 from aluma_async.exceptions import (
@@ -54,6 +54,8 @@ _CONTENT_HINT = (
     "Check whether a proxy or a log-in page answers in place of Aluma. If the file is right, set"
     " verify_content = false under [aluma]."
 )
+_WRAPPERS = ("multipart/form-data", "multipart/mixed")
+"""Types of bodies whose parts are files."""
 _FILE_TYPES = frozenset({None, "application/pdf", "application/octet-stream"})
 _JSON_TYPES = frozenset({None, "application/json", "application/json; charset=utf-8"})
 _BLANK = b" \t\r\n\xef\xbb\xbf"  # white space and the byte order mark of UTF-8
@@ -285,9 +287,10 @@ def validate_download(operation: str, file: ExportFile, response: aiohttp.Client
     content_type = headers["Content-Type"] if "Content-Type" in headers else None  # noqa: SIM401
     if content_type is None or content_type in _FILE_TYPES:
         return
-    if content_type.lstrip().lower().startswith("multipart/"):
+    kind = content_type.lstrip().lower()
+    if kind.startswith("multipart/byteranges") or (kind.startswith(_WRAPPERS) and not may_be_mail(file.filename)):
         raise InvalidResponse(f"{operation}: received parts in place of the whole file")
-    if content_type.lstrip().lower().startswith("application/problem+"):  # RFC 9457
+    if kind.startswith("application/problem+"):  # RFC 9457
         raise wrong_content(operation, "received the description of an error in place of the file")
     if is_html(content_type) and not may_be_html(file.filename):
         raise wrong_content(operation, "received a web page in place of the file")

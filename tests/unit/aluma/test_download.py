@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 from aiohttp import web
+from msgspec import structs
 from multidict import CIMultiDict
 
 from aluma_async.exceptions import InvalidResponse, SourceError, Unavailable
@@ -306,3 +307,13 @@ async def test_download_refuses_a_response_that_is_not_the_plain_file(headers):
             await download(client, CLAIM)
         assert await download(client, CLAIM) == BODY
     assert all(request.headers["Cache-Control"] == "no-cache" for request in received), "a cache may have an old file"
+
+
+@virtual_time
+async def test_download_of_a_mail_may_have_parts():
+    async def respond(*_):
+        return web.Response(body=b"From: a\n\nb", headers={"Content-Type": "multipart/mixed; boundary=b"})
+
+    mail = structs.replace(FILE, filename="a.eml")
+    async with serve_downloads(respond) as (client, _), client.open_file(CLAIM, mail) as chunks:
+        assert [chunk async for chunk in chunks] == [b"From: a\n\nb"]

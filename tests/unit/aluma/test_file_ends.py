@@ -267,8 +267,8 @@ def ole(sectors=40, bits=9):
     """An OLE file whose table of sectors and directory are its last sectors."""
     header = bytearray(bytes.fromhex("d0cf11e0a1b11ae1")).ljust(512, b"\xff")
     struct.pack_into("<H", header, 30, bits)
-    struct.pack_into("<I", header, 48, sectors - 1)
-    struct.pack_into("<I", header, 76, sectors - 2)
+    struct.pack_into("<2I", header, 44, 1, sectors - 1)
+    struct.pack_into("<3I", header, 76, sectors - 2, 7_000_000, 0x20202020)
     return bytes(header).ljust(1 << bits, b"\0") + random.Random(4).randbytes(sectors << bits)
 
 
