@@ -4,7 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from functools import partial
 from queue import Empty, SimpleQueue
-from threading import Lock, Semaphore, Thread
+from threading import Lock, Thread
 from typing import Any, ParamSpec, TypeVar
 
 from aluma_async.clock import thread_time
@@ -24,8 +24,8 @@ class DaemonThreads(Executor):
         self._name = name
         self._steps: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         self._threads: list[Thread] = []
-        self._idle = Semaphore(0)
         self._lock = Lock()
+        self._unfinished = 0  # steps that wait or run; there are as many threads, up to the limit
         self._is_shut_down = False
 
     def submit(self, step: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
@@ -35,7 +35,8 @@ class DaemonThreads(Executor):
             if self._is_shut_down:
                 raise RuntimeError("the threads have been shut down")
             self._steps.put((future, partial(step, *args, **kwargs)))
-            if not self._idle.acquire(blocking=False) and len(self._threads) < self._limit:
+            self._unfinished += 1
+            if len(self._threads) < min(self._unfinished, self._limit):
                 thread = Thread(target=self._run, name=f"{self._name}-{len(self._threads)}", daemon=True)
                 self._threads.append(thread)
                 thread.start()
@@ -52,6 +53,7 @@ class DaemonThreads(Executor):
                     break
                 if step:
                     step[0].cancel()
+                    self._unfinished -= 1
             for _ in self._threads:
                 self._steps.put(None)
         ends_at = thread_time() + END_SECONDS
@@ -59,21 +61,22 @@ class DaemonThreads(Executor):
             thread.join(max(0.0, ends_at - thread_time()))
 
     def _run(self) -> None:
-        while step := self._next():
+        while step := self._steps.get():
             future, call = step
             if future.set_running_or_notify_cancel():
                 try:
                     result = call()
                 except BaseException as error:  # noqa: BLE001 - raised to whoever waits for the future
+                    self._finish()
                     future.set_exception(error)
                 else:
+                    self._finish()
                     future.set_result(result)
                     del result
+            else:
+                self._finish()
             del step, future, call  # an idle thread must not keep what they refer to
 
-    def _next(self) -> tuple[Future[Any], Callable[[], Any]] | None:
-        try:
-            return self._steps.get_nowait()
-        except Empty:
-            self._idle.release()
-            return self._steps.get()
+    def _finish(self) -> None:
+        with self._lock:
+            self._unfinished -= 1

@@ -51,3 +51,16 @@ def test_process_ends_although_a_step_hangs():
             threads.submit(time.sleep, 60)
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], timeout=30, check=True)
+
+
+def test_hanging_steps_leave_the_other_threads_to_the_next_ones():
+    """Steps that run one after the other share a thread."""
+    may_end = threading.Event()
+    with DaemonThreads(4, "share") as threads:
+        for _ in range(200):
+            threads.submit(int).result(5)
+        assert sum(thread.name.startswith("share") for thread in threading.enumerate()) == 1
+        for hanging in range(3):
+            threads.submit(may_end.wait, 20)
+            assert threads.submit(int).result(5) == 0, hanging
+        may_end.set()
