@@ -129,7 +129,10 @@ async def test_settlement_is_confirmed_by_json_and_an_incomplete_object():
         for verb in SETTLEMENTS:
             await send(verb, 202, ("application/json", text))
     for text in ("O", "ok", "<p>", "\n<p>"):
-        assert type(await error_of("complete", 202, ("application/json", text))) is Ambiguous, text
+        error = await error_of("complete", 202, ("application/json", text))
+        assert type(error) is Ambiguous, text
+        received = "a web page" if "<" in text else "a text in place of Aluma's answer"
+        assert str(error) == f"complete task t: received {received}"
 
 
 @pytest.mark.parametrize("status", [101, 201, 203, 205, 206, 226, 300, 301, 302, 303, 304, 307, 308])

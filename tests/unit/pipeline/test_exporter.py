@@ -7,7 +7,7 @@ import pytest
 
 from aluma_async import events
 from aluma_async.exceptions import DestinationError
-from aluma_async.testing import MemoryDestination, run_virtual
+from aluma_async.testing import MemoryDestination, SimulatedSource, run_virtual
 from aluma_async.testing.virtual_loop import DeadlockError
 from tests.support.clock import virtual_time
 from tests.support.world import World
@@ -75,3 +75,16 @@ def test_exporter_leaves_no_timers_of_holds_after_its_run(refusals):
     with pytest.raises(DeadlockError):
         run_virtual(main)
     assert 0 < idle_until[0] <= 1500
+
+
+@virtual_time
+async def test_stop_during_a_listing_leaves_no_task_on_hold():
+    class Endless(SimulatedSource):
+        async def list_pending(self):
+            await anyio.sleep_forever()
+            yield []
+
+    world = World(3, profile="small", source=Endless)
+    await world.run_for(10)
+    (ended,) = world.events(events.RunEnded)
+    assert (ended.summary.exported, ended.summary.held_back) == (0, 0)
