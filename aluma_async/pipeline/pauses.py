@@ -47,14 +47,14 @@ class RequestPause:
         is_long = self._longest >= _MIN_VERIFIED_SECONDS or self.rate_limited_count >= _MIN_VERIFIED_COUNT
         return self._is_of_tasks and is_long
 
-    def begin(self, error: SourceError, now: float, answered_at: float) -> float | None:
+    def begin(self, error: SourceError, now: float, succeeded_at: float) -> float | None:
         """Begin or extend the pause that an error asks for; return its seconds if it lasts longer than before.
 
-        ``answered_at`` is the time of the last success. Sets ``error.spares_others`` if only its task must wait.
+        ``succeeded_at`` is the time of the last success. Sets ``error.spares_others`` if only its task must wait.
         """
         seconds = error.retry_after
         if seconds is None and isinstance(error, RateLimited):
-            if error.operation and self._is_known(error.operation, now, answered_at):
+            if error.operation and self._is_known(error.operation, now, succeeded_at):
                 error.spares_others = True
             # Refusals of the same moment count as one; sixteen workers would otherwise cause the longest pause at once.
             elif now >= self.until:
@@ -84,11 +84,11 @@ class RequestPause:
         if self.urgent_until:
             self.urgent_until = now + self._max_urgent_seconds
 
-    def _is_known(self, operation: str, now: float, answered_at: float) -> bool:
+    def _is_known(self, operation: str, now: float, succeeded_at: float) -> bool:
         """Count a refusal; return whether the operation was refused before, again and again, while others succeeded."""
         count, refused_at = self._refusals.pop(operation, (0, float("-inf")))
         if len(self._refusals) >= _MAX_OPERATIONS:
             del self._refusals[next(iter(self._refusals))]
-        count += answered_at > refused_at
+        count += succeeded_at > refused_at
         self._refusals[operation] = count, now
         return count >= _MAX_REFUSALS

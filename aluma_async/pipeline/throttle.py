@@ -70,6 +70,7 @@ class Throttle:
         self.paused_requests: Callable[[], int] = lambda: 0
         """Returns the number of these whose response is not waited for, because what has arrived is being stored."""
         self._answered_at = self._received_at = 0.0
+        self._succeeded_at = float("-inf")  # unlike _answered_at, not set when a request is sent
         self._failures = 0  # in a row; a success that was already under way at the first one does not end the row
         self._failed_at = self._failing_since = 0.0  # time of the first of them, and of the last success before it
         self._last_error: SourceError | None = None
@@ -138,7 +139,7 @@ class Throttle:
 
     async def consume_bytes(self, count: int) -> None:
         """Account for downloaded bytes; sleep if they arrived faster than allowed."""
-        self._answered_at = self._received_at = now = loop_time()
+        self._answered_at = self._received_at = self._succeeded_at = now = loop_time()
         if self._bytes:
             self._bytes.consume(now, count)
             if (wait := self._bytes.delay_until_allowed(now)) > 0:
@@ -201,7 +202,7 @@ class Throttle:
             if not probe:
                 self._pause.rate_limited_count = 0
                 self._limit_before_pause = None
-            self._answered_at = loop_time()
+            self._answered_at = self._succeeded_at = loop_time()
             # Skip samples that carry no information about the limit: it was not reached, the round trip was not
             # measured, and no request was refused.
             if self._adaptive and (urgent or self.in_flight >= self.limit or self._adaptive.refusals):
@@ -286,7 +287,7 @@ class Throttle:
                 self._failed_at, self._failing_since = now, max(sent_at, self._answered_at)
             self._failures += 1
             self._last_error = error
-        pause = self._pause.begin(error, now, self._answered_at)
+        pause = self._pause.begin(error, now, self._succeeded_at)
         if pause is not None:
             if self._limit_before_pause is None and error.operation:
                 self._limit_before_pause = copy(self._adaptive)

@@ -48,9 +48,9 @@ def test_pause_does_not_begin_for_a_task_that_is_refused_again_and_again(pause):
     assert results == [(False, False)] * 2 + [(True, True)] * 4
 
 
-@pytest.mark.parametrize("changes", [{"operation": ""}, {"answered_at": 0.0}])
+@pytest.mark.parametrize("changes", [{"operation": ""}, {"succeeded_at": 0.0}])
 def test_pause_begins_for_each_429_that_may_be_of_all_requests(pause, changes):
     for n in range(6):
         error = refused(operation=changes.get("operation", "start task 1"))
-        assert pause.begin(error, 1000.0 * n + 50, changes.get("answered_at", 1000.0 * n)) is not None
+        assert pause.begin(error, 1000.0 * n + 50, changes.get("succeeded_at", 1000.0 * n)) is not None
         assert not error.spares_others

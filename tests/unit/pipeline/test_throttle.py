@@ -314,3 +314,19 @@ async def test_throttle_counts_an_outage_from_the_first_request_after_an_idle_ti
         async with throttle.permit():
             await anyio.sleep(5)
             assert throttle.outage == (15, None)
+
+
+@pytest.mark.parametrize(("others_succeed", "pauses"), [(False, 5), (True, 2)])
+@virtual_time
+async def test_throttle_spares_others_of_429_only_while_they_succeed(others_succeed, pauses):
+    """Only a success shows that a task that is refused again and again is refused alone; a mere attempt does not."""
+    emitted, spared = [], []
+    throttle = make_throttle(4, emitted)
+    for _ in range(5):
+        await requests(throttle, int(others_succeed))
+        error = RateLimited("")
+        error.operation = "download file 0 of task 1"
+        await requests(throttle, 1, error=error)
+        spared.append(error.spares_others)
+    assert spared == [False] * 2 + [others_succeed] * 3
+    assert sum(isinstance(event, events.RequestsPaused) for event in emitted) == pauses
