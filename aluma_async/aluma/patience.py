@@ -146,8 +146,9 @@ class PatientRequest:
             self._patience.schedule()
 
     def receive(self, response: aiohttp.ClientResponse) -> None:
-        """Watch the body of the response, which is ended by closing it."""
+        """Watch the body of the response, which is ended by closing it. Nothing waits for it until it is read."""
         self.response = response
+        self.is_waiting = False
         self._end = response.close
 
     def finish(self) -> None:

@@ -34,6 +34,7 @@ class Sent:
         if not self.request.response:
             content = SimpleNamespace(total_bytes=0)
             self.request.receive(SimpleNamespace(content=content, close=self._end))
+        self.request.is_waiting = True  # as the reader does
         self.request.response.content.total_bytes += count
 
 
@@ -135,6 +136,18 @@ async def test_request_does_not_lag_while_the_client_does_not_wait_for_it():
     assert sent.ended_after is None
     await anyio.sleep(2)
     assert sent.ended_after == 75
+
+
+@virtual_time
+async def test_request_does_not_lag_between_its_headers_and_the_first_read():
+    """Such as while the destination opens its file."""
+    patience = patience_of()
+    await answer_one(patience)
+    sent = Sent(patience)
+    sent.request.receive(SimpleNamespace(content=SimpleNamespace(total_bytes=0), close=sent.request.finish))
+    await anyio.sleep(60)
+    assert not sent.request.ended_early
+    assert patience.paused_requests == 1
 
 
 @virtual_time
