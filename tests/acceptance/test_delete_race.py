@@ -49,7 +49,7 @@ main()
             cwd=tmp_path,
             env=environment(tmp_path, aluma.simulated.client_secret, {}),
             capture_output=True,
-            timeout=60,
+            timeout=MAX_SECONDS,
         )
         end_holds(tmp_path / "state")  # a task is failed at its second attempt
         done = subprocess.run(

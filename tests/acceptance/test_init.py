@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from aluma_async.testing import SimulatedAluma
-from tests.support.processes import PENDING, PROGRAM, environment, expect_error, simulator
+from tests.support.processes import MAX_SECONDS, PENDING, PROGRAM, environment, expect_error, simulator
 
 ID, SECRET = SimulatedAluma.client_id, SimulatedAluma.client_secret
 TASKS = 3
@@ -27,7 +27,13 @@ def init(aluma, tmp_path):
         environ = {**environment(tmp_path, secret, {}), "ALUMA_CLIENT_ID": "", "ALUMA_CLIENT_SECRET": secret}
         command = [*PROGRAM, "init", "--base-url", aluma.base_url, *options]
         return subprocess.run(
-            command, cwd=tmp_path, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
+            command,
+            cwd=tmp_path,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=MAX_SECONDS,
         )
 
     return run
@@ -38,7 +44,7 @@ def run_without_credentials(tmp_path):
     def run(*options):
         environ = {**environment(tmp_path, "", {}), "ALUMA_CLIENT_ID": ""}
         return subprocess.run(
-            [*PROGRAM, *options], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60
+            [*PROGRAM, *options], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=MAX_SECONDS
         )
 
     return run
@@ -121,7 +127,7 @@ def test_init_asks_for_what_is_missing_on_a_terminal(aluma, tmp_path):
                 shown += block
         except OSError:  # the program has ended
             pass
-        assert running.wait(60) == 0, shown.decode()
+        assert running.wait(MAX_SECONDS) == 0, shown.decode()
     os.close(terminal)
     assert SECRET.encode() not in shown
     assert (tmp_path / folder).is_dir()

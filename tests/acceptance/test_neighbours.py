@@ -244,7 +244,7 @@ def test_drain_ends_although_a_plugin_does_not_return(aluma, install_plugin, tmp
     command = [sys.executable, "-c", program, *options]
     with subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True) as running:
         try:
-            wait_until(lambda: aluma.state()["tasks"].get(CLAIMED, 0), 30)
+            wait_until(lambda: aluma.state()["tasks"].get(CLAIMED, 0), MAX_SECONDS)
             time.sleep(1)
             running.send_signal(signal.SIGTERM)
             assert running.wait(END_SECONDS + 10) == 1

@@ -21,7 +21,16 @@ from aluma_async.journal.lock import is_locked
 from aluma_async.models import ClaimRecord
 from aluma_async.testing import SimulatedAluma
 from tests.support.files import expected_hashes, hash_files
-from tests.support.processes import CLAIMED, FAST_CONFIG, PROGRAM, environment, expect_error, simulator, wait_until
+from tests.support.processes import (
+    CLAIMED,
+    FAST_CONFIG,
+    MAX_SECONDS,
+    PROGRAM,
+    environment,
+    expect_error,
+    simulator,
+    wait_until,
+)
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds processes as Linux shows them")
 COMPLETED = "completed"
@@ -167,7 +176,7 @@ def test_first_signal_drains_all_processes(everywhere, tmp_path):
         wait_until(lambda: completed(aluma) >= 10, 60)
         for pid in [service.pid, *(service.children.values() if everywhere else ())]:
             os.kill(pid, signal.SIGTERM)
-        assert service.process.wait(60) == 0
+        assert service.process.wait(MAX_SECONDS) == 0
         tasks = aluma.state()["tasks"]
         assert CLAIMED not in tasks
         assert 0 < tasks[COMPLETED] < 400
@@ -184,7 +193,7 @@ def test_second_signal_ends_all_processes_at_once(tmp_path):
         wait_until(lambda: aluma.state()["tasks"].get(CLAIMED), 60)
         children = service.children
         service.process.send_signal(signal.SIGINT)
-        wait_until(lambda: service.events("Draining"), 10)
+        wait_until(lambda: service.events("Draining"))
         service.process.send_signal(signal.SIGINT)
         assert service.process.wait(5) == 130
         wait_until(lambda: not any(map(exists, children.values())), 2)
@@ -201,11 +210,11 @@ def test_sighup_reloads_the_configuration_of_all_processes(tmp_path):
         for text, event, count in (("max_at_once = 5", "Reloaded", 2), ("max_at_once = 'x'", "ReloadFailed", 1)):
             file.write_text(re.sub("max_at_once = .*", text, file.read_text()))
             service.process.send_signal(signal.SIGHUP)
-            wait_until(lambda event=event, count=count: len(service.events(event)) >= count, 20)
+            wait_until(lambda event=event, count=count: len(service.events(event)) >= count)
         requests = {re.search(r"(\d+) requests", line["message"])[1] for line in service.events("Reloaded")}
         assert requests == {"3", "2"}, "each process has its share of the new limit"
         service.process.send_signal(signal.SIGTERM)
-        assert service.process.wait(60) == 0
+        assert service.process.wait(MAX_SECONDS) == 0
 
 
 @pytest.mark.parametrize("then", [2, 1])
@@ -240,7 +249,7 @@ def test_listen_shows_the_metrics_and_the_health_of_all_processes(tmp_path):
     ):
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: completed(aluma) == 30, 60)
-        wait_until(lambda: get(f"{url}/readyz")[0] == 200, 20)
+        wait_until(lambda: get(f"{url}/readyz")[0] == 200)
         page = get(f"{url}/metrics")[1]
         exported = re.findall(r'aluma_export_tasks_total{outcome="exported",process="(\d)"} (\d+)', page)
         assert ({number for number, _ in exported}, sum(int(count) for _, count in exported)) == ({"1", "2"}, 30)
@@ -248,7 +257,7 @@ def test_listen_shows_the_metrics_and_the_health_of_all_processes(tmp_path):
         os.kill(service.children[2], signal.SIGSTOP)
         assert 'aluma_export_files_total{process="1"}' in get(f"{url}/metrics")[1], "the others are shown"
         os.kill(service.children[2], signal.SIGKILL)
-        wait_until(lambda: 'process_restarts_total{process="2"} 1.0' in get(f"{url}/metrics")[1], 20)
+        wait_until(lambda: 'process_restarts_total{process="2"} 1.0' in get(f"{url}/metrics")[1])
 
 
 def test_stuck_process_is_ended_with_a_traceback_and_restarted(tmp_path):
@@ -264,7 +273,7 @@ def test_stuck_process_is_ended_with_a_traceback_and_restarted(tmp_path):
         assert service.events("ProcessStuck")[0]["message"].startswith("process 2 is stuck")
         wait_until(lambda: service.children.get(2, before) != before, 40)
         os.kill(service.children[1], signal.SIGABRT)
-        wait_until(lambda: any("most recent call first" in line["message"] for line in service.lines), 10)
+        wait_until(lambda: any("most recent call first" in line["message"] for line in service.lines))
 
 
 def test_process_that_fails_again_and_again_ends_the_service(tmp_path):
@@ -392,12 +401,12 @@ def test_service_manager_hears_from_the_parent_only(tmp_path):
 
         with start_service(tmp_path, aluma, 2, NOTIFY_SOCKET=path, WATCHDOG_USEC="3000000") as service:
             wait_until(lambda: has("READY=1"), 60)
-            wait_until(lambda: any("WATCHDOG=1" in message for message in receive()), 10)
+            wait_until(lambda: any("WATCHDOG=1" in message for message in receive()))
             service.process.send_signal(signal.SIGHUP)
-            wait_until(lambda: has("RELOADING=1"), 10)
+            wait_until(lambda: has("RELOADING=1"))
             wait_until(lambda: sum(message.startswith("READY=1") for message in receive()) == 2, 15)
-            wait_until(lambda: any("5 exported" in message for message in receive()), 30)
+            wait_until(lambda: any("5 exported" in message for message in receive()))
             service.process.send_signal(signal.SIGTERM)
-            assert service.process.wait(60) == 0
+            assert service.process.wait(MAX_SECONDS) == 0
             assert has("STOPPING=1")
     assert sum(message.startswith("STOPPING=1") for message in messages) == 1
