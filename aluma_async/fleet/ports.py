@@ -19,7 +19,7 @@ TIMEOUT_SECONDS = 1.0
 """Time within which every method of a store returns or raises."""
 TURN_SECONDS = 5.0
 """Time after which a node that does not report its listing any more loses its turn."""
-SETTLED_SECONDS = 60.0
+RECENTLY_SETTLED_SECONDS = 60.0
 """Time for which a settled task may still be listed by Aluma."""
 QUEUED_SECONDS = 60.0
 """Time after which a task is listed again that a node has queued, unless it has reported it since."""

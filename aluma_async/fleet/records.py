@@ -14,7 +14,7 @@ from aluma_async.fleet.ports import (
     CLAIMS,
     MAX_HOLDS_PER_UPDATE,
     QUEUED_SECONDS,
-    SETTLED_SECONDS,
+    RECENTLY_SETTLED_SECONDS,
     FleetClaim,
     FleetHold,
     RecordState,
@@ -207,7 +207,7 @@ class NodeRecords:
             case RecordState.QUEUED:
                 return FleetClaim(task_id, record.state, 0.0, QUEUED_SECONDS)
             case RecordState.SETTLED:
-                return FleetClaim(task_id, record.state, age, max(0.0, SETTLED_SECONDS - age))
+                return FleetClaim(task_id, record.state, age, max(0.0, RECENTLY_SETTLED_SECONDS - age))
         remaining = max(self._timeout - age, 0.0 if unconfirmed_age is None else _UNCONFIRMED_SECONDS - unconfirmed_age)
         return FleetClaim(
             task_id,

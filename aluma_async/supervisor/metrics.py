@@ -1,6 +1,5 @@
 """``MergedMetrics``: the metrics of all processes on one page, with the label ``process``."""
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 
 import anyio
@@ -10,6 +9,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from aluma_async.clock import thread_time
 from aluma_async.supervisor.process import ExporterProcess
 
 _MAX_WAIT_SECONDS = 1.0
@@ -31,8 +31,8 @@ class MergedMetrics:
         for process, _ in asked:
             process.page = None
             process.send("metrics")
-        deadline = time.monotonic() + _MAX_WAIT_SECONDS
-        while time.monotonic() < deadline:
+        deadline = thread_time() + _MAX_WAIT_SECONDS
+        while thread_time() < deadline:
             if all(process.pages > pages or not process.is_running for process, pages in asked):
                 break
             await anyio.sleep(_CHECK_SECONDS)

@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
+from aluma_async.clock import thread_time
 from aluma_async.policy.partition import Partition
 from aluma_async.service import journald
 from aluma_async.supervisor.messages import (
@@ -166,14 +166,14 @@ class ExporterProcess:
 
     async def _begin(self, may_begin: asyncio.Event) -> None:
         await may_begin.wait()
-        self.heard_at = time.monotonic()
+        self.heard_at = thread_time()
         self.send("begin")
 
     async def _receive(self, reader: asyncio.StreamReader, ended: anyio.Event) -> None:
         """Take over the messages of the process."""
         with suppress(OSError, ValueError):  # ended in the middle of a message
             while line := await reader.readline():
-                self.heard_at = time.monotonic()
+                self.heard_at = thread_time()
                 self._take(decode(line))
                 self._on_report()
         ended.set()

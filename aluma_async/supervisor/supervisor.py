@@ -7,12 +7,12 @@ a process that fails again and again. A process that makes no progress is ended 
 
 import asyncio
 import signal
-import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 import anyio
 
+from aluma_async.clock import thread_time
 from aluma_async.policy.partition import Partition
 from aluma_async.service.logs import Level
 from aluma_async.service.stats import RunStats
@@ -122,7 +122,7 @@ class Supervisor:
         """Run a process until it ends as it should, or all processes stop."""
         restarts = Restarts()
         while not self._stop.is_set():
-            started_at = time.monotonic()
+            started_at = thread_time()
             try:
                 code = await process.run(self._begin if process.number == 1 else self._begin_others)
             except OSError as error:  # the system has no room for another process at present
@@ -136,7 +136,7 @@ class Supervisor:
                 return
             self._codes[process.number] = _exit_code(code) or 1  # unless a later run of the process ends well
             name, reason = f"process {process.number}", _describe(code)
-            delay = restarts.delay(started_at, time.monotonic())
+            delay = restarts.delay(started_at, thread_time())
             is_first = code > 0 and not self._begin_others.is_set()  # an error that all processes would report
             if code in self._final_codes or delay is None or is_first:
                 again = "" if delay else ", again and again"
@@ -150,10 +150,10 @@ class Supervisor:
 
     async def _watch(self) -> None:
         """Let the other processes begin in time, and end stuck ones, until cancelled."""
-        first_report_at = checked_at = time.monotonic()
+        first_report_at = checked_at = thread_time()
         while True:
             await anyio.sleep(_WATCH_SECONDS)
-            now = time.monotonic()
+            now = thread_time()
             if not self.processes[0].report:
                 first_report_at = now
             elif now - first_report_at > MAX_FIRST_SECONDS:

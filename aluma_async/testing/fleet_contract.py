@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from aluma_async.fleet.ports import (
     MAX_ROWS,
     QUEUED_SECONDS,
-    SETTLED_SECONDS,
+    RECENTLY_SETTLED_SECONDS,
     TURN_SECONDS,
     FleetClaim,
     FleetHold,
@@ -171,7 +171,7 @@ async def _check_records(one: _Node, two: _Node, three: _Node, advance: Callable
     await three.sync(full=True)
     assert not (await two.sync(_claim("a", RecordState.QUEUED), full=True)).refused, "an empty full report ends all"
     await one.sync(_claim("b", RecordState.CLAIMED, remaining=1.0), full=True)
-    await advance(SETTLED_SECONDS + 1)
+    await advance(RECENTLY_SETTLED_SECONDS + 1)
     update = await two.sync(_claim("b", RecordState.QUEUED), _claim("s", RecordState.QUEUED))
     assert not update.refused, "records end when their time is over"
     for node in (one, two, three):

@@ -11,7 +11,6 @@ import fcntl
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager, suppress
@@ -23,7 +22,7 @@ import anyio
 import msgspec
 
 from aluma_async import sqlite_file
-from aluma_async.clock import system_clock
+from aluma_async.clock import system_clock, wall_time
 from aluma_async.exceptions import FleetStoreError
 from aluma_async.fleet.ports import (
     TIMEOUT_SECONDS,
@@ -198,7 +197,7 @@ class SqliteFleetStore:
         """Remove the files that killed processes have left."""
         for path in self._folder.glob(f"{_NODE_PREFIX}*"):
             with suppress(OSError):
-                if path.stat().st_mtime < time.time() - _OLD_FILE_SECONDS and not _is_locked(path):
+                if path.stat().st_mtime < wall_time() - _OLD_FILE_SECONDS and not _is_locked(path):
                     path.unlink()
 
     def _notify(self, notices: Sequence[NoticeKind]) -> None:
