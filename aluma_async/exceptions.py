@@ -88,6 +88,8 @@ class SourceError(AlumaAsyncError):
 
     overloaded: bool = False
     """Whether it indicates too many concurrent requests: 429, 503, or no response in time."""
+    ended_early: bool = False
+    """Whether the request was ended early because other tasks wait, which is no failure of its task."""
 
     def __init__(
         self, message: str, *, hint: str = "", retry_after: float | None = None, overloaded: bool = False

@@ -25,9 +25,10 @@ BEFORE_SENDING: ContextVar[Callable[[], object]] = ContextVar("before_sending", 
 """Called by a source that waits before it sends a Complete, Cancel or Fail (for a permit, or for a token), directly
 before the request is sent. Raises ``SourceError`` if the claim may have ended meanwhile; nothing may be sent then."""
 
-OTHERS_WAIT: ContextVar[Callable[[], bool]] = ContextVar("others_wait", default=lambda: False)
+OTHERS_WAIT: ContextVar[Callable[[], bool] | None] = ContextVar("others_wait", default=lambda: False)
 """Returns whether further tasks wait until the caller has finished its task. A source that is asked for something that
-does not arrive should then give up early, with an error whose ``spares_others`` is set."""
+does not arrive should then give up early, with an error whose ``spares_others`` and ``ended_early`` are set. None: it
+must not give up early, because a copy of the task would be incomplete for hours."""
 
 CHECK_LEASE: ContextVar[Callable[[], object]] = ContextVar("check_lease", default=lambda: None)
 """Set where ``Destination.open`` is called for a claim. A destination that publishes in several steps reads it there,

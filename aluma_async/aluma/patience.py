@@ -5,7 +5,8 @@ Otherwise a few tasks whose requests hang, or whose files arrive very slowly, wo
 A request *lags* while the client waits for it and receives nothing, or less than ``slow_bytes_per_second``. It may lag
 for ``LAG_SECONDS``, twice as long at each further attempt of its task, and always twice as long as the requests of its
 kind that were answered lately. If none was answered lately, the server may be slow for all; then the oldest quarter of
-the requests may lag without a limit. It does not end requests that nothing waits for, nor those about no single task.
+the requests may lag without a limit. It does not end requests that nothing waits for, those that fetch a copy for the
+quarantine, nor those about no single task.
 """
 
 from asyncio import TimerHandle, get_running_loop
@@ -80,7 +81,7 @@ class Patience:
         for request in self.requests:
             if was_late or request.has_progressed(now, self._slow_bytes_per_second):
                 request.restart(now)
-            elif request.lag(now) >= self._allowed(request):
+            elif request.lag(now) >= self._allowed(request) and request.others_wait:
                 lagging.append(request)
         if lagging:
             self._end(lagging)
@@ -96,11 +97,11 @@ class Patience:
     def _end(self, lagging: "list[PatientRequest]") -> None:
         spared = set()
         for kind in {request.kind for request in lagging} - self._lags.keys() - self._earlier_lags.keys():
-            of_kind = [request for request in self.requests if request.kind is kind]
+            of_kind = [request for request in self.requests if request.kind is kind and request.others_wait]
             spared.update(of_kind[: len(of_kind) // 4])
         is_contended = self._is_contended()
         for request in lagging:
-            if request not in spared and (is_contended or request.others_wait()):
+            if request not in spared and request.others_wait and (is_contended or request.others_wait()):
                 del self.requests[request]
                 ended = self._ended.pop(request.task_id, 0)
                 if len(self._ended) >= _MAX_TASKS:
@@ -131,7 +132,7 @@ class PatientRequest:
         self._patience = patience
         self.kind = kind
         self.task_id = task_id
-        self.others_wait = OTHERS_WAIT.get()
+        self.others_wait = OTHERS_WAIT.get()  # None: the request is not ended
         self.response: aiohttp.ClientResponse | None = None
         self.ended_early = False
 
@@ -183,5 +184,5 @@ class PatientRequest:
         error = (Ambiguous if self.kind.changes else Unavailable)(
             f"{operation}: given up after {self.longest_lag:.0f} s of no or little progress, because other tasks wait"
         )
-        error.spares_others = True
+        error.spares_others = error.ended_early = True
         return error

@@ -132,6 +132,8 @@ class Cooldown:
             park = park or is_persistent or failures >= self._park_after
         # While a destination is unavailable to some tasks, each attempt costs a Start and a Cancel.
         attempts = same_failures if isinstance(error, DestinationError) and error.spares_others else failures
+        if isinstance(error, SourceError) and error.ended_early:  # no failure, but each attempt holds a worker for long
+            attempts = max(failures, same_failures)
         delay = self._backoff.delay(attempts, self._uniform)
         if isinstance(error, SourceError) and error.spares_others:
             delay = max(delay, min(error.retry_after or 0.0, MAX_PAUSE_SECONDS))

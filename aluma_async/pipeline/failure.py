@@ -6,7 +6,8 @@ after a hold, Start must bring the same specification, byte for byte. It never c
 only a claim whose files are committed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import anyio
 
@@ -47,7 +48,7 @@ from aluma_async.pipeline.lease_deadline import LeaseDeadline
 from aluma_async.pipeline.quarantine import Quarantine
 from aluma_async.pipeline.settlement import SETTLE_TIMEOUT_SECONDS, settle_claim
 from aluma_async.policy.error_policy import Action, decide
-from aluma_async.ports import OnEvent, TaskSource, Uniform
+from aluma_async.ports import OTHERS_WAIT, OnEvent, TaskSource, Uniform
 from aluma_async.quarantine.records import SPEC_NUMBER, CopyState
 
 _MAX_MESSAGE_CHARS = 1000
@@ -121,6 +122,8 @@ class FailureHandler:
                     self._admission.blocking_error = error
                 elif isinstance(error, SourceError) and error.of_machine:
                     shared, self._admission.blocking_error = True, error
+                elif isinstance(error, SourceError) and error.ended_early:
+                    shared = True  # because the connection may be slow for all
                 elif isinstance(error, SourceError) and state is ClaimState.CLAIMED:
                     shared = self._admission.record_failed_download(task.id, error)
                 await self._cool_down(task, error, claim, release=True, blame=not shared or error.persistent)
@@ -138,7 +141,8 @@ class FailureHandler:
             return
         claim: Claim | None = None
         try:
-            claim = await self._source.start(task)
+            with _no_early_end():
+                claim = await self._source.start(task)
         except BadSpecification as unreadable:
             error = unreadable
         except AlumaAsyncError as failure:
@@ -270,7 +274,8 @@ class FailureHandler:
     ) -> Mapping[int, str]:
         """Store a copy; return why files are missing. Raises ``AlumaAsyncError``, also for a defect of a plug-in."""
         try:
-            return await self._lease.run(quarantine.store, claim, error, state)
+            with _no_early_end():
+                return await self._lease.run(quarantine.store, claim, error, state)
         except AlumaAsyncError:
             raise
         except BaseException as exception:
@@ -294,6 +299,16 @@ class FailureHandler:
                 error = unconfirmed
         self._defer(SettlementDeferred(task, error))
         return None
+
+
+@contextmanager
+def _no_early_end() -> Iterator[None]:
+    """Let no request of the block give way to other tasks, because the copy would be incomplete for hours."""
+    token = OTHERS_WAIT.set(None)
+    try:
+        yield
+    finally:
+        OTHERS_WAIT.reset(token)
 
 
 def _incomplete_copy(task: ExportTask, missing: Mapping[int, str]) -> DestinationError:

@@ -108,6 +108,24 @@ async def test_request_is_ended_only_while_others_wait():
     assert unrelated.ended_after is None
 
 
+@virtual_time
+async def test_request_of_a_copy_is_not_ended_nor_of_the_oldest_quarter():
+    """The copy would lack the file. But it is remembered how long it lagged."""
+    patience = patience_of()
+    token = OTHERS_WAIT.set(None)
+    copies = [Sent(patience, str(number)) for number in range(4)]
+    OTHERS_WAIT.reset(token)
+    others = [Sent(patience, f"other {number}") for number in range(4)]
+    await anyio.sleep(16)
+    assert [one.ended_after for one in others] == [None] + [15] * 3
+    await anyio.sleep(14)
+    assert [one.ended_after for one in copies] == [None] * 4
+    copies[0].answer()
+    later = Sent(patience, "later")
+    await anyio.sleep(90)
+    assert later.ended_after == 60
+
+
 @pytest.mark.parametrize(
     ("slow", "count", "ended_after"),
     [(0, 0, 15), (0, 1, None), (1000, 999, 15), (1000, 1500, None)],
@@ -175,6 +193,7 @@ async def test_ended_request_has_an_error_that_spares_others(kind, error):
     result = sent.request.error("do it")
     assert type(result) is error
     assert result.spares_others
+    assert result.ended_early
     assert not result.overloaded
     assert str(result).startswith("do it: given up after 15 s")
 
