@@ -3,6 +3,9 @@
 A destination of another party may wait for ever, and even ignore a cancellation. Then its worker is replaced, so that
 the tasks of other workers go on; the task stays claimed until the destination returns, or its lease expires.
 
+Many destinations upload at the commit, which shows no progress until its end. So a step gets the time that a slow line
+needs, whether it is shared by all uploads, or serves one after the other.
+
 A look at all steps at regular intervals costs less than a timer for each of them.
 """
 
@@ -12,10 +15,12 @@ from collections.abc import Callable
 from aluma_async.exceptions import DestinationUnavailable
 
 LOOKS = 10
-"""Number of looks without progress after which a step is cancelled."""
+"""Number of looks without progress after which a step is cancelled, if there are no files to store."""
+FILE_BYTES = 64 * 1024
+"""Number of bytes as which a file counts in addition to its size, because a slow server needs up to a second for it."""
 _REPLACE_LOOKS = 2  # after the cancellation
-_BYTES_PER_SECOND = 1024 * 1024
-"""Speed at which a destination stores large files at least."""
+_BYTES_PER_SECOND = 64 * 1024
+"""Lowest speed of the line to a destination, for all uploads together: half of 1 Mbit/s."""
 
 
 class WatchedStep:
@@ -29,6 +34,10 @@ class WatchedStep:
     """Number of looks since the last progress."""
     total = 0
     """Bytes that the destination has received."""
+    limit = 0.0
+    """Seconds without progress after which the step is cancelled."""
+    delivery: "WatchedStep | None" = None
+    """The step of the delivery to which a download belongs. The worker of both is the same."""
     cancellations = 0
     """Number of cancellations without an effect so far."""
     is_replaced = False
@@ -36,16 +45,22 @@ class WatchedStep:
 
 
 class DestinationWatch:
-    """Cancels steps without progress for ``seconds``, and more for large files.
+    """Cancels steps without progress for ``seconds``, longer while large or many files are stored.
 
     Args:
-        seconds: The limit.
+        seconds: The limit of a step without files.
+        max_seconds: The limit of a step with any files: the time after which the lease has expired.
         replace: Starts another worker; returns False if too many were started.
         give_back: Called when the destination has returned to a worker that was replaced.
     """
 
     def __init__(
-        self, seconds: float, replace: Callable[[], bool] = lambda: False, give_back: Callable[[], None] = lambda: None
+        self,
+        seconds: float,
+        replace: Callable[[], bool] = lambda: False,
+        give_back: Callable[[], None] = lambda: None,
+        *,
+        max_seconds: float = float("inf"),
     ) -> None:
         self.steps: dict[WatchedStep, None] = {}
         """The steps that are watched."""
@@ -53,6 +68,7 @@ class DestinationWatch:
         """Whether a look is scheduled. Otherwise the first step needs a call of ``look_later``."""
         self.give_back = give_back
         self._seconds = seconds
+        self._max_seconds = max(seconds, max_seconds)
         self._replace = replace
 
     def look_later(self) -> None:
@@ -67,20 +83,27 @@ class DestinationWatch:
                 step.running.uncancel()
             step.cancellations = 0
             raise DestinationUnavailable(
-                f"the destination did not respond for {self._seconds:.0f} s",
+                f"the destination did not respond for {step.limit:.0f} s",
                 hint="Check the destination. If it is only slow, set a longer stuck_after_seconds.",
             )
 
     def _look(self) -> None:
         self.is_looking = False
+        active = [step for step in self.steps if not step.cancellations]
+        total = sum(step.total for step in active)
         for step in list(self.steps):
             if step.is_at_destination and step.running:
                 step.looks += 1
-                more = step.looks - LOOKS * (1 + step.total / _BYTES_PER_SECOND / self._seconds)
+                upload_seconds = (total + len(active) * step.total) / _BYTES_PER_SECOND
+                limit = min(self._seconds + upload_seconds, self._max_seconds)
+                # What others have uploaded meanwhile has taken time, although their steps have ended.
+                step.limit = limit if step.looks == 1 else max(limit, step.limit)
+                more = step.looks - LOOKS * step.limit / self._seconds
                 if more > 0:
                     step.cancellations += 1
                     step.running.cancel()
-                if more > _REPLACE_LOOKS and not step.is_replaced:
-                    step.is_replaced = self._replace()
+                worker = step.delivery or step
+                if more > _REPLACE_LOOKS and not worker.is_replaced:
+                    worker.is_replaced = self._replace()
         if self.steps:
             self.look_later()

@@ -65,7 +65,7 @@ class Exporter:
         claim_timeout: Length of Aluma's lease in seconds.
         drain_timeout: Seconds for which claimed tasks may continue after ``stop()``.
         source_id: The API and the client that claim tasks. Claims of others in the journal are left alone.
-        destination_timeout: Seconds for which the destination may make no progress; more for large files.
+        destination_timeout: Seconds for which the destination may make no progress; more for large or many files.
         on_event: Receives every event.
         clock: Returns the time for records that outlive the process.
         uniform: Returns a random number between two bounds.
@@ -122,7 +122,9 @@ class Exporter:
         tracking = ClaimTrackingSource(source, claims)
         retrying = RetryingSource(tracking, retry, uniform=uniform, on_event=self._emit)
         lease = LeaseDeadline(claims, claim_timeout)
-        watch = DestinationWatch(destination_timeout, self._pool.replace, self._pool.give_back)
+        watch = DestinationWatch(
+            destination_timeout, self._pool.replace, self._pool.give_back, max_seconds=lease.seconds
+        )
         self._recovery = Recovery(
             retrying, claims, self._journal, self._tracker, self._cooldown, breaker, on_event=self._emit
         )

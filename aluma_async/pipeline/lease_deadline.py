@@ -19,8 +19,9 @@ class LeaseDeadline:
 
     def __init__(self, claims: ClaimTracker, claim_timeout: float) -> None:
         self._claims = claims
-        self._seconds = claim_timeout * SAFE_LEASE_FRACTION
-        self._deadline = SharedDeadline(self._seconds)
+        self.seconds = claim_timeout * SAFE_LEASE_FRACTION
+        """Time after which a lease may have expired."""
+        self._deadline = SharedDeadline(self.seconds)
 
     async def run(self, step: Callable[..., Awaitable[T]], claim: Claim, *args: object) -> T:
         """Run a step of a claim; cancel it and raise ``DestinationError`` if the lease may expire before its end."""
@@ -40,11 +41,11 @@ class LeaseDeadline:
         return partial(self._check, claim.task.id)
 
     def _check(self, task_id: str) -> None:
-        if self._claims.age(task_id) >= self._seconds:
+        if self._claims.age(task_id) >= self.seconds:
             raise self._exceeded()
 
     def _exceeded(self) -> DestinationError:
         return DestinationError(
-            f"export took longer than {self._seconds:.0f} s; after that Aluma may reassign the task",
+            f"export took longer than {self.seconds:.0f} s; after that Aluma may reassign the task",
             hint="Set fewer workers, or a longer claim_timeout_seconds if Aluma's lease is longer.",
         )

@@ -12,7 +12,7 @@ from aluma_async.events import BytesReceived, FileStaged
 from aluma_async.exceptions import DestinationError, primary_error
 from aluma_async.models import Claim, ExportFile
 from aluma_async.pipeline.defect import plugin_defect
-from aluma_async.pipeline.destination_watch import DestinationWatch, WatchedStep
+from aluma_async.pipeline.destination_watch import FILE_BYTES, DestinationWatch, WatchedStep
 from aluma_async.pipeline.retrying_source import RetryingSource
 from aluma_async.ports import CHECK_LEASE, Delivery, Destination, OnEvent
 
@@ -74,19 +74,21 @@ class FileTransfer:
                 # Files whose content came with the specification first, because they need no download.
                 for file in claim.spec.files:
                     if file.source == "content":
+                        step.total = len(file.content)
                         sizes.append(await self._save(claim, file, delivery))
                         step.looks = 0
-                step.is_at_destination = False  # but in the steps of the downloads
+                step.is_at_destination, step.total = False, 0  # but in the steps of the downloads
                 downloads = [file for file in claim.spec.files if file.source == "url"]
                 queue = iter(downloads)
                 if len(downloads) <= 1:
-                    await self._save_next(claim, queue, delivery, sizes)
+                    await self._save_next(claim, queue, delivery, sizes, step)
                 else:
                     async with anyio.create_task_group() as group:
                         for _ in downloads[: self._concurrency]:
-                            group.start_soon(self._save_next, claim, queue, delivery, sizes)
+                            group.start_soon(self._save_next, claim, queue, delivery, sizes, step)
                 check_lease()
-                step.is_at_destination, step.looks, step.total = True, 0, sum(sizes)
+                step.is_at_destination, step.looks = True, 0
+                step.total = sum(sizes) + FILE_BYTES * len(sizes)
         except BaseExceptionGroup as group:
             raise primary_error(group) from None
         except CancelledError:
@@ -101,12 +103,14 @@ class FileTransfer:
             raise DestinationError(f"task {claim.task.id}: the destination has not stored all files")
         return Delivered(sum(sizes), getattr(delivery, "destinations", ()), receipt_of(delivery))
 
-    async def _save_next(self, claim: Claim, queue: Iterator[ExportFile], delivery: Delivery, sizes: list[int]) -> None:
+    async def _save_next(
+        self, claim: Claim, queue: Iterator[ExportFile], delivery: Delivery, sizes: list[int], step: WatchedStep
+    ) -> None:
         for file in queue:  # shared with the other downloads, so that each takes the next file
             try:
                 sizes.append(
                     await self._source.retry(
-                        f"download file {file.number} of task {claim.task.id}", self._save, claim, file, delivery
+                        f"download file {file.number} of task {claim.task.id}", self._save, claim, file, delivery, step
                     )
                 )
             except (SystemExit, CancelledError) as error:  # in a task of its own, it would not reach the worker
@@ -114,7 +118,7 @@ class FileTransfer:
                     raise defect from None
                 raise
 
-    async def _save(self, claim: Claim, file: ExportFile, delivery: Delivery) -> int:
+    async def _save(self, claim: Claim, file: ExportFile, delivery: Delivery, step: WatchedStep | None = None) -> int:
         if file.source == "content":
             data = file.content.encode()
             chunk = SingleChunk(data)
@@ -130,7 +134,7 @@ class FileTransfer:
                 if kept is not None and is_same_version(chunks, file, delivery):
                     return kept
                 meter = ProgressMeter(hashed or chunks, claim, file, self._on_event)
-                meter.running = current_task()
+                meter.running, meter.delivery = current_task(), step
                 self._watch.steps[meter] = None
                 try:
                     await delivery.save(file, meter)
@@ -139,8 +143,6 @@ class FileTransfer:
                     raise
                 finally:
                     del self._watch.steps[meter]
-                    if meter.is_replaced:
-                        self._watch.give_back()
                 if not meter.is_read:
                     raise _unread(file)
                 if hashed:

@@ -61,9 +61,9 @@ async def test_silent_plugin_delays_healthy_tasks_by_its_limit_only(step):
     """Its tasks are listed first, are blamed, and are exported when it answers again."""
     world = open_world(step, anyio.sleep_forever)
     running = asyncio.ensure_future(world.exporter.run())
-    await anyio.sleep(2 * LIMIT)
+    await anyio.sleep(3 * LIMIT)
     assert world.aluma.count_by_state()["completed"] == HEALTHY
-    assert "did not respond for 300 s" in str(world.events(events.TaskCancelled)[0].error)
+    assert "the destination did not respond for" in str(world.events(events.TaskCancelled)[0].error)
     assert not world.count(events.ClaimingPaused)
     await anyio.sleep(12 * 3600)
     assert {event.task.id for event in world.events(events.TaskParked)} == world.destination.sick
@@ -81,7 +81,7 @@ async def test_worker_of_a_plugin_that_ignores_cancellation_is_replaced(step):
     """Its task stays claimed, and no more than the configured number of workers save at the same time afterwards."""
     world = open_world(step, ignore_cancellation)
     running = asyncio.ensure_future(world.exporter.run())
-    await anyio.sleep(2 * LIMIT)
+    await anyio.sleep(3 * LIMIT)
     assert world.aluma.count_by_state()["completed"] == HEALTHY
     world.destination.sick = frozenset()
     await anyio.sleep(8 * 3600)
