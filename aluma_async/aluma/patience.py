@@ -2,11 +2,12 @@
 
 Otherwise a few tasks whose requests hang, or whose files arrive very slowly, would hold all workers for minutes.
 
-A request *lags* while the client waits for it and receives nothing, or less than ``slow_bytes_per_second``. It may lag
-for ``LAG_SECONDS``, twice as long at each further attempt of its task, and always twice as long as the requests of its
-kind that were answered lately. If none was answered lately, the server may be slow for all; then the oldest quarter of
-the requests may lag without a limit. It does not end requests that nothing waits for, those that fetch a copy for the
-quarantine, nor those about no single task.
+A request *lags* while the client waits for it and receives nothing, or less than ``slow_bytes_per_second`` and less
+than a quarter of the average of all, which a slow connection limits. It may lag for ``LAG_SECONDS``, twice as long at
+each further attempt of its task, and always twice as long as the requests of its kind that were answered lately. If
+none was answered lately, the server may be slow for all; then the oldest quarter of the requests may lag without a
+limit. It does not end requests that nothing waits for, those that fetch a copy for the quarantine, nor those about no
+single task.
 """
 
 from asyncio import TimerHandle, get_running_loop
@@ -22,6 +23,10 @@ from aluma_async.ports import OTHERS_WAIT
 LAG_SECONDS = 15.0
 """Seconds for which the first attempt of a task may lag while other tasks wait."""
 _CHECK_SECONDS = 2.5
+_SHARE = 4
+"""A request makes progress if it receives this fraction of the average, because the connection may be slow for all."""
+_MIN_LINK_FACTOR = 2
+"""Multiple of ``slow_bytes_per_second`` below which the responses together are not slow because of the connection."""
 _MEMORY_SECONDS = 60.0
 """Minimum seconds for which the lag of an answered request is remembered."""
 _MAX_TASKS = 4096
@@ -32,7 +37,8 @@ class Patience:
     """Watches the requests about single tasks.
 
     Args:
-        slow_bytes_per_second: Rate below which a response makes no progress; 0: only if nothing is received.
+        slow_bytes_per_second: Rate below which a response makes no progress, unless the connection is slow; 0: only if
+            nothing is received.
         is_contended: Returns whether requests wait because too many are in flight.
     """
 
@@ -48,6 +54,7 @@ class Patience:
         self.timer: TimerHandle | None = None
         """The next check; None if no request is in flight."""
         self._check_at = 0.0
+        self._finished_bytes = 0  # received since the last check by requests that have ended
 
     @property
     def paused_requests(self) -> int:
@@ -56,12 +63,11 @@ class Patience:
 
     def remove(self, request: "PatientRequest") -> None:
         """Stop watching a request, and remember how long it lagged if it was answered."""
-        if (
-            self.requests.pop(request, self) is None
-            and request.is_answered
-            and request.longest_lag > self._lags.get(request.kind, -1.0)
-        ):
-            self._lags[request.kind] = request.longest_lag
+        if self.requests.pop(request, self) is None:
+            if request.response is not None:
+                self._finished_bytes += request.response.content.total_bytes - request.counted_bytes
+            if request.is_answered and request.longest_lag > self._lags.get(request.kind, -1.0):
+                self._lags[request.kind] = request.longest_lag
 
     def schedule(self) -> None:
         """Schedule the next check."""
@@ -77,9 +83,10 @@ class Patience:
             self._period_ends = now + _MEMORY_SECONDS
         # If this process was suspended or busy, what has arrived meanwhile is not read yet.
         was_late = now - self._check_at > _CHECK_SECONDS
+        slow = self._slow_rate(now)
         lagging = []
         for request in self.requests:
-            if was_late or request.has_progressed(now, self._slow_bytes_per_second):
+            if was_late or request.has_progressed(now, slow):
                 request.restart(now)
             elif request.lag(now) >= self._allowed(request) and request.others_wait:
                 lagging.append(request)
@@ -87,6 +94,19 @@ class Patience:
             self._end(lagging)
         if self.requests:
             self.schedule()
+
+    def _slow_rate(self, now: float) -> float:
+        """Return the rate below which a response makes no progress, and count the bytes since the last check.
+
+        On a slow connection, that is a part of the average: of 1 Mbit/s, each of 16 downloads gets 8 kB/s.
+        """
+        count, self._finished_bytes = self._finished_bytes, 0
+        for request in self.requests:
+            count += request.count_bytes()
+        rate = count / (now - self._check_at + _CHECK_SECONDS)
+        if rate < _MIN_LINK_FACTOR * self._slow_bytes_per_second or not self.requests:
+            return self._slow_bytes_per_second
+        return min(self._slow_bytes_per_second, rate / (_SHARE * len(self.requests)))
 
     def _allowed(self, request: "PatientRequest") -> float:
         """Return the seconds for which a request may lag."""
@@ -118,6 +138,7 @@ class PatientRequest:
         "_lags_since",
         "_patience",
         "_received",
+        "counted_bytes",
         "ended_early",
         "is_answered",
         "is_waiting",
@@ -142,6 +163,7 @@ class PatientRequest:
         self.response = None
         self.is_answered, self.is_waiting = False, True
         self._received, self.longest_lag, self._lags_since = 0, 0.0, sent_at
+        self.counted_bytes = 0  # by the last check
         self._patience.requests[self] = None
         if self._patience.timer is None:
             self._patience.schedule()
@@ -162,6 +184,12 @@ class PatientRequest:
             return True
         count = (self.response.content.total_bytes if self.response else 0) - self._received
         return count > 0 and count >= bytes_per_second * (now - self._lags_since)
+
+    def count_bytes(self) -> int:
+        """Return the number of bytes received since the last call."""
+        received = self.response.content.total_bytes if self.response else 0
+        count, self.counted_bytes = received - self.counted_bytes, received
+        return count
 
     def lag(self, now: float) -> float:
         """Return and record the seconds for which the request has lagged."""

@@ -141,6 +141,39 @@ async def test_request_does_not_lag_while_enough_is_received(slow, count, ended_
     assert sent.ended_after == ended_after
 
 
+@pytest.mark.parametrize(
+    ("link", "ended"),
+    [(125_000, 0), (50_000, 0), (16_000, 16)],
+)
+@virtual_time
+async def test_request_does_not_lag_while_it_gets_its_share_of_a_slow_link(link, ended):
+    """A quarter of the average is enough, unless all together receive so little that it cannot be due to the link."""
+    patience = patience_of(20_000)
+    await answer_one(patience)
+    sent = [Sent(patience, str(number)) for number in range(16)]
+    for _ in range(40):
+        await anyio.sleep(1)
+        for one in sent:
+            one.receive(link / 16)
+    assert sum(one.ended_after is not None for one in sent) == ended
+
+
+@virtual_time
+async def test_request_lags_if_it_gets_less_than_a_quarter_of_the_others():
+    """Also if these end between two checks. One that receives nothing always lags."""
+    patience = patience_of(20_000)
+    await answer_one(patience)
+    silent, slow, fair = (Sent(patience, task) for task in ("silent", "slow", "fair"))
+    for _ in range(40):
+        fast = Sent(patience, "fast")
+        await anyio.sleep(1)
+        slow.receive(3_000)
+        fair.receive(12_000)
+        fast.receive(60_000)
+        fast.answer()
+    assert (silent.ended_after, slow.ended_after, fair.ended_after) == (15, 15, None)
+
+
 @virtual_time
 async def test_request_does_not_lag_while_the_client_does_not_wait_for_it():
     """Such as while the destination is slow."""
