@@ -91,7 +91,10 @@ class ClaimRefused(AttemptEnded, frozen=True):
 
 
 class BytesReceived(TaskEvent, frozen=True, gc=False):
-    """Bytes of a file were received. Emitted about once per MiB or every ten seconds, and for the remainder."""
+    """Bytes of a file were received. Emitted about once per MiB or every ten seconds, and for the remainder.
+
+    The ``count`` is 0 while a destination may still need longer, because its files are large or many.
+    """
 
     file: ExportFile
     count: int

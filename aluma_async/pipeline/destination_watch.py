@@ -12,7 +12,10 @@ A look at all steps at regular intervals costs less than a timer for each of the
 import asyncio
 from collections.abc import Callable
 
+from aluma_async.events import BytesReceived
 from aluma_async.exceptions import DestinationUnavailable
+from aluma_async.models import Claim
+from aluma_async.ports import OnEvent
 
 LOOKS = 10
 """Number of looks without progress after which a step is cancelled, if there are no files to store."""
@@ -36,6 +39,8 @@ class WatchedStep:
     """Bytes that the destination has received."""
     limit = 0.0
     """Seconds without progress after which the step is cancelled."""
+    claim: Claim | None = None
+    """The claim whose files are stored."""
     delivery: "WatchedStep | None" = None
     """The step of the delivery to which a download belongs. The worker of both is the same."""
     cancellations = 0
@@ -50,6 +55,8 @@ class DestinationWatch:
     Args:
         seconds: The limit of a step without files.
         max_seconds: The limit of a step with any files: the time after which the lease has expired.
+        on_event: Receives ``BytesReceived`` with a count of 0 while a step has longer than ``seconds``. Otherwise its
+            task would count as stuck, and the service be restarted.
         replace: Starts another worker; returns False if too many were started.
         give_back: Called when the destination has returned to a worker that was replaced.
     """
@@ -61,6 +68,7 @@ class DestinationWatch:
         give_back: Callable[[], None] = lambda: None,
         *,
         max_seconds: float = float("inf"),
+        on_event: OnEvent = lambda _: None,
     ) -> None:
         self.steps: dict[WatchedStep, None] = {}
         """The steps that are watched."""
@@ -70,6 +78,7 @@ class DestinationWatch:
         self._seconds = seconds
         self._max_seconds = max(seconds, max_seconds)
         self._replace = replace
+        self._on_event = on_event
 
     def look_later(self) -> None:
         """Look at the steps after an interval, and again as long as there are some."""
@@ -102,6 +111,8 @@ class DestinationWatch:
                 if more > 0:
                     step.cancellations += 1
                     step.running.cancel()
+                elif step.looks >= LOOKS and step.claim and (files := step.claim.spec.files):
+                    self._on_event(BytesReceived(step.claim.task, files[0], 0))
                 worker = step.delivery or step
                 if more > _REPLACE_LOOKS and not worker.is_replaced:
                     worker.is_replaced = self._replace()

@@ -123,7 +123,11 @@ class Exporter:
         retrying = RetryingSource(tracking, retry, uniform=uniform, on_event=self._emit)
         lease = LeaseDeadline(claims, claim_timeout)
         watch = DestinationWatch(
-            destination_timeout, self._pool.replace, self._pool.give_back, max_seconds=lease.seconds
+            destination_timeout,
+            self._pool.replace,
+            self._pool.give_back,
+            max_seconds=lease.seconds,
+            on_event=self._emit,
         )
         self._recovery = Recovery(
             retrying, claims, self._journal, self._tracker, self._cooldown, breaker, on_event=self._emit

@@ -65,7 +65,7 @@ class FileTransfer:
         check_lease = self._lease_check(claim)
         token = CHECK_LEASE.set(check_lease)
         step = WatchedStep()
-        step.running = current_task()
+        step.running, step.claim = current_task(), claim
         self._watch.steps[step] = None  # without a call, as all that is done for each task or file
         if not self._watch.is_looking:
             self._watch.look_later()
@@ -134,7 +134,7 @@ class FileTransfer:
                 if kept is not None and is_same_version(chunks, file, delivery):
                     return kept
                 meter = ProgressMeter(hashed or chunks, claim, file, self._on_event)
-                meter.running, meter.delivery = current_task(), step
+                meter.running, meter.claim, meter.delivery = current_task(), claim, step
                 self._watch.steps[meter] = None
                 try:
                     await delivery.save(file, meter)

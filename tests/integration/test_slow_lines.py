@@ -8,11 +8,14 @@ from functools import partial
 import anyio
 import pytest
 
+from aluma_async import events
 from aluma_async.exceptions import DestinationUnavailable
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
 from aluma_async.pipeline.destination_watch import DestinationWatch
 from aluma_async.pipeline.transfer import FileTransfer
 from aluma_async.pipeline.worker_pool import WorkerPool
+from aluma_async.service.health import HealthMonitor
+from aluma_async.service.stats import RunStats
 from tests.support.clock import virtual_time
 
 WORKERS = 16
@@ -177,3 +180,19 @@ async def test_watch_replaces_one_worker_for_all_downloads_of_a_task(downloads):
 @asynccontextmanager
 async def open_with(delivery, claim):
     yield delivery
+
+
+@virtual_time
+async def test_slow_commit_does_not_count_as_stuck():
+    """Otherwise the service would be restarted, and the upload with it."""
+    stats = RunStats(clock=anyio.current_time)
+    health = HealthMonitor(stats, poll_seconds=1e9, stuck_after_seconds=2 * LIMIT)
+    watch = DestinationWatch(LIMIT, max_seconds=LEASE, on_event=stats)
+    transfer, claim = open_transfer({"t": 1}, watch), claim_of("t", files=4000)
+    stats(events.TaskStarted(claim.task, 4000))
+    async with anyio.create_task_group() as group:
+        group.start_soon(transfer.deliver, claim, SlowLine(MBIT, shared=True, seconds_per_file=0.3))
+        for _ in range(12):
+            await anyio.sleep(100)
+            assert not health.stuck_reason()
+    assert stats.received == 0
