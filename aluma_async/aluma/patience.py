@@ -47,27 +47,21 @@ class Patience:
         self._is_contended = is_contended
         self.requests: dict[PatientRequest, None] = {}
         """The requests in flight, in the order in which they were sent."""
-        self._lags: dict[RequestKind, float] = {}  # the longest of the requests answered in this period,
-        self._earlier_lags: dict[RequestKind, float] = {}  # and in the period before
+        self.lags: dict[RequestKind, float] = {}
+        """The longest lag of the requests answered in this period, by kind."""
+        self._earlier_lags: dict[RequestKind, float] = {}  # in the period before
         self._period_ends = 0.0
         self._ended: dict[str, int] = {}  # attempts by task id
         self.timer: TimerHandle | None = None
         """The next check; None if no request is in flight."""
         self._check_at = 0.0
-        self._finished_bytes = 0  # received since the last check by requests that have ended
+        self.finished_bytes = 0
+        """Number of bytes received since the last check by requests that have ended."""
 
     @property
     def paused_requests(self) -> int:
         """Number of requests whose response the client does not wait for at the moment."""
         return sum(not request.is_waiting for request in self.requests)
-
-    def remove(self, request: "PatientRequest") -> None:
-        """Stop watching a request, and remember how long it lagged if it was answered."""
-        if self.requests.pop(request, self) is None:
-            if request.response is not None:
-                self._finished_bytes += request.response.content.total_bytes - request.counted_bytes
-            if request.is_answered and request.longest_lag > self._lags.get(request.kind, -1.0):
-                self._lags[request.kind] = request.longest_lag
 
     def schedule(self) -> None:
         """Schedule the next check."""
@@ -79,7 +73,7 @@ class Patience:
         now = loop_time()
         if now >= self._period_ends:
             was_idle = now >= self._period_ends + _MEMORY_SECONDS
-            self._earlier_lags, self._lags = {} if was_idle else self._lags, {}
+            self._earlier_lags, self.lags = {} if was_idle else self.lags, {}
             self._period_ends = now + _MEMORY_SECONDS
         # If this process was suspended or busy, what has arrived meanwhile is not read yet.
         was_late = now - self._check_at > _CHECK_SECONDS
@@ -100,7 +94,7 @@ class Patience:
 
         On a slow connection, that is a part of the average: of 1 Mbit/s, each of 16 downloads gets 8 kB/s.
         """
-        count, self._finished_bytes = self._finished_bytes, 0
+        count, self.finished_bytes = self.finished_bytes, 0
         for request in self.requests:
             count += request.count_bytes()
         rate = count / (now - self._check_at + _CHECK_SECONDS)
@@ -111,12 +105,12 @@ class Patience:
     def _allowed(self, request: "PatientRequest") -> float:
         """Return the seconds for which a request may lag."""
         kind = request.kind
-        usual = max(self._lags.get(kind, 0.0), self._earlier_lags.get(kind, 0.0))
+        usual = max(self.lags.get(kind, 0.0), self._earlier_lags.get(kind, 0.0))
         return max(LAG_SECONDS * 2.0 ** self._ended.get(request.task_id, 0), 2 * usual)
 
     def _end(self, lagging: "list[PatientRequest]") -> None:
         spared = set()
-        for kind in {request.kind for request in lagging} - self._lags.keys() - self._earlier_lags.keys():
+        for kind in {request.kind for request in lagging} - self.lags.keys() - self._earlier_lags.keys():
             of_kind = [request for request in self.requests if request.kind is kind and request.others_wait]
             spared.update(of_kind[: len(of_kind) // 4])
         is_contended = self._is_contended()
@@ -175,8 +169,14 @@ class PatientRequest:
         self._end = response.close
 
     def finish(self) -> None:
-        """Stop watching the request."""
-        self._patience.remove(self)
+        """Stop watching the request, and remember how long it lagged if it was answered."""
+        patience = self._patience  # here and without further calls, because each request ends here
+        if patience.requests.pop(self, self) is None:
+            if self.response is not None:
+                patience.finished_bytes += self.response.content.total_bytes - self.counted_bytes
+            kind, lags = self.kind, patience.lags
+            if self.is_answered and (kind not in lags or self.longest_lag > lags[kind]):
+                lags[kind] = self.longest_lag
 
     def has_progressed(self, now: float, bytes_per_second: float) -> bool:
         """Return whether the request does not lag now: enough was received, or the client does not wait for it."""
