@@ -38,7 +38,8 @@ class PathAllocator:
     ) -> None:
         """``may_replace``: whether a file may replace one with another content; it always may if it is a manifest."""
         self._may_replace = may_replace
-        self._folders = folders
+        self.folders = folders
+        """The open folders in which paths are looked up; to be replaced when they have been closed."""
         self._owners = owners
         self._on_conflict = on_conflict
         self._task_id = task_id
@@ -57,11 +58,11 @@ class PathAllocator:
         try:
             for file, (key, wanted) in zip(files, planned.items(), strict=True):
                 placements.append(self._assign(key, wanted, file, staged_name(file.number)))
-                self._folders.close_if_many()
+                self.folders.close_if_many()
         except (OSError, DestinationError):
             self._release(self._reserved)
             raise
-        self._folders.reserved.update([placement.parts for placement in placements])
+        self.folders.reserved.update([placement.parts for placement in placements])
         return placements
 
     def release(self, paths: Sequence[PathParts]) -> None:
@@ -114,7 +115,7 @@ class PathAllocator:
         for depth, part in enumerate(parts):
             folder = parts[:depth]
             if folder not in self._listed:
-                self._listed[folder] = frozenset(fs.names(self._folders.open(folder)))
+                self._listed[folder] = frozenset(fs.names(self.folders.open(folder)))
             listed = self._listed[folder]
             if part not in listed and collision_key((part,)) not in (collision_key((name,)) for name in listed):
                 return True
@@ -123,23 +124,23 @@ class PathAllocator:
     def _open_folder(self, wanted: PathParts, file: ExportFile) -> tuple[PathParts, int]:
         """Open the folder for a file; if a file has the name of one of its parts, open one with a similar name."""
         try:
-            return wanted, self._folders.open(wanted)
+            return wanted, self.folders.open(wanted)
         except FileExistsError:
             folder: PathParts = ()
         for part in wanted:
             for (name,) in self._candidates((part,), file):
                 with suppress(FileExistsError):
-                    self._folders.open((*folder, name))
+                    self.folders.open((*folder, name))
                     folder = (*folder, name)
                     break
-        return folder, self._folders.open(folder)
+        return folder, self.folders.open(folder)
 
     def _candidates(self, wanted: PathParts, file: ExportFile) -> Iterator[PathParts]:
         """Yield the paths to try for a file or its folder; nearly always the first one is free."""
         yield wanted
         subject = f"task {self._task_id}: file {file.number}"
         for parts in islice(candidate_paths(wanted, self._task_id, self._on_conflict, subject), 1, None):
-            yield fit_names(parts, self._folders.max_name_bytes)
+            yield fit_names(parts, self.folders.max_name_bytes)
 
     def _may_use(self, key: str, staged: str, existing: os.stat_result | None, path: tuple[int, str]) -> bool:
         """Return whether a file may have this path.
@@ -162,4 +163,4 @@ class PathAllocator:
         return owner in (None, self._task_id)
 
     def _is_same(self, staged: str, path: tuple[int, str]) -> bool:
-        return fs.same_content((self._folders.staging, staged), path)
+        return fs.same_content((self.folders.staging, staged), path)

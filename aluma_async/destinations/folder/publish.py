@@ -159,6 +159,8 @@ class _Publication:
     def write_manifest(self, folders: OpenFolders) -> None:
         """Write and rename the manifest. If that fails, roll back the other files."""
         staged = self.staged
+        if self._paths:
+            self._paths.folders = folders  # those of the earlier steps are closed
         *placements, last = self._placements
         if not (last.existing is None or staged.claim.may_replace):
             self._placements = placements

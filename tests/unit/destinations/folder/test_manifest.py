@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import os
+from contextlib import contextmanager
 
 import anyio
 import pytest
 
+from aluma_async.destinations.folder.root import RootFolder
 from aluma_async.exceptions import DestinationError
 from tests.support.clock import real_time
 from tests.support.folders import Download, claim_of, deliver, exported_files, open_folder, yielding_chunks
@@ -45,3 +48,29 @@ async def test_task_is_rolled_back_when_its_manifest_cannot_be_written(tmp_path)
             await deliver(destination, claim_of("t", "in/a.txt"), b"data")
     assert not exported_files(root)
     assert not list((root / ".aluma-async").rglob("*.part"))
+
+
+@real_time
+async def test_manifest_gets_another_path_when_its_own_is_taken(tmp_path, monkeypatch):
+    """It is assigned in the folders that are open now: numbers of closed descriptors may be another folder's."""
+    root, other = tmp_path / "out", tmp_path / "other"
+    other.mkdir()
+    descriptors, open_root = [], RootFolder.open
+
+    @contextmanager
+    def open_with_other_numbers(self, **options):
+        descriptors.extend(os.open(other, os.O_RDONLY) for _ in range(3))
+        with open_root(self, **options) as folders:
+            yield folders
+
+    def take_path():
+        (root / "manifests" / "t.json" / "in the way").mkdir(parents=True)
+        return 0.0
+
+    async with open_folder(root, manifest=True, now=take_path) as destination:
+        monkeypatch.setattr(RootFolder, "open", open_with_other_numbers)
+        await deliver(destination, claim_of("t", "a"), b"data")
+    for descriptor in descriptors:
+        os.close(descriptor)
+    assert len(exported_files(root)) == 2
+    assert not list(other.iterdir())
