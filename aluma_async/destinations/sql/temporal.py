@@ -16,7 +16,9 @@ _ISO_TIME = re.compile(_TIME.replace("|[0-9]{4}|[0-9]{6}", ""))
 _ISO_TIMESTAMP = re.compile(rf"[0-9W-]{{8,10}}([T ]{_TIME})?")
 """Python also reads an hour with a fraction, such as 12,5, which is a number."""
 _WEEK_WITHOUT_DAY = re.compile(r"[0-9]{4}-?W[0-9]{2}(?![-0-9])")
-_ADJACENT_NUMBERS = re.compile(r"(?<!%)(?:%%)*%[dmyYHIMSfjGUWVuw]%[dmyYHIMSfjGUWVuw]")
+_TOKEN = re.compile(r"%.|[^%]+", re.DOTALL)
+_WIDTHS = {"%Y": 4, "%G": 4, "%j": 3, "%f": 6, "%u": 1, "%w": 1, **{f"%{name}": 2 for name in "dmyHIMSUWV"}}
+"""Numbers in a format of dates -> their digits."""
 _FRACTION = re.compile(r"[.,]([0-9]+)")
 _MIDNIGHT = time()
 
@@ -48,13 +50,12 @@ class _WouldChange(ValueError):
 
 def _formatted(column: ColumnType, date_format: str, pick: Callable[[datetime], Any]) -> Callable[[str], Any]:
     is_date, unit = column.kind == "date", 10 ** (MAX_FRACTION - column.fraction)
-    checks_week, needs_all_digits = has_day_of_week(date_format), _ADJACENT_NUMBERS.search(date_format)
+    checks_week, has_all_digits = has_day_of_week(date_format), _all_digits(date_format).fullmatch
 
     def read(text: str) -> Any:
         # Without a time zone, unless the format contains one.
         moment = datetime.strptime(text, date_format)  # noqa: DTZ007
-        # strptime guesses where 2026111 is divided: 1 November or 11 January.
-        if needs_all_digits and len(text) != len(moment.strftime(date_format)):
+        if not has_all_digits(text):
             raise ValueError
         if checks_week and strptime(text, date_format).tm_wday != moment.weekday():
             raise _WouldChange("has a day of the week that contradicts the date")
@@ -64,6 +65,24 @@ def _formatted(column: ColumnType, date_format: str, pick: Callable[[datetime], 
         return pick(moment)
 
     return read
+
+
+def _all_digits(date_format: str) -> re.Pattern[str]:
+    """Return a pattern for texts in which adjacent numbers have all their digits.
+
+    ``strptime`` guesses where 2026111 is divided (``%Y%m%d``): 1 November or 11 January.
+    """
+    parts = ["", *_TOKEN.findall(date_format), ""]
+    pattern = ""
+    for before, part, after in zip(parts, parts[1:], parts[2:], strict=False):
+        if part not in _WIDTHS and part[0] != "%":
+            pattern += re.sub(r"(\\?\s)+", r"\\s+", re.escape(part))
+        elif part in _WIDTHS and (before in _WIDTHS or after in _WIDTHS):
+            is_fraction = part == "%f" and after not in _WIDTHS
+            pattern += f"[0-9]{{{1 if is_fraction else _WIDTHS[part]},{_WIDTHS[part]}}}"
+        else:
+            pattern += ".*"
+    return re.compile(pattern, re.DOTALL | re.IGNORECASE)
 
 
 def _iso(column: ColumnType, parse: Callable[[str], Any]) -> Callable[[str], Any]:

@@ -210,3 +210,19 @@ def test_date_is_not_guessed(kind, date_format, cell):
 )
 def test_date_that_is_certain_is_read(date_format, cell):
     assert convert("date", cell, file_format=FileFormat(date_format=date_format)) == date(2026, 11, 1)
+
+
+@pytest.mark.parametrize(
+    ("date_format", "cell"),
+    [
+        ("%Y%m%dT%H%M%S%z", "20261101T103000Z"),
+        ("%Y%m%dT%H%M%S%z", "20261101t103000+01:00"),
+        ("%Y%m%dT%H%M%S.%f", "20261101T103000.123"),
+        ("%Y%m%d %H:%M", "20261101  9:05"),
+        ("%Y%m%d%H%M%S%f", "20261101103000123"),
+        ("%%%d.%m.%Y %H%M", "%1.11.2026 1030"),
+    ],
+)
+def test_adjacent_numbers_alone_need_all_digits(date_format, cell):
+    moment = convert("timestamp", cell, file_format=FileFormat(date_format=date_format), fraction=6)
+    assert moment.date() == date(2026, 11, 1)
