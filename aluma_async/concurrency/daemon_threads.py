@@ -34,12 +34,17 @@ class DaemonThreads(Executor):
         with self._lock:
             if self._is_shut_down:
                 raise RuntimeError("the threads have been shut down")
-            self._steps.put((future, partial(step, *args, **kwargs)))
-            self._unfinished += 1
-            if len(self._threads) < min(self._unfinished, self._limit):
+            if len(self._threads) < min(self._unfinished + 1, self._limit):
                 thread = Thread(target=self._run, name=f"{self._name}-{len(self._threads)}", daemon=True)
-                self._threads.append(thread)
-                thread.start()
+                try:
+                    thread.start()
+                except RuntimeError:  # the system has no room for another one at present
+                    if not self._threads:
+                        raise
+                else:
+                    self._threads.append(thread)
+            self._unfinished += 1
+            self._steps.put((future, partial(step, *args, **kwargs)))
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

@@ -64,3 +64,25 @@ def test_hanging_steps_leave_the_other_threads_to_the_next_ones():
             threads.submit(may_end.wait, 20)
             assert threads.submit(int).result(5) == 0, hanging
         may_end.set()
+
+
+def test_step_shares_a_thread_if_no_other_can_be_started(monkeypatch):
+    """The first step needs one; none runs after ``submit`` has raised."""
+    ran = []
+    with DaemonThreads(4, "test") as threads:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", raise_no_room)
+            with pytest.raises(RuntimeError, match="new thread"):
+                threads.submit(ran.append, 1)
+        may_end = threading.Event()
+        first = threads.submit(may_end.wait, 20)
+        monkeypatch.setattr(threading.Thread, "start", raise_no_room)
+        second = threads.submit(ran.append, 2)
+        may_end.set()
+        first.result(5)
+        second.result(5)
+    assert ran == [2]
+
+
+def raise_no_room(_):
+    raise RuntimeError("can't start new thread")
