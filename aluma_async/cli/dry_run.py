@@ -65,7 +65,7 @@ async def dry_run(config: Config, credentials: Credentials, selection: Selection
     _note("Nothing was claimed or written. The files of a task are known only after Start.")
     for line in filter(None, (skipped_line(selection), *absent_lines(selection))):
         _note(line)
-    return INCOMPLETE if selection.absent else OK
+    return INCOMPLETE if selection.is_refused else OK
 
 
 def _note(text: str) -> None:

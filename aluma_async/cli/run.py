@@ -121,7 +121,7 @@ async def run(
     if selection and result:
         for line in filter(None, (skipped_line(selection), *absent_lines(selection))):
             console.print_message("warning", "TaskNotSelected", line)
-        complete = complete and (stopped.is_set() or not selection.absent)
+        complete = complete and (stopped.is_set() or not selection.is_refused)
     if link:
         from aluma_async.supervisor.messages import end_of
 

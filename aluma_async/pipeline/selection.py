@@ -52,6 +52,11 @@ class Selection:
         return sorted(self._task_ids - self._selected - self.skipped) if not self._is_full else []
 
     @property
+    def is_refused(self) -> bool:
+        """Whether a named task cannot be exported by this run: it was not listed, or is on hold."""
+        return bool(self.absent or (self._task_ids and self.skipped and not self._is_full))
+
+    @property
     def _is_full(self) -> bool:
         return self._limit is not None and len(self._selected) >= self._limit
 

@@ -49,6 +49,14 @@ def test_selection_with_a_limit_skips_tasks_on_hold():
     assert select(selection) == "b"
     assert selection.skipped == {"a"}
     assert selection.absent == []
+    assert not selection.is_refused
+
+
+@pytest.mark.parametrize("task_id", ["a", "x"])
+def test_selection_is_refused_when_a_named_task_is_on_hold_or_absent(task_id):
+    selection = Selection([task_id], 1, on_hold=["a"])
+    select(selection)
+    assert selection.is_refused
 
 
 @virtual_time
