@@ -28,7 +28,7 @@ from aluma_async.cli.options import (
 from aluma_async.cli.variables import unknown_variables
 from aluma_async.config import Config, Credentials
 from aluma_async.config.config import Reading
-from aluma_async.config.credentials import read_secret
+from aluma_async.config.credentials import read_secret, systemd_secret
 from aluma_async.config.mistakes import Mistakes
 from aluma_async.exceptions import AlumaAsyncError, ConfigError, JournalError
 from aluma_async.journal import reader
@@ -75,7 +75,7 @@ async def _check_wiring(reading: Reading, options: dict[str, Any], codes: list[i
 
     config, mistakes = reading.config, reading.mistakes
     file = config.aluma.client_secret_file
-    if file and not os.environ.get("ALUMA_CLIENT_SECRET", "").strip():
+    if file and not (os.environ.get("ALUMA_CLIENT_SECRET", "").strip() or systemd_secret(os.environ)):
         with _step(f"wiring: client_secret_file {file}", codes):
             read_secret(file)
     with _step("wiring: routes", codes, mistakes):

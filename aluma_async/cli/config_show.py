@@ -15,6 +15,7 @@ from aluma_async.cli.options import SETTINGS, add_options, merge_options, option
 from aluma_async.cli.output import print_json
 from aluma_async.config import Config
 from aluma_async.config.config import Reading
+from aluma_async.config.credentials import systemd_secret
 from aluma_async.config.destinations import PluginConfig
 from aluma_async.config.lines import KeyPath
 from aluma_async.config.paths import systemd_folder
@@ -157,11 +158,10 @@ def _secret_origin(config: Config, environ: Mapping[str, str]) -> str:
     """Return where the client secret would be read from, without reading it."""
     if environ.get("ALUMA_CLIENT_SECRET", "").strip():
         return "environment ALUMA_CLIENT_SECRET"
+    if systemd_secret(environ):
+        return "systemd credential aluma-client-secret"
     if config.aluma.client_secret_file:
         return "the file client_secret_file"
-    folder = systemd_folder(environ, "CREDENTIALS_DIRECTORY")
-    if folder and (folder / "aluma-client-secret").is_file():
-        return "systemd credential aluma-client-secret"
     return "not set"
 
 

@@ -48,6 +48,7 @@ def unit_text(options: dict[str, Any], *, template: bool = False) -> str:
         Host(_program(), shutil.which("kill") or "/bin/kill", _systemd_version()),
         template=template,
         config=Path(options["config"]) if options.get("config") else None,
+        secret=config.aluma.client_secret_file,
         folders=folders,
         drain_seconds=config.exporter.drain_timeout_seconds,
     )

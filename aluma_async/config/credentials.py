@@ -34,18 +34,26 @@ class Credentials(Struct, frozen=True):
 
 
 def collect_credentials(aluma: AlumaConfig, environ: Mapping[str, str]) -> Credentials:
-    """Return id and secret from the environment, the config or systemd, in this order. Raises ``ConfigError``."""
+    """Return id and secret from the environment, systemd or the config, in this order. Raises ``ConfigError``.
+
+    A service cannot read the file of the config if it belongs to another user, for whom systemd has read it.
+    """
     client_id = environ.get("ALUMA_CLIENT_ID", "").strip() or aluma.client_id
     secret = environ.get("ALUMA_CLIENT_SECRET", "").strip()
+    if not secret and (file := systemd_secret(environ)):
+        secret = read_secret(file, private=False)  # systemd sets its mode, which may include the group
     if not secret and aluma.client_secret_file:
         secret = read_secret(aluma.client_secret_file)
-    folder = systemd_folder(environ, "CREDENTIALS_DIRECTORY")
-    if not secret and folder and (file := folder / "aluma-client-secret").is_file():
-        secret = read_secret(file, private=False)  # systemd sets its mode, which may include the group
     missing = [name for name, value in (("client id", client_id), ("client secret", secret)) if not value]
     if missing:
         raise ConfigError(f"credentials: no {' and no '.join(missing)}", hint=_HINT)
     return Credentials(client_id, secret)
+
+
+def systemd_secret(environ: Mapping[str, str]) -> Path | None:
+    """Return the file of the systemd credential ``aluma-client-secret``, if there is one."""
+    folder = systemd_folder(environ, "CREDENTIALS_DIRECTORY")
+    return file if folder and (file := folder / "aluma-client-secret").is_file() else None
 
 
 def source_id(aluma: AlumaConfig, credentials: Credentials) -> str:

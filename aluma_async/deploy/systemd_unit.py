@@ -34,7 +34,13 @@ class Host(Struct, frozen=True):
 
 
 def render_unit(
-    host: Host, *, template: bool, config: Path | None, folders: Sequence[Path], drain_seconds: float
+    host: Host,
+    *,
+    template: bool,
+    config: Path | None,
+    secret: Path | None,
+    folders: Sequence[Path],
+    drain_seconds: float,
 ) -> str:
     """Return the text of the unit file.
 
@@ -42,6 +48,7 @@ def render_unit(
         host: The machine on which the unit will run.
         template: Render a template unit, so that several instances can run side by side.
         config: The config file; None: ``config.toml`` in the unit's configuration folder.
+        secret: The file with the client secret; None: ``client-secret`` in the unit's configuration folder.
         folders: Folders to which the exporter writes; the unit permits the absolute ones.
         drain_seconds: The drain timeout.
     """
@@ -59,6 +66,8 @@ def render_unit(
         "state_folder": f"/var/lib/{instance_name}",
         "program": " ".join(_quote(part) for part in host.program),
         "config": _quote(config) if config else f"%E/{name}/config.toml",
+        "secret": str(secret).replace("%", "%%") if secret else f"%E/{name}/client-secret",
+        "secret_file": str(secret or "the file client-secret there"),
         "kill": host.kill,
         "name": name,
         "read_write_paths": f"ReadWritePaths={' '.join(writable)}" if writable else "",

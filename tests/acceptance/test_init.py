@@ -59,7 +59,9 @@ def test_init_writes_a_configuration_that_exports(init, run_without_credentials,
     assert SECRET not in done.stdout + done.stderr + (tmp_path / "config.toml").read_text()
     assert (tmp_path / "client-secret").read_text() == f"{SECRET}\n"
     assert (tmp_path / "client-secret").stat().st_mode & 0o777 == 0o600
-    assert str(tmp_path / "config.toml") in (tmp_path / "aluma-async.service").read_text()
+    unit = (tmp_path / "aluma-async.service").read_text()
+    assert str(tmp_path / "config.toml") in unit
+    assert f"\nLoadCredential=aluma-client-secret:{tmp_path / 'client-secret'}\n" in unit, "systemd reads it as root"
     assert run_without_credentials("check").returncode == 0
     steps = [
         line.strip().split("#")[0].split() for line in done.stdout.splitlines() if line.startswith("  aluma-async")

@@ -18,7 +18,7 @@ needs_systemd_analyze = pytest.mark.skipif(
 
 def unit_settings(**options):
     """Return the settings of a unit that is rendered with these options."""
-    defaults = {"template": False, "config": None, "folders": [], "drain_seconds": 60}
+    defaults = {"template": False, "config": None, "secret": None, "folders": [], "drain_seconds": 60}
     return parse_settings(render_unit(options.pop("host", HOST), **{**defaults, **options}))
 
 
@@ -75,7 +75,7 @@ def test_unit_has_no_growing_delays_for_an_older_systemd():
 
 
 def test_unit_has_no_placeholder_left():
-    given = {"template": True, "config": None, "folders": [], "drain_seconds": 60}
+    given = {"template": True, "config": None, "secret": None, "folders": [], "drain_seconds": 60}
     for systemd in (252, 255):
         assert not re.search(r"@\w+@", render_unit(Host(HOST.program, HOST.kill, systemd), **given))
 
@@ -118,7 +118,13 @@ def test_unit_can_write_to_everything_that_the_config_names(run_cli, tmp_path):
 
 
 def test_unit_explains_the_steps_in_their_order():
-    given = {"template": False, "config": Path("/srv/c.toml"), "folders": [Path("/srv/a")], "drain_seconds": 60}
+    given = {
+        "template": False,
+        "config": Path("/srv/c.toml"),
+        "secret": None,
+        "folders": [Path("/srv/a")],
+        "drain_seconds": 60,
+    }
     header = render_unit(HOST, **given).partition("[Unit]")[0]
     steps = ["mkdir -p", "useradd", "access to them: /srv/a", "systemd --config /srv/c.toml >", "enable --now"]
     assert sorted(steps, key=header.index) == steps

@@ -16,16 +16,18 @@ def write_secret(path, mode=0o600, text=f"{CANARY}\n"):
     return path
 
 
-def test_credentials_come_from_environment_then_config_then_systemd(tmp_path):
-    """A line end is not part of a secret."""
+def test_credentials_come_from_environment_then_systemd_then_config(tmp_path):
+    """A line end is not part of a secret. A service may not read the file of the config, which ``init`` has written."""
     file = write_secret(tmp_path / "secret", text="from-file\n")
     write_secret(tmp_path / "aluma-client-secret", mode=0o640, text="from-systemd")
     environ = {"ALUMA_CLIENT_ID": "i", "ALUMA_CLIENT_SECRET": "from-environment\n"}
     systemd = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
     config = Config(aluma=AlumaConfig(client_id="j", client_secret_file=file))
     assert config.credentials({**environ, **systemd}) == Credentials("i", "from-environment")
-    assert config.credentials(systemd) == Credentials("j", "from-file")
-    assert Config(aluma=AlumaConfig(client_id="j")).credentials(systemd) == Credentials("j", "from-systemd")
+    assert config.credentials(systemd) == Credentials("j", "from-systemd")
+    assert config.credentials({}) == Credentials("j", "from-file")
+    file.chmod(0)
+    assert config.credentials(systemd) == Credentials("j", "from-systemd")
 
 
 def test_missing_credentials_error_names_all_sources():
