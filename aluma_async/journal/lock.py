@@ -6,16 +6,20 @@ Some network file systems cannot lock a folder; there, the file is the only lock
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from aluma_async.clock import thread_time
 from aluma_async.exceptions import JournalLocked
 from aluma_async.journal.database import LOCK_NAME, map_errors
 from aluma_async.journal.folders import journal_folders
 from aluma_async.private_files import check_folder, open_private, refuse_link
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY
+_MAX_WAIT_SECONDS, _RETRY_SECONDS = 1.0, 0.01
+"""Time for which ``is_locked`` in another process may delay a lock, and time between two attempts."""
 
 
 def acquire_lock(folder: Path) -> ExitStack:
@@ -26,9 +30,9 @@ def acquire_lock(folder: Path) -> ExitStack:
         opened = os.open(folder, _FOLDER)
         stack.callback(os.close, opened)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(fd)
             with _unsupported_ignored():
-                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(opened)
         except OSError:
             raise JournalLocked(
                 f"state folder {folder}: in use by another exporter",
@@ -60,6 +64,23 @@ def is_locked(state: Path) -> bool:
             if _is_locked(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK) or _is_locked(folder, _FOLDER):
                 return True
     return False
+
+
+def _lock(fd: int) -> None:
+    """Lock an open file or folder. Raises ``OSError``, at once if an exporter has locked it.
+
+    The shared lock shows which of both it is: the one of ``is_locked`` is shared, too, and lasts for a moment only.
+    """
+    deadline = thread_time() + _MAX_WAIT_SECONDS
+    while True:
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if thread_time() > deadline:
+                raise
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_UN)
+        time.sleep(_RETRY_SECONDS)
 
 
 @contextmanager

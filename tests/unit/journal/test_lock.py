@@ -3,6 +3,9 @@
 import asyncio
 import errno
 import fcntl
+import os
+import threading
+import time
 
 import pytest
 
@@ -48,3 +51,25 @@ def test_lock_is_its_file_where_folders_cannot_be_locked(tmp_path, monkeypatch):
         with pytest.raises(JournalLocked), lock_folder(tmp_path):
             pass
     assert not is_locked(tmp_path)
+
+
+@pytest.mark.parametrize("name", [LOCK_NAME, "."])
+def test_lock_waits_for_a_program_that_only_looks_at_it(tmp_path, name):
+    """Such as ``status``, which must not keep an exporter from starting."""
+    with lock_folder(tmp_path):
+        pass
+    looking = os.open(tmp_path / name, os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    timer = threading.Timer(0.1, os.close, [looking])
+    timer.start()
+    with lock_folder(tmp_path):
+        assert is_locked(tmp_path)
+    timer.join()
+
+
+def test_lock_of_another_exporter_is_reported_at_once(tmp_path):
+    with lock_folder(tmp_path):
+        started_at = time.monotonic()
+        with pytest.raises(JournalLocked), lock_folder(tmp_path):
+            pass
+        assert time.monotonic() - started_at < 0.5
