@@ -1,6 +1,7 @@
 """The messages between the parent and its processes: lines of JSON on a socket that a process inherits."""
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -81,17 +82,25 @@ def report_of(stats: RunStats, health: HealthMonitor, reloads: int) -> Report:
         draining=stats.draining,
         reloads=reloads,
         paused_seconds=stats.requests_paused_seconds,
-        paused=str(stats.paused or ""),
-        error=str(error or ""),
-        stuck=health.stuck_reason(),
-        checks=health.readiness(),
+        paused=_unicode(str(stats.paused or "")),
+        error=_unicode(str(error or "")),
+        stuck=_unicode(health.stuck_reason()),
+        checks={name: Check(ok=one.ok, reason=_unicode(one.reason)) for name, one in health.readiness().items()},
     )
 
 
 def end_of(stats: RunStats) -> End:
     """Return the result of this process."""
-    unexported = dict(list(stats.unexported.items())[:_MAX_UNEXPORTED])
+    unexported = {
+        _unicode(task_id): UnexportedTask(*map(_unicode, task))
+        for task_id, task in islice(stats.unexported.items(), _MAX_UNEXPORTED)
+    }
     return End(stats.summary or Summary(), unexported, stats.pending if stats.draining else 0)
+
+
+def _unicode(text: str) -> str:
+    """Return a text without unpaired surrogates, such as those of a file name that is not UTF-8."""
+    return text.encode(errors="replace").decode()
 
 
 def encode(message: Message | Command) -> bytes:
