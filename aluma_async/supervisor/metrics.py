@@ -26,16 +26,18 @@ class MergedMetrics:
         self._registry.register(self)
 
     async def refresh(self) -> None:
-        """Ask all processes, and wait a moment for their answers."""
+        """Ask all processes, and wait a moment for their answers. Until then, their earlier pages are shown."""
         asked = [(process, process.pages) for process in self._processes if process.report]
         for process, _ in asked:
-            process.page = None
             process.send("metrics")
         deadline = thread_time() + _MAX_WAIT_SECONDS
         while thread_time() < deadline:
             if all(process.pages > pages or not process.is_running for process, pages in asked):
                 break
             await anyio.sleep(_CHECK_SECONDS)
+        for process, pages in asked:
+            if process.pages == pages:
+                process.page = None
 
     def page(self, accept: str = "") -> tuple[bytes, str]:
         """Return the page and its content type, in the best accepted format."""

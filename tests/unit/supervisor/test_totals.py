@@ -92,3 +92,17 @@ def test_metrics_of_a_process_that_does_not_answer_are_left_out():
     page = metrics.page()[0].decode()
     assert 'aluma_export_process_up{process="1"} 1.0' in page
     assert 'aluma_export_files_total{process="1"}' not in page
+
+
+def test_metrics_stay_complete_while_the_processes_are_asked_again():
+    """Two programs may ask for metrics at the same time."""
+    metrics = MergedMetrics([process(1, LISTED)], [0])
+
+    async def ask():
+        other = asyncio.create_task(metrics.refresh())
+        await asyncio.sleep(0)
+        page = metrics.page()[0].decode()
+        other.cancel()
+        return page
+
+    assert 'aluma_export_files_total{process="1"}' in asyncio.run(ask())
