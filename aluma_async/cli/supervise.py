@@ -97,7 +97,7 @@ async def supervise(
     drain_seconds = config.exporter.drain_timeout_seconds + _END_SECONDS
     started_at = time.monotonic()
     async with anyio.create_task_group() as group:
-        reload = _Reload(load, supervisor, console, systemd)
+        reload = ReloadAll(load, supervisor, console, systemd)
 
         def start_reload() -> None:
             group.start_soon(reload)
@@ -118,7 +118,7 @@ async def supervise(
     return code
 
 
-class _Reload:
+class ReloadAll:
     """Handler of SIGHUP. An invalid configuration is reported once, and not passed on."""
 
     def __init__(
@@ -144,6 +144,9 @@ class _Reload:
                 config.routing()
             except AlumaAsyncError as error:
                 self._log.write("error", "ReloadFailed", f"configuration not reloaded: {'. '.join(error_lines(error))}")
+            except Exception as error:  # noqa: BLE001 - a file that cannot be read must not end the processes
+                text = f"configuration not reloaded: unexpected {type(error).__name__}"
+                self._log.write("error", "ReloadFailed", text)
             else:
                 self._log.set_level(config.service.log_level)
                 await self._supervisor.reload(_RELOAD_SECONDS)
