@@ -15,6 +15,7 @@ from aluma_async.cli.exit_codes import AUTH_FAILED, INTERRUPTED, MISCONFIGURED, 
 from aluma_async.cli.signals import handle_sighup, handle_stop_signals
 from aluma_async.cli.variables import unknown_variables
 from aluma_async.config import Config
+from aluma_async.config.processes import check_shares
 from aluma_async.exceptions import AlumaAsyncError
 from aluma_async.journal.redistribution import redistribute
 from aluma_async.service.console import Console, choose_mode
@@ -142,6 +143,7 @@ class ReloadAll:
             try:
                 config = self._load()
                 config.routing()
+                check_shares(config, len(self._supervisor.processes))
             except AlumaAsyncError as error:
                 self._log.write("error", "ReloadFailed", f"configuration not reloaded: {'. '.join(error_lines(error))}")
             except Exception as error:  # noqa: BLE001 - a file that cannot be read must not end the processes

@@ -3,7 +3,7 @@
 import pytest
 
 from aluma_async.config import Config
-from aluma_async.config.processes import config_of_process
+from aluma_async.config.processes import check_shares, config_of_process
 from aluma_async.exceptions import ConfigError
 from aluma_async.policy.partition import Partition
 
@@ -39,3 +39,18 @@ def test_fewer_requests_than_processes_are_refused():
     with pytest.raises(ConfigError, match="max_at_once = 3: fewer requests than"):
         Config.from_toml("[exporter]\nprocesses = 4\n[limits]\nmax_at_once = 3", "my.toml")
     assert Config.from_toml("[exporter]\nprocesses = 3\n[limits]\nmax_at_once = 3", "my.toml").max_at_once == 3
+
+
+def test_process_has_a_request_when_the_file_has_fewer_processes_by_now():
+    """A process that is restarted reads a file that was edited meanwhile; a share of 0 would mean no limit."""
+    text = "[exporter]\nprocesses = 1\n[limits]\nmax_at_once = 2"
+    assert [part.max_at_once for part in shares(text, 4)] == [1, 1, 1, 1]
+
+
+def test_shares_are_refused_when_more_processes_run_than_requests_are_allowed():
+    """Their number changes at a restart only, whatever the file says."""
+    config = Config.from_toml("[exporter]\nprocesses = 1\n[limits]\nmax_at_once = 2", "my.toml")
+    with pytest.raises(ConfigError, match="max_at_once = 2: fewer requests than the 3 running processes"):
+        check_shares(config, 3)
+    check_shares(config, 2)
+    check_shares(Config(), 3)

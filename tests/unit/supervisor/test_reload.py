@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from aluma_async.cli.supervise import ReloadAll
+from aluma_async.config import Config
 
 
 def reload(load, processes=4):
@@ -29,3 +30,12 @@ def test_reload_reports_an_unexpected_error_and_ends_nothing(error):
         raise error
 
     assert reload(load) == ([f"configuration not reloaded: unexpected {type(error).__name__}"], 0)
+
+
+def test_reload_is_refused_when_more_processes_run_than_requests_are_allowed():
+    text = "[exporter]\nprocesses = 1\n[limits]\nmax_at_once = 2\n[destinations.a]\ntype = 'folder'\npath = 'a'"
+    config = Config.from_toml(text, "my.toml")
+    log, passed_on = reload(lambda: config)
+    assert passed_on == 0
+    assert "max_at_once = 2: fewer requests than the 4 running processes" in log[0]
+    assert reload(lambda: config, processes=2) == ([], 1)
