@@ -66,6 +66,13 @@ def kept_files(root: Path) -> list[Path]:
     return list(kept.iterdir()) if kept.exists() else []
 
 
+async def wait_for(condition):
+    """Wait until the condition is true, for at most 10 s."""
+    with anyio.fail_after(10):
+        while not condition():  # noqa: ASYNC110
+            await anyio.sleep(0.01)
+
+
 @asynccontextmanager
 async def open_folder(root: Path, **options):
     """Open a probed folder destination; afterwards no file may be left in its staging folder."""

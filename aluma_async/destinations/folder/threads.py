@@ -27,6 +27,8 @@ T = TypeVar("T")
 HANG_SECONDS = 60.0
 """Seconds after which an operation counts as hanging, besides those that its amount of work needs."""
 _LOOKS = 20
+_STALL = 0.25
+"""Part of the limit: if this process is suspended or busy for longer, the time does not count."""
 MAX_HANGING = 8
 """Number of hanging operations with which no further one is started."""
 
@@ -61,6 +63,7 @@ class FileThreads:
         self._hanging: set[FileStep[Any]] = set()  # abandoned, and not returned
         self._waiting: dict[FileStep[Any], asyncio.Task[Any] | None] = {}  # with the asyncio tasks that wait for them
         self._is_looking = False
+        self._look_at = 0.0
 
     @property
     def is_hanging(self) -> bool:
@@ -111,10 +114,12 @@ class FileThreads:
                 try:
                     await asyncio.wait([step.future])  # this does not cancel the future
                 except asyncio.CancelledError as error:
-                    if running and step.is_abandoned:
-                        running.uncancel()
+                    if not running or not step.is_abandoned:
+                        cancelled = error
+                        continue
+                    running.uncancel()
+                    if not step.future.done():  # otherwise it has ended meanwhile, and its result counts
                         raise self._error(step.age, for_all=False) from None
-                    cancelled = error
                 finally:
                     del self._waiting[step]
         if cancelled and not step.future.exception():
@@ -151,8 +156,8 @@ class FileThreads:
         await self.wait(self._submit(partial(os.close, fd)))
 
     def after(self, step: FileStep[Any], call: Callable[[], object]) -> None:
-        """Run an operation when a hanging one has returned."""
-        if step in self._hanging:
+        """Run an operation when a hanging one has returned, also if it has returned already."""
+        if step.is_abandoned:
             step.future.add_done_callback(lambda _: self._start_late(call))
 
     def map_error(self, error: OSError) -> DestinationError:
@@ -185,24 +190,38 @@ class FileThreads:
             self._running.discard(step)
 
     def _hangs(self, step: FileStep[Any]) -> bool:
-        """Return whether an operation has exceeded its limit; before its start, whether those in all threads have."""
+        """Return whether an operation has exceeded its limit; before its start, whether those in all threads have.
+
+        One that has ended in its thread does not hang, although the event loop may not know of its end yet.
+        """
         if step.age < step.seconds:
             return False
-        return step.started_at is not None or all(running.age >= running.seconds for running in tuple(self._running))
+        if step.started_at is not None:
+            return step in self._running
+        return all(running.age >= running.seconds for running in tuple(self._running))
 
     def _look_later(self) -> None:
         """Look for hanging operations at intervals, because a timer for each operation costs more than its thread."""
         self._is_looking = True
+        self._look_at = thread_time() + self._seconds / _LOOKS
         asyncio.get_running_loop().call_later(self._seconds / _LOOKS, self._look)
 
     def _look(self) -> None:
         self._is_looking = False
+        late = thread_time() - self._look_at
+        if late > self._seconds * _STALL:
+            for step in {*self._waiting, *tuple(self._running)}:
+                step.seconds += late
+        else:
+            self._abandon_hanging()
+        if self._waiting:
+            self._look_later()
+
+    def _abandon_hanging(self) -> None:
         for step, waiting in list(self._waiting.items()):
             if waiting and not step.is_abandoned and self._hangs(step):
                 self._abandon(step)
                 waiting.cancel()
-        if self._waiting:
-            self._look_later()
 
     def _abandon(self, step: FileStep[Any]) -> None:
         step.is_abandoned = True

@@ -15,7 +15,7 @@ from aluma_async.destinations.folder import fs
 from aluma_async.destinations.folder.threads import MAX_HANGING
 from aluma_async.exceptions import DestinationUnavailable
 from tests.support.clock import real_time
-from tests.support.folders import claim_of, deliver, exported_files, staged_files
+from tests.support.folders import claim_of, deliver, exported_files, staged_files, wait_for
 
 LARGE = (bytes(1024 * 1024), b"x")
 LIMIT = 0.3
@@ -65,12 +65,6 @@ async def open_folder(root):
         await destination.probe()
         yield destination
         destination.close()
-
-
-async def wait_for(condition):
-    with anyio.fail_after(10):
-        while not condition():  # noqa: ASYNC110
-            await anyio.sleep(0.01)
 
 
 def count_descriptors():
