@@ -37,10 +37,14 @@ class FolderDelivery:
 
     async def __aenter__(self) -> Self:
         if self._task.may_resume:
+            step = self._threads.start(self._task.restore)
             try:
-                await self._threads.run(self._task.restore)
+                await self._threads.wait(step)
             except BaseException as error:
-                await self._end(type(error))
+                if step.is_abandoned:  # it may move further files to the staging folder
+                    self._threads.after(step, self._task.save_for_resume)
+                else:
+                    await self._end(type(error))
                 raise
         return self
 

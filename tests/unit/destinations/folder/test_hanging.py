@@ -12,10 +12,11 @@ import pytest
 from aluma_async import FolderDestination
 from aluma_async.concurrency.daemon_threads import DaemonThreads
 from aluma_async.destinations.folder import fs
+from aluma_async.destinations.folder.kept import KeptFiles
 from aluma_async.destinations.folder.threads import MAX_HANGING
 from aluma_async.exceptions import DestinationUnavailable
 from tests.support.clock import real_time
-from tests.support.folders import claim_of, deliver, exported_files, staged_files, wait_for
+from tests.support.folders import Download, claim_of, deliver, exported_files, kept_files, staged_files, wait_for
 
 LARGE = (bytes(1024 * 1024), b"x")
 LIMIT = 0.3
@@ -23,7 +24,7 @@ STEPS = ["create", "write_all", "fsync_checked", "move", "open_folder"]
 
 
 class Hanging:
-    """Lets a function of ``fs`` hang until the end of the test, in the threads that call it from now on."""
+    """Lets a function hang until the end of the test, in the threads that call it from now on."""
 
     def __init__(self, patch):
         self._patch = patch
@@ -35,8 +36,8 @@ class Hanging:
         """Whether all calls that hung have returned."""
         return self._returned == self.count
 
-    def let_hang(self, name, condition=lambda *_: True):
-        function = getattr(fs, name)
+    def let_hang(self, name, condition=lambda *_: True, *, owner=fs):
+        function = getattr(owner, name)
 
         def hang(*arguments, **options):
             if self.may_return.is_set() or not condition(*arguments):
@@ -47,7 +48,7 @@ class Hanging:
             self._returned += 1
             return result
 
-        self._patch.setattr(fs, name, hang)
+        self._patch.setattr(owner, name, hang)
 
 
 @pytest.fixture
@@ -201,4 +202,26 @@ async def test_delivery_that_is_cancelled_while_an_operation_hangs_is_abandoned(
         hanging.may_return.set()
         await wait_for(lambda: not staged_files(tmp_path))
         await deliver(destination, claim_of("t", "a"), LARGE)
+        assert exported_files(tmp_path) == {"a": b"".join(LARGE)}
+
+
+@real_time
+async def test_kept_file_of_an_abandoned_delivery_is_kept_again(tmp_path, hanging):
+    """The file system does not answer when the file is moved to the staging folder; a later delivery can use it."""
+    claim = claim_of("t", "a")
+    async with open_folder(tmp_path) as destination:
+        with anyio.CancelScope() as scope:
+            async with destination.open(claim) as delivery:
+                await delivery.save(claim.spec.files[0], Download(*LARGE))
+                scope.cancel()
+                await anyio.lowlevel.checkpoint()
+        hanging.let_hang("take", owner=KeptFiles)
+        with pytest.raises(DestinationUnavailable):
+            await deliver(destination, claim, LARGE)
+        await anyio.sleep(LIMIT / 3)
+        hanging.may_return.set()
+        await wait_for(lambda: hanging.have_returned and kept_files(tmp_path) and not staged_files(tmp_path))
+        await anyio.sleep(LIMIT / 3)
+        async with destination.open(claim) as delivery:
+            assert delivery.resumable_size(claim.spec.files[0]) == sum(map(len, LARGE))
         assert exported_files(tmp_path) == {"a": b"".join(LARGE)}
