@@ -20,6 +20,11 @@ def thread_time() -> float:
     return time.monotonic()
 
 
+def thread_sleep(seconds: float) -> None:
+    """Sleep in a thread that has no event loop."""
+    time.sleep(seconds)
+
+
 def wall_time() -> float:
     """Return the seconds since 1970."""
     return time.time()

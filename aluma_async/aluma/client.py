@@ -21,9 +21,9 @@ from aluma_async.aluma import responses, wire
 from aluma_async.aluma.download import Download, DownloadLimits
 from aluma_async.aluma.listing import HEAD_BYTES, ListingDecoder, is_listing
 from aluma_async.aluma.minimum_rate import MinimumRate
-from aluma_async.aluma.patience import Patience, PatientRequest
 from aluma_async.aluma.pauses import PauseVerifier
 from aluma_async.aluma.project_filter import ProjectFilter
+from aluma_async.aluma.stall_watch import StallWatch, WatchedRequest
 from aluma_async.aluma.started_tasks import StartedTasks
 from aluma_async.aluma.transport import CALL_TIMEOUT, ApiTransport
 from aluma_async.aluma.urls import DownloadUrls, RefusedUrl, Target
@@ -107,7 +107,7 @@ class AlumaClient:
             max_specification_bytes=downloads.max_specification_bytes,
             verify_digests=downloads.verify_content,
         )
-        self._patience = Patience(
+        self._stalls = StallWatch(
             _SLOW_FACTOR * downloads.min_bytes_per_second, lambda: self._request_limiter.is_contended
         )
         self._pauses = PauseVerifier(self._transport, self._listing(TaskState.PENDING))
@@ -122,7 +122,7 @@ class AlumaClient:
     @property
     def paused_requests(self) -> int:
         """Number of requests in flight whose response is not waited for, because a destination stores what it has."""
-        return self._patience.paused_requests
+        return self._stalls.paused_requests
 
     async def list_pending(self) -> AsyncIterator[Sequence[ExportTask]]:
         """Yield the pending tasks, oldest first, while the response arrives."""
@@ -170,7 +170,7 @@ class AlumaClient:
         target = self._urls.resolve(file.url)
         if isinstance(target, RefusedUrl):
             raise SourceError(f"{operation}: {target.reason}", hint=target.hint)
-        request = PatientRequest(self._patience, responses.DOWNLOAD, claim.task.id)
+        request = WatchedRequest(self._stalls, responses.DOWNLOAD, claim.task.id)
         fetch = partial(self._transport.download, operation, target)
         return Download(operation, file, fetch, request, self._request_limiter, self._downloads, self._pauses.verify)
 
@@ -242,7 +242,7 @@ class AlumaClient:
 
     async def _change(self, verb: str, task: ExportTask, body: object = None) -> tuple[float, bytes]:
         path = f"{_path(task)}/{verb}_client_action?action=export"
-        request = PatientRequest(self._patience, responses.START if verb == "start" else responses.SETTLE, task.id)
+        request = WatchedRequest(self._stalls, responses.START if verb == "start" else responses.SETTLE, task.id)
         try:
             answer = await self._transport.put(f"{verb} task {task.id}", path, body, request)
         except SourceError as error:

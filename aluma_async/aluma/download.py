@@ -18,13 +18,13 @@ from aluma_async.aluma import responses
 from aluma_async.aluma.content import ContentCheck
 from aluma_async.aluma.digests import Digests
 from aluma_async.aluma.minimum_rate import MinimumRate
-from aluma_async.aluma.patience import PatientRequest
+from aluma_async.aluma.stall_watch import WatchedRequest
 from aluma_async.clock import loop_time
 from aluma_async.exceptions import InvalidResponse, SourceError, Unavailable
 from aluma_async.models import ExportFile
 from aluma_async.ports import RequestLimiter
 
-Fetch: TypeAlias = Callable[[Mapping[str, str], PatientRequest], AbstractAsyncContextManager[aiohttp.ClientResponse]]
+Fetch: TypeAlias = Callable[[Mapping[str, str], WatchedRequest], AbstractAsyncContextManager[aiohttp.ClientResponse]]
 """Sends the request for the file, with additional headers."""
 
 _MAX_RESUMPTIONS = 5
@@ -57,7 +57,7 @@ class Download:
         operation: str,
         file: ExportFile,
         fetch: Fetch,
-        request: PatientRequest,
+        request: WatchedRequest,
         request_limiter: RequestLimiter,
         limits: DownloadLimits,
         verify_pause: Callable[[SourceError], Awaitable[None]],

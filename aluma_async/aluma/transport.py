@@ -11,8 +11,8 @@ import aiohttp
 from yarl import URL
 
 from aluma_async.aluma import responses, wire
-from aluma_async.aluma.patience import PatientRequest
 from aluma_async.aluma.redirects import MAX_REDIRECTS, REDIRECT_STATUSES, resolve_redirect
+from aluma_async.aluma.stall_watch import WatchedRequest
 from aluma_async.aluma.token import TokenCache
 from aluma_async.aluma.urls import DownloadUrls, Target
 from aluma_async.clock import loop_time
@@ -74,12 +74,12 @@ class ApiTransport:
         return _GetRequest(self, operation, target, headers, timeout, kind, None, urgent, probe)
 
     def download(
-        self, operation: str, target: Target, headers: Mapping[str, str], request: PatientRequest
+        self, operation: str, target: Target, headers: Mapping[str, str], request: WatchedRequest
     ) -> "_GetRequest":
         """Return a context manager as ``get`` does, which also follows redirects."""
         return _GetRequest(self, operation, target, headers, STREAM_TIMEOUT, request.kind, request, False, False)
 
-    async def put(self, operation: str, path: str, body: object, request: PatientRequest) -> tuple[float, bytes]:
+    async def put(self, operation: str, path: str, body: object, request: WatchedRequest) -> tuple[float, bytes]:
         """Send a PUT. Return when it was sent, and the response's body, which may be empty unless it is a Start."""
         url, is_start = self.url(path), request.kind is responses.START
         for attempts_left in (1, 0):
@@ -93,7 +93,7 @@ class ApiTransport:
         raise AssertionError  # discard_token raised on the second refusal
 
     async def _change(
-        self, operation: str, url: URL, body: object, token: str, sent_at: float, request: PatientRequest
+        self, operation: str, url: URL, body: object, token: str, sent_at: float, request: WatchedRequest
     ) -> bytes | None:
         """Send a PUT once. Return the body of a successful response, or None if the token was refused."""
         # Shielded, because without the response it is unknown whether the task is claimed.
@@ -188,7 +188,7 @@ class _GetRequest:
         headers: Mapping[str, str],
         timeout: aiohttp.ClientTimeout,
         kind: responses.RequestKind,
-        request: PatientRequest | None,
+        request: WatchedRequest | None,
         urgent: bool,
         probe: bool,
     ) -> None:

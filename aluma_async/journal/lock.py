@@ -6,12 +6,11 @@ Some network file systems cannot lock a folder; there, the file is the only lock
 
 import fcntl
 import os
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from aluma_async.clock import thread_time
+from aluma_async.clock import thread_sleep, thread_time
 from aluma_async.exceptions import JournalLocked
 from aluma_async.journal.database import LOCK_NAME, map_errors
 from aluma_async.journal.folders import journal_folders
@@ -80,7 +79,7 @@ def _lock(fd: int) -> None:
                 raise
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         fcntl.flock(fd, fcntl.LOCK_UN)
-        time.sleep(_RETRY_SECONDS)
+        thread_sleep(_RETRY_SECONDS)
 
 
 @contextmanager

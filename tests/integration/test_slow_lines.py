@@ -52,7 +52,7 @@ class SlowLine:
 
     @asynccontextmanager
     async def open(self, claim):
-        delivery = Spooled()
+        delivery = SlowDestination()
         yield delivery
         async with self.line:
             self.uploads += 1
@@ -63,7 +63,7 @@ class SlowLine:
             self.uploads -= 1
 
 
-class Spooled:
+class SlowDestination:
     def __init__(self):
         self.size = 0
 
@@ -147,7 +147,7 @@ async def test_watch_replaces_one_worker_for_all_downloads_of_a_task(downloads):
     """Otherwise more tasks would be saved at the same time than configured."""
     is_ignored = True
 
-    class Ignoring(Spooled):
+    class Ignoring(SlowDestination):
         async def save(self, file, chunks):
             await super().save(file, chunks)
             while is_ignored:

@@ -444,7 +444,7 @@ def end_a_pause_of_all_requests(patch):
 
 
 def wait_for_each_request_of_a_task(patch):
-    patch.setattr("aluma_async.aluma.patience.LAG_SECONDS", float("inf"))
+    patch.setattr("aluma_async.aluma.stall_watch.LAG_SECONDS", float("inf"))
 
 
 def with_replies(*replies):

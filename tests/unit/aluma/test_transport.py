@@ -6,7 +6,7 @@ import pytest
 
 from aluma_async import Credentials
 from aluma_async.aluma import responses
-from aluma_async.aluma.patience import Patience, PatientRequest
+from aluma_async.aluma.stall_watch import StallWatch, WatchedRequest
 from aluma_async.aluma.token import TokenCache
 from aluma_async.aluma.transport import ApiTransport
 from aluma_async.aluma.urls import DownloadUrls, Target
@@ -80,7 +80,7 @@ async def test_every_request_waits_ten_seconds_for_a_connection():
 
         async def put():
             transport.token_cache = TokenCache(fetch_token)
-            request = PatientRequest(Patience(0, lambda: False), responses.START, "t")
+            request = WatchedRequest(StallWatch(0, lambda: False), responses.START, "t")
             await transport.put("start", "/tasks/t", {}, request)
 
         for request in (transport.token_cache.token, get, put):

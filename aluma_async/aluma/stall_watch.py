@@ -1,4 +1,4 @@
-"""``Patience``: ends requests about single tasks that make no progress while other tasks wait for their turn.
+"""``StallWatch``: ends requests about single tasks that make no progress while other tasks wait for their turn.
 
 Otherwise a few tasks whose requests hang, or whose files arrive very slowly, would hold all workers for minutes.
 
@@ -33,7 +33,7 @@ _MAX_TASKS = 4096
 """Number of tasks whose ended attempts are remembered."""
 
 
-class Patience:
+class StallWatch:
     """Watches the requests about single tasks.
 
     Args:
@@ -45,7 +45,7 @@ class Patience:
     def __init__(self, slow_bytes_per_second: float, is_contended: Callable[[], bool]) -> None:
         self._slow_bytes_per_second = slow_bytes_per_second
         self._is_contended = is_contended
-        self.requests: dict[PatientRequest, None] = {}
+        self.requests: dict[WatchedRequest, None] = {}
         """The requests in flight, in the order in which they were sent."""
         self.lags: dict[RequestKind, float] = {}
         """The longest lag of the requests answered in this period, by kind."""
@@ -102,13 +102,13 @@ class Patience:
             return self._slow_bytes_per_second
         return min(self._slow_bytes_per_second, rate / (_SHARE * len(self.requests)))
 
-    def _allowed(self, request: "PatientRequest") -> float:
+    def _allowed(self, request: "WatchedRequest") -> float:
         """Return the seconds for which a request may lag."""
         kind = request.kind
         usual = max(self.lags.get(kind, 0.0), self._earlier_lags.get(kind, 0.0))
         return max(LAG_SECONDS * 2.0 ** self._ended.get(request.task_id, 0), 2 * usual)
 
-    def _end(self, lagging: "list[PatientRequest]") -> None:
+    def _end(self, lagging: "list[WatchedRequest]") -> None:
         spared = set()
         for kind in {request.kind for request in lagging} - self.lags.keys() - self._earlier_lags.keys():
             of_kind = [request for request in self.requests if request.kind is kind and request.others_wait]
@@ -124,14 +124,14 @@ class Patience:
                 request.end_early()
 
 
-class PatientRequest:
+class WatchedRequest:
     """A request about one task. Several may be sent for it, one after the other (redirects, a new token)."""
 
     __slots__ = (
         "_end",
         "_lags_since",
-        "_patience",
         "_received",
+        "_stalls",
         "counted_bytes",
         "ended_early",
         "is_answered",
@@ -143,8 +143,8 @@ class PatientRequest:
         "task_id",
     )
 
-    def __init__(self, patience: Patience, kind: RequestKind, task_id: str) -> None:
-        self._patience = patience
+    def __init__(self, stalls: StallWatch, kind: RequestKind, task_id: str) -> None:
+        self._stalls = stalls
         self.kind = kind
         self.task_id = task_id
         self.others_wait = OTHERS_WAIT.get()  # None: the request is not ended
@@ -158,9 +158,9 @@ class PatientRequest:
         self.is_answered, self.is_waiting = False, True
         self._received, self.longest_lag, self._lags_since = 0, 0.0, sent_at
         self.counted_bytes = 0  # by the last check
-        self._patience.requests[self] = None
-        if self._patience.timer is None:
-            self._patience.schedule()
+        self._stalls.requests[self] = None
+        if self._stalls.timer is None:
+            self._stalls.schedule()
 
     def receive(self, response: aiohttp.ClientResponse) -> None:
         """Watch the body of the response, which is ended by closing it. Nothing waits for it until it is read."""
@@ -170,11 +170,11 @@ class PatientRequest:
 
     def finish(self) -> None:
         """Stop watching the request, and remember how long it lagged if it was answered."""
-        patience = self._patience  # here and without further calls, because each request ends here
-        if patience.requests.pop(self, self) is None:
+        stalls = self._stalls  # here and without further calls, because each request ends here
+        if stalls.requests.pop(self, self) is None:
             if self.response is not None:
-                patience.finished_bytes += self.response.content.total_bytes - self.counted_bytes
-            kind, lags = self.kind, patience.lags
+                stalls.finished_bytes += self.response.content.total_bytes - self.counted_bytes
+            kind, lags = self.kind, stalls.lags
             if self.is_answered and (kind not in lags or self.longest_lag > lags[kind]):
                 lags[kind] = self.longest_lag
 

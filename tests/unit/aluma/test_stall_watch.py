@@ -1,4 +1,4 @@
-"""``Patience``: requests that make no progress give way to other tasks, unless the server is slow for all."""
+"""``StallWatch``: requests that make no progress give way to other tasks, unless the server is slow for all."""
 
 import anyio
 import pytest
