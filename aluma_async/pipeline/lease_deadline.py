@@ -26,10 +26,11 @@ class LeaseDeadline:
     async def run(self, step: Callable[..., Awaitable[T]], claim: Claim, *args: object) -> T:
         """Run a step of a claim; cancel it and raise ``DestinationError`` if the lease may expire before its end."""
         with self._deadline.scope(claim.sent_at):
-            result = await step(claim, *args)
-            if (running := current_task()) and running.cancelling():
-                await sleep(0)  # a plug-in's cancellation is raised here, so that it hits no later task
-            return result
+            try:
+                return await step(claim, *args)
+            finally:
+                if (running := current_task()) and running.cancelling():
+                    await sleep(0)  # a plug-in's cancellation is raised here, so that it hits no later task
         raise self._exceeded()
 
     def check_of(self, claim: Claim) -> Callable[[], None]:

@@ -85,13 +85,16 @@ async def test_transfer_passes_the_check_of_the_lease_to_the_destination():
     assert contextvars.copy_context().get(CHECK_LEASE) is None
 
 
+@pytest.mark.parametrize("error", [None, DestinationError("refused")], ids=["success", "error"])
 @virtual_time
-async def test_cancellation_that_a_step_leaves_behind_is_raised_at_its_end():
+async def test_cancellation_that_a_step_leaves_behind_is_raised_at_its_end(error):
     """Otherwise it would hit the next task of the worker."""
     deadline, _ = await claimed(Clock())
 
     async def cancel_own_task(_):
         asyncio.current_task().cancel()
+        if error:
+            raise error
 
     with pytest.raises(asyncio.CancelledError):
         await deadline.run(cancel_own_task, CLAIM)
