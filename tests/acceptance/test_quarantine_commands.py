@@ -295,6 +295,6 @@ def test_redeliver_all_leaves_out_tasks_that_were_exported_meanwhile(run_cli, qu
     done = run_cli("redeliver", "t1", "-o", "out", "-q", *STATE)
     assert (done.returncode, "redelivered 1 task" in done.stdout) == (0, True), done.stderr
     (tmp_path / "state" / "journal.sqlite3").write_bytes(b"damaged" * 1000)
-    done = run_cli("redeliver", "--all", "--incomplete", "-o", "out", "-q", *STATE)
+    done = run_cli("redeliver", "--all", "--again", "--incomplete", "-o", "out", "-q", *STATE)
     assert (done.returncode, "redelivered 3 tasks" in done.stdout) == (0, True), done.stderr
     assert "not known which tasks were exported" in done.stderr

@@ -145,7 +145,7 @@ async def test_health_reports_a_hanging_worker_while_others_go_on():
         await anyio.sleep(590)
         assert aluma.count_by_state()["completed"] > 30
         assert not health.stuck_reason()
-        await anyio.sleep(20)
+        await anyio.sleep(330)  # the step was cancelled after 300 s, which it ignores
         assert health.stuck_reason().startswith("1 task without progress for 10 min")
         exporter.stop()
 
