@@ -12,6 +12,12 @@ from aluma_async.testing import MemoryDestination, simulated_app
 from tests.support.stack import BASE_URL, app_session, simulated
 
 
+def kind_of(path):
+    """Return the kind of a request: ``list``, ``token``, the verb of a change, otherwise ``file``."""
+    kind = path.rpartition("/")[2].removesuffix("_client_action")
+    return {"tasks": "list", "token": "token"}.get(kind, kind if "client_action" in path else "file")
+
+
 class SickServer:
     """``answer`` gets a request, its kind (a verb, "file", "list", "token") and whether it is about a sick task.
 
@@ -30,8 +36,7 @@ class SickServer:
         @web.middleware
         async def intercept(request, handler):
             path = request.path.removeprefix("/v1")
-            kind = path.rpartition("/")[2].removesuffix("_client_action")
-            kind = {"tasks": "list", "token": "token"}.get(kind, kind if "client_action" in path else "file")
+            kind = kind_of(path)
             is_sick = path in self._specifications if kind == "file" else any(sick in path for sick in self.sick)
             return await self.answer(request, kind, is_sick) or await handler(request)
 

@@ -171,19 +171,20 @@ async def test_download_resumes_only_with_a_strong_etag_and_progress(etag, steps
     assert len(received) == requests
 
 
+async def trickle_listing(request, *_):
+    """Respond with a listing that gets a byte every two seconds, without an end."""
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    await response.write(b'{"tasks":[')
+    while True:
+        await response.write(b" ")
+        await asyncio.sleep(2)
+
+
 @virtual_time
 async def test_listing_fails_below_the_minimum_rate():
     """A byte every two seconds keeps the connection alive, and would otherwise block listing for ever."""
-
-    async def trickle(request, _):
-        response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        await response.prepare(request)
-        await response.write(b'{"tasks":[')
-        while True:
-            await response.write(b" ")
-            await asyncio.sleep(2)
-
-    async with serve_downloads(trickle, min_bytes_per_second=1000) as (client, _):
+    async with serve_downloads(trickle_listing, min_bytes_per_second=1000) as (client, _):
         started_at = anyio.current_time()
         with pytest.raises(Unavailable, match="list tasks: slower than 1000 bytes per second"):
             async for _ in client.list_pending():
@@ -228,12 +229,7 @@ async def test_look_up_in_a_listing_is_limited_like_a_listing():
     async def respond(request, _):
         if request.path.endswith("/t"):
             return web.json_response({}, status=404)
-        response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        await response.prepare(request)
-        await response.write(b'{"tasks":[')
-        while True:
-            await response.write(b" ")
-            await asyncio.sleep(2)
+        return await trickle_listing(request)
 
     async with serve_downloads(respond, min_bytes_per_second=1000) as (client, _):
         with pytest.raises(Unavailable, match="look up task t in a listing: slower than 1000 bytes per second"):

@@ -7,41 +7,38 @@ import anyio
 import pytest
 from aiohttp import web
 
-from aluma_async import AlumaClient, Backoff, Credentials, Exporter, events
+from aluma_async import AlumaClient, Credentials, events
 from aluma_async.aluma.pauses import PauseVerifier
 from aluma_async.exceptions import RateLimited, SourceError
 from aluma_async.models import ExportTask
 from aluma_async.pipeline.throttle import Throttle
-from aluma_async.testing import MemoryDestination, simulated_app
+from aluma_async.testing import simulated_app
 from tests.support.clock import virtual_time
+from tests.support.sick_server import SickServer, kind_of
 from tests.support.stack import BASE_URL, app_session, simulated
 
 SICK, HEALTHY = 30, 40
 
 
-class Refusals:
+class Refusals(SickServer):
     """A simulated Aluma that refuses requests; ``sent`` has the time and the kind of each refused one."""
 
     def __init__(self, kind, status, retry_after, *, for_all=False):
         self.kind, self.status, self.for_all = kind, status, for_all
         self.headers = {"Retry-After": str(retry_after)} if retry_after else {}
-        self.aluma = simulated(SICK + HEALTHY, "small")
-        self.sick = self.aluma.ids()[:SICK]
+        super().__init__(None, sick=SICK, healthy=HEALTHY)
         specifications = [self.aluma.specification(task_id).decode() for task_id in self.sick]
         self.is_sick = lambda path: (
             any(task_id in path for task_id in self.sick)
             or any(path in specification for specification in specifications)
         )
         self.sent = []
-        self.app = simulated_app(self.aluma, prefix="/v1")
-        self.app.middlewares.append(self._middleware())
 
     def _middleware(self):
         @web.middleware
         async def refuse(request, handler):
             path = request.path.removeprefix("/v1")
-            kind = path.rpartition("/")[2].removesuffix("_client_action")
-            kind = {"tasks": "list", "token": "token"}.get(kind, kind if "client_action" in path else "file")
+            kind = kind_of(path)
             is_hit = kind == self.kind and self.is_sick(path)
             if is_hit or (self.for_all and self.sent and kind != "token"):
                 self.sent.append((anyio.current_time(), kind))
@@ -49,24 +46,6 @@ class Refusals:
             return await handler(request)
 
         return refuse
-
-    async def export(self, seconds):
-        """Run an exporter for some time; return its events."""
-        emitted = []
-        uniform = random.Random(0).uniform
-        throttle = Throttle(32, adaptive=True, uniform=uniform, on_event=emitted.append)
-        async with app_session(self.app) as session:
-            credentials = Credentials(self.aluma.client_id, self.aluma.client_secret)
-            client = AlumaClient(session, BASE_URL, credentials, request_limiter=throttle)
-            exporter = Exporter(
-                client, MemoryDestination(), polling=Backoff(2, 60), uniform=uniform, on_event=emitted.append
-            )
-            async with anyio.create_task_group() as group:
-                group.start_soon(exporter.run)
-                await anyio.sleep(seconds)
-                completed = len(self.aluma.ids("completed"))
-                exporter.stop()
-        return completed, emitted
 
 
 @pytest.mark.parametrize(
