@@ -66,7 +66,7 @@ def show(context: click.Context, /, *, as_json: bool, **inner: Any) -> int:
         click.echo("[[routes]]" if table.startswith("routes ") else f"[{table}]")
         for _, key, value, origin in map(structs.astuple, group):
             unset = value is None or value == REDACTED
-            line = f"{'# ' if unset else ''}{key} = {'' if value is None else _toml(value)}"
+            line = f"{'# ' if unset else ''}{key} = {'' if value is None else toml_value(value)}"
             click.echo(f"{line:<50} # {origin}")
         click.echo()
     return MISCONFIGURED if mistakes else OK
@@ -169,10 +169,11 @@ def _plain(value: object) -> object:
     return str(value) if isinstance(value, Path) else value
 
 
-def _toml(value: object) -> str:
+def toml_value(value: object) -> str:
+    """Return a value as it is written in a TOML file, on one line."""
     if isinstance(value, Mapping):
-        pairs = ", ".join(f"{_toml(str(key))} = {_toml(inner)}" for key, inner in value.items())
+        pairs = ", ".join(f"{toml_value(str(key))} = {toml_value(inner)}" for key, inner in value.items())
         return f"{{ {pairs} }}" if pairs else "{}"
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_toml, value))}]"
+        return f"[{', '.join(map(toml_value, value))}]"
     return msgspec.json.encode(_plain(value)).decode()

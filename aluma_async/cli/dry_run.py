@@ -1,6 +1,7 @@
 """``--dry-run``: prints which tasks a run would claim now, and where their files may go. Claims and writes nothing."""
 
 import time
+from collections.abc import Iterator
 
 import click
 
@@ -28,19 +29,16 @@ def read_holds(config: Config) -> dict[str, HoldRecord]:
     return {hold.task_id: hold for hold in holds if remaining(hold.since, hold.seconds, now) > 0}
 
 
-def absent_lines(selection: Selection) -> list[str]:
-    """Return a line for each named task that is not pending."""
-    return [
-        f"task {sanitize(task_id, 80)}: not pending at Aluma; it may be exported, deleted, claimed elsewhere, or in a"
-        " project that is not exported"
-        for task_id in selection.absent
-    ]
-
-
-def skipped_line(selection: Selection) -> str:
-    """Return a line about the tasks that a limited run skips because they are on hold; empty if there are none."""
-    count = len(selection.skipped)
-    return f"{pluralize(count, 'task')} on hold skipped; 'aluma-async status' prints the reasons" if count else ""
+def left_out_lines(selection: Selection) -> Iterator[str]:
+    """Yield lines about the tasks that a limited run skips because they are on hold, and the named ones not pending."""
+    if selection.skipped:
+        count = pluralize(len(selection.skipped), "task")
+        yield f"{count} on hold skipped; 'aluma-async status' prints the reasons"
+    for task_id in selection.absent:
+        yield (
+            f"task {sanitize(task_id, 80)}: not pending at Aluma; it may be exported, deleted, claimed elsewhere, or in"
+            " a project that is not exported"
+        )
 
 
 async def dry_run(config: Config, credentials: Credentials, selection: Selection) -> int:
@@ -63,7 +61,7 @@ async def dry_run(config: Config, credentials: Credentials, selection: Selection
     if several:
         _note("Where several destinations are named, each file goes to the first route that matches it.")
     _note("Nothing was claimed or written. The files of a task are known only after Start.")
-    for line in filter(None, (skipped_line(selection), *absent_lines(selection))):
+    for line in left_out_lines(selection):
         _note(line)
     return INCOMPLETE if selection.is_refused else OK
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import anyio
 import click
-import msgspec
 
 from aluma_async.cli.check import check_environment
+from aluma_async.cli.config_show import toml_value
 from aluma_async.cli.exit_codes import OK
 from aluma_async.cli.options import add_options, merge_options
 from aluma_async.cli.systemd import unit_text
@@ -85,15 +85,11 @@ def _text(options: Mapping[str, Any], client_id: str, folder: Path) -> str:
     """Return the text of the configuration file."""
     api = ""
     if options.get("base_url"):
-        api += f"base_url = {_quote(options['base_url'])}\n"
+        api += f"base_url = {toml_value(options['base_url'])}\n"
     if options.get("allow_insecure"):
         api += "allow_insecure = true          # http sends the secret and the documents unencrypted\n"
     values = {"client_id": client_id, "secret_file": _SECRET_FILE, "folder": str(folder)}
-    return _TEXT.format(api=api, **{name: _quote(value) for name, value in values.items()})
-
-
-def _quote(text: str) -> str:
-    return msgspec.json.encode(text).decode()
+    return _TEXT.format(api=api, **{name: toml_value(value) for name, value in values.items()})
 
 
 def _secret(file: Path) -> tuple[str, bool]:

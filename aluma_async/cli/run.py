@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import anyio
 
 from aluma_async.cli.drain import report_hang
-from aluma_async.cli.dry_run import absent_lines, skipped_line
+from aluma_async.cli.dry_run import left_out_lines
 from aluma_async.cli.exit_codes import INCOMPLETE, OK, error_lines
 from aluma_async.cli.observers import Observers
 from aluma_async.cli.open_files import AcceptErrorFilter, raise_limit
@@ -119,7 +119,7 @@ async def run(
         stopped.is_set() or (once and result.everything_exported and not console.stats.listing_problem)
     )
     if selection and result:
-        for line in filter(None, (skipped_line(selection), *absent_lines(selection))):
+        for line in left_out_lines(selection):
             console.print_message("warning", "TaskNotSelected", line)
         complete = complete and (stopped.is_set() or not selection.is_refused)
     if link:
