@@ -95,11 +95,11 @@ class Owners:
             except sqlite3.Error as error:
                 if sqlite_file.is_damaged(error):
                     self._move_damaged_aside()  # damaged in another place: the next attempt creates a new file
-                code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code, without the extended part
-                if code == sqlite3.SQLITE_BUSY:
+                if sqlite_file.is_busy(error):
                     self.is_busy = True
                     problem = f"folder {self._path.parent.parent}: its {self._path.name} is locked by another program"
                     raise DestinationUnavailable(problem, hint=_BUSY_HINT) from error
+                code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code, without the extended part
                 raise OSError(_ERRNOS.get(code, errno.EAGAIN), f"{self._path.name}: {error}") from error
             finally:
                 if self._database and self._database.in_transaction:
