@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from aluma_async.exceptions import AlumaAsyncError, AuthenticationFailed
+from aluma_async.exceptions import AlumaAsyncError
 from aluma_async.pipeline.throttle import Outage
 from aluma_async.service.formatting import format_duration, pluralize
 from aluma_async.service.stats import RunStats
@@ -77,8 +77,7 @@ class HealthMonitor:
         stats = self._stats
         if not stats.listed:
             return {"exporter": Check(ok=False, reason="starting: the first listing has not succeeded yet")}
-        errors = (stats.listing_error, stats.rejection)
-        unauthorized = next((error for error in errors if isinstance(error, AuthenticationFailed)), None)
+        unauthorized = stats.authentication_error
         probe_error = self._probe_error if self._exported_at_probe == stats.exported else None
         age = stats.clock() - max(stats.last_listing_at, stats.last_work_at)
         stale = age > max(_MAX_MISSED_POLLS * self._poll_seconds, _FRESH_SECONDS)

@@ -3,6 +3,7 @@
 No task id is a label.
 """
 
+import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
@@ -12,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
-from aluma_async import events
+from aluma_async import __version__, events
 from aluma_async.events import AttemptEnded
 from aluma_async.policy.deadline import seconds_left
 from aluma_async.service.stats import DURATION_BOUNDS, RunStats
@@ -94,6 +95,11 @@ class Metrics:
         left = seconds_left(stats.oldest_parked_created_at, self._task_deadline_seconds, self._now())
         text = "Time until Aluma deletes the oldest parked task"
         yield GaugeMetricFamily("aluma_export_parked_task_seconds_left", text, value=left)
+        build = GaugeMetricFamily(
+            "aluma_export_build_info", "Always 1; the labels are the versions", labels=["version", "python"]
+        )
+        build.add_metric([__version__, platform.python_version()], 1)
+        yield build
         for name, text, value in self._gauges():
             yield GaugeMetricFamily(f"aluma_export_{name}", text, value=value)
 
@@ -101,6 +107,7 @@ class Metrics:
         stats = self._stats
         oldest = stats.oldest_created_at
         age = 0.0 if oldest is None else max(0.0, self._now() - oldest)
+        yield "listed_tasks", "Pending tasks of the last listing", stats.listed_tasks
         yield "in_flight", "Claimed tasks", len(stats.active)
         yield "queue_depth", "Listed tasks that wait, unclaimed, for a worker", stats.queued
         yield "cooldown_tasks", "Tasks that cool down after an error", stats.cooling
@@ -117,4 +124,6 @@ class Metrics:
         yield "concurrency_limit", "Requests that may be in flight", stats.limit or self._limit
         yield "left_out_tasks", "Pending tasks of projects that are not configured", stats.left_out
         yield "ready", "1 while /readyz reports that tasks can be exported", self._is_ready()
+        refused = stats.authentication_error is not None
+        yield "credentials_refused", "1 while Aluma refuses the client id and secret", refused
         yield "paused", "1 while claiming is paused, because saving, recording or requests fail", bool(stats.paused)

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from aluma_async import events
 from aluma_async.events import AttemptEnded, Event
-from aluma_async.exceptions import AlumaAsyncError, DestinationError, RequestRejected
+from aluma_async.exceptions import AlumaAsyncError, AuthenticationFailed, DestinationError, RequestRejected
 from aluma_async.models import ExportFile, ExportTask, Summary
 
 RATE_SECONDS = 10.0
@@ -177,6 +177,12 @@ class RunStats:
     def lost(self) -> int:
         """Tasks that could not be claimed, or whose claim ended early."""
         return self.outcomes[events.ClaimRefused] + self.outcomes[events.ClaimLost]
+
+    @property
+    def authentication_error(self) -> AuthenticationFailed | None:
+        """The error with which Aluma refuses the credentials; None: it does not, as far as is known."""
+        errors = (self.listing_error, self.rejection)
+        return next((error for error in errors if isinstance(error, AuthenticationFailed)), None)
 
     @property
     def total(self) -> int:

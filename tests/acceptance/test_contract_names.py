@@ -44,8 +44,8 @@ OPTIONS = {
     "config schema": "",
     "simulate": "--max-listed --malformed-row",
     "systemd": "--template",
-    "monitoring dashboard": "",
-    "monitoring alerts": "",
+    "monitoring dashboard": "--config",
+    "monitoring alerts": "--config",
     "completion": "",
 }
 """Command -> its options."""

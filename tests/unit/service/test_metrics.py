@@ -1,10 +1,14 @@
 """``Metrics``: the names and values that Prometheus reads."""
 
+import platform
 import re
 
+import pytest
+from msgspec import structs
 from prometheus_client.parser import text_string_to_metric_families
 
-from aluma_async import events
+from aluma_async import __version__, events
+from aluma_async.exceptions import AuthenticationFailed, Unreachable
 from aluma_async.models import ExportTask
 from aluma_async.service.metrics import Metrics
 from tests.support.clock import ManualClock
@@ -27,6 +31,7 @@ PROMISED_NAMES = {
     "last_poll_success_timestamp_seconds",
     "concurrency_limit",
 }
+LABELS = {"outcome", "reason", "le", "version", "python"}
 
 
 def metrics_after(*happened):
@@ -46,7 +51,7 @@ def test_metrics_page_contains_all_promised_names_and_is_well_formed():
         assert re.fullmatch(r"[a-z_]+", family.name)
         series = [(sample.name, *sample.labels.items()) for sample in family.samples]
         assert len(series) == len(set(series))
-        assert {label for sample in family.samples for label in sample.labels} <= {"outcome", "reason", "le"}
+        assert {label for sample in family.samples for label in sample.labels} <= LABELS
     assert "task-1" not in page
     assert "canary" not in page
 
@@ -110,3 +115,25 @@ def test_metrics_count_an_export_without_a_duration_after_a_crash():
     values = scrape(metrics_after(events.TaskCompleted(TASK, 2, 1000, 0.0)))
     assert values["tasks_total", "exported"] == 1
     assert values["task_duration_seconds_count",] == 0
+
+
+def test_metrics_name_the_versions_that_run():
+    values = scrape(metrics_after())
+    assert values["build_info", platform.python_version(), __version__] == 1
+
+
+def test_metrics_report_pending_tasks_of_the_last_listing():
+    assert scrape(metrics_after(LISTED))["listed_tasks",] == 10
+
+
+@pytest.mark.parametrize("kind", [events.ListingFailed, events.ClaimingPaused])
+def test_metrics_report_refused_credentials_until_a_listing_succeeds(kind):
+    """The refusal of a listing and that of a Start count; other errors do not."""
+    refused = structs.replace(sample_event(kind), error=AuthenticationFailed("invalid_client"))
+    stats = stats_after(LISTED, refused)
+    metrics = Metrics(stats, limit=16)
+    assert scrape(metrics)["credentials_refused",] == 1
+    stats(LISTED if kind is events.ListingFailed else events.ClaimingResumed())
+    assert scrape(metrics)["credentials_refused",] == 0
+    stats(structs.replace(refused, error=Unreachable("no route")))
+    assert scrape(metrics)["credentials_refused",] == 0
