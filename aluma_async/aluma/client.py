@@ -26,6 +26,7 @@ from aluma_async.aluma.project_filter import ProjectFilter
 from aluma_async.aluma.stall_watch import StallWatch, WatchedRequest
 from aluma_async.aluma.started_tasks import StartedTasks
 from aluma_async.aluma.transport import CALL_TIMEOUT, ApiTransport
+from aluma_async.aluma.transport_errors import TRANSPORT_ERRORS, map_transport_error
 from aluma_async.aluma.urls import DownloadUrls, RefusedUrl, Target
 from aluma_async.clock import loop_time
 from aluma_async.config import Credentials
@@ -234,8 +235,8 @@ class AlumaClient:
         except SourceError as error:
             await self._pauses.verify(error)
             raise
-        except responses.TRANSPORT_ERRORS as error:
-            raise responses.map_transport_error(operation, error, changes=False) from None
+        except TRANSPORT_ERRORS as error:
+            raise map_transport_error(operation, error, changes=False) from None
 
     def _listing(self, state: TaskState) -> Target:
         return Target(self._transport.url(f"/tasks?state={state}&client_action=export"), is_api=True)

@@ -14,11 +14,12 @@ from typing import Self, TypeAlias
 import aiohttp
 from msgspec import Struct
 
-from aluma_async.aluma import responses
+from aluma_async.aluma import download_responses
 from aluma_async.aluma.content import ContentCheck
 from aluma_async.aluma.digests import Digests
 from aluma_async.aluma.minimum_rate import MinimumRate
 from aluma_async.aluma.stall_watch import WatchedRequest
+from aluma_async.aluma.transport_errors import TRANSPORT_ERRORS, map_transport_error
 from aluma_async.clock import loop_time
 from aluma_async.exceptions import InvalidResponse, SourceError, Unavailable
 from aluma_async.models import ExportFile
@@ -83,15 +84,15 @@ class Download:
         """Send the request and check the response headers."""
         self._response = await self._open({})
         try:
-            responses.validate_download(self._operation, self._file, self._response)
+            download_responses.validate_download(self._operation, self._file, self._response)
         except BaseException as error:
             await self._close(error)
             raise
         self._length = self._size = self._response.content_length
-        self._etag = responses.strong_etag(self._response)
+        self._etag = download_responses.strong_etag(self._response)
         if self._limits.verify_content:
             headers = self._response.headers
-            content_type = headers["Content-Type"] if "Content-Type" in headers else ""  # noqa: SIM401 - see responses
+            content_type = headers["Content-Type"] if "Content-Type" in headers else ""  # noqa: SIM401 - faster
             self._check = ContentCheck(self._file.filename, content_type)
             self._digests = Digests.of(headers)
         return self
@@ -130,7 +131,7 @@ class Download:
             await self._close()  # the destination may need long to store the file, without a request
             raise StopAsyncIteration
         if self._check and (problem := self._check.feed(chunk)):
-            raise responses.wrong_content(self._operation, problem)
+            raise download_responses.wrong_content(self._operation, problem)
         if self._digests:
             self._digests.update(chunk)
         self._count += len(chunk)
@@ -152,10 +153,10 @@ class Download:
                 request.is_waiting = True
                 chunk = await content.readany()
                 waited = loop_time() - started_at
-        except responses.TRANSPORT_ERRORS as error:
+        except TRANSPORT_ERRORS as error:
             if request.ended_early:
                 raise request.error(self._operation) from None
-            raise responses.map_transport_error(self._operation, error, changes=False) from None
+            raise map_transport_error(self._operation, error, changes=False) from None
         request.is_waiting = False
         if chunk:
             self._minimum_rate.record(self._operation, waited, len(chunk))
@@ -167,13 +168,15 @@ class Download:
         if not problem and self._digests:
             problem = self._digests.problem()
         if problem:
-            raise responses.wrong_content(self._operation, problem)
+            raise download_responses.wrong_content(self._operation, problem)
 
     async def _resume(self) -> None:
         """Request the missing bytes. Raises ``InvalidResponse`` if the file has changed."""
         await self._close()
         self._response = await self._open({"Range": f"bytes={self._count}-", "If-Range": self._etag})
-        self._size = responses.validate_range(self._operation, self._response, self._count, self._size, self._etag)
+        self._size = download_responses.validate_range(
+            self._operation, self._response, self._count, self._size, self._etag
+        )
 
     async def _open(self, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         connection = self._fetch({**_HEADERS, **headers} if headers else _HEADERS, self._request)

@@ -14,6 +14,7 @@ from aluma_async.aluma import responses, wire
 from aluma_async.aluma.redirects import MAX_REDIRECTS, REDIRECT_STATUSES, resolve_redirect
 from aluma_async.aluma.stall_watch import WatchedRequest
 from aluma_async.aluma.token import TokenCache
+from aluma_async.aluma.transport_errors import TRANSPORT_ERRORS, map_transport_error, prevent_resend
 from aluma_async.aluma.urls import DownloadUrls, Target
 from aluma_async.clock import loop_time
 from aluma_async.concurrency.deadline import SharedDeadline
@@ -106,7 +107,7 @@ class ApiTransport:
                     headers={"Authorization": f"Bearer {token}"},
                     timeout=_CHANGE_TIMEOUT,
                     allow_redirects=False,
-                    middlewares=(responses.prevent_resend,),
+                    middlewares=(prevent_resend,),
                 ) as response:
                     request.response, request.is_answered = response, True
                     if response.status == 401:
@@ -120,13 +121,13 @@ class ApiTransport:
                         max_specification_bytes=self._max_specification_bytes,
                         verify_digests=self._verify_digests,
                     )
-            except responses.TRANSPORT_ERRORS as error:
-                raise responses.map_transport_error(operation, error, changes=True) from None
+            except TRANSPORT_ERRORS as error:
+                raise map_transport_error(operation, error, changes=True) from None
             finally:
                 request.finish()
         if request.ended_early:
             raise request.error(operation)
-        raise responses.map_transport_error(operation, TimeoutError(), changes=True)
+        raise map_transport_error(operation, TimeoutError(), changes=True)
 
     def url(self, path: str) -> URL:
         """Append an encoded ``path`` to the base URL; ``urljoin`` would drop its path."""
@@ -151,8 +152,8 @@ class ApiTransport:
                 ) as response:
                     await responses.raise_for_status(operation, response, responses.TOKEN)
                     return wire.decode_token(await responses.read_body(response, responses.MAX_ERROR_BODY_BYTES))
-            except responses.TRANSPORT_ERRORS as error:
-                raise responses.map_transport_error(operation, error, changes=False) from None
+            except TRANSPORT_ERRORS as error:
+                raise map_transport_error(operation, error, changes=False) from None
             except InvalidResponse as error:
                 # Another class, because that one would mean that Start was executed, for which the token is needed.
                 raise Unavailable(str(error), hint=error.hint) from None
@@ -251,12 +252,12 @@ class _GetRequest:
                 response = await owner.session.get(
                     self._url, headers=headers, timeout=self._timeout, allow_redirects=False
                 )
-        except responses.TRANSPORT_ERRORS as error:
-            raise responses.map_transport_error(operation, error, changes=False) from None
+        except TRANSPORT_ERRORS as error:
+            raise map_transport_error(operation, error, changes=False) from None
         if response is None:
             if request and request.ended_early:
                 raise request.error(operation)
-            raise responses.map_transport_error(operation, TimeoutError(), changes=False)
+            raise map_transport_error(operation, TimeoutError(), changes=False)
         if request:
             request.receive(response)
         successful = False

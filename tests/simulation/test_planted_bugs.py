@@ -12,7 +12,7 @@ import pytest
 from aiohttp.client_proto import ResponseHandler
 
 from aluma_async import connections
-from aluma_async.aluma import file_ends, responses
+from aluma_async.aluma import download_responses, file_ends, responses
 from aluma_async.aluma.content import ContentCheck
 from aluma_async.aluma.digests import Digests
 from aluma_async.aluma.pauses import PauseVerifier
@@ -246,12 +246,12 @@ def accept_the_specification_of_another_task(patch):
 
 
 def join_two_versions_of_a_file(patch):
-    validate = responses.validate_range
+    validate = download_responses.validate_range
 
     def validate_without_etag(operation, response, start, size, etag):
         return validate(operation, response, start, size, response.headers.get("ETag"))
 
-    patch.setattr(responses, "validate_range", validate_without_etag)
+    patch.setattr(download_responses, "validate_range", validate_without_etag)
 
 
 def pause_for_every_unavailable_place(patch):

@@ -6,7 +6,7 @@ from aiohttp.client_reqrep import ConnectionKey, RequestInfo
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from aluma_async.aluma.responses import map_transport_error
+from aluma_async.aluma.transport_errors import map_transport_error
 from aluma_async.exceptions import Ambiguous, InvalidResponse, Unavailable, Unreachable
 
 REFUSED = OSError(111, "Connection refused")
