@@ -10,11 +10,10 @@ from typing import Any
 
 import anyio
 import click
-from click.core import ParameterSource
 
-from aluma_async import __version__
 from aluma_async.cli.cancel import cancel
 from aluma_async.cli.check import check
+from aluma_async.cli.command_groups import GroupedCommands, reject_misplaced_options
 from aluma_async.cli.completion import completion
 from aluma_async.cli.config_schema import schema
 from aluma_async.cli.config_show import config_group
@@ -24,10 +23,11 @@ from aluma_async.cli.fail import fail
 from aluma_async.cli.help import show_help
 from aluma_async.cli.history import history
 from aluma_async.cli.init import init
+from aluma_async.cli.interpreter_end import end_without_finalization
 from aluma_async.cli.list_tasks import list_tasks
 from aluma_async.cli.mistakes import read_for_export
 from aluma_async.cli.monitoring import monitoring
-from aluma_async.cli.options import RUN, SELECTION, add_options, config_file, load_config, replaced_destinations
+from aluma_async.cli.options import RUN, add_options, config_file, load_config, replaced_destinations
 from aluma_async.cli.quarantine import quarantine_group
 from aluma_async.cli.redeliver import redeliver
 from aluma_async.cli.retry import retry
@@ -47,18 +47,31 @@ client_id and client_secret_file in the configuration file.
 Shell completion: eval "$(aluma-async completion bash)"
   (also for zsh, fish and powershell).
 """
-_STANDALONE = ("demo", "simulate")
-"""Commands that use no option of a run."""
-_WITH_PROCESSES = ("check", "config")
-"""Commands that check or show the number of processes."""
 _OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EIO)
 """Errors of stdout; those of files have a file name."""
 _SETTINGS = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "ALUMA_ASYNC", "max_content_width": 110}
 
 
-@click.group("aluma-async", invoke_without_command=True, context_settings=_SETTINGS, epilog=_EPILOG)
+def _print_version(context: click.Context, _: click.Parameter, is_given: bool) -> None:
+    if is_given and not context.resilient_parsing:
+        from aluma_async.cli.version import version_lines  # takes long, and a run does not need it
+
+        click.echo("\n".join(version_lines()))
+        context.exit()
+
+
+@click.group(
+    "aluma-async", cls=GroupedCommands, invoke_without_command=True, context_settings=_SETTINGS, epilog=_EPILOG
+)
 @add_options(*RUN)
-@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show version, build, Python and extras, and exit.",
+)
 @click.pass_context
 def cli(context: click.Context, /, **options: Any) -> int:
     """Export finished tasks from Aluma.
@@ -68,7 +81,7 @@ def cli(context: click.Context, /, **options: Any) -> int:
     """
     context.obj.update(options, command=context.invoked_subcommand)
     if context.invoked_subcommand:
-        _reject_misplaced_options(context)
+        reject_misplaced_options(context)
         return OK
     reading = read_for_export(options)
     config = reading.config
@@ -109,47 +122,20 @@ def cli(context: click.Context, /, **options: Any) -> int:
         raise reading.mistakes.located(error) from None
 
 
-def _reject_misplaced_options(context: click.Context) -> None:
-    """Refuse options before the name of a command on which they would have no effect."""
-    command = context.invoked_subcommand
-    given = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    for name in given:
-        if command in _STANDALONE and name != "verbose":
-            raise click.UsageError(f"put the options of {command} after its name", context)
-        if name in SELECTION and command != "check":  # whoever writes it relies on it
-            raise click.UsageError(f"--{name.replace('_', '-')} has no effect on {command}", context)
-        if name == "processes" and command not in _WITH_PROCESSES:
-            raise click.UsageError(f"--processes has no effect on {command}", context)
-
-
-_COMMANDS = (
-    demo,
-    init,
-    check,
-    config_group,
-    list_tasks,
-    status,
-    retry,
-    cancel,
-    history,
-    quarantine_group,
-    redeliver,
-    fail,
-    simulate,
-    completion,
-    show_help,
-    print_unit,
-    monitoring,
-)
 config_group.add_command(schema)
-for command in _COMMANDS:
-    cli.add_command(command)
+cli.add("Run", demo, simulate)
+cli.add("Look", list_tasks, status, history, quarantine_group, show_help)
+cli.add("Repair", retry, redeliver, fail, cancel)
+cli.add("Set up", init, check, config_group, print_unit, monitoring, completion)
 
 
 def main() -> None:
     """Run the command line and end the process."""
+    set_exit_code = end_without_finalization()
     protect_streams()
-    sys.exit(run_command(_run))
+    code = run_command(_run)
+    set_exit_code(code)
+    sys.exit(code)
 
 
 def _run() -> int:

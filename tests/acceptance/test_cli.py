@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import platform
 import pty
 import re
 import struct
@@ -15,6 +16,7 @@ from typing import get_args
 import click
 import pytest
 
+import aluma_async
 from aluma_async.cli.main import cli as program
 from aluma_async.cli.simulate import FAULTS, FRAMINGS, PROFILES
 from aluma_async.testing import SimulatedAluma
@@ -34,7 +36,37 @@ def test_help_names_options_commands_and_credentials(run_cli):
     for part in ("--workers", "simulate", "ALUMA_CLIENT_SECRET", "completion bash"):
         assert part in done.stdout
     assert run_cli("-h").stdout == done.stdout
-    assert run_cli("--version").stdout.startswith("aluma-async ")
+
+
+def test_version_names_build_python_and_extras(run_cli):
+    """In lines that fit into a report; the first one begins as that of every program."""
+    name, python, extras = run_cli("--version").stdout.splitlines()
+    assert re.fullmatch(rf"aluma-async {re.escape(aluma_async.__version__)} \([\w .-]+\)", name)
+    assert python.startswith(f"Python {platform.python_version()}, {platform.system()}")
+    assert extras == "Extras: object-store, sql"
+
+
+def test_version_names_libraries_that_an_extra_lacks(tmp_path):
+    """The package is found first in a folder whose metadata requires a library that does not exist."""
+    package = tmp_path / "aluma_async-0.1.0.dist-info"
+    package.mkdir()
+    metadata = "Metadata-Version: 2.1\nName: aluma-async\nVersion: 0.1.0\n"
+    package.joinpath("METADATA").write_text(f"{metadata}Requires-Dist: no-such-library>=1; extra == 'sql'\n")
+    origin = {"url": "https://example.com/a.git", "vcs_info": {"vcs": "git", "commit_id": "0123456789abcdef"}}
+    package.joinpath("direct_url.json").write_text(json.dumps(origin))
+    env = environment(tmp_path, "", {"PYTHONPATH": str(tmp_path)})
+    done = subprocess.run([*PROGRAM, "--version"], env=env, capture_output=True, text=True, timeout=MAX_SECONDS)
+    assert "(commit 0123456789ab)" in done.stdout
+    assert "Extras: sql (missing: no-such-library)" in done.stdout
+
+
+def test_help_groups_commands_and_shows_their_whole_summaries(run_cli):
+    """Every command has a group, and no summary is cut at 80 columns."""
+    text = run_cli("--help", COLUMNS="80").stdout
+    assert re.findall(r"^(\w[\w ]*):$", text, re.MULTILINE) == ["Options", "Run", "Look", "Repair", "Set up"]
+    for name, command in program.commands.items():
+        summary = command.help.splitlines()[0]
+        assert re.search(rf"^  {name} +{re.escape(summary)}$", text, re.MULTILINE), name
 
 
 def test_help_does_not_import_slow_modules():
@@ -132,6 +164,10 @@ def test_missing_config_file_exits_with_78(run_cli):
         (["chek"], "check"),
         (["--nonsense"], "--nonsense"),
         (["-w", "3", "demo"], "after its name"),
+        (["-w", "3", "status"], "--workers has no effect on status"),
+        (["--listen", "1", "list"], "--listen has no effect on list"),
+        (["-o", "out", "quarantine", "list"], "--output has no effect on quarantine"),
+        (["--state", "s", "completion", "bash"], "--state has no effect on completion"),
         (["simulate", "--fault", "drop-aftr=0.1"], "drop-after"),
         (["simulate", "--fault", "drop-after"], "drop-after=0.01"),
         (["list", "--older-than", "soon"], "30min"),
