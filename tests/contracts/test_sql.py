@@ -16,7 +16,7 @@ SQLITE_TABLES = "SELECT name FROM sqlite_master"
 
 @real_time
 async def test_sql_files_keep_the_contract(database):
-    destinations = [SqlDestination(database.url, "files", mode="files", create=True) for _ in range(3)]
+    destinations = [SqlDestination(database.url, "files", mode="files", create=True) for _ in range(5)]
     remaining = iter(destinations)
 
     def visible():

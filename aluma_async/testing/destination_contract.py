@@ -1,11 +1,11 @@
-"""Checks for the contracts of ``aluma_async.ports``: call them in a test of your own source or destination.
+"""``check_destination`` and ``check_memory``: call them in a test of your own destination.
 
 A violation raises an ``AssertionError`` that names the rule. Durability is not checked, because only a power failure on
 real hardware can show it.
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable
 from contextlib import suppress
 from functools import partial
 from itertools import count
@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from anyio.abc import TaskGroup
 from msgspec import structs
 
-from aluma_async.exceptions import AlreadyExported, AlumaAsyncError, ClaimConflict, DestinationError
+from aluma_async.exceptions import AlreadyExported, ClaimConflict, DestinationError
 from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask
-from aluma_async.ports import Delivery, Destination, TaskSource, VerifyingDestination
+from aluma_async.ports import Delivery, Destination, VerifyingDestination
 
 HOSTILE = (
     ("..", "../up.txt"),
@@ -37,6 +38,9 @@ HOSTILE = (
     (".aluma-async", ".aluma-async"),
 )
 """Folder names and filenames that could come from a scanned page."""
+
+OVERLAPPING = (b"of both deliveries", b"of both deliveries, too")
+"""Content of the files of ``_check_overlap``."""
 
 
 async def check_destination(make: Callable[[], Destination], visible: Callable[[], Iterable[bytes]]) -> None:
@@ -99,7 +103,7 @@ async def check_destination(make: Callable[[], Destination], visible: Callable[[
     for step in range(1, 10_000):
         new = (f"{step}, one".encode(), f"{step}, two".encode())
         with anyio.CancelScope() as scope:
-            await _CancelAtAwait(_deliver(destination, third, *new), scope, step)
+            await _InterruptAtAwait(_deliver(destination, third, *new), _cancel(scope), step)
         if Counter(visible()) != Counter((*before, *delivered)):
             delivered = new
         assert_visible(f"a delivery cancelled at await {step} commits all files or none", *before, *delivered)
@@ -112,7 +116,8 @@ async def check_destination(make: Callable[[], Destination], visible: Callable[[
         assert not await _is_verified(destination, receipt), "a receipt is not valid when the files have changed"
         await _deliver(destination, second, b"of another task")
 
-    before += delivered
+    await _check_overlap(make, third, assert_visible, before)
+    before += OVERLAPPING
     hostile = _claim_of("hostile/../x", *HOSTILE)
     contents = tuple(f"hostile {number}".encode() for number in range(len(HOSTILE)))
     for _ in range(2):
@@ -126,6 +131,29 @@ async def check_destination(make: Callable[[], Destination], visible: Callable[[
     await _deliver_concurrently(destination, many, *contents[-1000:])
     assert_visible("a task may have 1,000 files, several of them saved concurrently", *before, *contents)
     await destination.probe()
+
+
+async def _check_overlap(
+    make: Callable[[], Destination], claim: Claim, assert_visible: Callable[..., None], stored: tuple[bytes, ...]
+) -> None:
+    """Interrupt a delivery at each of its awaits, after another exporter has delivered the same files."""
+    destination, other = make(), make()
+    await destination.probe()
+    await other.probe()
+    interrupted = True
+    for step in count(1):
+        if not interrupted:
+            return
+        await _deliver(other, claim, f"{step}, one".encode(), f"{step}, two".encode())
+        async with anyio.create_task_group() as group:
+            with anyio.CancelScope() as scope:
+                overlap = _Overlap(group, scope, partial(_deliver, other, claim, *OVERLAPPING))
+                await _InterruptAtAwait(_deliver(destination, claim, *OVERLAPPING), overlap.run(), step)
+            interrupted = scope.cancel_called
+        if overlap.error:
+            await _deliver(other, claim, *OVERLAPPING)  # as after a cool-down
+        rule = f"a delivery that ends at await {step} leaves the files that another delivery of the task has committed"
+        assert_visible(rule, *stored, *OVERLAPPING)
 
 
 async def _check_redelivery(
@@ -173,11 +201,13 @@ def _peak_memory(*, reset: bool = False) -> int:
     return int((process / "status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
 
 
-class _CancelAtAwait:
-    """Awaits a coroutine and cancels the surrounding ``scope`` at its await number ``at``."""
+class _InterruptAtAwait:
+    """Awaits a coroutine, and ``interruption`` in the midst of it, before its await number ``at``."""
 
-    def __init__(self, coroutine: Coroutine[Any, Any, object], scope: anyio.CancelScope, at: int) -> None:
-        self._coroutine, self._scope, self._at = coroutine, scope, at
+    def __init__(
+        self, coroutine: Coroutine[Any, Any, object], interruption: Coroutine[Any, Any, None], at: int
+    ) -> None:
+        self._coroutine, self._interruption, self._at = coroutine, interruption, at
 
     def __await__(self) -> Generator[Any, Any, None]:
         resume: Callable[[], Any] = partial(self._coroutine.send, None)
@@ -185,13 +215,41 @@ class _CancelAtAwait:
             try:
                 awaited = resume()
             except StopIteration:
+                self._interruption.close()
                 return
             if number == self._at:
-                self._scope.cancel()
+                yield from self._interruption.__await__()
             try:
                 resume = partial(self._coroutine.send, (yield awaited))
             except BaseException as error:  # noqa: BLE001 - passed on to the coroutine
                 resume = partial(self._coroutine.throw, error)
+
+
+async def _cancel(scope: anyio.CancelScope) -> None:
+    scope.cancel()
+
+
+class _Overlap:
+    """Lets another delivery end, unless it waits for the interrupted one, and then cancels the interrupted one."""
+
+    error: DestinationError | None = None
+
+    def __init__(self, group: TaskGroup, scope: anyio.CancelScope, deliver: Callable[[], Awaitable[object]]) -> None:
+        self._group, self._scope, self._deliver = group, scope, deliver
+        self._ended = anyio.Event()
+
+    async def run(self) -> None:
+        self._group.start_soon(self._deliver_other)
+        with anyio.move_on_after(0.1):
+            await self._ended.wait()
+        self._scope.cancel()
+
+    async def _deliver_other(self) -> None:
+        try:
+            await self._deliver()
+        except DestinationError as error:
+            self.error = error
+        self._ended.set()
 
 
 async def _deliver(destination: Destination, claim: Claim, *data: bytes) -> str:
@@ -234,52 +292,6 @@ async def _deliver_concurrently(destination: Destination, claim: Claim, *data: b
     async with destination.open(claim) as delivery, anyio.create_task_group() as group:
         for first in range(8):
             group.start_soon(save_every_eighth, delivery, first)
-
-
-async def check_task_source(source: TaskSource) -> None:
-    """Check that a source keeps its contract. This completes one task.
-
-    Args:
-        source: A source with at least two pending tasks, of which the first has a file to download.
-    """
-    pending = [task async for tasks in source.list_pending() for task in tasks]
-    assert len({task.id for task in pending}) >= 2, "at least two tasks are pending"
-    task, other = pending[:2]
-
-    await _assert_conflict("only a claimed task can be completed", source.complete, other)
-    claim = await source.start(task)
-    assert claim.task == task
-    assert claim.spec.files, "a claim lists its files"
-    await _assert_conflict("a claimed task cannot be claimed again", source.start, task)
-    listed = {row.id async for tasks in source.list_pending() for row in tasks}
-    assert task.id not in listed, "a claimed task is not listed as pending"
-    await source.cancel(task)
-    claim = await source.start(task)  # A released task can be claimed again.
-
-    for file in claim.spec.files:
-        if file.source == "url":
-            sizes = []
-            for _ in range(2):  # A file can be opened again.
-                async with source.open_file(claim, file) as chunks:
-                    sizes.append(sum([len(chunk) async for chunk in chunks]))
-            assert sizes[0] == sizes[1] > 0, "a file is not empty and has the same size each time"
-    await source.complete(task)
-    await _assert_conflict("a completed task cannot be completed again", source.complete, task)
-    await _assert_conflict("a completed task cannot be claimed", source.start, task)
-    assert await source.state(task) in ("running", "completed", None), (
-        "a completed task is running, completed or deleted"
-    )
-    assert await source.state(ExportTask("no-such-task")) is None, "an unknown task has no state"
-
-
-async def _assert_conflict(rule: str, request: Callable[[ExportTask], object], task: ExportTask) -> None:
-    try:
-        await request(task)  # type: ignore[misc]
-    except ClaimConflict:
-        return
-    except AlumaAsyncError as error:
-        raise AssertionError(f"{rule}: {error!r} instead of ClaimConflict") from error
-    raise AssertionError(rule)
 
 
 def _claim(task_id: str, *filenames: str) -> Claim:
