@@ -3,32 +3,35 @@
 It compares the first and the last bytes with the name under which the file is stored. Each rule is certain, because a
 false alarm keeps a task from being exported: an image may have the format of another image, an Office file may be
 encrypted, and ``.doc``, ``.xls`` and ``.txt`` may contain the many things that they contain in practice. Unknown names
-are only checked for emptiness and for the frame of a chunked body. Where there is a signature, the bytes decide and not
-the content type. Wrong content of the right format is not detected, except if its end is missing.
+are only checked for emptiness, for the frame of a chunked body and for the shapes of errors. Where there is a
+signature, the bytes decide and not the content type. Wrong content of the right format is not detected, except if its
+end is missing.
 """
 
 import re
 
 import msgspec
 
-from aluma_async.aluma import file_ends
+from aluma_async.aluma import error_answers, file_ends
 from aluma_async.aluma.formats import BINARY, HTML, IMAGE, SIGNATURES, TABLE_OR_MAIL, TEXT, XML, stored_extension
 
 _HEAD_BYTES = 1024
 """Number of bytes that decide, because a PDF may begin anywhere in them (Adobe's reader accepts that)."""
-_MAX_JSON_BYTES = 64 * 1024
-"""Maximum size of a file that is parsed to find out whether it is JSON."""
 _MAX_NULS_OF_TEXT = 4096
 """Number of NUL bytes at the end of a text that may be padding; more come from a file system after a power loss."""
 _WALK_BYTES = 3
 """Number of bytes that decide whether a file is an image with segments."""
 
-_NEVER_JSON = TABLE_OR_MAIL | {"doc", "xls", "ppt"}
+_JSON_LINES = frozenset({"json", "jsonl", "ndjson", "jsonc", "json5", "log"})
+"""Extensions of files that may be JSON errors."""
+_PAGES = HTML | {"xml", "log", "mht", "mhtml"}
+"""Extensions of files that may be error pages or XML errors."""
+_OFFICE = frozenset({"doc", "xls", "ppt"})
+_NEVER_JSON = TABLE_OR_MAIL | _OFFICE
 _WITH_END = frozenset(SIGNATURES) | XML | {"json"}
 
 _PAGE = re.compile(rb"<(?:!doctype\s+html|html|head|body|script)[\s>]", re.IGNORECASE)
 _MARKUP = re.compile(rb"<(?:!doctype|html|head|body|script|\?xml|!--)", re.IGNORECASE)
-_JSON_TYPE = re.compile(r"\s*(?:application|text)/(?:[\w.-]+\+)?json\b", re.IGNORECASE)
 _FRAME = re.compile(rb"[0-9a-f]{1,8}(?:;[^\r\n]*)?\r\n(?=(.?))|HTTP/\d", re.IGNORECASE | re.DOTALL)
 """The size of a chunk, or the beginning of a response."""
 _BLANK = b" \t\r\n\x0c\xef\xbb\xbf\xff\xfe"  # white space, and the byte order marks of UTF-8 and UTF-16
@@ -101,8 +104,7 @@ class ContentCheck:
             self._walk.feed(chunk)
         elif size - len(chunk) < _WALK_BYTES <= size and self._extension in SIGNATURES:
             self._walk = file_ends.image_walk(self._head + chunk)
-        may_be_json = self._extension in _NEVER_JSON and (self._text() or chunk.lstrip(_BLANK))[:1] in (b"{", b"[")
-        limit = _MAX_JSON_BYTES if may_be_json else _HEAD_BYTES
+        limit = error_answers.MAX_BYTES if self._may_be_error(self._text() or chunk.lstrip(_BLANK)) else _HEAD_BYTES
         self._head += chunk[: max(limit + 1 - len(self._head), 0)]
         if len(self._head) <= limit:
             return ""
@@ -129,7 +131,23 @@ class ContentCheck:
             matches = not _MARKUP.match(text)
         else:
             matches = extension != "txt" or not _PAGE.match(text)
-        return "" if matches else _unlike(_describe(text), extension)
+        if not matches:
+            return _unlike(_describe(text), extension)
+        kind = self._kind_of_error(text) if self._may_be_error(text) else ""
+        return f"the file is {kind} in place of a document" if kind else ""
+
+    def _may_be_error(self, text: bytes) -> bool:
+        """Return whether a file that begins with this text is an error if it has the shape of one."""
+        if self._extension in SIGNATURES:
+            return False
+        if text[:1] == b"<":
+            return self._extension not in _PAGES
+        return text[:1] in (b"{", b"[") and self._extension not in _JSON_LINES
+
+    def _kind_of_error(self, text: bytes) -> str:
+        if self._extension in _OFFICE and _PAGE.match(text):  # Office opens web pages
+            return "a log-in page" if error_answers.has_password_field(text) else ""
+        return error_answers.kind_of_error(text, self._content_type)
 
     def _is_framed(self, text: bytes, frame: re.Match[bytes]) -> bool:
         """Return whether a file that begins like a frame certainly has one."""
@@ -150,9 +168,9 @@ class ContentCheck:
 
     def _is_json(self, text: bytes) -> bool:
         """Return whether a file that begins with a bracket is certainly JSON, and its name is not that of JSON."""
-        if self._extension in _NEVER_JSON | HTML | {"txt"} and _JSON_TYPE.match(self._content_type):
+        if self._extension in _NEVER_JSON | HTML | {"txt"} and error_answers.is_json(self._content_type):
             return True
-        if self._extension not in _NEVER_JSON or len(text) > _MAX_JSON_BYTES:
+        if self._extension not in _NEVER_JSON or len(text) > error_answers.MAX_BYTES:
             return False
         try:
             msgspec.json.decode(text, type=dict[str, msgspec.Raw] | list[msgspec.Raw])

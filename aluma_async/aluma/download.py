@@ -84,7 +84,8 @@ class Download:
         """Send the request and check the response headers."""
         self._response = await self._open({})
         try:
-            download_responses.validate_download(self._operation, self._file, self._response)
+            verify = self._limits.verify_content
+            download_responses.validate_download(self._operation, self._file, self._response, verify_content=verify)
         except BaseException as error:
             await self._close(error)
             raise

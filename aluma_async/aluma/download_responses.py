@@ -19,8 +19,13 @@ _WRAPPERS = ("multipart/form-data", "multipart/mixed")
 _FILE_TYPES = frozenset({None, "application/pdf", "application/octet-stream"})
 
 
-def validate_download(operation: str, file: ExportFile, response: aiohttp.ClientResponse) -> None:
-    """Raise ``InvalidResponse`` if a truncated body could go unnoticed, or if the response is not the file."""
+def validate_download(
+    operation: str, file: ExportFile, response: aiohttp.ClientResponse, *, verify_content: bool
+) -> None:
+    """Raise ``InvalidResponse`` if a truncated body could go unnoticed, or if the response is not the file.
+
+    ``verify_content``: whether a type of errors or of web pages, which some servers send with files, is refused.
+    """
     if response.status != 200:
         raise InvalidResponse(f"{operation}: unexpected status {response.status}")
     headers = response.headers
@@ -34,6 +39,8 @@ def validate_download(operation: str, file: ExportFile, response: aiohttp.Client
     kind = content_type.lstrip().lower()
     if kind.startswith("multipart/byteranges") or (kind.startswith(_WRAPPERS) and not may_be_mail(file.filename)):
         raise InvalidResponse(f"{operation}: received parts in place of the whole file")
+    if not verify_content:
+        return
     if kind.startswith("application/problem+"):  # RFC 9457
         raise wrong_content(operation, "received the description of an error in place of the file")
     if is_html(content_type) and not may_be_html(file.filename):
