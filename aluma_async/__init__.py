@@ -10,10 +10,19 @@ if TYPE_CHECKING:
     from aluma_async.config import Config, Credentials
     from aluma_async.destinations.folder.destination import FolderDestination
     from aluma_async.journal.memory import MemoryJournal
-    from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask, Summary
+    from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask, Snapshot, Summary
     from aluma_async.pipeline.exporter import Exporter
     from aluma_async.policy.backoff import Backoff, RetryPolicy
-    from aluma_async.ports import Clock, Delivery, Destination, Journal, OnEvent, RequestLimiter, TaskSource
+    from aluma_async.ports import (
+        BeforeComplete,
+        Clock,
+        Delivery,
+        Destination,
+        Journal,
+        OnEvent,
+        RequestLimiter,
+        TaskSource,
+    )
     from aluma_async.wiring import open_exporter
 
 __version__ = "0.1.0"
@@ -21,6 +30,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AlumaClient",
     "Backoff",
+    "BeforeComplete",
     "Claim",
     "Clock",
     "Config",
@@ -37,6 +47,7 @@ __all__ = [
     "OnEvent",
     "RequestLimiter",
     "RetryPolicy",
+    "Snapshot",
     "Summary",
     "TaskSource",
     "__version__",
@@ -49,11 +60,11 @@ _EXPORTS = {
     "aluma_async.aluma.client": "AlumaClient",
     "aluma_async.config": "Config Credentials",
     "aluma_async.destinations.folder.destination": "FolderDestination",
-    "aluma_async.models": "Claim ExportFile ExportSpec ExportTask Summary",
+    "aluma_async.models": "Claim ExportFile ExportSpec ExportTask Snapshot Summary",
     "aluma_async.pipeline.exporter": "Exporter",
     "aluma_async.journal.memory": "MemoryJournal",
     "aluma_async.policy.backoff": "Backoff RetryPolicy",
-    "aluma_async.ports": "Clock Delivery Destination Journal OnEvent RequestLimiter TaskSource",
+    "aluma_async.ports": "BeforeComplete Clock Delivery Destination Journal OnEvent RequestLimiter TaskSource",
     "aluma_async.wiring": "open_exporter",
 }
 

@@ -9,7 +9,7 @@ blaming the task. A claim is *orphaned* if no running worker owns it.
 
 import hashlib
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
@@ -217,6 +217,34 @@ class ExportRecord(Struct, frozen=True, array_like=True, gc=False):
     """Seconds from Start to Complete; 0 if recovery completed a claim of an earlier attempt."""
     destinations: tuple[str, ...] = ()
     """Names of the destinations in the config; empty if they are not known."""
+
+
+ExporterState: TypeAlias = Literal["new", "running", "paused", "draining", "ended"]
+"""The state of an exporter: not started; claiming tasks; claiming none for a while; stopping; stopped."""
+
+
+class Snapshot(Struct, frozen=True, kw_only=True):
+    """The state of an exporter at one moment. Without names and content, so that it may be shown to anybody."""
+
+    state: ExporterState
+    reason: str
+    """Why claiming is paused or the last listing has failed; empty if neither is the case."""
+    workers: int
+    tasks_in_progress: int
+    pending: int | None
+    """Number of pending tasks of the last complete listing; None before the first one."""
+    on_hold: int
+    """Number of these that cool down or are parked."""
+    parked: int
+    oldest_created_at: float | None
+    """Creation time of the oldest of them in seconds since 1970; None without tasks or without a readable date."""
+    exported: int
+    files: int
+    bytes: int
+    failed: int
+    cancelled: int
+    lost: int
+    """As in ``Summary``, so far."""
 
 
 class Summary(Struct, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 ``aluma_async.testing.check_task_source`` and ``check_destination`` check an implementation against these contracts.
 """
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -16,6 +16,12 @@ OnEvent: TypeAlias = Callable[[Event], None]
 
 Uniform: TypeAlias = Callable[[float, float], float]
 """A source of random numbers between two limits, such as ``random.uniform``."""
+
+BeforeComplete: TypeAlias = Callable[[Claim], Awaitable[object]]
+"""A coroutine function that is awaited when all files of a task are durable, before it is completed.
+
+MUST be repeatable. If it raises an exception, the task is released and cools down, as if the destination had raised it.
+"""
 
 Clock: TypeAlias = Callable[[], Timestamp]
 """A clock for times that outlive the process. Any thread may call it. All other times are those of the event loop."""

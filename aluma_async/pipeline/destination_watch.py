@@ -45,6 +45,8 @@ class WatchedStep:
     """The step of the delivery to which a download belongs. The worker of both is the same."""
     cancellations = 0
     """Number of cancellations without an effect so far."""
+    subject = "the destination"
+    """What must make progress, as the subject of an error message."""
     is_replaced = False
     """Whether another worker was started in place of this one."""
 
@@ -92,8 +94,8 @@ class DestinationWatch:
                 step.running.uncancel()
             step.cancellations = 0
             raise DestinationUnavailable(
-                f"the destination did not respond for {step.limit:.0f} s",
-                hint="Check the destination. If it is only slow, set a longer stuck_after_seconds.",
+                f"{step.subject} did not respond for {step.limit:.0f} s",
+                hint=f"Check {step.subject}. If it is only slow, set a longer stuck_after_seconds.",
             )
 
     def _look(self) -> None:

@@ -16,7 +16,7 @@ from aluma_async.clock import loop_time, system_clock
 from aluma_async.events import DrainStarted, RunEnded
 from aluma_async.exceptions import AlumaAsyncError, JournalError
 from aluma_async.journal.memory import MemoryJournal
-from aluma_async.models import ExportTask, Summary
+from aluma_async.models import ExportTask, Snapshot, Summary
 from aluma_async.pipeline.admission import Admission
 from aluma_async.pipeline.breaker import FailBreaker
 from aluma_async.pipeline.claim_source import ClaimTrackingSource
@@ -39,7 +39,7 @@ from aluma_async.pipeline.worker import Worker
 from aluma_async.pipeline.worker_pool import WorkerPool
 from aluma_async.policy.backoff import Backoff, RetryPolicy
 from aluma_async.policy.sizing import QUEUED_TASKS_PER_WORKER
-from aluma_async.ports import OTHERS_WAIT, Clock, Destination, Journal, OnEvent, TaskSource, Uniform
+from aluma_async.ports import OTHERS_WAIT, BeforeComplete, Clock, Destination, Journal, OnEvent, TaskSource, Uniform
 from aluma_async.quarantine.folder import QuarantineFolder
 
 
@@ -65,6 +65,8 @@ class Exporter:
         claim_timeout: Length of Aluma's lease in seconds.
         drain_timeout: Seconds for which claimed tasks may continue after ``stop()``.
         source_id: The API and the client that claim tasks. Claims of others in the journal are left alone.
+        before_complete: Awaited for each task when its files are durable, before it is completed. If it raises an
+            exception, the task is released and cools down.
         destination_timeout: Seconds for which the destination may make no progress; more for large or many files.
         on_event: Receives every event.
         clock: Returns the time for records that outlive the process.
@@ -90,6 +92,7 @@ class Exporter:
         claim_timeout: float = 1800,
         drain_timeout: float = 60,
         source_id: str = "",
+        before_complete: BeforeComplete | None = None,
         destination_timeout: float = 300,
         on_event: OnEvent | None = None,
         clock: Clock = system_clock,
@@ -148,6 +151,7 @@ class Exporter:
             watch=watch,
             copied=self._quarantine.task_ids if self._quarantine else (),
             hashes=self._quarantine.exported_hashes if self._quarantine else None,
+            before_complete=before_complete,
             on_event=self._emit,
         )
         failures = FailureHandler(
@@ -214,12 +218,17 @@ class Exporter:
         """Number of tasks in progress."""
         return self._exporting
 
+    def snapshot(self) -> Snapshot:
+        """Return the state of this exporter at this moment."""
+        draining = self._admission.stopping
+        return self._counts.snapshot(workers=self.workers, tasks_in_progress=self._exporting, draining=draining)
+
     async def _run(self, *, until_drained: bool) -> Summary:
         if self._has_run:
             raise RuntimeError("an exporter runs once; create another one")
         self._has_run = True
         started_at = loop_time()
-        with self._receive, self._send:
+        with self._receive, self._send, self._counts.running():
             await self._start()
             held_back, error = 0, None
             if not self._starting.cancelled_caught:  # otherwise no claim was verified, so that none may be settled

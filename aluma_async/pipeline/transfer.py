@@ -14,7 +14,7 @@ from aluma_async.models import Claim, ExportFile
 from aluma_async.pipeline.defect import plugin_defect
 from aluma_async.pipeline.destination_watch import FILE_BYTES, DestinationWatch, WatchedStep
 from aluma_async.pipeline.retrying_source import RetryingSource
-from aluma_async.ports import CHECK_LEASE, Delivery, Destination, OnEvent
+from aluma_async.ports import CHECK_LEASE, BeforeComplete, Delivery, Destination, OnEvent
 
 _REPORT_BYTES = 1024 * 1024
 _REPORT_SECONDS = 10.0
@@ -38,6 +38,7 @@ class FileTransfer:
     ``lease_check`` returns a function that raises an error if the files of a claim must not be committed any more;
     ``watch`` cancels the steps in which a destination makes no progress. The hashes of the downloads of the tasks
     ``copied`` are stored in ``hashes``, by task id and file number, to be compared with their safety copies.
+    ``before_complete`` is awaited as the last step of a delivery.
     """
 
     def __init__(
@@ -49,8 +50,10 @@ class FileTransfer:
         watch: DestinationWatch | None = None,
         copied: Collection[str] = (),
         hashes: dict[str, dict[int, str]] | None = None,
+        before_complete: BeforeComplete | None = None,
         on_event: OnEvent,
     ) -> None:
+        self._before_complete = before_complete
         self._source = source
         self._lease_check = lease_check
         self._concurrency = concurrency
@@ -89,6 +92,11 @@ class FileTransfer:
                 check_lease()
                 step.is_at_destination, step.looks = True, 0
                 step.total = sum(sizes) + FILE_BYTES * len(sizes)
+            if len(sizes) != len(claim.spec.files):  # a destination has suppressed the exception of a download
+                raise DestinationError(f"task {claim.task.id}: the destination has not stored all files")
+            if self._before_complete:
+                step.subject, step.looks, step.total = "before_complete", 0, 0
+                await _run_hook(self._before_complete, claim)
         except BaseExceptionGroup as group:
             raise primary_error(group) from None
         except CancelledError:
@@ -99,8 +107,6 @@ class FileTransfer:
             del self._watch.steps[step]
             if step.is_replaced:
                 self._watch.give_back()
-        if len(sizes) != len(claim.spec.files):  # a destination has suppressed the exception of a download
-            raise DestinationError(f"task {claim.task.id}: the destination has not stored all files")
         return Delivered(sum(sizes), getattr(delivery, "destinations", ()), receipt_of(delivery))
 
     async def _save_next(
@@ -150,6 +156,16 @@ class FileTransfer:
             size = meter.total
         self._on_event(FileStaged(claim.task, file, size))
         return size
+
+
+async def _run_hook(hook: BeforeComplete, claim: Claim) -> None:
+    """Run the caller's last step. Raises ``DestinationError``: any other error could settle the claim differently."""
+    try:
+        await hook(claim)
+    except Exception as error:
+        if isinstance(error, DestinationError) and not error.fatal:
+            raise
+        raise DestinationError(f"before_complete: unexpected {type(error).__name__}") from error
 
 
 def _unread(file: ExportFile) -> DestinationError:
