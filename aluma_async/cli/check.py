@@ -47,10 +47,11 @@ def check(outer: dict[str, Any], /, *, config_only: bool, **inner: Any) -> int:
     Prints one line per result and claims nothing. Accepts the options of a run, whose values are checked. The exit code
     is that of the first failure.
     """
-    return anyio.run(_check, merge_options(outer, inner), config_only)
+    return anyio.run(run_check, merge_options(outer, inner), config_only)
 
 
-async def _check(options: dict[str, Any], config_only: bool) -> int:
+async def run_check(options: dict[str, Any], config_only: bool) -> int:
+    """Print a line per result, and return the exit code. Arguments as the options of ``check``."""
     codes: list[int] = []
     reading = Reading(Config(), Mistakes(), {}, is_toml=False)
     with _step(f"config: {_config_source(options)}", codes):

@@ -87,7 +87,7 @@ def _config_values(reading: Reading, origins: Mapping[tuple[str, str], str]) -> 
             given = {key: origin for (table, key), origin in origins.items() if table == name}
             yield from _section(name, section, raw.get(name, {}), file, given, _computed_defaults(config))
             if name == "aluma":
-                yield ConfigValue("aluma", "client_secret", REDACTED, _secret_origin(config, os.environ))
+                yield ConfigValue("aluma", "client_secret", REDACTED, secret_origin(config, os.environ))
 
 
 def _without_mistakes(path: KeyPath, value: Any, mistakes: Collection[KeyPath]) -> Any:
@@ -154,7 +154,7 @@ def _state_folder(config: Config) -> Path | None:
         return None
 
 
-def _secret_origin(config: Config, environ: Mapping[str, str]) -> str:
+def secret_origin(config: Config, environ: Mapping[str, str]) -> str:
     """Return where the client secret would be read from, without reading it."""
     if environ.get("ALUMA_CLIENT_SECRET", "").strip():
         return "environment ALUMA_CLIENT_SECRET"

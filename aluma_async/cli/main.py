@@ -18,6 +18,7 @@ from aluma_async.cli.completion import completion
 from aluma_async.cli.config_schema import schema
 from aluma_async.cli.config_show import config_group
 from aluma_async.cli.demo import demo
+from aluma_async.cli.doctor import doctor
 from aluma_async.cli.exit_codes import INCOMPLETE, INTERRUPTED, OK, error_lines, exit_code
 from aluma_async.cli.fail import fail
 from aluma_async.cli.help import show_help
@@ -125,7 +126,7 @@ def cli(context: click.Context, /, **options: Any) -> int:
 config_group.add_command(schema)
 cli.add("Run", demo, simulate)
 cli.add("Look", list_tasks, status, history, quarantine_group, show_help)
-cli.add("Repair", retry, redeliver, fail, cancel)
+cli.add("Repair", doctor, retry, redeliver, fail, cancel)
 cli.add("Set up", init, check, config_group, print_unit, monitoring, completion)
 
 

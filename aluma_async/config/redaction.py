@@ -18,11 +18,26 @@ def redact(key: str, value: object) -> object:
         return {name: redact(name, inner) for name, inner in value.items()}
     if not isinstance(value, str) or not value:
         return value
-    if _SECRET.search(key) and not _NO_SECRET.search(key):
+    if is_secret(key):
         return REDACTED
     if key in _SECRET_PATHS:  # the path of a webhook contains a token
         return f"{value.partition('://')[0]}://{urlsplit(value).hostname}/{REDACTED}"
+    if key == "proxy":
+        return redact_proxy(value, keep_user=True)
     return redact_url(value) if "://" in value else value
+
+
+def is_secret(key: str) -> bool:
+    """Return whether the name of a key or of a variable announces a secret."""
+    return bool(_SECRET.search(key)) and not _NO_SECRET.search(key)
+
+
+def redact_proxy(url: str, *, keep_user: bool = False) -> str:
+    """Return the URL of a proxy, which may lack its scheme, without password and path, and without its user."""
+    scheme, mark, rest = url.rpartition("://")
+    user, at, host = rest.rpartition("@")
+    shown = user.partition(":")[0] if keep_user else REDACTED * bool(at)
+    return f"{scheme}{mark}{shown}{at}{re.split('[/?#]', host, maxsplit=1)[0]}"
 
 
 def redact_url(url: str) -> str:

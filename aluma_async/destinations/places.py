@@ -106,7 +106,7 @@ def _check_own_files(config: Config, name: str, place: Place, mounts: Sequence[M
                 hint="Choose another folder for one of them; --state sets the state folder.",
             )
     if isinstance(place, FolderPlace):
-        for label, file in _named_files(config):
+        for label, file in named_files(config):
             _check_file(name, path, label, file, mounts)
 
 
@@ -126,7 +126,7 @@ def _check_state(config: Config, mounts: Sequence[Mount]) -> None:
         relation = relate(locate(one, mounts), locate(other, mounts))
         if relation not in (expected, None):
             raise ConfigError(f"the {label} {other}: overlaps with {one}", hint="Remove the link.")
-    for label, file in _named_files(config):
+    for label, file in named_files(config):
         if holds_file(config.quarantine_folder(), file, mounts):
             raise ConfigError(f"{label}, {file}: is in the quarantine", hint="Move that file out of the folder.")
 
@@ -136,7 +136,7 @@ def _state_folders(config: Config) -> list[tuple[str, Path]]:
     return [("state folder", state), ("quarantine", config.quarantine_folder()), ("spool folder", state / "spool")]
 
 
-def _named_files(config: Config) -> Iterator[tuple[str, Path]]:
+def named_files(config: Config) -> Iterator[tuple[str, Path]]:
     """Yield the files that the configuration names, with section and key; most of them contain secrets."""
     files: list[tuple[str, Any]] = [
         ("[aluma] client_secret_file", config.aluma.client_secret_file),

@@ -29,6 +29,7 @@ OPTIONS = {
     "demo": "--tasks",
     "init": "--client-id --no-check --unit --config --output --base-url",
     "check": "--config-only --workers --once --limit --listen --progress",
+    "doctor": "--config --output --state --workers",
     "list": "--json --destinations --sort --older-than",
     "status": "--json",
     "history": "--json --since --task --limit",

@@ -129,7 +129,7 @@ def test_shell_samples_that_are_not_run_are_known():
 def test_command_works(line, environ, tmp_path, request):
     """Commands that run until stopped are stopped, and must then exit with code 0."""
     text = line.text
-    if re.search("aluma-async (--|check|list|cancel)", text):
+    if re.search("aluma-async (--|check|doctor|list|cancel)", text):
         request.getfixturevalue("aluma")
     if "TASK_ID" in text:
         text = text.replace(
