@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         RequestLimiter,
         TaskSource,
     )
+    from aluma_async.service.monitor import Monitor
     from aluma_async.wiring import open_exporter
 
 __version__ = "0.1.0"
@@ -44,6 +45,7 @@ __all__ = [
     "FolderDestination",
     "Journal",
     "MemoryJournal",
+    "Monitor",
     "OnEvent",
     "RequestLimiter",
     "RetryPolicy",
@@ -65,6 +67,7 @@ _EXPORTS = {
     "aluma_async.journal.memory": "MemoryJournal",
     "aluma_async.policy.backoff": "Backoff RetryPolicy",
     "aluma_async.ports": "BeforeComplete Clock Delivery Destination Journal OnEvent RequestLimiter TaskSource",
+    "aluma_async.service.monitor": "Monitor",
     "aluma_async.wiring": "open_exporter",
 }
 

@@ -12,7 +12,6 @@ from aluma_async.config import Config, ServiceConfig
 from aluma_async.events import Event
 from aluma_async.exceptions import AlumaAsyncError
 from aluma_async.pipeline.destination_probe import DestinationProbe
-from aluma_async.policy.adaptive_limit import AdaptiveLimit
 from aluma_async.ports import Destination, OnEvent
 from aluma_async.service.console import Console
 from aluma_async.service.health import HealthMonitor
@@ -127,13 +126,9 @@ class Observers:
     def metrics(self) -> "Metrics":
         """Return the metrics of this run."""
         # Imported here, because a run without --listen need not pay for the memory.
-        from aluma_async.service.metrics import Metrics
+        from aluma_async.service.metrics import metrics_of
 
-        maximum = self._config.max_at_once
-        limit = AdaptiveLimit(maximum).value if self._config.limits.adaptive else maximum
-        deadline = self._config.aluma.task_deadline_seconds
-        is_ready = self.health.is_ready if self.health else lambda: True
-        return Metrics(self._console.stats, limit=limit, task_deadline_seconds=deadline, is_ready=is_ready)
+        return metrics_of(self._config, self._console.stats, self.health.is_ready if self.health else lambda: True)
 
     async def _serve(self, host: str, port: int, health: HealthMonitor) -> None:
         from aluma_async.service.listen import listen

@@ -2,7 +2,14 @@
 
 from aluma_async.config.config import Config
 from aluma_async.config.credentials import Credentials
-from aluma_async.config.destinations import DestinationConfig, FolderConfig, SqlConfig
+from aluma_async.config.destinations import (
+    DestinationConfig,
+    FolderConfig,
+    ObjectStoreConfig,
+    PluginConfig,
+    SqlConfig,
+    WebDavConfig,
+)
 from aluma_async.config.sections import (
     AlumaConfig,
     ExporterConfig,
@@ -20,8 +27,11 @@ __all__ = [
     "ExporterConfig",
     "FolderConfig",
     "LimitsConfig",
+    "ObjectStoreConfig",
+    "PluginConfig",
     "RetryConfig",
     "RouteConfig",
     "ServiceConfig",
     "SqlConfig",
+    "WebDavConfig",
 ]

@@ -5,6 +5,7 @@ event loop.
 """
 
 import random
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from aluma_async.pipeline.retrying_source import RetryingSource
 from aluma_async.pipeline.run_counts import RunCounts
 from aluma_async.pipeline.settlement import IDLE_SETTLE_TIMEOUT_SECONDS, SETTLE_TIMEOUT_SECONDS
 from aluma_async.pipeline.task_tracker import TaskTracker
+from aluma_async.pipeline.throttle import Outage
 from aluma_async.pipeline.transfer import FileTransfer
 from aluma_async.pipeline.worker import Worker
 from aluma_async.pipeline.worker_pool import WorkerPool
@@ -99,6 +101,8 @@ class Exporter:
         uniform: Uniform = random.uniform,
     ) -> None:
         self.destination = destination
+        self.outage: Callable[[], Outage] = lambda: Outage(0.0)
+        """Returns for how long no request to Aluma has succeeded, as far as ``open_exporter`` knows it."""
         self._probe = DestinationProbe(destination)
         self._journal = journal or MemoryJournal()
         self._has_run = False

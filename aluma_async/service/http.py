@@ -5,44 +5,19 @@ not fix. No page contains names or content of documents, and no request changes 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Protocol, cast
+from typing import cast
 
 import anyio
 from aiohttp import web
 
 from aluma_async.exceptions import ConfigError
-from aluma_async.service.formatting import indented_json
-from aluma_async.service.health import Check
+from aluma_async.service.pages import Health, Metrics, Page, liveness_page, metrics_page, readiness_page
 
 MAX_CONNECTIONS = 50
 """Maximum number of open connections; a new one closes the oldest one."""
-_SERVICE_UNAVAILABLE = 503
 _CLOSE_SECONDS = 1.0
-
-
-class Metrics(Protocol):
-    """What ``/metrics`` shows."""
-
-    async def refresh(self) -> None:
-        """Prepare for the next page."""
-
-    def page(self, accept: str = "") -> tuple[bytes, str]:
-        """Return the page and its content type."""
-        ...
-
-
-class Health(Protocol):
-    """What ``/healthz`` and ``/readyz`` show."""
-
-    def stuck_reason(self) -> str:
-        """Return why the exporter is stuck; empty if it makes progress."""
-        ...
-
-    def readiness(self) -> Mapping[str, Check]:
-        """Return whether each part can work."""
-        ...
 
 
 @asynccontextmanager
@@ -51,19 +26,13 @@ async def serve(host: str, port: int, metrics: Metrics, health: Health) -> Async
 
     async def show_metrics(request: web.Request) -> web.Response:
         await metrics.refresh()
-        body, content_type = metrics.page(request.headers.get("Accept", ""))
-        return web.Response(body=body, headers={"Content-Type": content_type})
+        return _response(metrics_page(metrics, request.headers.get("Accept", "")))
 
     async def show_health(_: web.Request) -> web.Response:
-        stuck = health.stuck_reason()
-        return _json({"status": "stuck", "reason": stuck} if stuck else {"status": "ok"}, ok=not stuck)
+        return _response(liveness_page(health))
 
     async def show_readiness(_: web.Request) -> web.Response:
-        checks = health.readiness()
-        ready = all(check.ok for check in checks.values())
-        reasons = [f"{name}: {check.reason}" for name, check in checks.items() if not check.ok]
-        status = {"status": "ready" if ready else "not ready", "reason": "; ".join(reasons), "checks": checks}
-        return _json(status, ok=ready)
+        return _response(readiness_page(health))
 
     app = web.Application()
     app.router.add_get("/metrics", show_metrics)
@@ -97,6 +66,5 @@ def _accept(handlers: web.Server) -> web.RequestHandler:
     return handlers()
 
 
-def _json(content: Mapping[str, object], *, ok: bool) -> web.Response:
-    body = f"{indented_json(content)}\n".encode()
-    return web.Response(body=body, status=200 if ok else _SERVICE_UNAVAILABLE, content_type="application/json")
+def _response(page: Page) -> web.Response:
+    return web.Response(status=page.status, body=page.body, headers={"Content-Type": page.content_type})

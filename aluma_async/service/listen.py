@@ -3,8 +3,9 @@
 import anyio
 
 from aluma_async.exceptions import ConfigError
-from aluma_async.service.http import Health, Metrics, serve
+from aluma_async.service.http import serve
 from aluma_async.service.logs import Log
+from aluma_async.service.pages import Health, Metrics
 
 RETRY_SECONDS = 5.0
 """Seconds between two attempts to use the address."""

@@ -14,7 +14,9 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
 from aluma_async import __version__, events
+from aluma_async.config import Config
 from aluma_async.events import AttemptEnded
+from aluma_async.policy.adaptive_limit import AdaptiveLimit
 from aluma_async.policy.deadline import seconds_left
 from aluma_async.service.stats import DURATION_BOUNDS, RunStats
 
@@ -30,6 +32,17 @@ OUTCOMES: Mapping[type[AttemptEnded], str] = {
 """Label of each outcome of an attempt."""
 REASONS = ("Unavailable", "Unreachable", "RateLimited", "InvalidResponse", "Ambiguous")
 """Errors after which a request may be retried; exported from the start, because a rate needs a first value."""
+
+
+def metrics_of(config: Config, stats: RunStats, is_ready: Callable[[], bool]) -> "Metrics":
+    """Return the metrics of an exporter with a configuration."""
+    maximum = config.max_at_once
+    return Metrics(
+        stats,
+        limit=AdaptiveLimit(maximum).value if config.limits.adaptive else maximum,
+        task_deadline_seconds=config.aluma.task_deadline_seconds,
+        is_ready=is_ready,
+    )
 
 
 class Metrics:

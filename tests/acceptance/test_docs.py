@@ -22,7 +22,7 @@ import aluma_async
 from aluma_async.cli import exit_codes
 from aluma_async.cli.main import cli
 from aluma_async.config import Config, Credentials
-from aluma_async.config.destinations import DESTINATION_TYPES
+from aluma_async.config.destinations import DESTINATION_TYPES, PluginConfig
 from aluma_async.config.sections import RouteConfig
 from aluma_async.deploy.monitoring import alerts
 from aluma_async.models import ExportTask
@@ -167,6 +167,7 @@ def test_python_sample_runs(block, environ, aluma, tmp_path):
     command = [sys.executable, "-c", block.text]
     done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=MAX_SECONDS)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.strip(), "a sample shows that it does something"
     if "open_exporter" in block.text:
         assert len(list((tmp_path / "out").glob("*.pdf"))) == 30
 
@@ -249,6 +250,13 @@ def test_configuration_page_lists_every_key_with_its_default(name):
 @pytest.mark.parametrize("name", DESTINATION_TYPES)
 def test_destinations_page_lists_every_key_with_its_default(name):
     check_table(section(page("destinations"), DESTINATION_HEADINGS[name]), DESTINATION_TYPES[name])
+
+
+def test_embedding_page_names_every_class_of_the_configuration():
+    """The public module has all of them, so that no program has to import an inner one."""
+    text = section(page("embedding"), "Configuration in code")
+    classes = {*SECTIONS.values(), *DESTINATION_TYPES.values(), RouteConfig, PluginConfig}
+    assert {kind.__name__ for kind in classes} <= set(aluma_async.config.__all__) & set(quoted(text))
 
 
 def test_destinations_page_lists_every_key_of_a_route():
