@@ -206,7 +206,7 @@ class BreakerRecord(Struct, frozen=True, gc=False):
 
 
 class ExportRecord(Struct, frozen=True, array_like=True, gc=False):
-    """The journal's record of an exported task. Contains neither content nor file names."""
+    """The journal's record of an exported task. Contains neither content nor names of files."""
 
     task_id: str
     at: float
@@ -217,6 +217,9 @@ class ExportRecord(Struct, frozen=True, array_like=True, gc=False):
     """Seconds from Start to Complete; 0 if recovery completed a claim of an earlier attempt."""
     destinations: tuple[str, ...] = ()
     """Names of the destinations in the config; empty if they are not known."""
+    name: str = ""
+    project: str = ""
+    """Names of the task and of its project; empty unless ``history_names`` is set and they are known."""
 
 
 ExporterState: TypeAlias = Literal["new", "running", "paused", "draining", "ended"]

@@ -185,7 +185,7 @@ async def open_reloadable_exporter(
         await anyio.to_thread.run_sync(check_places, config, targets)
         router = DestinationRouter(targets, routing)
         journal = open_journal(state, stack, on_event, partition)
-        history = History(journal)
+        history = History(journal, names=config.service.history_names)
         source: TaskSource = SelectedSource(client, select) if select else client
         if partition:
             source = SelectedSource(source, lambda task: partition.contains(task.id))
@@ -293,7 +293,7 @@ async def open_confirmed(
             source_id=source_id(config.aluma, credentials),
             drain_timeout=config.exporter.drain_timeout_seconds,
             destination_timeout=_destination_timeout(config),
-            on_event=_with_history(History(sqlite), on_event),
+            on_event=_with_history(History(sqlite, names=config.service.history_names), on_event),
         )
 
 

@@ -17,6 +17,9 @@ from aluma_async.journal import reader
 from aluma_async.models import ExportRecord
 from aluma_async.service.formatting import format_bytes, pluralize, sanitize
 
+_MAX_NAME_LENGTH = 76
+"""Characters shown of a name, so that it fits into a line of a narrow terminal."""
+
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="JSON output: an object per line.")
@@ -40,10 +43,10 @@ def history(
     limit: int | None,
     **inner: Any,
 ) -> int:
-    """List exported tasks, oldest first.
+    """List exported tasks, newest last.
 
-    Prints time, task id, number of files, bytes, duration and destinations. The journal keeps the last 100,000 tasks of
-    90 days, without the names of files.
+    Prints time, task id, number of files, bytes, duration and destinations; with history_names = true also the names
+    of task and project. The journal keeps the last 100,000 tasks of 90 days, without the names of files.
     """
     folder = existing_state_folder(load_config(merge_options(outer, inner)))
     with ignore_closed_pipe():
@@ -65,14 +68,15 @@ def _iso_time(record: ExportRecord) -> str:
 
 
 def _text_lines(record: ExportRecord, columns: int | None) -> Iterator[str]:
-    """Return one line of at most 80 columns, or two if the names of the destinations are long."""
+    """Return one line of at most 80 columns, or several if there are names, or long names of destinations."""
     numbers = f"{pluralize(record.files, 'file'):>8} {format_bytes(record.bytes):>8} {record.seconds:5.1f} s"
     start = f"{_iso_time(record)}  {sanitize(record.task_id, 40):<22} {numbers}"
-    return wrap_parts("", (start, ", ".join(record.destinations) or "?"), columns)
+    project, name = sanitize(record.project, _MAX_NAME_LENGTH), sanitize(record.name, _MAX_NAME_LENGTH)
+    return wrap_parts("", (start, ", ".join(record.destinations) or "?", project, name), columns)
 
 
 def _json_row(record: ExportRecord) -> str:
-    fields = {
+    fields: dict[str, object] = {
         "time": _iso_time(record),
         "task": record.task_id,
         "files": record.files,
@@ -80,4 +84,6 @@ def _json_row(record: ExportRecord) -> str:
         "seconds": round(record.seconds, 3),
         "destinations": record.destinations,
     }
+    if record.name or record.project:
+        fields |= {"name": record.name, "project": record.project}
     return msgspec.json.encode(fields).decode()

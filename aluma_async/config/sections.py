@@ -145,6 +145,8 @@ class ServiceConfig(Section, frozen=True, kw_only=True):
     """URL that receives each notification; may contain a secret."""
     notify_task_age_seconds: Seconds = 86400
     """Age of a pending task, in seconds, from which a notification is sent; 0: never."""
+    history_names: bool = False
+    """Whether the history has the names of tasks and projects."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

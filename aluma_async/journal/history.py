@@ -2,7 +2,7 @@
 
 All tasks of one write are one row, whose number is the count of tasks up to it: so a task costs next to nothing, and
 the rows to trim are found by their number. A task is added when Complete is confirmed; a crash right after that may
-lose it. The history contains neither file names nor content.
+lose it. The history contains neither content nor names of files; names of tasks and projects only on request.
 """
 
 import sqlite3
@@ -19,6 +19,8 @@ from aluma_async.ports import Clock
 MAX_TASKS = 100_000
 MAX_AGE_SECONDS = 90 * 86400.0
 """Limits of the history: older tasks, and the oldest ones of more tasks, are deleted."""
+MAX_NAME_LENGTH = 200
+"""Number of characters that are kept of a name."""
 TRIM_EVERY = 1000
 """Number of added tasks between two trims."""
 
@@ -39,19 +41,27 @@ class HistoryWriter(Protocol):
 
 
 class History:
-    """A listener that records exported tasks."""
+    """A listener that records exported tasks; ``names``: also the names of the tasks and of their projects."""
 
-    def __init__(self, journal: HistoryWriter, clock: Clock = system_clock) -> None:
+    def __init__(self, journal: HistoryWriter, clock: Clock = system_clock, *, names: bool = False) -> None:
         self._journal = journal
         self._clock = clock
+        self._names = names
 
     def __call__(self, event: Event) -> None:
         """Record the task of a ``TaskCompleted``; ignore other events."""
         if type(event) is TaskCompleted:
-            at = self._clock().wall
+            task, at, names = event.task, self._clock().wall, ("", "")
+            if self._names:
+                names = _storable(task.name), _storable(task.project_name)
             self._journal.put_export(
-                ExportRecord(event.task.id, at, event.files, event.bytes, event.seconds, event.destinations)
+                ExportRecord(task.id, at, event.files, event.bytes, event.seconds, event.destinations, *names)
             )
+
+
+def _storable(name: str) -> str:
+    """Return the begin of a name, in valid Unicode, because one that cannot be stored would lose the whole write."""
+    return name[:MAX_NAME_LENGTH].encode("utf-8", "replace").decode()
 
 
 def insert(database: sqlite3.Connection, records: Sequence[ExportRecord]) -> None:

@@ -70,7 +70,8 @@ CONFIG_KEYS = {
     " max_files max_specification_bytes",
     "retry": "attempts wait_initial_seconds wait_max_seconds cooldown_initial_seconds cooldown_max_seconds park_after"
     " park_seconds",
-    "service": "listen log_format log_level stuck_after_seconds notify_command notify_url notify_task_age_seconds",
+    "service": "listen log_format log_level stuck_after_seconds notify_command notify_url notify_task_age_seconds"
+    " history_names",
 }
 
 DESTINATION_KEYS = {

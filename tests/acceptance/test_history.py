@@ -64,3 +64,25 @@ def test_history_agrees_with_aluma_after_faults(run_cli, tmp_path):
             json.loads(line)["task"] for line in run_cli("history", "--json", "--state", "state").stdout.splitlines()
         ]
         assert len(rows) == len(set(rows)) == aluma.state()["tasks"]["completed"] == 40
+
+
+def test_history_shows_names_with_history_names(run_cli, tmp_path):
+    """In the text and as keys of JSON; without the key, nothing of the state folder contains a name."""
+    (tmp_path / "config.toml").write_text("[service]\nhistory_names = true\n")
+    for state, file in (("named", "config.toml"), ("unnamed", "other.toml")):
+        (tmp_path / "other.toml").touch()
+        with simulator("--tasks", "5", "--profile", "small") as aluma:
+            options = ("-c", file, "--base-url", aluma.base_url)
+            pending = json.loads(run_cli("list", "--json", *options).stdout)
+            assert run_cli("--once", "-o", state, "--state", f"{state}-state", *options).returncode == 0
+        names = {task["id"]: (task["name"], task["project_name"]) for task in pending}
+        text = run_cli("history", "--state", f"{state}-state").stdout
+        rows = [
+            json.loads(row) for row in run_cli("history", "--json", "--state", f"{state}-state").stdout.splitlines()
+        ]
+        journal = b"".join(path.read_bytes() for path in (tmp_path / f"{state}-state").glob("journal*"))
+        for name, project in names.values():
+            assert (name in text and project in text) == (state == "named")
+            assert (name.encode() in journal) == (state == "named")
+        shown = {row["task"]: (row["name"], row["project"]) for row in rows if "name" in row}
+        assert shown == (names if state == "named" else {})

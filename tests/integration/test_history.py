@@ -117,3 +117,18 @@ def test_history_records_only_completed_tasks_with_their_destinations():
     assert not records
     listener(events.TaskCompleted(task, 2, 1000, 0.5, ("a", "b")))
     assert records == [ExportRecord("task-1", NOW.wall, 2, 1000, 0.5, ("a", "b"))]
+
+
+def test_history_stores_names_only_on_request(journal, tmp_path):
+    """Also names that are no valid Unicode, or very long."""
+    listeners = [History(journal, lambda: NOW), History(journal, lambda: NOW, names=True)]
+    tasks = [
+        ExportTask("1", "Invoice \N{EURO SIGN}", project_name="ACME"),
+        ExportTask("2", "\ud800x", project_name="p" * 900),
+    ]
+    for listener in listeners:
+        for task in tasks:
+            listener(events.TaskCompleted(task, 2, 1000, 0.5))
+    asyncio.run(journal.flush())
+    stored = [(record.name, record.project) for record in reader.read_history(tmp_path)]
+    assert stored == [("", ""), ("", ""), ("Invoice \N{EURO SIGN}", "ACME"), ("?x", "p" * 200)]

@@ -22,12 +22,19 @@ STORED_AT = '{"boot":"boot","boottime":1.5,"wall":2.5}'
             f'{{"task_id":"t","since":{STORED_AT},"seconds":60.0,"failures":1,"crashes":2,"parked":true,'
             '"error":"E","message":"m","created_at":5.0,"same_failures":0,"copy_tried":false,"unexportable":""}',
         ),
-        (ExportRecord("t", 1.0, 2, 3, 4.0, ("a", "b")), '["t",1.0,2,3,4.0,["a","b"]]'),
+        (ExportRecord("t", 1.0, 2, 3, 4.0, ("a", "b"), "n", "p"), '["t",1.0,2,3,4.0,["a","b"],"n","p"]'),
     ],
 )
 def test_journal_record_keeps_its_stored_form(record, stored):
     assert msgspec.json.encode(record).decode() == stored
     assert msgspec.json.decode(stored, type=type(record)) == record
+
+
+def test_record_of_an_earlier_version_has_no_names():
+    """And an earlier version ignores the names of a record of this one."""
+    earlier = ExportRecord("t", 1.0, 2, 3, 4.0, ("a",))
+    assert msgspec.json.decode('["t",1.0,2,3,4.0,["a"]]', type=ExportRecord) == earlier
+    assert msgspec.json.decode('["t",1.0,2,3,4.0,["a"],"","","more"]', type=ExportRecord) == earlier
 
 
 def test_claim_states_keep_their_stored_values():
