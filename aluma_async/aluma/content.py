@@ -14,13 +14,12 @@ import msgspec
 
 from aluma_async.aluma import error_answers, file_ends
 from aluma_async.aluma.formats import BINARY, HTML, IMAGE, SIGNATURES, TABLE_OR_MAIL, TEXT, XML, stored_extension
+from aluma_async.aluma.image_ends import WALK_BYTES, ImageWalk, image_walk
 
 _HEAD_BYTES = 1024
 """Number of bytes that decide, because a PDF may begin anywhere in them (Adobe's reader accepts that)."""
 _MAX_NULS_OF_TEXT = 4096
 """Number of NUL bytes at the end of a text that may be padding; more come from a file system after a power loss."""
-_WALK_BYTES = 3
-"""Number of bytes that decide whether a file is an image with segments."""
 
 _JSON_LINES = frozenset({"json", "jsonl", "ndjson", "jsonc", "json5", "log"})
 """Extensions of files that may be JSON errors."""
@@ -48,7 +47,7 @@ class ContentCheck:
         self._head = self._tail = b""
         self._size = self._nuls = 0  # NUL bytes since the last other byte, as far as they are not in the tail
         self._begins_right = False
-        self._walk: file_ends.ImageWalk | None = None
+        self._walk: ImageWalk | None = None
 
     def feed(self, chunk: bytes) -> str:
         """Add the next bytes. Return the problem that they show, or "" if there is none so far."""
@@ -102,8 +101,8 @@ class ContentCheck:
             return ""
         if self._walk:
             self._walk.feed(chunk)
-        elif size - len(chunk) < _WALK_BYTES <= size and self._extension in SIGNATURES:
-            self._walk = file_ends.image_walk(self._head + chunk)
+        elif size - len(chunk) < WALK_BYTES <= size and self._extension in SIGNATURES:
+            self._walk = image_walk(self._head + chunk)
         limit = error_answers.MAX_BYTES if self._may_be_error(self._text() or chunk.lstrip(_BLANK)) else _HEAD_BYTES
         self._head += chunk[: max(limit + 1 - len(self._head), 0)]
         if len(self._head) <= limit:

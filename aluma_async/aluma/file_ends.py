@@ -1,16 +1,13 @@
 """Detects files without their end: a proxy may pass on the first part of a file, with the length of that part.
 
-``ImageWalk`` follows the segments of an image while it arrives, so that data after the image does not matter.
-``missing_end`` decides about all other formats by the first and the last bytes. A file whose format they do not
-understand counts as complete.
+``missing_end`` decides by the first and the last bytes; ``image_ends`` follows the parts of images. A file whose format
+they do not understand counts as complete.
 """
 
 import re
 import struct
-from collections.abc import Generator
-from typing import TypeAlias
 
-from aluma_async.aluma.formats import GIF, JPEG, OLE, PNG, SEVEN_ZIP, XML, ZIP
+from aluma_async.aluma.formats import OLE, SEVEN_ZIP, XML, ZIP
 
 PDF_TAIL_BYTES = 4096
 """Number of bytes at the end of a PDF that must contain its end mark; Adobe's reader wants it in the last 1024."""
@@ -32,9 +29,6 @@ _ROOT = re.compile(_PROLOG + rb"<([^\s<>/!?&;,]+)(?=[\s/>])", re.DOTALL | re.IGN
 _START_TAG = re.compile(rb"""(?>[^<>"']|"[^"]*"|'[^']*')*+>""")
 _CHUNK_SIZE = re.compile(rb"([0-9a-f]{1,8})\r\n", re.IGNORECASE)
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
-
-Steps: TypeAlias = Generator[int | bytes, bytes, None]
-"""Yields what to do next: read a number of bytes, skip one (negative), or search for bytes."""
 
 
 def missing_end(extension: str, head: bytes, tail: bytes, size: int, nuls: int) -> str:
@@ -80,12 +74,6 @@ def _announced_size(head: bytes) -> int:
         return 32 + int(offset + length)
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return 8 + int.from_bytes(head[4:8], "little")
-    if head[:2] in (b"II", b"MM"):  # TIFF: the offset of the first directory, and the number of its entries
-        order = ">" if head.startswith(b"MM") else "<"
-        start, field, count = (8, "Q", 8) if b"+" in head[2:4] else (4, "L", 2)
-        if len(head) < 2 * start:
-            return 2 * start
-        return int(struct.unpack_from(order + field, head, start)[0]) + count
     if head.startswith(b"BM") and len(head) >= 34:
         pixels, info, width, height, _, bits, compression = struct.unpack_from("<IIiiHHI", head, 10)
         is_plain = info >= 40 and not compression and 0 < width < 2**24 and abs(height) < 2**24
@@ -164,120 +152,3 @@ def _without_epilog(text: bytes) -> bytes:
 def _plain(text: bytes) -> bytes:
     """Return a text in an encoding like UTF-8 or UTF-16 without its byte order mark and padding."""
     return text.replace(b"\x00", b"").removeprefix(b"\xef\xbb\xbf").lstrip(b"\xff\xfe").strip(_PADDING)
-
-
-class ImageWalk:
-    """Follows the segments of an image."""
-
-    def __init__(self, steps: Steps) -> None:
-        self._steps = steps
-        self._step = next(steps)
-        self._rest = b""
-        self._ended = False
-
-    def feed(self, chunk: bytes) -> None:
-        """Add the next bytes of the file."""
-        data, position = self._rest + chunk, 0
-        self._rest = b""
-        while not self._ended:
-            step, available, found = self._step, len(data) - position, b""
-            if isinstance(step, bytes):
-                start = data.find(step, position)
-                if start < 0:
-                    self._rest = data[max(position, len(data) - len(step) + 1) :]
-                    return
-                position = start + len(step)
-            elif step < 0:
-                if available < -step:
-                    self._step = step + available
-                    return
-                position -= step
-            elif available >= step:
-                found = data[position : position + step]
-                position += step
-            else:
-                self._rest = data[position:]
-                return
-            try:
-                self._step = self._steps.send(found)
-            except StopIteration:
-                self._ended = True
-
-    def has_ended(self) -> bool:
-        """Return whether the image was complete at the end of the file, or had something that is not understood."""
-        if not self._ended:
-            try:
-                self._steps.throw(EOFError)
-            except EOFError:
-                return False
-            except StopIteration:
-                pass
-        return True
-
-
-def image_walk(beginning: bytes) -> ImageWalk | None:
-    """Return the walk through an image with this beginning, which was fed; None if its format has no segments."""
-    for signature, steps in ((PNG, _png), (JPEG, _jpeg), *((gif, _gif) for gif in GIF)):
-        if beginning.startswith(signature[:3]):
-            walk = ImageWalk(steps())
-            walk.feed(beginning)
-            return walk
-    return None
-
-
-def _png() -> Steps:
-    yield -len(PNG)
-    name = b""
-    while name != b"IEND":
-        header = yield 8
-        name = header[4:]
-        if not header.strip(b"\x00"):  # the rest of the file may have been replaced by zeros
-            yield b"IEND"
-            return
-        if not name.isalpha():
-            return
-        yield -4 - int.from_bytes(header[:4], "big")
-
-
-def _jpeg() -> Steps:
-    yield -2
-    while True:
-        marker = yield 2
-        while marker == b"\xff\xff":  # filling
-            marker = b"\xff" + (yield 1)
-        code = marker[1]
-        if marker == b"\x00\x00":
-            yield b"\xff\xd9"
-            return
-        if marker[0] != 0xFF or code == 0xD9:
-            return
-        if code == 0x01 or 0xD0 <= code <= 0xD8:
-            continue
-        length = int.from_bytes((yield 2), "big")
-        if length < 2:
-            return
-        if code == 0xDA:  # the image itself; thumbnails, which have ends of their own, precede it
-            yield b"\xff\xd9"
-            return
-        yield 2 - length
-
-
-def _gif() -> Steps:
-    flags = (yield 13)[10]
-    while True:
-        if flags & 0x80:  # a colour table
-            yield -(6 << (flags & 7))
-        try:
-            kind, flags = (yield 1), 0
-        except EOFError:  # the last byte is missing in some images
-            return
-        if kind == b",":
-            flags = (yield 9)[8]
-            if flags & 0x80:
-                yield -(6 << (flags & 7))
-                flags = 0
-        elif kind != b"!":  # ";" is the end
-            return
-        yield -1
-        while size := (yield 1)[0]:
-            yield -size

@@ -5,15 +5,16 @@ from aluma_async.policy.naming import safe_path
 OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08", b"PK00PK")
 _OFFICE = (*ZIP, OLE)  # because encrypted Office files are OLE files
-_TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _JPEG_2000 = (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")
 PNG, JPEG, GIF = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", (b"GIF87a", b"GIF89a")
 SEVEN_ZIP = b"7z\xbc\xaf\x27\x1c"
 _ICON = b"\x00\x00\x01\x00"
-IMAGE = (PNG, JPEG, *GIF, b"BM", b"RIFF", *_TIFF, *_JPEG_2000, _ICON)
+IMAGE = (PNG, JPEG, *GIF, b"BM", b"RIFF", *TIFF, *_JPEG_2000, _ICON)
 SIGNATURES: dict[str, tuple[bytes, ...]] = {
     "pdf": (b"%PDF-",),
-    **dict.fromkeys(("png", "jpg", "jpeg", "jpe", "jfif", "gif", "tif", "tiff", "bmp"), IMAGE),
+    **dict.fromkeys(("png", "jpg", "jpeg", "jpe", "jfif", "gif", "tif", "tiff", "bmp", "webp"), IMAGE),
+    **dict.fromkeys(("heic", "heif", "hif", "avif", "jp2", "j2k", "jpf", "jpx"), IMAGE),
     **dict.fromkeys(("zip", "odt", "ods", "odp", "odg", "epub"), ZIP),
     **dict.fromkeys(("docx", "docm", "dotx", "xlsx", "xlsm", "xlsb", "xltx", "pptx", "pptm", "ppsx", "potx"), _OFFICE),
     "msg": (OLE,),
@@ -30,7 +31,7 @@ BINARY = (
     PNG,
     JPEG,
     *GIF,
-    *_TIFF,
+    *TIFF,
     *_JPEG_2000,
     OLE,
     SEVEN_ZIP,

@@ -122,7 +122,7 @@ def test_content_is_wrong_when_it_is_empty(name):
         ("a.png", PNG),
         ("a.jpg", JPEG),
         ("a.jpeg", PNG),  # an image with the name of another format
-        ("a.jpg", b"\0\0\0\x18ftypheic"),
+        ("a.jpg", b"\0\0\0\x10ftypheic\0\0\0\0\0\0\0\x0cmetaabcd"),
         ("a.tif", b"II*\0\x08\0\0\0\0\0"),
         ("a.tif", b"MM\0*\0\0\0\x08\0\0"),
         ("a.tiff", b"MM\0+\0\x08\0\0" + (16).to_bytes(8, "big") + bytes(8)),
