@@ -4,8 +4,9 @@ It starts no thread and sets no timer: its owner calls ``draw``. Importing this 
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from textwrap import wrap
 from types import TracebackType
 from typing import Self
 
@@ -21,10 +22,11 @@ from aluma_async.service.formatting import format_bytes, format_duration, plural
 from aluma_async.service.stats import ActiveTask, RunStats
 from aluma_async.service.summary import pause_message, problems, time_left
 
-MAX_ROWS = 8
-"""Maximum number of active tasks in the panel."""
-_OTHER_LINES = 11
-"""Lines of the panel and its frame, besides these rows."""
+_OTHER_LINES = 4
+"""Lines of the frame and of the bar, and a free one; figures, active tasks and messages have the others."""
+_MESSAGE_LINES = 3
+"""Lines that are kept free for messages, so that the rows stay when one appears."""
+_FRAME_COLUMNS = 4
 _WIDE, _NARROW, _TIGHT = 97, 76, 57
 """Minimum columns for all figures in one line, for figures in two lines (otherwise three), and for task sizes."""
 _ECHO_COLUMNS = 3
@@ -78,40 +80,49 @@ class PanelRenderer:
     def render(self, width: int, height: int) -> RenderableType:
         """Return the panel for a terminal of this size."""
         width = min(width - _ECHO_COLUMNS, _MAX_WIDTH)
-        body: list[RenderableType] = [_bar(self._stats)]
-        body += (Text(line, no_wrap=True, overflow="ellipsis") for line in self._figures(width))
-        if rows := max(0, min(MAX_ROWS, height - _OTHER_LINES)):
-            body.append(self._tasks(rows, width))
-        if self._stats.paused:
-            body.append(Text(pause_message(self._stats), style="bold red", no_wrap=True, overflow="ellipsis"))
-        body += (Text(line, style="yellow", no_wrap=True, overflow="ellipsis") for line in _problem_lines(self._stats))
+        columns = max(1, width - _FRAME_COLUMNS)
+        figures = [Text(line) for line in self._figures(width, columns)]
+        messages = list(_messages(self._stats, columns))
+        body: list[RenderableType] = [_bar(self._stats), *figures]
+        rows = height - _OTHER_LINES - len(figures) - max(_MESSAGE_LINES, len(messages))
+        if rows > 0:
+            body += self._tasks(rows, width)
+        body += messages
         return Panel(Group(*body), title="aluma-async", title_align="left", border_style="dim", width=width)
 
-    def _figures(self, width: int) -> Iterator[str]:
+    def _figures(self, width: int, columns: int) -> Iterator[str]:
+        """Yield lines of at most ``columns``; which figures share a line depends on the width of the panel."""
         stats = self._stats
         rates, average = stats.rates(), stats.average()
         remaining = time_left(stats, rates)
-        done = f"{pluralize(stats.files, 'file')}, {format_bytes(stats.bytes)}"
+        done = [pluralize(stats.files, "file"), format_bytes(stats.bytes)]
         if remaining:
-            done += f", {format_duration(remaining)} left"
+            done.append(f"{format_duration(remaining)} left")
         if stats.limit:
-            done += f", up to {pluralize(stats.limit, 'request')} at once"
+            done.append(f"up to {pluralize(stats.limit, 'request')} at once")
         now = f"now {rates.tasks:.1f} tasks/s, {format_bytes(rates.bytes)}/s"
         overall = f"average {average.tasks:.1f} tasks/s, {format_bytes(average.bytes)}/s"
         tasks = [f"{stats.queued:,} queued", f"{len(stats.active)} in progress"]
         if stats.oldest_created_at is not None and stats.pending:
             tasks.append(f"oldest pending for {format_duration(self._now() - stats.oldest_created_at)}")
         if width >= _WIDE:
-            yield f"{done}   {now}   {overall}"
+            yield from _wrap([", ".join(done), now, overall], "   ", columns)
         elif width >= _NARROW:
-            yield from (done, f"{now}   {overall}")
+            yield from _wrap(done, ", ", columns)
+            yield from _wrap([now, overall], "   ", columns)
         else:
-            yield from (done, now, overall)
-        yield ", ".join(tasks)
+            for line in (done, now.split(", "), overall.split(", ")):
+                yield from _wrap(line, ", ", columns)
+        yield from _wrap(tasks, ", ", columns)
 
-    def _tasks(self, max_rows: int, width: int) -> RenderableType:
-        """Return a table of active tasks; rows of ended tasks stay until reused, so that the panel keeps its height."""
+    def _tasks(self, max_rows: int, width: int) -> Iterator[RenderableType]:
+        """Yield a table of active tasks, and the number of those that do not fit.
+
+        Rows of ended tasks stay until reused, so that the panel keeps its height.
+        """
         stats = self._stats
+        is_full = len(stats.active) > max_rows > 1
+        max_rows -= is_full
         if not stats.active and not stats.queued:  # nothing to do for now, so no rows to keep
             self._rows = []
         free = iter([task_id for task_id in stats.active if task_id not in self._rows])
@@ -130,7 +141,10 @@ class PanelRenderer:
                 table.add_row(*islice(row, len(table.columns)))
             else:
                 table.add_row("")
-        return table
+        yield table
+        if is_full:
+            hidden = len(stats.active) - sum(task_id in stats.active for task_id in self._rows)
+            yield Text(f"and {hidden:,} more", style="dim")
 
 
 def _bar(stats: RunStats) -> RenderableType:
@@ -152,12 +166,28 @@ def _row(task: ActiveTask, age: float) -> Iterator[str]:
     yield format_bytes(task.bytes)
 
 
-def _problem_lines(stats: RunStats) -> Iterator[str]:
-    """Yield at most two lines, none if there is no problem."""
-    if lines := problems(stats):
-        yield ", ".join(lines)
+def _messages(stats: RunStats, columns: int) -> Iterator[Text]:
+    """Yield lines about a pause and about problems; none if there is neither."""
+    if stats.paused:
+        yield from (Text(line, style="bold red") for line in wrap(pause_message(stats), columns))
+    yield from (Text(line, style="yellow") for line in _wrap(problems(stats), ", ", columns))
     kinds = [f"{count:,} {kind}" for kind, count in stats.errors.most_common(_MAX_ERROR_KINDS)]
     if retried := stats.retries.total():
         kinds.append(f"{pluralize(retried, 'request')} retried")
     if kinds:
-        yield "errors: " + ", ".join(kinds)
+        kinds[0] = f"errors: {kinds[0]}"
+    yield from (Text(line, style="yellow") for line in _wrap(kinds, ", ", columns))
+
+
+def _wrap(parts: Iterable[str], separator: str, columns: int) -> Iterator[str]:
+    """Yield lines of at most ``columns`` that contain whole parts."""
+    line = ""
+    for part in parts:
+        joined = f"{line}{separator}{part}" if line else part
+        if line and len(joined) > columns:
+            yield f"{line}{separator}".rstrip()
+            line = part
+        else:
+            line = joined
+    if line:
+        yield line

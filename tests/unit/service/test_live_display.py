@@ -57,11 +57,68 @@ def test_panel_shows_all_figures_within_the_width_of_the_terminal(width):
         assert part in text, text
 
 
-@pytest.mark.parametrize("height", [1, 10, 24])
-def test_panel_has_as_many_rows_as_fit(height):
+@pytest.mark.parametrize(("height", "rows"), [(1, 0), (10, 0), (12, 1), (20, 9), (23, 12), (60, 12)])
+def test_panel_has_as_many_rows_as_fit(height, rows):
+    """It has the whole height of the terminal, and the number of the tasks that do not fit."""
     text = render(busy_stats(), height=height, color_system=None)
-    assert len(text.splitlines()) <= max(height, 9)
-    assert text.count("of 3 files") == max(0, min(8, height - 11))
+    assert len(text.splitlines()) < max(height, 10)
+    assert text.count("of 3 files") == rows
+    assert (f"and {12 - rows} more" in text) == (0 < rows < 12)
+
+
+@pytest.mark.parametrize("tasks", [2, 11, 12, 30, 500])
+def test_panel_keeps_its_height_when_tasks_end(tasks):
+    """Also with the line for the others."""
+    stats = busy_stats(tasks)
+    renderer = PanelRenderer(stats, lambda: 0.0)
+    full = render(stats, height=22, renderer=renderer, color_system=None).splitlines()
+    assert len(full) <= 21
+    for number in range(tasks):
+        stats(events.TaskCompleted(ExportTask(f"busy-{number}"), 1, 1, 1.0))
+        lines = render(stats, height=22, renderer=renderer, color_system=None).splitlines()
+        assert len(lines) == len(full) or not stats.active
+
+
+@pytest.mark.parametrize("width", [80, 97, 100, 120, 160, 200])
+def test_panel_cuts_no_figure_however_large(width):
+    """Names may be cut, figures and errors may not."""
+    stats = stats_after(events.TasksListed(12_345_678, 12_345_678, 2, -90_000_000.0))
+    task = ExportTask("busy", name="n" * 300)
+    stats(events.TaskStarted(task, 99_999))
+    stats(events.BytesReceived(task, FILE, 999_999_999_999))
+    stats.files, stats.bytes, stats.limit = 123_456_789, 123_456_789_000_000, 99_999
+    stats.cooling, stats.parked = 100_001, 100_002
+    stats.outcomes[events.TaskFailed], stats.outcomes[events.ClaimLost] = 100_003, 100_004
+    stats.requests_paused_until = stats.clock() + 86_000.0
+    for number, kind in enumerate(("DestinationUnavailable", "AuthenticationFailed", "InvalidResponse", "Unreachable")):
+        stats.errors[kind] = 1_000_000 + number
+    text = render(stats, width, color_system=None)
+    lines = [line.strip(" │") for line in text.splitlines()]
+    words = " ".join(" ".join(lines).split())
+    for part in (
+        "123,456,789 files",
+        "up to 99,999 requests at once",
+        "12,345,677 queued",
+        "0 of 99,999 files",
+        "oldest pending for",
+        "100,001 cooling down, 100,002 parked",
+        "100,004 lost",
+        "requests paused for",
+        "1,000,000 DestinationUnavailable",
+        "1,000,003 Unreachable",
+        "average 0.0 tasks/s",
+    ):
+        assert part in words, text
+    assert max(map(len, text.splitlines())) <= width
+    assert not [line for line in lines if "…" in line and "nnn" not in line]
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_panel_shows_the_whole_reason_of_a_pause(width):
+    event = sample_event(events.ClaimingPaused)
+    text = render(stats_after(event), width, color_system=None)
+    words = " ".join(line.strip(" │") for line in text.splitlines())
+    assert f"claiming paused: {event.error}" in " ".join(words.split())
 
 
 def test_panel_keeps_the_row_of_a_task_while_it_is_active():
