@@ -82,8 +82,9 @@ class FolderDestination:
         folder = RootFolder(self.root, mounts, Permissions(file_mode, folder_mode))
         owners = Owners(folder.internal / "owners.sqlite3")
         boot = boot or system_clock().boot
-        kept = KeptFiles(folder.internal / KEPT, boot)
-        self._settings = FolderSettings(folder, kept, owners, on_conflict, durability == "full", manifest, now, boot)
+        sync = durability == "full"
+        kept = KeptFiles(folder.internal / KEPT, "" if sync else boot)  # an earlier run may have had another durability
+        self._settings = FolderSettings(folder, kept, owners, on_conflict, sync, manifest, now, boot)
         self._threads = FileThreads(folder, executor, hang_seconds)
         self._crlf = newline == "crlf"
         self._usage = Usage()

@@ -28,11 +28,14 @@ class KeptFile(NamedTuple):
 
 
 class KeptFiles:
-    """The files in ``folder``, by the key of their specification and number. ``boot`` identifies the current boot."""
+    """The files in ``folder``, by the key of their specification and number.
+
+    ``boot`` identifies the current boot; empty if only synced files may be used.
+    """
 
     def __init__(self, folder: Path, boot: str) -> None:
         self._folder = folder
-        self._boot = hashlib.sha256(boot.encode()).hexdigest()[:16]
+        self._boot = hashlib.sha256(boot.encode()).hexdigest()[:16] if boot else ""
         self._files: dict[str, tuple[str, KeptFile]] = {}
 
     def __bool__(self) -> bool:
@@ -42,7 +45,7 @@ class KeptFiles:
         return key in self._files
 
     def load(self, now: float) -> None:
-        """List the files, and remove those that are too old or that may have been damaged by a power loss."""
+        """List the files, and remove those that are too old or that a power loss may damage or have damaged."""
         self._files = {}
         with suppress(FileNotFoundError):
             for path in self._folder.iterdir():

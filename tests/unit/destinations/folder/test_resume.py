@@ -161,6 +161,18 @@ async def test_kept_file_that_was_not_synced_is_not_used_after_a_reboot(durabili
     assert size == (len(LARGE) if usable else None)
 
 
+@pytest.mark.parametrize("boot", ["boot 1", "boot 2"])
+@real_time
+async def test_kept_file_that_was_not_synced_is_not_used_with_full_durability(boot, tmp_path):
+    """The setting was changed between the two attempts; a file under its final name must survive a power loss."""
+    claim = claim_of("t", "a")
+    first = FolderDestination(tmp_path, durability="rename", boot="boot 1")
+    await first.probe()
+    await deliver_until_cancelled(first, claim, LARGE)
+    first.close()
+    assert await resumable_size(tmp_path, claim, durability="full", boot=boot) is None
+
+
 @pytest.mark.parametrize("version", ["", "../x", "a.b", "a" * 65])
 @real_time
 async def test_file_without_a_usable_version_is_not_kept(version, destination):
