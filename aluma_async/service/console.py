@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from itertools import chain, repeat
 from typing import Literal, TypeAlias
@@ -21,6 +22,8 @@ from aluma_async.service.summary import progress_line, summary_lines, unexported
 Mode: TypeAlias = Literal["live", "lines", "none"]
 
 _REDRAW_SECONDS = 0.25
+_DRAW_SHARE = 0.04
+"""Maximum share of time for drawing: a panel with many tasks on a tall terminal is drawn less often."""
 _PROGRESS_LINE_SECONDS = (2.0, 8.0, 20.0, 30.0, 60.0)
 """Seconds before each line of progress; the last value repeats."""
 _FLUSH_SECONDS = 5.0
@@ -98,8 +101,9 @@ class Console:
         with LiveDisplay(self.stats) as panel:
             self._close_panel = panel.close
             while True:
+                started_at = time.thread_time()
                 panel.draw()
-                await anyio.sleep(_REDRAW_SECONDS)
+                await anyio.sleep(max(_REDRAW_SECONDS, (time.thread_time() - started_at) / _DRAW_SHARE))
 
     async def _flush_suppressed(self) -> None:
         while True:

@@ -14,7 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
-from rich.segment import Segment
+from rich.segment import Segment, SegmentLines
 from rich.table import Table
 from rich.text import Text
 
@@ -65,7 +65,9 @@ class LiveDisplay:
         panel = self._renderer.render(*self._console.size)
         lines = self._console.render_lines(panel, pad=False)
         if lines != self._shown:
-            self._live.update(panel, refresh=True)
+            self._live.update(
+                SegmentLines(lines, new_lines=True), refresh=True
+            )  # not the panel: rendering is expensive
             self._shown = lines
 
 

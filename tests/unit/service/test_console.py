@@ -1,6 +1,7 @@
 """``Console``: how progress is shown, and messages at any log level."""
 
 import json
+import time
 
 import anyio
 import pytest
@@ -54,3 +55,30 @@ def test_console_writes_messages_and_the_summary_at_any_log_level(capsys, log_fo
     assert "2 tasks" in output.err
     if log_format == "json":
         assert [json.loads(line)["event"] for line in output.err.splitlines()] == ["Draining", "RunSummary"]
+
+
+@virtual_time
+async def test_panel_that_is_expensive_to_draw_is_drawn_less_often(monkeypatch):
+    """Drawing takes a small share of the time, also with many tasks on a tall terminal."""
+    drawn_at = []
+
+    class SlowPanel:
+        def __init__(self, stats):
+            self.close = lambda: None
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.close()
+
+        def draw(self):
+            drawn_at.append(anyio.current_time())
+            ends_at = time.thread_time() + 0.05
+            while time.thread_time() < ends_at:
+                pass
+
+    monkeypatch.setattr("aluma_async.service.live_display.LiveDisplay", SlowPanel)
+    with anyio.move_on_after(10):
+        await Console(ServiceConfig(), "live", RunStats(anyio.current_time)).watch()
+    assert 2 <= len(drawn_at) <= 10
