@@ -98,6 +98,7 @@ async def _check_wiring(reading: Reading, options: dict[str, Any], codes: list[i
 
 async def check_environment(config: Config, credentials: Credentials | None = None) -> list[int]:
     """Print a line per result; return the exit codes of the failures. Default credentials: the configured ones."""
+    from aluma_async.destinations.memory_folders import memory_warnings
     from aluma_async.destinations.registry import open_destinations
     from aluma_async.wiring import check_private_folders
 
@@ -107,12 +108,16 @@ async def check_environment(config: Config, credentials: Credentials | None = No
         for warning in await anyio.to_thread.run_sync(check_private_folders, config):
             click.echo(f"warn  environment: {warning}")
         await anyio.to_thread.run_sync(_check_state_folder, state)
+    for warning in await anyio.to_thread.run_sync(memory_warnings, config):
+        click.echo(f"warn  environment: {warning}")
     with _step("environment: credentials", codes):
         credentials = credentials or config.credentials()
     if credentials is not None:
         with _step(f"environment: Aluma at {config.aluma.base_url}", codes):
             async with pages(config, credentials) as listing:
-                await anext(aiter(listing), None)
+                async for _ in listing:
+                    if not config.aluma.projects:  # each project is looked for in the whole listing
+                        break
     for name, destination in config.destinations.items():
         try:
             async with open_destinations({name: destination}, state) as opened:

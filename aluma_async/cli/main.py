@@ -90,6 +90,7 @@ def cli(context: click.Context, /, **options: Any) -> int:
     # They import aiohttp, which takes long, and --help does not need it.
     from aluma_async.cli.dry_run import dry_run, read_holds
     from aluma_async.cli.run import run
+    from aluma_async.destinations.memory_folders import memory_warnings
     from aluma_async.destinations.places import check_config_file
     from aluma_async.pipeline.selection import Selection
 
@@ -99,7 +100,7 @@ def cli(context: click.Context, /, **options: Any) -> int:
     settings: dict[str, Any] = {
         "once": options["once"],
         "summary": config.service.log_level in ("debug", "info"),
-        "warnings": tuple(replaced_destinations(options)),
+        "warnings": (*replaced_destinations(options), *memory_warnings(config)),
         "progress": options["progress"],
         "load": partial(load_config, options),
     }

@@ -2,10 +2,14 @@
 
 import shutil
 import subprocess
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
+from aluma_async.destinations.common.locations import file_system_of, read_mounts
 from tests.support.processes import MAX_SECONDS, PROGRAM, environment, expect_error
+from tests.support.server import aluma_server
 
 TWO_FOLDERS = """
 [exporter]
@@ -69,3 +73,20 @@ def test_folder_that_is_mounted_a_second_time_is_recognized(tmp_path):
         pytest.skip("needs the permission to mount")
     assert done.returncode == 78, done.stdout
     assert "is inside that of [destinations.default]" in done.stdout
+
+
+IN_MEMORY = Path("/dev/shm")
+
+
+@pytest.mark.skipif(file_system_of(IN_MEMORY, read_mounts()) != "tmpfs", reason="needs a tmpfs")
+def test_folders_in_memory_are_a_warning_of_check_and_of_each_start(run_cli, tmp_path):
+    """Each is named once, and nothing is refused: a test may use such a folder."""
+    with TemporaryDirectory(dir=IN_MEMORY) as folder, aluma_server(1, malformed_row=False) as aluma:
+        options = ("--base-url", aluma.base_url, "--allow-insecure")
+        for state, output, count in ((folder, "out", 1), ("state", f"{folder}/out", 1), ("state", "out", 0)):
+            checked = run_cli("check", *options, "--state", state, "-o", output)
+            started = run_cli(*options, "--once", "--state", state, "-o", output)
+            assert (checked.returncode, started.returncode) == (0, 0), checked.stdout
+            for text in (checked.stdout, started.stderr):
+                assert text.count("is on a file system in memory (tmpfs)") == count
+                assert text.count("use a folder on a disk") == count

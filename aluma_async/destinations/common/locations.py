@@ -55,6 +55,8 @@ class Mount(Struct, frozen=True):
     """The part that is mounted, as a path below the root of the file system."""
     point: tuple[str, ...]
     """The folder where it is mounted."""
+    file_system: str = ""
+    """The type of the file system; empty if unknown."""
 
 
 def locate(path: Path, mounts: Sequence[Mount] = ()) -> Location:
@@ -85,11 +87,17 @@ def read_mounts(table: Path = _MOUNTS) -> list[Mount]:
     except OSError:
         return []
     mounts = []
-    for line in lines:  # number, number of the parent, device, root, mount point, ...
-        fields = line.split(" ")
+    for line in lines:  # number, number of the parent, device, root, mount point, ... - type, ...
+        fields, kind = line.split(" "), line.partition(" - ")[2].partition(" ")[0]
         root, point = (Path(_ESCAPE.sub(_unescape, field)).parts for field in fields[3:5])
-        mounts.append(Mount(fields[2], root, point))
+        mounts.append(Mount(fields[2], root, point, kind))
     return mounts
+
+
+def file_system_of(path: Path, mounts: Sequence[Mount]) -> str:
+    """Return the type of the file system of a path, which need not exist; empty if unknown. Blocks."""
+    mount = _mount_of(Path(os.path.realpath(path)).parts, mounts)
+    return mount.file_system if mount else ""
 
 
 def _unescape(match: re.Match[str]) -> str:
@@ -97,12 +105,18 @@ def _unescape(match: re.Match[str]) -> str:
 
 
 def _on_device(parts: tuple[str, ...], mounts: Sequence[Mount]) -> tuple[str, ...]:
-    """Return the device and the path on it; the last of several mounts at one folder hides the others."""
+    """Return the device and the path on it."""
+    found = _mount_of(parts, mounts)
+    return (found.device, *found.root, *parts[len(found.point) :]) if found else ()
+
+
+def _mount_of(parts: tuple[str, ...], mounts: Sequence[Mount]) -> Mount | None:
+    """Return the mount of a path; the last of several mounts at one folder hides the others."""
     found: Mount | None = None
     for mount in mounts:
         if parts[: len(mount.point)] == mount.point and (found is None or len(mount.point) >= len(found.point)):
             found = mount
-    return (found.device, *found.root, *parts[len(found.point) :]) if found else ()
+    return found
 
 
 def _contains(outer: Location, inner: Location) -> bool:

@@ -76,7 +76,7 @@ def test_part_of_a_folder_that_is_mounted_elsewhere_is_recognized(tmp_path):
     """The table of mounts names the part of the file system at each mount point."""
     (tmp_path / "mountinfo").write_text(TABLE)
     mounts = read_mounts(tmp_path / "mountinfo")
-    assert mounts[2] == Mount("8:1", ("/", "srv", "data", "inner folder"), ("/", "mnt", "inner"))
+    assert mounts[2] == Mount("8:1", ("/", "srv", "data", "inner folder"), ("/", "mnt", "inner"), "ext4")
     assert related("/srv/data", "/mnt/inner", mounts) is Relation.CONTAINS
     assert related("/srv/data/inner folder/x", "/mnt/inner/x/y", mounts) is Relation.CONTAINS
     assert related("/srv/data/other", "/mnt/inner", mounts) is None
