@@ -12,7 +12,9 @@ import anyio
 import click
 
 from aluma_async.cli.exit_codes import INCOMPLETE
+from aluma_async.cli.options import add_options
 from aluma_async.config import AlumaConfig, Config, Credentials, ExporterConfig, FolderConfig, ServiceConfig
+from aluma_async.service.color import Color
 
 # The simulated Aluma imports aiohttp, which takes long, and --help does not need it.
 if TYPE_CHECKING:
@@ -51,15 +53,16 @@ _LATENCY_SECONDS = 0.1  # slow enough to watch the progress
     help="Seed of the tasks: the same seed gives the same tasks.",
 )
 @click.option("--progress/--no-progress", default=True, help="Progress on stderr.  [default: on]")
-def demo(tasks: int, output: str, workers: int, seed: int, *, progress: bool) -> int:
+@add_options("color")
+def demo(tasks: int, output: str, workers: int, seed: int, *, progress: bool, color: Color | None) -> int:
     """Export from a built-in simulated Aluma.
 
     Needs no account. Uses real HTTP on this machine, writes real files, and compares them with the originals.
     """
-    return anyio.run(_demo, tasks, Path(output).absolute(), workers, seed, progress)
+    return anyio.run(_demo, tasks, Path(output).absolute(), workers, seed, progress, color or "auto")
 
 
-async def _demo(tasks: int, output: Path, workers: int, seed: int, progress: bool) -> int:
+async def _demo(tasks: int, output: Path, workers: int, seed: int, progress: bool, color: Color) -> int:
     from aluma_async.cli.run import run
     from aluma_async.testing import Behaviour, SimulatedAluma, serve
 
@@ -74,7 +77,8 @@ async def _demo(tasks: int, output: Path, workers: int, seed: int, progress: boo
                 destinations={"default": FolderConfig(path=output)},
                 service=ServiceConfig(log_level="warning"),
             )
-            code = await run(config, Credentials(aluma.client_id, aluma.client_secret), once=True, progress=progress)
+            credentials = Credentials(aluma.client_id, aluma.client_secret)
+            code = await run(config, credentials, once=True, progress=progress, color=color)
     missing = await _missing(aluma, output)
     files = sum(len(aluma.expected(task)) for task in aluma.ids("completed"))
     result = f"{missing} are missing or differ" if missing else "all are identical to the originals"

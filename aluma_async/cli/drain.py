@@ -11,6 +11,7 @@ from aluma_async.cli.signals import handle_stop_signals
 from aluma_async.config import Config
 from aluma_async.exceptions import AlumaAsyncError
 from aluma_async.pipeline.exporter import Exporter
+from aluma_async.service.color import Color
 from aluma_async.service.console import Console, choose_mode
 from aluma_async.service.formatting import pluralize
 from aluma_async.service.stats import RunStats
@@ -18,10 +19,11 @@ from aluma_async.service.stats import RunStats
 _MAX_NAMED_TASKS = 3
 
 
-def open_console(config: Config, progress: bool | None) -> Console:
+def open_console(config: Config, progress: bool | None, color: Color = "auto") -> Console:
     """Return a console on stderr."""
     terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    return Console(config.service, choose_mode(config.service, progress=progress, terminal=terminal), RunStats())
+    mode = choose_mode(config.service, progress=progress, terminal=terminal)
+    return Console(config.service, mode, RunStats(), color)
 
 
 async def drain(exporter: Exporter, console: Console, config: Config) -> AlumaAsyncError | None:

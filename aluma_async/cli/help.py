@@ -7,12 +7,15 @@ import sys
 from collections.abc import Iterable, Mapping, MutableMapping
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import click
 
 from aluma_async.cli.exit_codes import OK
+from aluma_async.cli.options import add_options, merge_options
 from aluma_async.cli.output import ignore_closed_pipe
 from aluma_async.config.schema import suggest
+from aluma_async.service.color import Color
 
 TOPICS: Mapping[str, str] = {
     "configuration": "settings: file, environment, credentials, every key",
@@ -35,10 +38,13 @@ def _complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[st
 
 @click.command("help")
 @click.argument("topic", required=False, shell_complete=_complete)
-def show_help(topic: str | None) -> int:
+@add_options("color")
+@click.pass_obj
+def show_help(outer: dict[str, Any], /, topic: str | None, **inner: Any) -> int:
     """Show a reference page, or list them.
 
-    On a terminal the page is rendered and shown in a pager ($PAGER); elsewhere it is Markdown.
+    On a terminal the page is rendered and shown in a pager ($PAGER); elsewhere it is Markdown, unless --color is
+    "always".
     """
     if topic is None:
         for name, content in TOPICS.items():
@@ -47,7 +53,7 @@ def show_help(topic: str | None) -> int:
     elif topic not in TOPICS:
         raise click.UsageError(f"unknown page {topic!r}. {suggest(topic, TOPICS)}")
     else:
-        _show(page(topic))
+        _show(page(topic), merge_options(outer, inner).get("color") or "auto")
     return OK
 
 
@@ -56,8 +62,9 @@ def page(topic: str) -> str:
     return (files("aluma_async") / "docs" / f"{topic}.md").read_text("utf-8")
 
 
-def _show(text: str) -> None:
-    if not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
+def _show(text: str, color: Color) -> None:
+    is_terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    if not is_terminal and color != "always":
         with ignore_closed_pipe():
             click.echo(text, nl=False)
             sys.stdout.flush()
@@ -65,8 +72,13 @@ def _show(text: str) -> None:
     from aluma_async.cli.markdown import render  # imports rich, which costs memory and time
 
     columns = shutil.get_terminal_size().columns
-    styled = allow_styles(os.environ)
-    click.echo_via_pager(render(text, min(columns, _MAX_WIDTH)), color=styled)
+    rendered = render(text, min(columns, _MAX_WIDTH), color)
+    if is_terminal:
+        click.echo_via_pager(rendered, color=color != "never" and allow_styles(os.environ))
+        return
+    with ignore_closed_pipe():
+        click.echo(rendered, nl=False, color=True)
+        sys.stdout.flush()
 
 
 def allow_styles(environ: MutableMapping[str, str]) -> bool:

@@ -104,7 +104,7 @@ def cli(context: click.Context, /, **options: Any) -> int:
         "progress": options["progress"],
         "load": partial(load_config, options),
     }
-    start: Callable[..., Coroutine[Any, Any, int]] = partial(run, config, credentials)
+    start: Callable[..., Coroutine[Any, Any, int]] = partial(run, config, credentials, color=options["color"] or "auto")
     if PROCESS in os.environ:
         from aluma_async.cli.process import run_process
 

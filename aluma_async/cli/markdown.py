@@ -13,6 +13,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from aluma_async.service.color import Color, rich_options
+
 _PAGE_LINK = re.compile(r"\[([^\]]+)\]\((\w+)\.md(?:#[\w-]+)?\)")
 _LOCAL_LINK = re.compile(r"\[([^\]]+)\]\((?!https?:)[^)]+\)")
 _GAP = 2
@@ -41,11 +43,11 @@ class _Page(Markdown):
     elements: ClassVar = {**Markdown.elements, "table_open": _Table, "fence": _Code, "code_block": _Code}
 
 
-def render(text: str, width: int) -> str:
+def render(text: str, width: int, color: Color = "auto") -> str:
     """Return Markdown as text for a terminal; links between pages become the command that shows the page."""
     text = _PAGE_LINK.sub(r"\1 (`aluma-async help \2`)", text)
     text = _LOCAL_LINK.sub(r"\1", text)
-    console = Console(width=width, force_terminal=True)
+    console = Console(width=width, force_terminal=True, **rich_options(color))
     with console.capture() as capture:
         console.print(_Page(text, hyperlinks=False), crop=False)
     return capture.get()

@@ -4,7 +4,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 from click.core import ParameterSource
@@ -13,6 +13,7 @@ from aluma_async.config import Config
 from aluma_async.config.config import Reading, read_config_file, read_toml
 from aluma_async.config.paths import find_config_file
 from aluma_async.config.sections import MAX_PROCESSES, MAX_WORKERS
+from aluma_async.service.color import Color
 from aluma_async.service.formatting import pluralize
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -138,6 +139,11 @@ _OPTIONS: Mapping[str, Callable[[Any], Any]] = {
         default=None,
         help="Progress on stderr: live on a terminal, otherwise a line at intervals.  [default: on]",
     ),
+    "color": click.option(
+        "--color",
+        type=click.Choice(get_args(Color)),
+        help="Colours of the live view and of help pages.  [default: auto]",
+    ),
     "log_format": click.option(
         "--log-format", type=click.Choice(["text", "json"]), help="Format of logs on stderr.  [default: text]"
     ),
@@ -158,7 +164,7 @@ RUN = tuple(name for name in _OPTIONS if name != "traceback")
 """Options of a run."""
 SELECTION = ("dry_run", "limit", "task")
 """Those options of a run that restrict what it exports."""
-SETTINGS = tuple(name for name in RUN if name not in ("once", "progress", *SELECTION))
+SETTINGS = tuple(name for name in RUN if name not in ("once", "progress", "color", *SELECTION))
 """Those options of a run that stand for keys of the config file."""
 API = ("config", "base_url", "allow_insecure")
 """Options of a command that sends requests to Aluma."""

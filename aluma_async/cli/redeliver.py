@@ -30,6 +30,7 @@ from aluma_async.journal import reader
 from aluma_async.journal.lock import lock_folder
 from aluma_async.private_files import check_folder
 from aluma_async.quarantine.folder import Copy
+from aluma_async.service.color import Color
 from aluma_async.service.formatting import format_bytes, pluralize, sanitize
 
 
@@ -39,7 +40,7 @@ from aluma_async.service.formatting import format_bytes, pluralize, sanitize
 @click.option("--incomplete", is_flag=True, help="Also tasks whose copy lacks files; these files are left out.")
 @click.option("--replace", is_flag=True, help="Complete copies replace other versions at the destinations.")
 @click.option("--again", is_flag=True, help="With --all, also tasks that were redelivered before.")
-@add_options("config", "output", "workers", "state", "progress", "log_format", "verbose", "quiet")
+@add_options("config", "output", "workers", "state", "progress", "color", "log_format", "verbose", "quiet")
 @click.pass_context
 def redeliver(
     context: click.Context,
@@ -76,7 +77,8 @@ def redeliver(
             copies = found.best if again or not all_tasks else _without_redelivered(found.best)
             wanted = list(_without_exported(config, copies)) if all_tasks else task_ids
             choice = _Choice(incomplete, replace)
-            code = _deliver(config, found, wanted, choice, progress=options.get("progress"))
+            display = _Display(options.get("progress"), options.get("color") or "auto")
+            code = _deliver(config, found, wanted, choice, display)
             left_out = all_tasks and len(wanted) < len(copies)
             is_unclear = found.unreadable if all_tasks else any(map(found.may_have_another, task_ids))
             return code or (INCOMPLETE if left_out or is_unclear else OK)
@@ -110,6 +112,13 @@ def _without_exported(config: Config, copies: Mapping[str, Copy]) -> Iterator[st
             yield task_id
 
 
+class _Display(NamedTuple):
+    """The options for the live view."""
+
+    progress: bool | None
+    color: Color
+
+
 class _Choice(NamedTuple):
     """The options for copies that lack files, and for other versions at the destinations."""
 
@@ -117,7 +126,7 @@ class _Choice(NamedTuple):
     replace: bool = False
 
 
-def _deliver(config: Config, copies: Copies, task_ids: Sequence[str], choice: _Choice, *, progress: bool | None) -> int:
+def _deliver(config: Config, copies: Copies, task_ids: Sequence[str], choice: _Choice, display: _Display) -> int:
     """Deliver the copies of tasks, print the result, and return the exit code."""
     chosen = selected_copies(copies.best, task_ids)
     accepted: list[Copy] = []
@@ -130,7 +139,7 @@ def _deliver(config: Config, copies: Copies, task_ids: Sequence[str], choice: _C
             accepted.append(copy)
             continue
         click.echo(f"{sanitize(copy.task_id)}: not redelivered: {sanitize(reason)}", err=True)
-    delivered = anyio.run(_run, config, accepted, choice, progress) if accepted else _Result()
+    delivered = anyio.run(_run, config, accepted, choice, display) if accepted else _Result()
     for copy in accepted:
         if copy.task_id not in delivered.completed:
             reason = delivered.errors.get(copy.task_id, "not tried")
@@ -164,11 +173,11 @@ class _Result:
         return True
 
 
-async def _run(config: Config, copies: Sequence[Copy], choice: _Choice, progress: bool | None) -> _Result:
+async def _run(config: Config, copies: Sequence[Copy], choice: _Choice, display: _Display) -> _Result:
     from aluma_async.wiring import open_redelivery  # imports aiohttp, which takes long, and --help does not need it
 
     result = _Result()
-    console = open_console(config, progress)
+    console = open_console(config, *display)
 
     def on_event(event: Event) -> None:
         console.stats(event)

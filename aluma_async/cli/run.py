@@ -23,6 +23,7 @@ from aluma_async.exceptions import AlumaAsyncError, AuthenticationFailed
 from aluma_async.models import Summary
 from aluma_async.pipeline.exporter import Exporter
 from aluma_async.pipeline.selection import Selection
+from aluma_async.service.color import Color
 from aluma_async.service.console import Console, choose_mode
 from aluma_async.service.formatting import pluralize
 from aluma_async.service.stats import RunStats
@@ -38,6 +39,7 @@ async def run(
     *,
     once: bool,
     progress: bool | None = None,
+    color: Color = "auto",
     summary: bool = True,
     load: Callable[[], Config] | None = None,
     warnings: Sequence[str] = (),
@@ -51,6 +53,7 @@ async def run(
         credentials: client id and secret.
         once: end when all pending tasks are exported, instead of at a signal.
         progress: show progress; None: depends on the terminal and the log level.
+        color: whether the live view has colours.
         summary: print a summary at the end, even if all pending tasks are exported.
         load: reads the configuration again at SIGHUP.
         warnings: warnings about the configuration, besides its own.
@@ -61,7 +64,7 @@ async def run(
         return OK
     terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     mode = choose_mode(config.service, progress=False if link else progress, terminal=terminal)
-    console = Console(config.service, mode, RunStats())
+    console = Console(config.service, mode, RunStats(), color)
     general = () if link else (*config.warnings(), *warnings, *unknown_variables(os.environ))
     for warning in (*general, *raise_limit(config)):
         console.log.write("warning", "ConfigWarning", warning)

@@ -14,6 +14,7 @@ from aluma_async.config import ServiceConfig
 from aluma_async.events import Event
 from aluma_async.models import Summary
 from aluma_async.service import journald
+from aluma_async.service.color import Color
 from aluma_async.service.logs import Level, Log
 from aluma_async.service.lossy_file import take_lost_bytes
 from aluma_async.service.stats import RunStats
@@ -42,13 +43,14 @@ def choose_mode(service: ServiceConfig, *, progress: bool | None, terminal: bool
 class Console:
     """Owns the log. The live panel replaces info lines of the log; warnings appear above it."""
 
-    def __init__(self, service: ServiceConfig, mode: Mode, stats: RunStats) -> None:
+    def __init__(self, service: ServiceConfig, mode: Mode, stats: RunStats, color: Color = "auto") -> None:
         level = "warning" if mode == "live" and service.log_level == "info" else service.log_level
         self.stats = stats
         self.log = Log(_to_stderr, format=service.log_format, level=level, journald=_stderr_is_journald())
         self._text = service.log_format == "text"
         self._plain_text = self._text and not _stderr_is_journald()
         self._mode = mode
+        self._color = color
         self._close_panel: Callable[[], None] | None = None
 
     def on_event(self, event: Event) -> None:
@@ -98,7 +100,7 @@ class Console:
     async def _draw_panel(self) -> None:
         from aluma_async.service.live_display import LiveDisplay  # imported here, because rich uses much memory
 
-        with LiveDisplay(self.stats) as panel:
+        with LiveDisplay(self.stats, color=self._color) as panel:
             self._close_panel = panel.close
             while True:
                 started_at = time.thread_time()

@@ -18,6 +18,7 @@ from rich.segment import Segment, SegmentLines
 from rich.table import Table
 from rich.text import Text
 
+from aluma_async.service.color import Color, rich_options
 from aluma_async.service.formatting import format_bytes, format_duration, pluralize, sanitize
 from aluma_async.service.stats import ActiveTask, RunStats
 from aluma_async.service.summary import pause_message, problems, time_left
@@ -40,9 +41,14 @@ class LiveDisplay:
     """Within the block, text written to ``sys.stderr`` appears above the panel; leaving it removes the panel."""
 
     def __init__(
-        self, stats: RunStats, console: Console | None = None, *, now: Callable[[], float] = time.time
+        self,
+        stats: RunStats,
+        console: Console | None = None,
+        *,
+        now: Callable[[], float] = time.time,
+        color: Color = "auto",
     ) -> None:
-        self._console = console or Console(stderr=True)
+        self._console = console or Console(stderr=True, **rich_options(color))
         self._renderer = PanelRenderer(stats, now)
         self._shown: list[list[Segment]] = []
         self._live = Live(console=self._console, auto_refresh=False, transient=True)

@@ -25,8 +25,9 @@ from tests.support.processes import simulator
 OPTIONS = {
     "": "-c --config -w --workers --processes -o --output --base-url --allow-insecure --once --dry-run --limit --task"
     " --project --max-at-once --max-per-second --max-bytes-per-second --claim-timeout --drain-timeout --state --listen"
-    " --progress --no-progress --log-format -v -q --version",
-    "demo": "--tasks",
+    " --progress --no-progress --color --log-format -v -q --version",
+    "demo": "--tasks --color",
+    "help": "--color",
     "init": "--client-id --no-check --unit --config --output --base-url",
     "check": "--config-only --workers --once --limit --listen --progress",
     "doctor": "--config --output --state --workers",
@@ -34,7 +35,7 @@ OPTIONS = {
     "status": "--json",
     "history": "--json --since --task --limit",
     "retry": "--all",
-    "redeliver": "--all --incomplete --replace --output --workers",
+    "redeliver": "--all --incomplete --replace --output --workers --color",
     "fail": "--reason --yes --output",
     "quarantine list": "--json",
     "quarantine show": "--json",

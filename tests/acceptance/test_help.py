@@ -51,13 +51,24 @@ def test_help_renders_a_page_without_cutting_words(path):
     assert text.count("…") <= path.read_text("utf-8").count("…")
 
 
-def test_help_is_rendered_and_paged_on_a_terminal(tmp_path):
+@pytest.mark.parametrize(
+    "arguments", [["help", "--color", "always", "design"], ["--color", "always", "help", "design"]]
+)
+def test_help_has_styles_in_a_pipe_when_they_are_chosen(arguments):
+    done = help_output(*arguments, NO_COLOR="1")
+    assert done.returncode == 0, done.stderr
+    assert "\x1b[" in done.stdout
+    assert "# Design" not in done.stdout
+
+
+@pytest.mark.parametrize(("color", "has_styles"), [("auto", True), ("never", False)])
+def test_help_is_rendered_and_paged_on_a_terminal(color, has_styles, tmp_path):
     pty = pytest.importorskip("pty")
     pager = tmp_path / "pager"
     pager.write_text(f"#!/bin/sh\ncat > {tmp_path}/paged\n")
     pager.chmod(0o755)
     controller, terminal = pty.openpty()
-    command = [f"{BIN}/aluma-async", "help", "operations"]
+    command = [f"{BIN}/aluma-async", "help", "--color", color, "operations"]
     environ = {**os.environ, "PAGER": str(pager), "TERM": "xterm"}
     done = subprocess.run(
         command, env=environ, stdin=terminal, stdout=terminal, stderr=subprocess.PIPE, timeout=MAX_SECONDS
@@ -66,5 +77,5 @@ def test_help_is_rendered_and_paged_on_a_terminal(tmp_path):
     os.close(terminal)
     assert done.returncode == 0, done.stderr
     paged = (tmp_path / "paged").read_text()
-    assert "\x1b[" in paged
+    assert ("\x1b[" in paged) is has_styles
     assert "# Operations" not in paged

@@ -63,7 +63,7 @@ async def test_panel_that_is_expensive_to_draw_is_drawn_less_often(monkeypatch):
     drawn_at = []
 
     class SlowPanel:
-        def __init__(self, stats):
+        def __init__(self, stats, **_):
             self.close = lambda: None
 
         def __enter__(self):

@@ -1,6 +1,7 @@
 """The panel with the progress of a run."""
 
 import io
+import re
 import threading
 
 import pytest
@@ -151,6 +152,27 @@ def test_panel_honours_no_color(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b[33m" in coloured
     assert "\x1b[33m" not in render(busy_stats())
+
+
+@pytest.mark.parametrize(
+    ("color", "environ", "has_styles"),
+    [
+        ("auto", {"TERM": "xterm"}, True),
+        ("never", {"TERM": "xterm"}, False),
+        ("always", {"TERM": "xterm", "NO_COLOR": "1"}, True),
+        ("always", {"TERM": "vt100"}, True),
+    ],
+)
+def test_live_display_has_colours_as_chosen(color, environ, has_styles, monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as a terminal
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    with LiveDisplay(busy_stats(), color=color, now=lambda: 0.0) as display:
+        display.draw()
+    text = capsys.readouterr().err
+    assert "0 of 48 tasks" in text
+    assert bool(re.search(r"\x1b\[[\d;]*3[\d;]*m", text)) is has_styles
 
 
 def test_live_display_starts_no_thread_and_restores_the_terminal():
