@@ -21,6 +21,7 @@ TOPICS: Mapping[str, str] = {
     "configuration": "settings: file, environment, credentials, every key",
     "destinations": "folder, database, object store, WebDAV, routes, manifest",
     "operations": "commands, service, container, exit codes, backup, upgrade",
+    "fleet": "several exporters on one or many machines share tasks and limits",
     "monitoring": "metrics, health, alerts, logs, notifications",
     "troubleshooting": "messages, their causes and remedies",
     "embedding": "the Python library, your own destination",

@@ -10,6 +10,7 @@ from aluma_async.config.destinations import (
     SqlConfig,
     WebDavConfig,
 )
+from aluma_async.config.fleet import FleetConfig
 from aluma_async.config.sections import (
     AlumaConfig,
     ExporterConfig,
@@ -25,6 +26,7 @@ __all__ = [
     "Credentials",
     "DestinationConfig",
     "ExporterConfig",
+    "FleetConfig",
     "FolderConfig",
     "LimitsConfig",
     "ObjectStoreConfig",

@@ -15,6 +15,7 @@ from msgspec import Struct, structs
 
 from aluma_async.config.credentials import Credentials, collect_credentials
 from aluma_async.config.destinations import DESTINATION_TYPES, DestinationConfig, PluginConfig, installed_types
+from aluma_async.config.fleet import FleetConfig, sqlite_folder
 from aluma_async.config.mistakes import Mistakes, toml_error
 from aluma_async.config.paths import default_state_folder, find_config_file, resolve
 from aluma_async.config.schema import read_section, suggest
@@ -51,6 +52,7 @@ class Config(Struct, frozen=True, kw_only=True):
     destinations: dict[str, DestinationConfig] = {}
     routes: tuple[RouteConfig, ...] = ()
     service: ServiceConfig = ServiceConfig()
+    fleet: FleetConfig = FleetConfig()
 
     @staticmethod
     def load(path: str | Path | None = None, overrides: Overrides | None = None) -> "Config":
@@ -185,7 +187,7 @@ def read_toml(text: str, file: str, overrides: Overrides | None = None, folder: 
         and (
             section := read_section(
                 kind,
-                raw.get(name, {}),
+                _resolve_fleet(raw.get(name, {}), folder) if name == "fleet" else raw.get(name, {}),
                 mistakes,
                 name=f"[{name}]",
                 path=(name,),
@@ -251,6 +253,13 @@ def _resolve_value(key: str, value: object, folder: Path | None) -> object:
     if key == "option" and isinstance(value, dict) and isinstance(value.get("file"), str) and value["file"]:
         return {**value, "file": resolve(folder, value["file"])}
     return value
+
+
+def _resolve_fleet(table: object, folder: Path | None) -> object:
+    """Return ``[fleet]``, in which the folder of a SQLite store is relative to ``folder``."""
+    if not isinstance(table, dict) or not isinstance(table.get("url"), str) or not sqlite_folder(table["url"]):
+        return table
+    return {**table, "url": f"sqlite:{resolve(folder, str(sqlite_folder(table['url'])))}"}
 
 
 def _read_routes(raw: object, mistakes: Mistakes) -> tuple[RouteConfig, ...]:

@@ -14,6 +14,8 @@ def config_of_process(config: Config, partition: Partition) -> Config:
     if the file was edited for fewer processes than run.
     """
     limits, count = config.limits, partition.count
+    if config.fleet.is_enabled:  # which divides the limits, and needs the number of processes only at its start
+        return structs.replace(config, fleet=structs.replace(config.fleet, nodes=config.fleet.nodes or count))
     requests, rest = divmod(limits.max_at_once, count)
     share = requests + (partition.number <= rest)
     shares = structs.replace(

@@ -168,7 +168,7 @@ class ServiceConfig(Section, frozen=True, kw_only=True):
 def is_unencrypted(url: str) -> bool:
     """Return whether requests to a URL are sent unencrypted to another machine."""
     parts = urlsplit(url)
-    return parts.scheme == "http" and not _is_loopback(parts.hostname or "")
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 
 
 def url_problem(text: str) -> str:
@@ -189,7 +189,8 @@ def url_problem(text: str) -> str:
     return ""
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
