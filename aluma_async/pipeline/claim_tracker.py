@@ -82,6 +82,13 @@ class ClaimTracker:
                 self._claims[claim.task_id] = replace(claim, settlement_unconfirmed=True)
         return interrupted
 
+    def add_orphaned(self, claim: ClaimRecord) -> bool:
+        """Take over a claim of another exporter that has ended; return False if this one has a claim of the task."""
+        if claim.task_id in self._claims or claim.task_id in self.foreign:
+            return False
+        self._store(replace(claim, source=self._source_id))
+        return True
+
     async def record_intent(self, task_id: str) -> None:
         """Record durably that Start is about to be sent. Raises ``JournalError``; Start must not be sent then."""
         earlier = self._claims.get(task_id)

@@ -82,6 +82,7 @@ class Cooldown:
         # of the event loop into an error.
         self._cache: Any = SimpleMemoryCache(timeout=None)
         self._expired: dict[str, HoldRecord] = {}  # holds of an earlier process, so old that they have no effect
+        self._foreign: set[str] = set()  # tasks whose last hold another exporter has begun
         # Tasks that may be in the cache, in order: most tasks never fail, and need no look-up.
         self._ids: dict[str, float] = {}  # with the time at which the entry expires
 
@@ -94,6 +95,27 @@ class Cooldown:
                 self._expired[hold.task_id] = hold
             else:
                 await self._store(hold, remaining(hold.since, hold.seconds, now))
+
+    async def merge(self, holds: Iterable[HoldRecord]) -> None:
+        """Take over holds that other exporters have begun since; the younger hold of a task counts."""
+        now = self._clock()
+        for hold in holds:
+            own = await self.hold(hold.task_id)
+            left = remaining(hold.since, hold.seconds, now)
+            if left + self._memory > 0 and (own is None or elapsed(own.since, now) > elapsed(hold.since, now)):
+                await self._store(hold, left)
+                self._foreign.add(hold.task_id)
+                self._journal.put(hold)
+
+    async def count_active(self, *, of_others: bool) -> tuple[int, int]:
+        """Return the number of tasks on hold and of parked ones, with or without those that others have put on hold."""
+        active = parked = 0
+        for task_id in list(self._ids):
+            if of_others or task_id not in self._foreign:
+                entry = await self.get(task_id)
+                active += entry.is_active
+                parked += entry.is_active and entry.parked
+        return active, parked
 
     async def get(self, task_id: str) -> CooldownEntry:
         """Return the entry of a task as of now."""
@@ -203,8 +225,11 @@ class Cooldown:
         return Crash(hold.message)
 
     def task_ids(self) -> Iterator[str]:
-        """Yield the ids of all tasks that are or were on hold, unless they were exported or failed since."""
-        yield from list(self._ids)
+        """Yield the ids of the tasks that are or were on hold, unless they were exported or failed since.
+
+        Those that another exporter has put on hold are left to it.
+        """
+        yield from [task_id for task_id in self._ids if task_id not in self._foreign]
         yield from list(self._expired)
 
     async def hold(self, task_id: str) -> HoldRecord | None:
@@ -216,6 +241,7 @@ class Cooldown:
     async def clear_task(self, task_id: str) -> None:
         """Remove the hold and the failures of a task."""
         self._expired.pop(task_id, None)
+        self._foreign.discard(task_id)
         if task_id in self._ids:
             del self._ids[task_id]
             await self._cache.delete(task_id)
@@ -243,6 +269,7 @@ class Cooldown:
 
     async def _store(self, hold: HoldRecord, seconds: float) -> None:
         self._ids.pop(hold.task_id, None)
+        self._foreign.discard(hold.task_id)
         self._ids[hold.task_id] = loop_time() + seconds + self._memory
         self._forget_one()
         self.forget_expired(hold.task_id)
@@ -256,6 +283,7 @@ class Cooldown:
         if expires_at > loop_time():
             self._ids[task_id] = expires_at
         else:
+            self._foreign.discard(task_id)
             self._journal.delete(HoldRecord, task_id)
 
     async def _entry(self, task_id: str) -> tuple[HoldRecord, float]:

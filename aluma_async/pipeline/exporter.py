@@ -28,6 +28,7 @@ from aluma_async.pipeline.destination_probe import DestinationProbe
 from aluma_async.pipeline.destination_watch import DestinationWatch
 from aluma_async.pipeline.failure import FailureHandler
 from aluma_async.pipeline.lease_deadline import LeaseDeadline
+from aluma_async.pipeline.node_hooks import NodeHooks
 from aluma_async.pipeline.producer import Producer, receive_task
 from aluma_async.pipeline.quarantine import Quarantine
 from aluma_async.pipeline.recovery import Recovery
@@ -185,6 +186,8 @@ class Exporter:
             uniform=uniform,
             on_event=self._emit,
         )
+        self.node_hooks = NodeHooks(self._tracker, self._cooldown, self._producer, self._recovery)
+        """What other exporters that share the work need of this one."""
 
     async def run(self) -> Summary:
         """Export until ``stop()``. Raises ``SourceError``, ``DestinationError``, ``JournalError`` if it cannot run."""

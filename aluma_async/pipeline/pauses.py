@@ -74,6 +74,16 @@ class RequestPause:
         self.until = until
         return seconds
 
+    def extend(self, seconds: float, now: float) -> bool:
+        """Begin or extend a pause that concerns all requests; return whether it lasts longer than before."""
+        until = now + min(seconds, MAX_PAUSE_SECONDS)
+        self._is_of_tasks = False
+        self.urgent_until = max(self.urgent_until, min(until, now + self._max_urgent_seconds))
+        if until <= self.until:
+            return False
+        self.until = until
+        return True
+
     def end(self) -> None:
         """End the pause."""
         self.until = self.urgent_until = self._longest = 0.0

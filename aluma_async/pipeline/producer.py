@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
+from typing import NamedTuple
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
@@ -29,6 +30,15 @@ from aluma_async.ports import OnEvent, TaskSource, Uniform
 
 MAX_REJECTIONS = 3
 """Number of pauses in a row after rejected requests, with which a run until drained ends."""
+
+
+class SharedListing(NamedTuple):
+    """The last listing of several exporters that share the pending tasks."""
+
+    total: int | None
+    """Number of pending tasks; None: each exporter counts its own part."""
+    oldest_created_at: float | None
+    """Creation time of the oldest task, in seconds since 1970."""
 
 
 class Producer:
@@ -60,6 +70,8 @@ class Producer:
         self._projects = ListedProjects()
         self.gone = GoneTasks(source, cooldown, tracker, claims, on_event)
         """Reports the tasks on hold that Aluma has deleted."""
+        self._must_poll = False
+        self._shared: SharedListing | None = None
         self._listed: set[str] = set()  # tasks of the last listing that had failed before
 
     async def run_until_drained(self) -> int:
@@ -126,7 +138,19 @@ class Producer:
             else:
                 idle += 1
                 with anyio.move_on_after(self._polling.delay(idle, self._uniform)):
-                    await self._tracker.wait_until(admission.may_try_next_suspect)
+                    await self._tracker.wait_until(self._ends_polling_wait)
+
+    def poll_now(self) -> None:
+        """End the wait for the next listing, because another exporter has listed tasks."""
+        self._must_poll = True
+        self._tracker.notify()
+
+    def show_listing(self, listing: SharedListing) -> None:
+        """Report a listing that several exporters share, instead of the part of this one."""
+        self._shared = listing
+
+    def _ends_polling_wait(self) -> bool:
+        return self._must_poll or self._admission.may_try_next_suspect()
 
     async def _check_blocked(self) -> None:
         """Check whether files can be saved again, if they could not; raise any other error that came while waiting."""
@@ -155,6 +179,7 @@ class Producer:
         failed_before: list[ExportTask] = []
         queued: list[ExportTask] = []
         self._listed = held = set()
+        self._must_poll = False
         projects = ListedProjects()
         await self._cooldown.apply_releases()
         async with aclosing(self._source.list_pending()) as pages:  # type: ignore[type-var]
@@ -196,6 +221,9 @@ class Producer:
             backlog.add([suspect])
             admitted += 1
         on_hold += len(suspects) - bool(suspect)
+        if shared := self._shared:  # its rows are only the tasks for this exporter that are not on hold
+            oldest, listed = shared.oldest_created_at, listed if shared.total is None else shared.total
+            on_hold, parked = await self._cooldown.count_active(of_others=shared.total is not None)
         projects.end()
         self._projects = projects
         self._admission.relist(map(projects.certain, queued))

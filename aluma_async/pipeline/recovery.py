@@ -55,6 +55,7 @@ class Recovery:
         self._on_event = on_event
         self._due: dict[str, tuple[float, int]] = {}  # time of the next attempt, and number of attempts so far
         self._wakeup = anyio.Event()
+        self._taken: dict[str, tuple[ClaimRecord, bool]] = {}
 
     async def load(self) -> None:
         """Take over the records of an earlier process. Raises ``JournalError``.
@@ -67,8 +68,7 @@ class Recovery:
         interrupted = self._claims.load([record for record in records if isinstance(record, ClaimRecord)])
         for claim in self._claims.foreign.values():
             self._on_event(SettlementDeferred(ExportTask(claim.task_id), self._claims.foreign_error(claim)))
-        for hold in await self._cooldown.record_crashes(claim.task_id for claim in interrupted):
-            self._on_event(TaskParked(ExportTask(hold.task_id), hold))
+        await self._record_crashes([claim.task_id for claim in interrupted])
         for claim in self._claims:
             self._tracker.add(claim.task_id)  # so that no worker claims it before the first attempt to settle it
 
@@ -111,14 +111,39 @@ class Recovery:
                 if self._tracker.blocks(claim.task_id) and claim.task_id not in self._due:
                     group.start_soon(self._settle_and_reschedule, claim, 0, RELEASED_TASK_DELAY_SECONDS)
             while True:
+                await self._take_over()
                 now = loop_time() + _CLOCK_STEP
                 for task_id, (due, tries) in list(self._due.items()):
                     if due <= now:
                         del self._due[task_id]
                         self._start_if_idle(task_id, tries, group)
+                if self._taken:
+                    continue
                 self._wakeup = anyio.Event()
                 with anyio.move_on_at(min((due for due, _ in self._due.values()), default=float("inf"))):
                     await self._wakeup.wait()
+
+    def add_orphaned(self, claim: ClaimRecord, *, is_interrupted: bool) -> None:
+        """Release a claim of another exporter that has ended, as soon as ``run`` does.
+
+        ``is_interrupted``: its task was in progress, so that it counts one more crash.
+        """
+        self._taken[claim.task_id] = claim, is_interrupted
+        self._wakeup.set()
+
+    async def _take_over(self) -> None:
+        taken, self._taken = self._taken, {}
+        added = [task_id for task_id, (claim, _) in taken.items() if self._claims.add_orphaned(claim)]
+        for task_id in added:
+            self._tracker.add(task_id)  # so that no worker claims it before the first attempt to settle it
+            self._due[task_id] = 0.0, 0
+        await self._record_crashes([task_id for task_id in added if taken[task_id][1]])
+
+    async def _record_crashes(self, task_ids: list[str]) -> None:
+        """Count one more crash of each task."""
+        if task_ids:
+            for hold in await self._cooldown.record_crashes(task_ids):
+                self._on_event(TaskParked(ExportTask(hold.task_id), hold))
 
     def schedule(self, task_id: str, tries: int = 0) -> None:
         """Schedule the next attempt to settle the claim of a task, if it is still open."""

@@ -4,7 +4,6 @@ from asyncio import get_running_loop
 from collections import deque
 from collections.abc import Callable
 from copy import copy
-from types import TracebackType
 from typing import NamedTuple
 
 import anyio
@@ -13,14 +12,16 @@ from aluma_async.clock import loop_time
 from aluma_async.events import ConcurrencyLimitAdapted, ConcurrencyLimitChanged, RequestsPaused, RequestsResumed
 from aluma_async.exceptions import ClaimConflict, RateLimited, SourceError
 from aluma_async.pipeline.pauses import MAX_PAUSE_SECONDS, MAX_URGENT_PAUSE_SECONDS, RequestPause
+from aluma_async.pipeline.permit import Permit
 from aluma_async.policy.adaptive_limit import AdaptiveLimit
-from aluma_async.policy.rate_limit import RateLimit
+from aluma_async.policy.rate_limit import RateLimit, with_rate
 from aluma_async.ports import OnEvent, Uniform
 
 _REPORT_FACTOR = 1.5
 """Factor between two adaptive limits that makes a change worth a line in the log."""
 _PROBE_SECONDS = 1.0  # interval at which a waiting urgent request notices that another one has succeeded
 _MIN_FAILURES = 3  # failed requests in a row that are an outage although a download receives data
+_MAX_SLEEP_SECONDS = 1.0  # the rate may change meanwhile
 _MIN_SLEEP_SECONDS = 0.01  # so that the clock's resolution does not turn a wait into a busy loop
 
 
@@ -69,6 +70,8 @@ class Throttle:
         """Number of requests that have been sent and not answered; others with a permit still wait."""
         self.paused_requests: Callable[[], int] = lambda: 0
         """Returns the number of these whose response is not waited for, because what has arrived is being stored."""
+        self.on_pause: Callable[[float], None] = lambda _: None
+        """Receives the seconds of each pause that Aluma has asked for, unless it may be that of single tasks."""
         self._answered_at = self._received_at = 0.0
         self._succeeded_at = float("-inf")  # unlike _answered_at, not set when a request is sent
         self._failures = 0  # in a row; a success that was already under way at the first one does not end the row
@@ -89,14 +92,20 @@ class Throttle:
         self._pause = RequestPause(max_urgent_pause, uniform)
         self._on_event = on_event
 
-    def set_limits(self, max_at_once: int, *, max_per_second: float, max_bytes_per_second: float) -> None:
-        """Replace the limits; requests in flight count against the new ones."""
-        self._limit_before_pause = None
-        if self._adaptive:
-            self._adaptive.set_maximum(max_at_once)
-        self._pace = RateLimit(max_per_second) if max_per_second else None
-        self._bytes = RateLimit(max_bytes_per_second, burst=max_bytes_per_second) if max_bytes_per_second else None
-        self._set_limit(self._adaptive.value if self._adaptive else max_at_once, report=False)
+    def set_limits(
+        self, max_at_once: int, *, max_per_second: float, max_bytes_per_second: float, quota: float = float("inf")
+    ) -> None:
+        """Replace the limits; requests in flight, and what was sent before, count against the new ones.
+
+        ``quota`` is a lower number of requests in flight, for a while; with 0 no request is sent.
+        """
+        now = loop_time()
+        for adaptive in filter(None, (self._adaptive, self._limit_before_pause)):
+            adaptive.set_maximum(max_at_once)
+            adaptive.quota = quota
+        self._pace = with_rate(self._pace, max_per_second, 1.0, now)
+        self._bytes = with_rate(self._bytes, max_bytes_per_second, max_bytes_per_second, now)
+        self._set_limit(self._adaptive.value if self._adaptive else int(min(max_at_once, quota)), report=False)
         self._wake_waiters()
 
     @property
@@ -115,13 +124,13 @@ class Throttle:
             return Outage(now - self._failing_since, self._last_error)
         return Outage(now - self._answered_at if self.unanswered > self.paused_requests() else 0.0)
 
-    def permit(self, *, urgent: bool = False) -> "_Permit":
+    def permit(self, *, urgent: bool = False) -> Permit:
         """Wait for the permission to send one request, and hold it until the response has been read."""
-        return _Permit(self, urgent=urgent)
+        return Permit(self, urgent=urgent)
 
-    def probe_permit(self) -> "_Permit":
+    def probe_permit(self) -> Permit:
         """Wait for the permission to send one request in an unverified pause."""
-        return _Permit(self, urgent=True, probe=True)
+        return Permit(self, urgent=True, probe=True)
 
     @property
     def pause_is_unverified(self) -> bool:
@@ -143,7 +152,23 @@ class Throttle:
         if self._bytes:
             self._bytes.consume(now, count)
             if (wait := self._bytes.delay_until_allowed(now)) > 0:
-                await anyio.sleep(wait)
+                await self._wait_for_bytes(wait, self._bytes.units_ahead(now))
+
+    async def _wait_for_bytes(self, wait: float, ahead: float) -> None:
+        """Sleep until ``ahead`` bytes are allowed, which takes ``wait`` seconds if the rate does not change."""
+        rate = ahead / wait
+        while ahead > 0:
+            step = min(ahead / rate, _MAX_SLEEP_SECONDS)
+            await anyio.sleep(step)
+            ahead -= step * rate
+            if not self._bytes:
+                return
+            rate = self._bytes.rate
+
+    def pause(self, seconds: float) -> None:
+        """Send no request for some seconds, because Aluma has asked another exporter for it."""
+        if self._pause.extend(seconds, loop_time()):
+            self._schedule_end_of_pause(seconds)
 
     async def acquire(self, *, urgent: bool, probe: bool = False) -> float:
         """Wait until a request may be sent; return that time (loop clock)."""
@@ -168,7 +193,7 @@ class Throttle:
                 if self._pace and (self._pacing_lock.locked() or self._pace.delay_until_allowed(now) > 0):
                     async with self._pacing_lock:
                         while (wait := self._delay(loop_time())) > 0:  # noqa: ASYNC110 - the rate may change
-                            await anyio.sleep(max(wait, _MIN_SLEEP_SECONDS))
+                            await anyio.sleep(min(max(wait, _MIN_SLEEP_SECONDS), _MAX_SLEEP_SECONDS))
                     now = loop_time()
             except BaseException:
                 self._free_permit(urgent=urgent)
@@ -279,6 +304,10 @@ class Throttle:
             self._pause.end()
             self._wake_waiters()
 
+    def _schedule_end_of_pause(self, seconds: float) -> None:
+        get_running_loop().call_at(self._pause.until, self._end_pause, self._pause.until)
+        self._on_event(RequestsPaused(seconds))
+
     def _record_error(self, error: SourceError, sent_at: float, level: int) -> None:
         """Start a pause if the error asks for one, and lower the limit if Aluma is overloaded."""
         now = loop_time()
@@ -291,8 +320,9 @@ class Throttle:
         if pause is not None:
             if self._limit_before_pause is None and error.operation:
                 self._limit_before_pause = copy(self._adaptive)
-            get_running_loop().call_at(self._pause.until, self._end_pause, self._pause.until)
-            self._on_event(RequestsPaused(pause))
+            self._schedule_end_of_pause(pause)
+            if not self.pause_is_unverified:
+                self.on_pause(pause)
         if self._adaptive and error.overloaded and not error.spares_others:
             self._adaptive.record_refusal(
                 sent_at,
@@ -302,24 +332,3 @@ class Throttle:
                 pause=min(error.retry_after or 0.0, MAX_PAUSE_SECONDS),
             )
             self._set_limit(self._adaptive.value)
-
-
-class _Permit:
-    """Acquires and releases one permit. A class, because a generator would cost more than all its work."""
-
-    __slots__ = ("_level", "_probe", "_sent_at", "_throttle", "_urgent")
-
-    def __init__(self, throttle: Throttle, *, urgent: bool, probe: bool = False) -> None:
-        self._throttle = throttle
-        self._urgent = urgent
-        self._probe = probe
-
-    async def __aenter__(self) -> float:
-        self._sent_at = await self._throttle.acquire(urgent=self._urgent, probe=self._probe)
-        self._level = self._throttle.unanswered
-        return self._sent_at
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._throttle.release(self._sent_at, self._level, error, urgent=self._urgent, probe=self._probe)

@@ -42,6 +42,8 @@ class AdaptiveLimit:
     def __init__(self, maximum: int, *, initial: int = 16) -> None:
         self._maximum = maximum
         self._limit = float(min(initial, maximum))
+        self.quota = float("inf")
+        """A bound for a while. What was found before applies again when it is raised."""
         self._ceiling = float("inf")  # the largest value without overload, as far as is known
         self.refusals = 0.0
         """Count of refused requests, less a quarter of the accepted ones that were sent with as many in flight."""
@@ -58,8 +60,8 @@ class AdaptiveLimit:
 
     @property
     def value(self) -> int:
-        """The current limit, as a whole number."""
-        return int(self._limit)
+        """The current limit, as a whole number; 0 only if the quota is."""
+        return int(min(self._limit, self.quota))
 
     def set_maximum(self, maximum: int) -> None:
         """Change the upper bound."""
@@ -95,12 +97,12 @@ class AdaptiveLimit:
             self._probing -= 1
             if not self._probing:
                 self._ceiling, self._probe_interval = float("inf"), _MIN_PROBE_SECONDS
-        elif self._limit < self._ceiling:
+        elif self._limit < min(self._ceiling, self.quota):
             # One more per response doubles the limit in a round trip. Below a known ceiling, grow by an eighth of it.
             step = 1.0 if self._ceiling == float("inf") else max(1.0, self._ceiling / 8) / self._limit
             self._limit = min(self._limit + step, self._ceiling, self._maximum)
             self._probe_at = now + self._probe_interval
-        elif now >= self._probe_at and self._limit < self._maximum:
+        elif now >= self._probe_at and self._limit < min(self._maximum, self.quota):
             self._limit += 1
             self._changed_at = now  # earlier requests do not test the new limit
             self._forget_refusals()
@@ -142,7 +144,7 @@ class AdaptiveLimit:
         self._probe_at = now + self._probe_interval
 
     def _reduce(self, factor: float, floor: int, now: float) -> None:
-        self._limit = max(float(floor), min(self._limit * factor, self._ceiling))
+        self._limit = max(float(floor), min(min(self._limit, self.quota) * factor, self._ceiling))
         self._changed_at, self._accepted_level = now, 0
         self._forget_refusals()
 

@@ -33,3 +33,18 @@ def test_rate_limit_spaces_units_evenly_after_a_burst():
     single.consume(100.0, 2)
     assert single.delay_until_allowed(100.0) == 0.5
     assert single.delay_until_allowed(100.25) == 0.25
+
+
+def test_rate_limit_keeps_what_was_consumed_when_the_rate_changes():
+    """A new limit for each change would allow one more unit each time."""
+    limit = RateLimit(1)
+    limit.consume(0.0)
+    limit.set_rate(2, 1.0, 0.5)
+    assert limit.delay_until_allowed(0.5) == pytest.approx(0.25), "half a unit is left"
+    limit.set_rate(1000, 1.0, 10.0)
+    assert limit.delay_until_allowed(10.0) <= 0
+    bytes_limit = RateLimit(100, burst=100)
+    bytes_limit.consume(0.0, 300)
+    assert bytes_limit.units_ahead(0.0) == pytest.approx(201)
+    bytes_limit.set_rate(10, 10, 0.0)
+    assert bytes_limit.units_ahead(0.0) == pytest.approx(201)
