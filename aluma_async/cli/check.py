@@ -28,7 +28,8 @@ from aluma_async.cli.options import (
 from aluma_async.cli.variables import unknown_variables
 from aluma_async.config import Config, Credentials
 from aluma_async.config.config import Reading
-from aluma_async.config.credentials import read_secret, systemd_secret
+from aluma_async.config.credentials import read_secret, source_id, systemd_secret
+from aluma_async.config.fleet import is_unencrypted_store
 from aluma_async.config.mistakes import Mistakes
 from aluma_async.exceptions import AlumaAsyncError, ConfigError, JournalError
 from aluma_async.journal import reader
@@ -118,6 +119,8 @@ async def check_environment(config: Config, credentials: Credentials | None = No
                 async for _ in listing:
                     if not config.aluma.projects:  # each project is looked for in the whole listing
                         break
+    if config.fleet.is_enabled and credentials is not None:
+        await _check_fleet(config, credentials, codes)
     for name, destination in config.destinations.items():
         try:
             async with open_destinations({name: destination}, state) as opened:
@@ -128,6 +131,21 @@ async def check_environment(config: Config, credentials: Credentials | None = No
         except AlumaAsyncError:  # it cannot be opened, which the wiring layer has reported
             continue
     return codes
+
+
+async def _check_fleet(config: Config, credentials: Credentials, codes: list[int]) -> None:
+    with _step(f"environment: store of the fleet {config.fleet.name!r}", codes):
+        url = config.fleet.store_url(os.environ)
+        if is_unencrypted_store(url):
+            click.echo(
+                "warn  environment: [fleet] url: redis:// sends ids and names of tasks unencrypted; use rediss://"
+            )
+        from aluma_async.fleet.check import check_store  # only with [fleet]
+        from aluma_async.wiring.fleet import open_fleet_store
+
+        async with open_fleet_store(config, source_id(config.aluma, credentials)) as store:
+            for warning in await check_store(store):
+                click.echo(f"warn  environment: [fleet]: {warning}")
 
 
 def _check_state_folder(folder: Path) -> None:

@@ -7,6 +7,7 @@ from aluma_async.exceptions import (
     AuthenticationFailed,
     ConfigError,
     DestinationError,
+    FleetStoreError,
     JournalError,
     JournalLocked,
     RateLimited,
@@ -29,6 +30,7 @@ _CODES: tuple[tuple[type[AlumaAsyncError], int], ...] = (
     (JournalError, UNAVAILABLE),
     (SourceError, UNAVAILABLE),
     (DestinationError, UNAVAILABLE),
+    (FleetStoreError, UNAVAILABLE),
 )
 """The first matching class decides."""
 
@@ -37,6 +39,7 @@ _HINTS: tuple[tuple[type[AlumaAsyncError], str], ...] = (
     (RateLimited, "Set a lower --max-per-second or fewer --workers."),
     (SourceError, "Try again later, or run 'aluma-async check' to find the cause."),
     (DestinationError, "Run 'aluma-async check' to check each destination."),
+    (FleetStoreError, "Check the address, and whether the server runs; exporters continue alone meanwhile."),
     (JournalError, "Run 'aluma-async check' to check the state folder, or choose another one with --state."),
 )
 """Hints for errors without a hint of their own; the first matching class decides."""

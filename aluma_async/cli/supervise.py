@@ -54,7 +54,8 @@ async def supervise(
     for warning in (*config.warnings(), *warnings, *unknown_variables(os.environ), *private):
         log.write("warning", "ConfigWarning", warning)
     state = config.state_folder().absolute()
-    await redistribute(state, count, on_event=console.log)
+    if not config.fleet.is_enabled:  # in which each process keeps its claims, and the others know them
+        await redistribute(state, count, on_event=console.log)
     as_json = service.log_format == "json"
 
     def write(line: str, number: int) -> None:

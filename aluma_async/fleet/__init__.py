@@ -2,6 +2,4 @@
 
 The store carries no correctness: durable files before Complete, each node's journal and Aluma's lease remain the only
 guarantees. If the store forgets, lags or is unavailable, tasks are exported later or started twice, and none is lost.
-
-Nothing imports this package yet.
 """

@@ -31,6 +31,9 @@ class Identity:
         """Ids of earlier processes, until the store has received a report of this one."""
         self.node_id = self._new_id()
         """The id of this node."""
+
+    def store(self) -> None:
+        """Store the id, once the folder is locked for this process."""
         self._write()
 
     def confirm(self) -> None:

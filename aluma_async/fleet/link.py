@@ -95,7 +95,8 @@ class FleetLink:
         self._subscription = anyio.CancelScope()
 
     def load(self, claims: Sequence[ClaimRecord]) -> None:
-        """Take over the claims of an earlier process. Call it once; no report is sent before."""
+        """Take over the claims of an earlier process, whose folder is locked. Call it once, before any report."""
+        self._identity.store()
         self._loaded = self.records.load(claims)
         self._is_loaded.set()
 

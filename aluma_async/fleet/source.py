@@ -55,7 +55,7 @@ class FleetSource(SourceWrapper):
         self._link = link
         self._nodes = nodes
         self._hooks = hooks
-        self._known_listing = 0  # number of the last listing at the end of the last call
+        self._known_listing: int | None = None  # number of the last listing at the end of the last call
         self._is_called = False
         link.listeners.append(self._end_polling_interval)
         self._rest_listing: int | None = None  # number of the listing to which the rest belongs, once it is complete
@@ -114,6 +114,8 @@ class FleetSource(SourceWrapper):
             raise Unavailable(f"task {task_id}: the request had to wait until another node may have taken the claim")
 
     def _end_polling_interval(self, update: FleetUpdate, _: float) -> None:
+        if self._known_listing is None:  # a listing before the start of this node may be old
+            self._known_listing = update.listing.number
         is_news = update.listing.number > self._known_listing or update.rows_left
         if is_news and not self._is_called:
             self._hooks.poll_now()
@@ -134,7 +136,7 @@ class FleetSource(SourceWrapper):
                 return
             if update:
                 listing = update.listing
-                if listing.number > self._known_listing and not listing.unpublished:
+                if listing.number > (self._known_listing or 0) and not listing.unpublished:
                     return
                 waits_for_rest = listing.unpublished and loop_time() < called_at + TURN_SECONDS
                 if update.lister in ("", link.node_id) and not waits_for_rest and await self._begin_listing():

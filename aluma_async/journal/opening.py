@@ -11,12 +11,20 @@ from aluma_async.ports import OnEvent
 
 
 def open_journal(
-    state: Path, stack: AsyncExitStack, on_event: OnEvent | None, partition: Partition | None = None
+    state: Path,
+    stack: AsyncExitStack,
+    on_event: OnEvent | None,
+    partition: Partition | None = None,
+    *,
+    collects: bool = True,
 ) -> SqliteJournal:
-    """Return a journal, which ``stack`` closes: that of the process with ``partition``, or of the only process."""
+    """Return a journal, which ``stack`` closes: that of the process with ``partition``, or of the only process.
+
+    ``collects``: the only process takes over the claims and holds of a run with several processes.
+    """
     executor = stack.enter_context(ThreadPoolExecutor(1, "aluma-async-journal"))
     journal: SqliteJournal
-    if partition is None and len(journal_folders(state)) > 1:
+    if collects and partition is None and len(journal_folders(state)) > 1:
         from aluma_async.journal.redistribution import CollectingJournal  # only after a run with several processes
 
         journal = CollectingJournal(state, executor=executor, on_event=on_event)

@@ -83,3 +83,12 @@ def make_throttle(config: Config, on_event: OnEvent | None) -> Throttle:
         uniform=random.uniform,
         on_event=on_event or (lambda _: None),
     )
+
+
+def set_limits(throttle: Throttle, config: Config) -> None:
+    """Apply the configured limits to a throttle."""
+    throttle.set_limits(
+        config.max_at_once,
+        max_per_second=config.limits.max_per_second,
+        max_bytes_per_second=config.limits.max_bytes_per_second,
+    )

@@ -1,7 +1,8 @@
 """Opens an exporter of pending tasks, whose configuration can be changed while it runs."""
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 import anyio.to_thread
 
@@ -18,8 +19,8 @@ from aluma_async.pipeline.selection import Select, SelectedSource
 from aluma_async.pipeline.throttle import Outage, Throttle
 from aluma_async.policy.backoff import Backoff, RetryPolicy
 from aluma_async.policy.partition import Partition
-from aluma_async.ports import Destination, OnEvent, TaskSource
-from aluma_async.wiring.client import make_throttle, open_throttled_client
+from aluma_async.ports import Destination, Journal, OnEvent, TaskSource
+from aluma_async.wiring.client import make_throttle, open_throttled_client, set_limits
 from aluma_async.wiring.parts import (
     check_environment,
     check_private_folders,
@@ -40,6 +41,7 @@ class ReloadableExporter:
         router: DestinationRouter,
         extra_destinations: Collection[str],
         warnings: Sequence[str],
+        set_limits: Callable[[Config], None],
     ) -> None:
         self.exporter = exporter
         self.warnings = warnings
@@ -48,6 +50,7 @@ class ReloadableExporter:
         self._throttle = throttle
         self._router = router
         self._extra_destinations = extra_destinations
+        self._set_limits = set_limits
 
     @property
     def outage(self) -> Outage:
@@ -58,11 +61,7 @@ class ReloadableExporter:
         """Apply a changed config without dropping a claim; return the changed keys that require a restart."""
         restart_keys = list(restart_required(self._config, config))
         self.exporter.set_workers(config.exporter.workers)
-        self._throttle.set_limits(
-            config.max_at_once,
-            max_per_second=config.limits.max_per_second,
-            max_bytes_per_second=config.limits.max_bytes_per_second,
-        )
+        self._set_limits(config)
         if "destinations" not in restart_keys:
             self._router.set_routing(config.routing(self._extra_destinations))
         return restart_keys
@@ -120,10 +119,17 @@ async def open_reloadable_exporter(
         warnings = await anyio.to_thread.run_sync(check_private_folders, config)  # a share may respond slowly
         await anyio.to_thread.run_sync(check_places, config, targets)
         router = DestinationRouter(targets, routing)
-        journal = open_journal(state, stack, on_event, partition)
-        history = History(journal, names=config.service.history_names)
+        sqlite = open_journal(state, stack, on_event, partition, collects=not config.fleet.is_enabled)
+        journal: Journal = sqlite
+        history = History(sqlite, names=config.service.history_names)
         source: TaskSource = SelectedSource(client, select) if select else client
-        if partition:
+        fleet, account = None, source_id(config.aluma, credentials)
+        if config.fleet.is_enabled:
+            from aluma_async.wiring.fleet import open_fleet  # only with [fleet]
+
+            fleet = await stack.enter_async_context(open_fleet(config, account, throttle, partition, select))
+            source, journal = fleet.wrap_source(source), fleet.wrap_journal(sqlite)
+        elif partition:
             source = SelectedSource(source, lambda task: partition.contains(task.id))
         exporter = Exporter(
             source,
@@ -140,9 +146,12 @@ async def open_reloadable_exporter(
             park_seconds=retry.park_seconds,
             park_after=retry.park_after,
             claim_timeout=config.aluma.claim_timeout_seconds,
-            source_id=source_id(config.aluma, credentials),
+            source_id=account,
             drain_timeout=config.exporter.drain_timeout_seconds,
             destination_timeout=destination_timeout(config),
             on_event=with_history(history, on_event),
         )
-        yield ReloadableExporter(config, exporter, throttle, router, extra_destinations, warnings)
+        if fleet:
+            await stack.enter_async_context(fleet.run(exporter))
+        apply_limits = fleet.set_limits if fleet else partial(set_limits, throttle)
+        yield ReloadableExporter(config, exporter, throttle, router, extra_destinations, warnings, apply_limits)

@@ -360,7 +360,7 @@ def test_variable_of_a_process_is_refused_without_its_parent(run_cli):
 
 
 def test_single_process_imports_nothing_of_the_supervisor(tmp_path):
-    """Nor what only a run after one with several processes needs."""
+    """Nor what only a fleet, or a run after one with several processes, needs."""
     code = (
         "import atexit, sys; atexit.register(lambda: print(*sorted(sys.modules))); "
         "from aluma_async.cli.main import main; main()"
@@ -376,7 +376,15 @@ def test_single_process_imports_nothing_of_the_supervisor(tmp_path):
         )
     modules = done.stdout.split()
     assert "aluma_async.cli.run" in modules
-    extra = ("supervisor", "cli.supervise", "cli.process", "config.processes", "journal.redistribution")
+    extra = (
+        "supervisor",
+        "cli.supervise",
+        "cli.process",
+        "config.processes",
+        "journal.redistribution",
+        "fleet",
+        "wiring.fleet",
+    )
     assert not [name for name in modules if name.startswith(tuple(f"aluma_async.{part}" for part in extra))]
 
 

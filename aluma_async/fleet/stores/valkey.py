@@ -151,6 +151,18 @@ class ValkeyFleetStore:
             with anyio.move_on_after(TIMEOUT_SECONDS, shield=True):
                 await channels.aclose()
 
+    async def warnings(self) -> list[str]:
+        """Return warnings about the settings of the server, if it shows them."""
+        try:
+            settings = await self._client.config_get("maxmemory-policy")
+        except (RedisError, OSError, TimeoutError):
+            return []
+        policy = next(iter(settings.values()), b"noeviction")
+        policy = policy.decode() if isinstance(policy, bytes) else str(policy)
+        if policy == "noeviction":
+            return []
+        return [f"maxmemory-policy is {policy}: the server may remove records of the fleet; set it to noeviction"]
+
     async def aclose(self) -> None:
         """Close all connections."""
         await self._client.aclose()

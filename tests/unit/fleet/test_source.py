@@ -54,10 +54,10 @@ class Node:
     def __init__(self, store, aluma, name="a", *, nodes=("a", "b"), queue_size=10, clock=system_time):
         self.link, self.tracked, self.holds, self.listed = make_link(store, name, clock=clock), set(), [], []
         self.polls = 0
-        hooks = SourceHooks(
+        self.hooks = SourceHooks(
             lambda: queue_size, self.tracked.__contains__, self._merge, self._poll_now, self.listed.append
         )
-        self.source = FleetSource(aluma, self.link, lambda: nodes, hooks)
+        self.source = FleetSource(aluma, self.link, lambda: nodes, self.hooks)
 
     async def _merge(self, holds):
         self.holds += holds
@@ -118,6 +118,19 @@ async def test_source_counts_the_listing_of_another_node_as_its_own():
             assert await one.list() == []
             assert await two.list() == []
             assert aluma.listings == number
+
+
+@virtual_time
+async def test_source_lists_when_the_last_listing_is_older_than_the_node():
+    """A run with --once must not end because of the listing of an earlier run."""
+    store, aluma, (one,) = make_nodes("a")
+    async with running(one.link):
+        await one.list()
+    aluma.pending = task_ids(3)
+    _, _, (later,) = make_nodes("b", store=store)
+    later.source = FleetSource(aluma, later.link, lambda: ["b"], later.hooks)
+    async with running(later.link):
+        assert await later.list() == task_ids(3)
 
 
 @virtual_time
