@@ -29,7 +29,7 @@ _MESSAGE_LINES = 3
 """Lines that are kept free for messages, so that the rows stay when one appears."""
 _FRAME_COLUMNS = 4
 _WIDE, _NARROW, _TIGHT = 97, 76, 57
-"""Minimum columns for all figures in one line, for figures in two lines (otherwise three), and for task sizes."""
+"""Minimum columns for wide ages, for both rates in one line, and for task sizes."""
 _ECHO_COLUMNS = 3
 """Free columns behind the panel, where the terminal echoes Ctrl-C; in the next line, the echo would shift the panel."""
 _MAX_WIDTH = 120
@@ -113,9 +113,7 @@ class PanelRenderer:
         tasks = [f"{stats.queued:,} queued", f"{len(stats.active)} in progress"]
         if stats.oldest_created_at is not None and stats.pending:
             tasks.append(f"oldest pending for {format_duration(self._now() - stats.oldest_created_at)}")
-        if width >= _WIDE:
-            yield from _wrap([", ".join(done), now, overall], "   ", columns)
-        elif width >= _NARROW:
+        if width >= _NARROW:
             yield from _wrap(done, ", ", columns)
             yield from _wrap([now, overall], "   ", columns)
         else:

@@ -114,6 +114,17 @@ def test_panel_cuts_no_figure_however_large(width):
     assert not [line for line in lines if "…" in line and "nnn" not in line]
 
 
+@pytest.mark.parametrize("width", [80, 100, 120, 200])
+def test_panel_keeps_its_height_while_figures_grow(width):
+    """Otherwise its rows would jump."""
+    heights = set()
+    for files in (1, 9_999, 1_234_567):
+        stats = busy_stats()
+        stats.files, stats.bytes, stats.limit = files, files * 61_000, 128
+        heights.add(len(render(stats, width, color_system=None).splitlines()))
+    assert len(heights) == 1
+
+
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_panel_shows_the_whole_reason_of_a_pause(width):
     event = sample_event(events.ClaimingPaused)
