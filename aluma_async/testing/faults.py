@@ -61,7 +61,7 @@ class WrongReply(StrEnum):
     EMPTY = "empty"
     """Status 200 with an empty body."""
     CUT = "cut"
-    """Status 200 with the first half of the file, and the length of that half."""
+    """Status 200 with the first half of the file, and the length of that half, if that differs from a whole file."""
     DOUBLY_CHUNKED = "doubly-chunked"
     """Status 200 with the file in the frame of a chunk."""
     ALTERED = "altered"

@@ -24,6 +24,7 @@ from aluma_async.testing.http_replies import (
     truncated,
     wrong_reply,
 )
+from aluma_async.testing.sample_data import has_end
 from aluma_async.testing.simulator import NotFound, SimulatedAluma, StateConflict
 
 T = TypeVar("T")
@@ -213,7 +214,7 @@ class _Handlers:
         if fault is WrongReply.OTHER_VERSION:
             return await other_version(request, body)
         headers = {"Content-Type": "application/pdf"}
-        if fault is WrongReply.CUT:
+        if fault is WrongReply.CUT and has_end(body):
             body = body[: len(body) // 2]
         elif fault is WrongReply.DOUBLY_CHUNKED:
             body = doubly_chunked(body)

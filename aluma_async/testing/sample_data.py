@@ -7,6 +7,7 @@ There are four projects from four kinds of business. A task has one to five docu
 import base64
 import json
 import random
+import struct
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
@@ -25,6 +26,8 @@ PROJECTS = (
     ("Hh7mPz2bQ4C_eW9sYdKk0A", "HR Onboarding"),
     ("u8RtB6vXRfiLoa1Dj3MZcw", "Freight Documents"),
 )
+_TINY_ENDINGS = ("png", "xml", "zip", "edi", "heic", "tif")
+_EDI = b"UNA:+.? '"
 _SUPPLIERS = ("Dell", "Müller & Söhne", "Lieferant Nr. 7", "O'Neill Ltd.", "Smith/Jones", "Ångström AB", "Globex")
 _PEOPLE = ("John C Franklin", "Renée Dupont", "Zoë Ödegård", 'Bob "Rusty" Hale', "Li Wei", "Ana María Ruiz")
 
@@ -63,7 +66,7 @@ class SampleData:
         rng = self._random(number, "work")
         if self._profile == "tiny":
             pdfs = range(rng.choice((0, 1, 1, 2)))
-            ending = ("png", "xml", "zip")[number % 3]
+            ending = _TINY_ENDINGS[number % len(_TINY_ENDINGS)]
             files = [SampleFile("", f"{number}-{n}.{ending if n else 'pdf'}", None, 8, number * 10 + n) for n in pdfs]
             return [[SampleFile("", f"{number}.csv", f"a,b\n{rng.random()},", 0, 0), *files]]
         if self._profile != "mixed":
@@ -109,6 +112,11 @@ class SampleData:
         return random.Random(f"{self._seed}/{purpose}/{number}")
 
 
+def has_end(body: bytes) -> bool:
+    """Return whether the first half of a file of the profile ``tiny`` differs from a whole file."""
+    return not body.startswith(_EDI)
+
+
 @lru_cache(maxsize=1)
 def _image_bytes(seed: int) -> bytes:
     """Return random bytes that look like a scan. Images of any size are slices of them, because copying is fast."""
@@ -124,6 +132,15 @@ def _tiny_file(name: str, text: bytes) -> bytes:
             return b"\x89PNG\r\n\x1a\n%btEXt%b" % (len(text).to_bytes(4, "big"), text) + bytes(8) + b"IEND\xaeB`\x82"
         case "zip":  # without members, with a comment
             return b"PK\x05\x06" + bytes(16) + len(text).to_bytes(2, "little") + text
+        case "heic":
+            parts = ((b"ftyp", b"heic"), (b"meta", bytes(4)), (b"mdat", text))
+            return b"".join(struct.pack(">I4s", len(data) + 8, kind) + data for kind, data in parts)
+        case "tif":  # a directory before its strip
+            entries = ((256, 999), (257, 8), (258, 8), (259, 5), (273, 86), (279, len(text)))
+            table = b"".join(struct.pack("<HHLL", tag, 4, 1, value) for tag, value in entries)
+            return b"II*\0" + struct.pack("<LH", 8, len(entries)) + table + bytes(4) + text
+        case "edi":
+            return _EDI + text
     return b"%%PDF-1.4 %b %%%%EOF" % text
 
 

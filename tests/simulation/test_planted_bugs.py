@@ -12,9 +12,10 @@ import pytest
 from aiohttp.client_proto import ResponseHandler
 
 from aluma_async import connections
-from aluma_async.aluma import download_responses, file_ends, responses
+from aluma_async.aluma import download_responses, error_answers, file_ends, responses
 from aluma_async.aluma.content import ContentCheck
 from aluma_async.aluma.digests import Digests
+from aluma_async.aluma.image_ends import ImageWalk
 from aluma_async.aluma.pauses import PauseVerifier
 from aluma_async.aluma.started_tasks import StartedTasks
 from aluma_async.exceptions import Ambiguous, FileMissing, RequestRejected, SchemaMismatch, SourceError
@@ -239,6 +240,14 @@ def accept_a_cut_file(patch):
 def accept_a_cut_file_unless_it_is_a_pdf(patch):
     missing_end = file_ends.missing_end
     patch.setattr(file_ends, "missing_end", lambda name, *rest: missing_end(name, *rest) if name == "pdf" else "")
+
+
+def accept_a_cut_image(patch):
+    patch.setattr(ImageWalk, "has_ended", lambda self: True)
+
+
+def accept_an_error_under_an_unknown_extension(patch):
+    patch.setattr(error_answers, "kind_of_error", lambda text, content_type: "")
 
 
 def accept_the_specification_of_another_task(patch):
@@ -502,6 +511,8 @@ BUGS = {
         accept_any_content,
         accept_a_cut_file,
         accept_a_cut_file_unless_it_is_a_pdf,
+        accept_a_cut_image,
+        accept_an_error_under_an_unknown_extension,
         ignore_digests,
         accept_the_specification_of_another_task,
         join_two_versions_of_a_file,
@@ -566,6 +577,8 @@ HARSHER = {
     accept_any_content: with_replies(*WRONG_FILES),
     accept_a_cut_file: with_replies(WrongReply.CUT),
     accept_a_cut_file_unless_it_is_a_pdf: with_replies(WrongReply.CUT),
+    accept_a_cut_image: with_replies(WrongReply.CUT),
+    accept_an_error_under_an_unknown_extension: with_replies(WrongReply.JSON_ERROR, WrongReply.LOG_IN_PAGE),
     ignore_digests: with_replies(WrongReply.ALTERED),
     accept_the_specification_of_another_task: with_replies(WrongReply.OTHER_SPECIFICATION),
     join_two_versions_of_a_file: with_replies(WrongReply.OTHER_VERSION),
