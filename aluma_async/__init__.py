@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from aluma_async.config import Config, Credentials
     from aluma_async.destinations.folder.destination import FolderDestination
     from aluma_async.journal.memory import MemoryJournal
-    from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask, Snapshot, Summary
+    from aluma_async.models import Claim, ExportFile, ExportSpec, ExportTask, Snapshot, Summary, Timestamp
     from aluma_async.pipeline.exporter import Exporter
     from aluma_async.policy.backoff import Backoff, RetryPolicy
     from aluma_async.ports import (
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         TaskSource,
     )
     from aluma_async.service.monitor import Monitor
-    from aluma_async.wiring import open_exporter
+    from aluma_async.wiring import open_client, open_exporter
 
 __version__ = "0.1.0"
 
@@ -52,9 +52,11 @@ __all__ = [
     "Snapshot",
     "Summary",
     "TaskSource",
+    "Timestamp",
     "__version__",
     "events",
     "exceptions",
+    "open_client",
     "open_exporter",
 ]
 
@@ -62,13 +64,13 @@ _EXPORTS = {
     "aluma_async.aluma.client": "AlumaClient",
     "aluma_async.config": "Config Credentials",
     "aluma_async.destinations.folder.destination": "FolderDestination",
-    "aluma_async.models": "Claim ExportFile ExportSpec ExportTask Snapshot Summary",
+    "aluma_async.models": "Claim ExportFile ExportSpec ExportTask Snapshot Summary Timestamp",
     "aluma_async.pipeline.exporter": "Exporter",
     "aluma_async.journal.memory": "MemoryJournal",
     "aluma_async.policy.backoff": "Backoff RetryPolicy",
     "aluma_async.ports": "BeforeComplete Clock Delivery Destination Journal OnEvent RequestLimiter TaskSource",
     "aluma_async.service.monitor": "Monitor",
-    "aluma_async.wiring": "open_exporter",
+    "aluma_async.wiring": "open_client open_exporter",
 }
 
 

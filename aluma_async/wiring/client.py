@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from importlib.metadata import version
 
 import aiohttp
@@ -16,6 +16,7 @@ from aluma_async.connections import GuardedConnector
 from aluma_async.pipeline.pauses import MAX_URGENT_PAUSE_SECONDS
 from aluma_async.pipeline.throttle import Throttle
 from aluma_async.ports import OnEvent
+from aluma_async.wiring.parts import safe_listener
 
 _USER_AGENT = f"aluma-async/{version('aluma-async')}"
 _READ_BUFFER_BYTES = 1024 * 1024  # a connection buffers twice as much before it stops reading
@@ -27,15 +28,23 @@ async def open_client(
     config: Config, credentials: Credentials | None = None, *, on_event: OnEvent | None = None
 ) -> AsyncIterator[AlumaClient]:
     """Open a client of the configured API. Raises ``ConfigError``. Sends no request yet."""
-    async with open_throttled_client(config, credentials, make_throttle(config, on_event), on_event) as client:
+    listener = safe_listener(on_event)
+    async with open_throttled_client(config, credentials, make_throttle(config, listener), listener) as client:
         yield client
 
 
 @asynccontextmanager
 async def open_throttled_client(
-    config: Config, credentials: Credentials | None, throttle: Throttle, on_event: OnEvent | None
+    config: Config,
+    credentials: Credentials | None,
+    throttle: Throttle,
+    on_event: OnEvent | None,
+    session: aiohttp.ClientSession | None = None,
 ) -> AsyncIterator[AlumaClient]:
-    """Open a client whose requests ``throttle`` limits. Otherwise as ``open_client``."""
+    """Open a client whose requests ``throttle`` limits. Otherwise as ``open_client``.
+
+    ``session``: the caller's session, which stays open, in place of a new one.
+    """
     credentials = credentials or config.credentials()
     downloads = DownloadLimits(
         hosts=config.aluma.download_hosts,
@@ -44,21 +53,9 @@ async def open_throttled_client(
         max_specification_bytes=config.limits.max_specification_bytes,
         min_bytes_per_second=config.limits.min_bytes_per_second,
     )
-    connector = GuardedConnector(
-        limit=0,  # the throttle limits requests, and its limit may change
-        keepalive_timeout=_KEEP_ALIVE_SECONDS,
-        ssl=ssl_context(config.aluma.ca_file, "[aluma] "),
-        resolver=PublicResolver(aiohttp.DefaultResolver(), config.aluma.download_hosts),
-    )
-    async with aiohttp.ClientSession(
-        connector=connector,
-        read_bufsize=_READ_BUFFER_BYTES,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"User-Agent": _USER_AGENT},
-        proxy=config.aluma.proxy or None,
-    ) as session:
+    async with nullcontext(session) if session else _new_session(config) as opened:
         client = AlumaClient(
-            session,
+            opened,
             config.aluma.base_url,
             credentials,
             projects=config.aluma.projects,
@@ -69,6 +66,22 @@ async def open_throttled_client(
         )
         throttle.paused_requests = lambda: client.paused_requests
         yield client
+
+
+def _new_session(config: Config) -> aiohttp.ClientSession:
+    connector = GuardedConnector(
+        limit=0,  # the throttle limits requests, and its limit may change
+        keepalive_timeout=_KEEP_ALIVE_SECONDS,
+        ssl=ssl_context(config.aluma.ca_file, "[aluma] "),
+        resolver=PublicResolver(aiohttp.DefaultResolver(), config.aluma.download_hosts),
+    )
+    return aiohttp.ClientSession(
+        connector=connector,
+        read_bufsize=_READ_BUFFER_BYTES,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"User-Agent": _USER_AGENT},
+        proxy=config.aluma.proxy or None,
+    )
 
 
 def make_throttle(config: Config, on_event: OnEvent | None) -> Throttle:

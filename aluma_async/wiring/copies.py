@@ -25,6 +25,7 @@ from aluma_async.wiring.parts import (
     check_private_folders,
     destination_timeout,
     open_quarantine,
+    safe_listener,
     with_history,
 )
 
@@ -85,14 +86,15 @@ async def open_confirmed(
     check_environment()
     routing, retry, state = config.routing(), config.retry, config.state_folder()
     credentials = config.credentials()
-    throttle = make_throttle(config, on_event)
+    listener = safe_listener(on_event)
+    throttle = make_throttle(config, listener)
     async with (
-        open_throttled_client(config, credentials, throttle, on_event) as client,
+        open_throttled_client(config, credentials, throttle, listener) as client,
         open_destinations(config.destinations, state) as opened,
         AsyncExitStack() as stack,
     ):
         await anyio.to_thread.run_sync(check_private_folders, config)
-        sqlite = open_journal(state, stack, on_event)
+        sqlite = open_journal(state, stack, listener)
         journal = ConfirmedJournal(sqlite, list(tasks), system_clock)
         destination = ConfirmedDestination(DestinationRouter(opened, routing), tasks)
         quarantine = QuarantineFolder(config.quarantine_folder())
@@ -112,5 +114,5 @@ async def open_confirmed(
             source_id=source_id(config.aluma, credentials),
             drain_timeout=config.exporter.drain_timeout_seconds,
             destination_timeout=destination_timeout(config),
-            on_event=with_history(History(sqlite, names=config.service.history_names), on_event),
+            on_event=with_history(History(sqlite, names=config.service.history_names), listener),
         )

@@ -9,6 +9,7 @@ from aluma_async.destinations.registry import open_folder
 from aluma_async.events import Event, TaskCompleted
 from aluma_async.exceptions import ConfigError
 from aluma_async.journal.history import History
+from aluma_async.pipeline.listener import SafeListener
 from aluma_async.ports import Destination, OnEvent
 from aluma_async.private_files import check_folder
 
@@ -34,17 +35,23 @@ def destination_timeout(config: Config) -> float:
     return max(_MIN_DESTINATION_SECONDS, config.service.stuck_after_seconds / 2)
 
 
-def with_history(history: History, on_event: OnEvent | None) -> OnEvent:
+def safe_listener(on_event: OnEvent | None) -> SafeListener | None:
+    """Return a listener for the parts that call it themselves, and would be disturbed by its exceptions."""
+    return SafeListener(on_event) if on_event else None
+
+
+def with_history(history: History, safe: SafeListener | None) -> OnEvent:
     """Return a listener that records exported tasks, and passes each event on."""
-    if on_event is None:
+    if safe is None:
         return history
+    on_event = safe.listener
 
     def notify(event: Event) -> None:
         if type(event) is TaskCompleted:  # saves a call for every other event
             history(event)
         on_event(event)
 
-    return notify
+    return SafeListener(notify, safe.failures)
 
 
 def open_quarantine(config: Config, state: Path, stack: AsyncExitStack) -> Destination:

@@ -150,7 +150,9 @@ OUTCOMES = {"exported", "failed", "cancelled", "parked", "released", "refused", 
 PUBLIC = {
     "aluma_async": "Exporter open_exporter Config AlumaClient FolderDestination TaskSource Destination Delivery events"
     " exceptions Credentials Summary Backoff RetryPolicy RequestLimiter Journal OnEvent Clock Claim ExportFile"
-    " ExportSpec ExportTask",
+    " ExportSpec ExportTask Snapshot Monitor BeforeComplete Timestamp open_client",
+    "aluma_async.config": "AlumaConfig Config Credentials ExporterConfig FolderConfig LimitsConfig ObjectStoreConfig"
+    " PluginConfig RetryConfig RouteConfig ServiceConfig SqlConfig WebDavConfig",
     "aluma_async.testing": "SimulatedAluma SimulatedSource MemoryDestination check_destination check_task_source",
     "aluma_async.events": "TasksListed ClaimingStillPaused RequestsPaused FailureBreakerOpened ClaimRefused FileStaged"
     " ConcurrencyLimitChanged SettlementUnconfirmed SettlementDeferred TaskStarted TaskCompleted TaskFailed"
@@ -239,7 +241,11 @@ def test_library_has_its_public_members():
     assert iscoroutinefunction(Exporter.run_until_drained)
     assert callable(Exporter.stop)
     assert callable(Delivery.resumable_size)
-    assert "destinations" in signature(import_module("aluma_async").open_exporter).parameters
+    parameters = signature(import_module("aluma_async").open_exporter).parameters
+    assert {"on_event", "destinations", "select", "before_complete", "source", "session", "retry", "clock"} <= {
+        *parameters
+    }
+    assert callable(Exporter.snapshot)
     assert issubclass(exceptions.ClaimConflict, exceptions.AlumaAsyncError)
 
 

@@ -1,6 +1,7 @@
 """README and reference pages: every sample works, every link leads somewhere, and nothing is missing."""
 
 import ast
+import inspect
 import json
 import os
 import re
@@ -250,6 +251,11 @@ def test_configuration_page_lists_every_key_with_its_default(name):
 @pytest.mark.parametrize("name", DESTINATION_TYPES)
 def test_destinations_page_lists_every_key_with_its_default(name):
     check_table(section(page("destinations"), DESTINATION_HEADINGS[name]), DESTINATION_TYPES[name])
+
+
+def test_embedding_page_lists_every_argument_of_open_exporter():
+    listed = {name for row in rows(section(page("embedding"), "Run an exporter")) for name in quoted(row[0])}
+    assert listed | {"config", "credentials"} == set(inspect.signature(aluma_async.open_exporter).parameters)
 
 
 def test_embedding_page_names_every_class_of_the_configuration():
