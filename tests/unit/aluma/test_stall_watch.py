@@ -63,7 +63,7 @@ async def test_sick_tasks_do_not_stop_healthy_ones(kind, misbehave, max_at_once,
 @pytest.mark.parametrize("kind", ["start", "file", "complete"])
 @virtual_time
 async def test_healthy_tasks_behind_very_many_that_hang_are_exported(kind):
-    server = sick_requests(kind, hang, sick=200, healthy=5)
+    server = sick_requests(kind, hang, sick=100, healthy=5)
     await server.export(600)
     assert len(set(server.aluma.ids("completed")) - set(server.sick)) == 5
 

@@ -12,7 +12,7 @@ IDS = [f"task-{number:05}" for number in range(20_000)]
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 64])
 def test_partition_gives_each_task_to_exactly_one_process(count):
     partitions = [Partition(number, count) for number in range(1, count + 1)]
-    assert all(sum(one.contains(task_id) for one in partitions) == 1 for task_id in IDS[:500])
+    assert all(sum(one.contains(task_id) for one in partitions) == 1 for task_id in IDS[:50])
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 16])
