@@ -1,21 +1,12 @@
 """``GroupedCommands``: a command whose help lists its sub-commands by purpose, each with its whole summary."""
 
-from collections.abc import Mapping
-
 import click
 from click.core import ParameterSource
 
-_EVERYWHERE = frozenset({"verbose", "log_format"})
-"""Options that apply to the errors of every command."""
-_REQUESTS = frozenset({"max_at_once", "max_per_second"})
-_EFFECTIVE: Mapping[str, frozenset[str]] = {
-    "list": _REQUESTS,
-    "cancel": _REQUESTS,
-    "fail": _REQUESTS | {"workers", "claim_timeout", "drain_timeout"},
-    "redeliver": frozenset({"drain_timeout"}),
-    "systemd": frozenset({"output", "state", "drain_timeout"}),
-}
-"""Command -> options of a run that have an effect on it, although they are rarely needed and not in its help."""
+from aluma_async.cli.options import SELECTION
+
+_RELIED_ON = (*SELECTION, "processes")
+"""Options that restrict or divide what is exported. Any other one may stand before each command: scripts share them."""
 _STANDALONE = ("demo", "simulate")
 """Commands that use no option of a run."""
 
@@ -46,16 +37,16 @@ class GroupedCommands(click.Group):
 
 
 def reject_misplaced_options(context: click.Context) -> None:
-    """Refuse options before the name of a command on which they have no effect: whoever writes one relies on it."""
+    """Refuse options before the name of a command on which they have no effect, if whoever writes one relies on it."""
     name = context.invoked_subcommand or ""
     assert isinstance(context.command, click.Group)  # noqa: S101 - only groups have sub-commands
-    effective = _EVERYWHERE | _parameters(context.command.commands[name]) | _EFFECTIVE.get(name, frozenset())
+    own = _parameters(context.command.commands[name])
     for given in context.params:
         if context.get_parameter_source(given) is not ParameterSource.COMMANDLINE:
             continue
         if name in _STANDALONE and given != "verbose":
             raise click.UsageError(f"put the options of {name} after its name", context)
-        if given not in effective:
+        if given in _RELIED_ON and given not in own:
             raise click.UsageError(f"--{given.replace('_', '-')} has no effect on {name}", context)
 
 
