@@ -3,11 +3,13 @@
 import gc
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from aluma_async.destinations.common.locations import file_system_of, read_mounts
 from aluma_async.testing import SimulatedAluma
 from tests.support.databases import PostgresDatabase, SqliteDatabase
 from tests.support.postgres import run_postgres
@@ -24,8 +26,11 @@ settings.load_profile("any machine")
 def pytest_configure():
     """Let the processes that tests start cache their bytecode, and collect the tests faster.
 
-    Garbage collections would take a fifth of the time until the first test begins.
+    Garbage collections would take a fifth of the time until the first test begins. The folders of tests are on a disk,
+    because the program warns of folders in memory.
     """
+    if file_system_of(Path(tempfile.gettempdir()), read_mounts()) == "tmpfs" and os.access("/var/tmp", os.W_OK):
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/var/tmp")
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     gc.disable()
 
