@@ -58,6 +58,10 @@ class State(Struct):
         """Return the listings with some filters."""
         return self.scopes.setdefault(name, Scope())
 
+    def latest(self, now: float) -> float:
+        """Return the time of a step: a process that has waited for the file read its clock before an earlier step."""
+        return max(now, self.reported_at)
+
     def is_learning(self, now: float) -> bool:
         """Return whether the quotas of other nodes may be unknown; call it once for each report."""
         if now - self.reported_at > MAX_SILENCE_SECONDS:

@@ -56,6 +56,7 @@ class FleetTables:
         """Apply a report; return the update, and the notices for other nodes."""
         with transaction(self._database):
             state = load_state(self._database, self._boot)
+            now = state.latest(now)
             stored, taken_by = self._node(report.node_id)
             if taken_by:
                 return FleetUpdate(epoch=state.epoch, stored_sequence=stored, taken_over=True), []
@@ -69,6 +70,7 @@ class FleetTables:
         """Start or renew a node's turn to list."""
         with transaction(self._database):
             state = load_state(self._database, self._boot)
+            now = state.latest(now)
             if self._node(node_id)[1] or not rows.begin_turn(state.scope(scope), node_id, now):
                 return False
             save_state(self._database, state)
@@ -78,6 +80,7 @@ class FleetTables:
         """Store a page of a listing; return the notices for other nodes."""
         with transaction(self._database):
             state = load_state(self._database, self._boot)
+            now = state.latest(now)
             if self._node(page.node_id)[1]:
                 return []
             is_news = rows.publish(self._database, state, page, now)
@@ -100,6 +103,7 @@ class FleetTables:
         """End holds; return the notices for other nodes."""
         with transaction(self._database):
             state = load_state(self._database, self._boot)
+            now = state.latest(now)
             ended = [FleetHold(task_id, 0.0) for task_id in task_ids]
             records.apply_holds(self._database, state, "", ended, now)
             save_state(self._database, state)
@@ -109,6 +113,7 @@ class FleetTables:
         """Return the content."""
         with transaction(self._database):
             state = load_state(self._database, self._boot)
+            now = state.latest(now)
             query = "SELECT id, at, share, (SELECT count(*) FROM claim WHERE node = id) FROM node WHERE taken_by = ''"
             nodes = tuple(
                 NodeView(node_id, now - at, self._is_present(node_id), claims, _decode(share).quota)

@@ -3,7 +3,7 @@
 import pytest
 
 from aluma_async import sqlite_file
-from aluma_async.fleet.ports import FleetClaim, FleetHold, ListingPage, NodeReport, RecordState
+from aluma_async.fleet.ports import FleetClaim, FleetHold, Limits, ListingPage, NodeReport, RecordState
 from aluma_async.fleet.stores.tables import FleetTables
 from aluma_async.models import ExportTask, HoldRecord, Timestamp
 
@@ -75,3 +75,16 @@ def test_tables_delete_what_has_expired():
         tables.sync()
     (node,) = tables.tables.inspect(1001.0).nodes
     assert node.claims == 0
+
+
+def test_tables_keep_a_node_that_another_one_with_an_earlier_time_follows():
+    """A process reads its clock before it waits for the file, in which a later time may be stored meanwhile."""
+    tables = Tables().tables
+    limits = {"limits": Limits(8.0), "wanted": Limits(8.0)}
+    tables.sync(NodeReport(node_id="a", sequence=1, **limits), 1000.0)
+    tables.sync(NodeReport(node_id="a", sequence=2, **limits), 1010.0)
+    update, _ = tables.sync(NodeReport(node_id="b", sequence=1, **limits), 1009.9)
+    assert [node.node_id for node in update.nodes] == ["a"]
+    again, _ = tables.sync(NodeReport(node_id="a", sequence=3, held=Limits(8.0), **limits), 1010.1)
+    assert again.stored_sequence == 2
+    assert update.quota.max_at_once + again.quota.max_at_once <= 8
