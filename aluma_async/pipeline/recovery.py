@@ -111,7 +111,7 @@ class Recovery:
                 if self._tracker.blocks(claim.task_id) and claim.task_id not in self._due:
                     group.start_soon(self._settle_and_reschedule, claim, 0, RELEASED_TASK_DELAY_SECONDS)
             while True:
-                await self._take_over()
+                await self._take_over(group)
                 now = loop_time() + _CLOCK_STEP
                 for task_id, (due, tries) in list(self._due.items()):
                     if due <= now:
@@ -131,13 +131,18 @@ class Recovery:
         self._taken[claim.task_id] = claim, is_interrupted
         self._wakeup.set()
 
-    async def _take_over(self) -> None:
+    async def _take_over(self, group: TaskGroup) -> None:
         taken, self._taken = self._taken, {}
-        added = [task_id for task_id, (claim, _) in taken.items() if self._claims.add_orphaned(claim)]
-        for task_id in added:
-            self._tracker.add(task_id)  # so that no worker claims it before the first attempt to settle it
-            self._due[task_id] = 0.0, 0
-        await self._record_crashes([task_id for task_id in added if taken[task_id][1]])
+        added = [claim for claim, _ in taken.values() if self._claims.add_orphaned(claim)]
+        idle = [claim for claim in added if claim.task_id not in self._tracker]
+        for claim in idle:
+            self._tracker.add(claim.task_id)  # so that no worker claims it before the first attempt to settle it
+        await self._record_crashes([claim.task_id for claim in added if taken[claim.task_id][1]])
+        for claim in idle:
+            group.start_soon(self._settle_and_reschedule, claim, 0, RELEASED_TASK_DELAY_SECONDS)
+        for claim in added:
+            if claim not in idle:  # when its worker has ended
+                self.schedule(claim.task_id)
 
     async def _record_crashes(self, task_ids: list[str]) -> None:
         """Count one more crash of each task."""
