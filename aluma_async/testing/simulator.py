@@ -135,6 +135,8 @@ class SimulatedAluma:
 
     def start(self, task_id: str) -> bytes:
         """Claim a task; return its Export Specification (JSON)."""
+        if self._task(task_id).state != TaskState.PENDING:
+            self.counts["refused"] += 1
         task = self._in_state(task_id, TaskState.PENDING)
         self._set(task_id, task, TaskState.CLAIMED)
         self._claimed[task_id] = None
