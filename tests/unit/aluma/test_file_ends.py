@@ -299,3 +299,11 @@ def test_file_that_is_shorter_than_its_header_says_is_wrong(name, body, least):
 
 def test_compressed_bmp_is_accepted_whatever_its_size():
     assert not problem("a.bmp", bmp(compression=1)[:100])
+
+
+@pytest.mark.parametrize(("number", "is_sector"), [(0xFFFFFFFA, True), (0xFFFFFFFB, False), (0xFFFFFFFE, False)])
+def test_ole_file_needs_its_directory_unless_the_number_is_special(number, is_sector):
+    """0xFFFFFFFA is the largest number of a sector; a file that lacks that sector is not complete."""
+    body = bytearray(ole())
+    struct.pack_into("<I", body, 48, number)
+    assert bool(problem("a.msg", bytes(body))) is is_sector
