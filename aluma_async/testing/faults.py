@@ -70,6 +70,8 @@ class WrongReply(StrEnum):
     """A download is interrupted; its resumption continues with another version of the file."""
     OTHER_SPECIFICATION = "other-specification"
     """The request is executed; the response is that to an earlier Start of the same client, if there is one."""
+    DAMAGED_TEXT = "damaged-text"
+    """The request is executed; the response has one more text, which is not valid Unicode and differs each time."""
     MAINTENANCE = "maintenance"
     """Status 200 with a state that Aluma does not have."""
     LONG_PAUSE = "long-pause"
@@ -105,6 +107,7 @@ REPLY_VERBS: Mapping[WrongReply, Collection[str]] = {
     ),
     WrongReply.OTHER_SUCCESS: ("start",),
     WrongReply.OTHER_SPECIFICATION: ("start",),
+    WrongReply.DAMAGED_TEXT: ("start",),
     WrongReply.BLOCKED: ("start", "complete", "cancel", "fail"),
     **dict.fromkeys((*WRONG_FILES, WrongReply.OTHER_VERSION), ("file",)),
     WrongReply.MAINTENANCE: ("get",),

@@ -16,7 +16,7 @@ from aluma_async.testing.behaviour import Behaviour, SpecQuirk
 from aluma_async.testing.sample_data import Profile, SampleData, SampleFile
 
 _HARMLESS_QUIRKS = (SpecQuirk.ABSOLUTE_URL, SpecQuirk.RELATIVE_URL)
-_INVALID_TEXT = b'{"folder":"","filename":"note.txt","source":"content","content":"an unpaired \\ud800","url":null}'
+_INVALID_TEXT = b'{"folder":"","filename":"note.txt","source":"content","content":"%d unpaired \\ud800","url":null}'
 """A file with half of a surrogate pair: a valid JSON string, but no valid Unicode."""
 
 
@@ -75,6 +75,7 @@ class SimulatedAluma:
         self._claimed: dict[str, None] = {}  # ids, oldest claim first
         self._tokens: dict[str, float] = {}
         self._specs_repaired = False
+        self._damaged = 0  # number of specifications so far
 
     # -- tokens
 
@@ -219,8 +220,13 @@ class SimulatedAluma:
             documents[-1]["files"][-1]["source"] = "archive"
         body = msgspec.json.encode({"documents": documents})
         if self._task(task_id).number in self.behaviour.impossible_tasks:
-            return body.removesuffix(b"]}") + b',{"files":[' + _INVALID_TEXT + b"]}]}"
+            return _with_invalid_text(body, 1)
         return body
+
+    def damaged(self, specification: bytes) -> bytes:
+        """Return an Export Specification with one more text, which is not valid Unicode and differs each time."""
+        self._damaged += 1
+        return specification if specification.endswith(b"[]}") else _with_invalid_text(specification, self._damaged)
 
     def _root_of_urls(self, quirk: SpecQuirk | None) -> str:
         match quirk:
@@ -305,6 +311,10 @@ class SimulatedAluma:
             del self._claimed[task_id]
             task.state = TaskState.PENDING
             self.counts["requeued"] += 1
+
+
+def _with_invalid_text(specification: bytes, number: int) -> bytes:
+    return specification.removesuffix(b"]}") + b',{"files":[' + _INVALID_TEXT % number + b"]}]}"
 
 
 def _file_id(file: SampleFile) -> str:

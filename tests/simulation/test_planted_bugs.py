@@ -61,6 +61,11 @@ def need_no_second_start(patch):
     patch.setattr(Cooldown, "was_unexportable", was_unexportable)
 
 
+def fail_at_the_first_start(patch):
+    """Another Start may bring a specification without the damage."""
+    need_no_second_start(patch)
+
+
 def repeat_an_ambiguous_start(patch):
     async def start(self, task):
         for _ in range(3):
@@ -485,6 +490,7 @@ BUGS = {
         omit_a_file,
         complete_after_a_restart_without_verifying,
         fail_with_an_incomplete_copy,
+        fail_at_the_first_start,
         fail_on_a_missing_file,
         count_attempts_over_all_kinds_of_errors,
         take_a_rejected_settlement_for_a_confirmed_one,
@@ -567,6 +573,7 @@ HARSHER = {
         "misbehaviour": Misbehaviour(losses=(Loss.DISK,)),
     },
     fail_with_an_incomplete_copy: with_replies(WrongReply.NOT_FOUND),
+    fail_at_the_first_start: with_replies(WrongReply.DAMAGED_TEXT),
     fail_on_a_missing_file: with_replies(WrongReply.NOT_FOUND),
     count_attempts_over_all_kinds_of_errors: {
         "tasks": 3,

@@ -32,6 +32,7 @@ from aluma_async.policy.naming import INTERNAL_FOLDER
 from aluma_async.ports import CHECK_LEASE, Delivery
 from aluma_async.quarantine.folder import QuarantineFolder
 from aluma_async.quarantine.records import CopyState
+from aluma_async.testing.faults import WrongReply
 from aluma_async.testing.http_app import simulated_app
 from aluma_async.testing.memory_connector import MemoryConnector
 from aluma_async.testing.simulation.invariants import Instance
@@ -178,6 +179,7 @@ class FullSchedule(Schedule):
 
     def _check_copies(self) -> None:
         """Require that each copy in a quarantine agrees with its record, and has the bytes of its task."""
+        damaged = WrongReply.DAMAGED_TEXT in self._plan.misbehaviour.replies
         for path in self._folder.glob("quarantine-*"):
             folder = QuarantineFolder(path)
             for copy in folder.copies()[0]:
@@ -186,8 +188,9 @@ class FullSchedule(Schedule):
                 expected = Counter(data for *_, data in self._aluma.expected(copy.task_id))
                 files = [number for number in copy.record.paths() if number not in copy.missing]
                 stored = Counter(b"".join(folder.read_file(copy, number)) for number in files)
-                # The copy of an unexportable task has a text that is not valid Unicode.
-                if copy.record.state is CopyState.PARKED and not self._aluma.is_unexportable(copy.task_id):
+                # The copy of an unexportable task, or after a damaged response, has a text that is not valid Unicode.
+                is_unexportable = damaged or self._aluma.is_unexportable(copy.task_id)
+                if copy.record.state is CopyState.PARKED and not is_unexportable:
                     self._checker.require(not stored - expected, f"the copy {copy.folder.name} has bytes of no file")
                 if copy.is_complete and not self._aluma.quirk(copy.task_id):
                     self._checker.require(not expected - stored, f"the copy {copy.folder.name} is not complete")
