@@ -241,3 +241,15 @@ async def test_request_that_has_ended_is_not_watched():
     await anyio.sleep(60)
     assert sent.ended_after is None
     assert stalls.timer is None
+
+
+@virtual_time
+async def test_response_that_stops_after_its_first_bytes_is_ended():
+    """What was received earlier is no progress."""
+    stalls = watch_of()
+    await answer_one(stalls)
+    sent = Sent(stalls)
+    await anyio.sleep(5.5)
+    sent.receive(100_000)
+    await anyio.sleep(60)
+    assert sent.ended_after == pytest.approx(5.5 + 15, abs=3)
