@@ -2,11 +2,14 @@
 
 import asyncio
 
+import pytest
+
 from aluma_async import events
-from aluma_async.exceptions import ClaimConflict, SourceError
+from aluma_async.exceptions import AlumaAsyncError, ClaimConflict, SourceError
 from aluma_async.models import ExportTask
 from aluma_async.pipeline.run_counts import RunCounts
 from tests.support.clock import virtual_time
+from tests.support.world import World
 
 ONE, TWO, THREE = map(ExportTask, ("t1", "t2", "t3"))
 NO_EVENTS = {"gone": 1, "deferred": 2, "held_back": 0, "seconds": 3.0}
@@ -49,3 +52,18 @@ async def test_error_of_the_listener_changes_no_count():
         counts.emit(events.TaskCompleted(ONE, 1, 10, 1.0))
     assert counts.summary(**NO_EVENTS).exported == 2
     assert len(reported) == 1
+
+
+@virtual_time
+async def test_run_that_ends_without_a_reason_reports_no_task_on_hold():
+    """Its listing did not end, so that it knows of none."""
+    host, world = asyncio.current_task(), World(60, latency_seconds=1)
+
+    def cancel_tasks():
+        for task in asyncio.all_tasks() - {host}:
+            task.cancel()
+
+    asyncio.get_running_loop().call_later(0.5, cancel_tasks)  # during the first listing
+    with pytest.raises(AlumaAsyncError, match="without a reason"):
+        await world.exporter.run_until_drained()
+    assert [event.summary.held_back for event in world.events(events.RunEnded)] == [0]
