@@ -66,6 +66,7 @@ class GoneTasks:
                 self._on_event(TaskGone(ExportTask(task_id, created_at=hold.created_at), hold, _REASONS[state]))
             if state in _REASONS or state == TaskState.COMPLETED:
                 await self._cooldown.clear_task(task_id)
+                self._tracker.remove(task_id, done=True)  # this listing may be older than its end
             elif state == TaskState.PENDING:
                 self._cooldown.forget_expired(task_id)
 

@@ -135,3 +135,16 @@ async def test_absent_task_is_looked_up_again_after_ten_minutes():
         await gone.report(())
         assert source.looked_up == ["t"] * lookups
     await parts.cooldown.close()
+
+
+@pytest.mark.parametrize("state", ["completed", "timed-out", None])
+@virtual_time
+async def test_ended_task_is_not_admitted_from_a_listing_before_its_end(state):
+    """Its hold has ended, but the listing that is being exported may still have it."""
+    parts, tracker = Parts(), TaskTracker()
+    gone = GoneTasks(Absent(state), parts.cooldown, tracker, parts.claims, parts.events.append)
+    await parts.cooldown.start("t", FileMissing("404"))
+    await gone.report(())
+    assert tracker.blocks("t")
+    await anyio.sleep(61)
+    assert not tracker.blocks("t")
