@@ -15,10 +15,11 @@ from tests.mutation.workspace import Workspace
 UNIT_TESTS = (
     "tests/unit/test_*.py",
     "tests/unit/*/test_*.py",
+    "tests/integration/*/test_*.py",
     "tests/integration/test_journal.py",
     "tests/integration/test_history.py",
 )
-"""The journal's unit tests are among the integration tests because they need files and processes."""
+"""Some tests of one package are among the integration tests because they need files, processes or much time."""
 NOT_RECORDED = ("tests/unit/cli/", "tests/unit/config/", "tests/unit/destinations/", "tests/unit/mutation/")
 
 
