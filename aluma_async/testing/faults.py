@@ -72,6 +72,10 @@ class WrongReply(StrEnum):
     """The request is executed; the response is that to an earlier Start of the same client, if there is one."""
     DAMAGED_TEXT = "damaged-text"
     """The request is executed; the response has one more text, which is not valid Unicode and differs each time."""
+    CUT_SPECIFICATION = "cut-specification"
+    """The request is executed; the response is the first half of the specification, with the length of that half."""
+    PARTIAL_SPECIFICATION = "partial-specification"
+    """The request is executed; the response is valid, has not the last file, and names a next page."""
     MAINTENANCE = "maintenance"
     """Status 200 with a state that Aluma does not have."""
     LONG_PAUSE = "long-pause"
@@ -108,6 +112,8 @@ REPLY_VERBS: Mapping[WrongReply, Collection[str]] = {
     WrongReply.OTHER_SUCCESS: ("start",),
     WrongReply.OTHER_SPECIFICATION: ("start",),
     WrongReply.DAMAGED_TEXT: ("start",),
+    WrongReply.CUT_SPECIFICATION: ("start",),
+    WrongReply.PARTIAL_SPECIFICATION: ("start",),
     WrongReply.BLOCKED: ("start", "complete", "cancel", "fail"),
     **dict.fromkeys((*WRONG_FILES, WrongReply.OTHER_VERSION), ("file",)),
     WrongReply.MAINTENANCE: ("get",),

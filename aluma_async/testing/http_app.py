@@ -197,8 +197,7 @@ class _Handlers:
                     self._started[request[_TOKEN]] = body
                 if fault is WrongReply.OTHER_SPECIFICATION:
                     body = previous
-                if fault is WrongReply.DAMAGED_TEXT:
-                    body = self._aluma.damaged(body)
+                body = self._aluma.changed(body, fault)
                 if fault is Fault.TRUNCATE:
                     return await truncated(request, body, 202)
                 return web.Response(status=202, body=body, content_type="application/json")

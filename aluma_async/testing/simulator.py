@@ -5,6 +5,7 @@ argument (``now``). ``SimulatedSource`` makes it accessible in memory, ``simulat
 """
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ import msgspec
 
 from aluma_async.models import TaskState
 from aluma_async.testing.behaviour import Behaviour, SpecQuirk
+from aluma_async.testing.faults import AnyFault, WrongReply
 from aluma_async.testing.sample_data import Profile, SampleData, SampleFile
 
 _HARMLESS_QUIRKS = (SpecQuirk.ABSOLUTE_URL, SpecQuirk.RELATIVE_URL)
@@ -223,10 +225,17 @@ class SimulatedAluma:
             return _with_invalid_text(body, 1)
         return body
 
-    def damaged(self, specification: bytes) -> bytes:
-        """Return an Export Specification with one more text, which is not valid Unicode and differs each time."""
-        self._damaged += 1
-        return specification if specification.endswith(b"[]}") else _with_invalid_text(specification, self._damaged)
+    def changed(self, specification: bytes, fault: AnyFault | None) -> bytes:
+        """Return an Export Specification as a response with a fault contains it."""
+        match fault:
+            case WrongReply.CUT_SPECIFICATION:
+                return specification[: len(specification) // 2]
+            case WrongReply.PARTIAL_SPECIFICATION:
+                return _first_page(specification)
+            case WrongReply.DAMAGED_TEXT if not specification.endswith(b"[]}"):
+                self._damaged += 1
+                return _with_invalid_text(specification, self._damaged)
+        return specification
 
     def _root_of_urls(self, quirk: SpecQuirk | None) -> str:
         match quirk:
@@ -315,6 +324,16 @@ class SimulatedAluma:
 
 def _with_invalid_text(specification: bytes, number: int) -> bytes:
     return specification.removesuffix(b"]}") + b',{"files":[' + _INVALID_TEXT % number + b"]}]}"
+
+
+def _first_page(specification: bytes) -> bytes:
+    """Return a specification without its last file, and if that is its document's only one, without the document."""
+    documents = json.loads(specification)["documents"]
+    if documents and len(documents[-1]["files"]) > 1:
+        documents[-1]["files"].pop()
+    elif len(documents) > 1:
+        documents.pop()
+    return json.dumps({"documents": documents, "next_page": "/pages/2"}).encode()
 
 
 def _file_id(file: SampleFile) -> str:

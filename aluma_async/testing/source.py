@@ -71,9 +71,7 @@ class SimulatedSource:
             fault, body = await self._change("start", task, lambda: self._aluma.start(task.id))
             if fault is Fault.TRUNCATE:
                 raise InvalidResponse(f"start task {task.id}: the response is incomplete")
-            if fault is WrongReply.DAMAGED_TEXT:
-                body = self._aluma.damaged(body)
-            return Claim(task, wire.export_spec(body), sent_at)
+            return Claim(task, wire.export_spec(self._aluma.changed(body, fault)), sent_at)
         raise AssertionError  # a shielded scope cancels nothing
 
     @asynccontextmanager

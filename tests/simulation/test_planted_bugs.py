@@ -12,7 +12,7 @@ import pytest
 from aiohttp.client_proto import ResponseHandler
 
 from aluma_async import connections
-from aluma_async.aluma import download_responses, error_answers, file_ends, responses
+from aluma_async.aluma import download_responses, error_answers, file_ends, responses, wire
 from aluma_async.aluma.content import ContentCheck
 from aluma_async.aluma.digests import Digests
 from aluma_async.aluma.image_ends import ImageWalk
@@ -26,6 +26,7 @@ from aluma_async.pipeline.breaker import FailBreaker
 from aluma_async.pipeline.claim_source import ClaimTrackingSource
 from aluma_async.pipeline.claim_tracker import ClaimTracker
 from aluma_async.pipeline.cooldown import Cooldown
+from aluma_async.pipeline.destination_watch import DestinationWatch
 from aluma_async.pipeline.failure import FailureHandler
 from aluma_async.pipeline.lease_deadline import LeaseDeadline
 from aluma_async.pipeline.listed_projects import ListedProjects
@@ -461,6 +462,20 @@ def wait_for_each_request_of_a_task(patch):
     patch.setattr("aluma_async.aluma.stall_watch.LAG_SECONDS", float("inf"))
 
 
+def complete_a_partial_specification(patch):
+    patch.setattr(wire, "sign_of_missing", lambda name, value: "")
+    patch.setattr(wire, "announced_total", lambda name, value, **_: 0)
+
+
+def settle_claims_of_another_client(patch):
+    init = ClaimTracker.__init__
+    patch.setattr(ClaimTracker, "__init__", lambda self, *args: init(self, *args[:3]))
+
+
+def wait_for_a_silent_place(patch):
+    patch.setattr(DestinationWatch, "_look", lambda self: None)
+
+
 def with_replies(*replies):
     return {"misbehaviour": Misbehaviour(dict.fromkeys(replies, 0.2))}
 
@@ -507,6 +522,9 @@ BUGS = {
         follow_the_first_row_of_a_task,
         believe_an_undocumented_state,
         repeat_fail_without_its_copy,
+        complete_a_partial_specification,
+        settle_claims_of_another_client,
+        wait_for_a_silent_place,
     ),
     FullSchedule: (
         ignore_retry_after,
@@ -559,6 +577,9 @@ HARSHER = {
     pause_for_every_unavailable_place: with_sick_places(Sickness.UNAVAILABLE),
     pause_after_every_error_of_a_destination: with_sick_places(Sickness.ERROR),
     wait_for_the_cool_down_in_the_worker: with_sick_places(Sickness.ERROR),
+    complete_a_partial_specification: with_replies(WrongReply.PARTIAL_SPECIFICATION),
+    settle_claims_of_another_client: {"misbehaviour": Misbehaviour(other_client=True)},
+    wait_for_a_silent_place: with_sick_places(Sickness.SILENT, 1),
     let_a_plugin_cancel_a_worker: with_sick_places(Sickness.LEAK, 5),
     end_the_run_after_an_exception_of_a_probe: {
         **CALM,

@@ -257,7 +257,7 @@ class _WatchedFolder:
     async def open(self, claim: Claim) -> AsyncIterator[Delivery]:
         if self._may_refuse:
             self._instance.on_delivery(claim.task)
-            self._destination_faults.raise_if_sick(claim.task.id, "open")
+            await self._destination_faults.raise_if_sick(claim.task.id, "open")
         suspension = self.suspension(claim)
         token = CHECK_LEASE.set(suspension or CHECK_LEASE.get())
         opened = self._folder.open(claim)
@@ -266,7 +266,7 @@ class _WatchedFolder:
             yield delivery
             await self._instance.crash_point()
             if self._may_refuse:
-                self._destination_faults.raise_if_sick(claim.task.id, "commit")
+                await self._destination_faults.raise_if_sick(claim.task.id, "commit")
                 self._destination_faults.raise_if_refused(claim.task.id)
             await self._destination_faults.inject()
         is_late = suspension is not None and suspension.has_happened

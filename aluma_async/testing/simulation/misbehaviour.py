@@ -55,6 +55,11 @@ class Sickness(StrEnum):
     """Saving raises ``SystemExit``."""
     LEAK = "leak"
     """Saving cancels the asyncio task in which it is called, and goes on."""
+    SILENT = "silent"
+    """Saving never returns, or only after minutes."""
+
+
+_RAISED = tuple(kind for kind in Sickness if kind is not Sickness.SILENT)
 
 
 class Outage(Struct, frozen=True):
@@ -88,6 +93,8 @@ class Misbehaviour(Struct, frozen=True):
     """Times at which an administrator deletes all copies in the quarantine by hand."""
     probe_raises: bool = False
     """Whether the probe raises an exception of another kind while the destination is unavailable."""
+    other_client: bool = False
+    """Whether some crashes are followed by a run with another base URL and client; only without the full stack."""
     suspended: float = 0.0
     """Probability that the machine sleeps for longer than a lease while the files of a task are published."""
 
@@ -153,6 +160,7 @@ def misbehave(seed: int, tasks: int, instances: int, faulty_seconds: float) -> M
         losses,
         _stream(seed, "configuration", 0.1) is not None,
         deletions=[rng.uniform(0, faulty_seconds) for _ in range(3)] if (rng := _stream(seed, "deletion", 0.1)) else (),
+        other_client=_stream(seed, "client", 0.1) is not None,
         suspended=rng.choice((0.1, 0.5)) if (rng := _stream(seed, "suspension", 0.05)) else 0.0,
     )
 
@@ -162,8 +170,12 @@ def sick_places(seed: int) -> tuple[random.Random, Mapping[int, Sickness]] | Non
     rng = _stream(seed, "sick", 0.1)
     if rng is None:
         return None
-    kinds = rng.sample(tuple(Sickness), rng.choice((1, 2, len(Sickness))))
-    return rng, {number: rng.choice(kinds) for number in range(rng.choice((1, 5, 5, 30)))}
+    kinds = rng.sample(_RAISED, rng.choice((1, 2, len(_RAISED))))
+    sick: dict[int, Sickness] = {number: rng.choice(kinds) for number in range(rng.choice((1, 5, 5, 30)))}
+    if silent := _stream(seed, "silent", 0.3):
+        for number in range(min(len(sick), silent.choice((1, 3)))):
+            sick[number] = Sickness.SILENT
+    return rng, sick
 
 
 def stalled_tasks(seed: int) -> tuple[random.Random, Mapping[int, Stall]] | None:

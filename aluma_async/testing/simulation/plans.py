@@ -26,7 +26,8 @@ CLAIM_TIMEOUT = 1800.0
 """Duration of a claim's lease, in seconds."""
 HEALTHY_SECONDS = 240.0
 """Seconds within which healthy tasks must be completed: a worker needs 2 for a task, and a pause takes 60 at most."""
-
+SILENT_SECONDS = 100.0
+"""Seconds for which a place that never returns may hold the only worker; the destination's time-out is 60."""
 STALL_SECONDS = 20.0
 """Seconds for which a task that stalls may hold the only worker."""
 
@@ -122,6 +123,8 @@ def _add_sick_places(chosen: Plan, rng: random.Random, sick: Mapping[int, Sickne
     away = _windows(rng, 100.0)[:1] if rng.random() < 0.3 else ()
     # A healthy task that meets the outage cools down, too.
     healthy_by = HEALTHY_SECONDS + (away[0][1] + 2 * chosen.cooldown if away else 0.0)
+    # A silent place may be tried twice before the last healthy task.
+    healthy_by += 2 * SILENT_SECONDS * list(sick.values()).count(Sickness.SILENT)
     return Plan(
         seed=chosen.seed,
         tasks=tasks,

@@ -22,7 +22,8 @@ from aluma_async.policy.backoff import Backoff, RetryPolicy
 from aluma_async.testing.destination import MemoryDestination
 from aluma_async.testing.sample_data import Profile
 from aluma_async.testing.simulation.invariants import DEFECT, RECOVERY_SECONDS, Instance, InvariantChecker
-from aluma_async.testing.simulation.misbehaviour import Loss, MisbehavingFaults
+from aluma_async.testing.simulation.misbehaviour import Loss, MisbehavingFaults, Sickness
+from aluma_async.testing.simulation.other_client import run_as_other_client
 from aluma_async.testing.simulation.plans import CLAIM_TIMEOUT, Plan, plan
 from aluma_async.testing.simulation.watched import (
     WatchedAluma,
@@ -190,6 +191,8 @@ class Schedule:
                 self._lose_files()
                 if self._plan.misbehaviour.configured_anew and self._losing.random() < 0.5:
                     self._change_destination()
+                if self._plan.misbehaviour.other_client and not self.is_full_stack and self._losing.random() < 0.5:
+                    await run_as_other_client(instance, self._settings(instance))
                 await anyio.sleep(
                     random.Random(f"{self._plan.seed}/{instance.points_passed}").choice((0.0, 3.0, 100.0))
                 )
@@ -254,6 +257,8 @@ class Schedule:
             "park_seconds": 600,
             "park_after": chosen.park_after,
             "claim_timeout": CLAIM_TIMEOUT,
+            "source_id": "client",
+            "destination_timeout": 60.0 if Sickness.SILENT in chosen.misbehaviour.sick.values() else 300.0,
             "on_event": instance.on_event,
             "clock": self.clock,
             "uniform": rng.uniform,

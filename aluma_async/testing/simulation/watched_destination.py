@@ -82,12 +82,15 @@ class DestinationFaults:
                 raise ZeroDivisionError from None
             raise
 
-    def raise_if_sick(self, task_id: str, step: Step) -> None:
-        """Raise the error of a task's place, at one of the steps of a delivery."""
+    async def raise_if_sick(self, task_id: str, step: Step) -> None:
+        """Raise the error of a task's place, or never return, at one of the steps of a delivery."""
         if task_id in self._sick and not self._ended and step == random.Random(task_id).choice(_STEPS):
             if self._sick[task_id] is Sickness.LEAK:
                 if running := asyncio.current_task():
                     running.cancel()
+                return
+            if self._sick[task_id] is Sickness.SILENT:
+                await anyio.sleep(random.Random(f"silent/{task_id}").choice((200.0, float("inf"))))
                 return
             make_error = _SICKNESS_ERRORS[self._sick[task_id]]
             raise make_error()
@@ -137,11 +140,11 @@ class WatchedDestination:
         watched = WatchedDelivery(delivery, self._instance, self._faults)
         if self._may_refuse:
             self._instance.on_delivery(claim.task)
-            self._faults.raise_if_sick(claim.task.id, "open")
+            await self._faults.raise_if_sick(claim.task.id, "open")
         yield watched
         await self._instance.crash_point()
         if self._may_refuse:
-            self._faults.raise_if_sick(claim.task.id, "commit")
+            await self._faults.raise_if_sick(claim.task.id, "commit")
             self._faults.raise_if_refused(claim.task.id)
         await self._faults.inject()
         self._store.tasks[claim.task.id] = delivery.files
