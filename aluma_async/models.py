@@ -184,6 +184,8 @@ class HoldRecord(Struct, frozen=True, gc=False):
     """Whether a copy of the task was stored, or tried, after it was parked for crashes."""
     unexportable: str = ""
     """SHA-256 of the Export Specification if it can never be exported; empty after any other error."""
+    source: str = ""
+    """The API and the client that list the task; empty in records of earlier versions."""
 
 
 class BreakerRecord(Struct, frozen=True, gc=False):

@@ -58,19 +58,22 @@ class Cooldown:
     """Holds with a delay that grows with each failure of a task, according to ``backoff``.
 
     A task is parked for ``park_seconds`` at its ``park_after``-th failure in a row (0: never), and earlier if its last
-    ``PARK_AFTER_PERSISTENT`` failures had the same persistent error.
+    ``PARK_AFTER_PERSISTENT`` failures had the same persistent error. Holds of another API or client than ``source_id``
+    are kept, but their tasks are not looked up here.
     """
 
     def __init__(
         self,
         backoff: Backoff,
         journal: Journal,
+        clock: Clock,
+        uniform: Uniform,
+        source_id: str = "",
         *,
         park_seconds: float,
         park_after: int,
-        clock: Clock,
-        uniform: Uniform,
     ) -> None:
+        self._source_id = source_id
         self._backoff = backoff
         self._memory = max(backoff.maximum, _MIN_MEMORY_SECONDS)
         self._journal = journal
@@ -82,7 +85,7 @@ class Cooldown:
         # of the event loop into an error.
         self._cache: Any = SimpleMemoryCache(timeout=None)
         self._expired: dict[str, HoldRecord] = {}  # holds of an earlier process, so old that they have no effect
-        self._foreign: set[str] = set()  # tasks whose last hold another exporter has begun
+        self._foreign: set[str] = set()  # tasks whose last hold another exporter, or an earlier client, has begun
         # Tasks that may be in the cache, in order: most tasks never fail, and need no look-up.
         self._ids: dict[str, float] = {}  # with the time at which the entry expires
 
@@ -90,11 +93,16 @@ class Cooldown:
         """Take over the holds of an earlier process."""
         now = self._clock()
         for hold in holds:
+            is_foreign = bool(self._source_id) and hold.source not in ("", self._source_id)
             if elapsed(hold.since, now) > hold.seconds + self._memory:
+                if is_foreign:
+                    continue
                 self._journal.delete(HoldRecord, hold.task_id)
                 self._expired[hold.task_id] = hold
             else:
                 await self._store(hold, remaining(hold.since, hold.seconds, now))
+                if is_foreign:
+                    self._foreign.add(hold.task_id)
 
     async def merge(self, holds: Iterable[HoldRecord]) -> None:
         """Take over holds that other exporters have begun since; the younger hold of a task counts."""
@@ -170,6 +178,7 @@ class Cooldown:
             message=error.text,
             created_at=hold.created_at if created_at is None else created_at,
             unexportable=unexportable,
+            source=self._source_id,
         )
         await self.restart(hold)
         return hold
@@ -205,6 +214,7 @@ class Cooldown:
                 seconds=max(0.0, remaining_seconds),
                 crashes=crashes,
                 parked=hold.parked or park,
+                source=self._source_id,
                 **reason,
             )
             await self._store(hold, hold.seconds)
@@ -227,7 +237,7 @@ class Cooldown:
     def task_ids(self) -> Iterator[str]:
         """Yield the ids of the tasks that are or were on hold, unless they were exported or failed since.
 
-        Those that another exporter has put on hold are left to it.
+        Those that another exporter or an earlier client has put on hold are left to it.
         """
         yield from [task_id for task_id in self._ids if task_id not in self._foreign]
         yield from list(self._expired)

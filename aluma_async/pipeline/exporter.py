@@ -67,9 +67,8 @@ class Exporter:
         park_after: Number of failures in a row after which a task is parked; 0 for never.
         claim_timeout: Length of Aluma's lease in seconds.
         drain_timeout: Seconds for which claimed tasks may continue after ``stop()``.
-        source_id: The API and the client that claim tasks. Claims of others in the journal are left alone.
-        before_complete: Awaited for each task when its files are durable, before it is completed. If it raises an
-            exception, the task is released and cools down.
+        source_id: The API and the client that claim tasks. Claims and holds of others are left alone.
+        before_complete: Awaited when a task's files are durable; if it raises, the task is released and cools down.
         destination_timeout: Seconds for which the destination may make no progress; more for large or many files.
         on_event: Receives every event.
         clock: Returns the time for records that outlive the process.
@@ -117,7 +116,7 @@ class Exporter:
         self._pool = WorkerPool(workers, self._start_worker)
         self._tracker = TaskTracker()
         self._cooldown = Cooldown(
-            cooldown, self._journal, park_seconds=park_seconds, park_after=park_after, clock=clock, uniform=uniform
+            cooldown, self._journal, clock, uniform, source_id, park_seconds=park_seconds, park_after=park_after
         )
         queue_size = queue_size or QUEUED_TASKS_PER_WORKER * workers
         self._send, self._receive = anyio.create_memory_object_stream[ExportTask](queue_size)

@@ -20,7 +20,7 @@ STORED_AT = '{"boot":"boot","boottime":1.5,"wall":2.5}'
         (
             HoldRecord("t", AT, 60.0, failures=1, crashes=2, parked=True, error="E", message="m", created_at=5.0),
             f'{{"task_id":"t","since":{STORED_AT},"seconds":60.0,"failures":1,"crashes":2,"parked":true,'
-            '"error":"E","message":"m","created_at":5.0,"same_failures":0,"copy_tried":false,"unexportable":""}',
+            '"error":"E","message":"m","created_at":5.0,"same_failures":0,"copy_tried":false,"unexportable":"","source":""}',
         ),
         (ExportRecord("t", 1.0, 2, 3, 4.0, ("a", "b"), "n", "p"), '["t",1.0,2,3,4.0,["a","b"],"n","p"]'),
     ],

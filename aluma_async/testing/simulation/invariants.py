@@ -133,10 +133,6 @@ class Instance:
                 ):
                     self._settle_by[record.task_id] = now + RECOVERY_SECONDS
 
-    def on_other_client(self) -> None:
-        """Note a run as another client. Cool-downs end with it, because their tasks are not listed there."""
-        self._not_before.clear()
-
     def on_unclaimed(self, task_id: str) -> None:
         """Record that Aluma has shown that a task is not claimed."""
         self._lost_starts.pop(task_id, None)

@@ -57,5 +57,4 @@ async def run_as_other_client(instance: Instance, settings: dict[str, Any]) -> N
     asyncio.get_running_loop().call_later(_RUN_SECONDS, exporter.stop)
     with suppress(AlumaAsyncError):  # the journal may be broken
         await exporter.run()
-    instance.on_other_client()
     instance.checker.counts["runs as another client"] += 1

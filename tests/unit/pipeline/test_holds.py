@@ -13,7 +13,7 @@ from tests.support.world import system_time
 NEUTRAL, PERSISTENT = DestinationError("no"), FileMissing("404")
 
 
-def make_cooldown(journal=None, *, park_after=10, backoff=None):
+def make_cooldown(journal=None, *, park_after=10, backoff=None, source_id=""):
     return Cooldown(
         backoff or Backoff(60, 3600, jitter=0),
         journal or MemoryJournal(),
@@ -21,6 +21,7 @@ def make_cooldown(journal=None, *, park_after=10, backoff=None):
         park_after=park_after,
         clock=system_time,
         uniform=lambda low, high: low,
+        source_id=source_id,
     )
 
 
@@ -234,3 +235,18 @@ async def test_copy_of_a_crashed_task_is_recorded_and_does_not_extend_its_hold()
     await anyio.sleep(1)
     assert not (await cooldown.get("t")).is_active
     await cooldown.close()
+
+
+@pytest.mark.parametrize(("source_id", "is_looked_up"), [("first", True), ("", True), ("other", False)])
+@pytest.mark.parametrize("seconds", [1, 90_000])
+@virtual_time
+async def test_task_on_hold_is_looked_up_only_where_it_was_listed(source_id, is_looked_up, seconds):
+    """Another API or client does not know it, so that it would seem to be gone."""
+    journal = MemoryJournal()
+    await make_cooldown(journal, source_id="first").start("t", PERSISTENT)
+    await anyio.sleep(seconds)
+    cooldown = make_cooldown(journal, source_id=source_id)
+    await cooldown.load(await journal.load())
+    assert list(cooldown.task_ids()) == (["t"] if is_looked_up else [])
+    assert (await cooldown.get("t")).is_active == (seconds == 1)
+    assert is_looked_up or await journal.load()
