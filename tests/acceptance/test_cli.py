@@ -43,7 +43,7 @@ def test_version_names_build_python_and_extras(run_cli):
     name, python, extras = run_cli("--version").stdout.splitlines()
     assert re.fullmatch(rf"aluma-async {re.escape(aluma_async.__version__)} \([\w .-]+\)", name)
     assert python.startswith(f"Python {platform.python_version()}, {platform.system()}")
-    assert extras == "Extras: object-store, sql"
+    assert re.fullmatch(r"Extras: (fleet, )?object-store, sql", extras)
 
 
 def test_version_names_libraries_that_an_extra_lacks(tmp_path):

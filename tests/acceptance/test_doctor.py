@@ -89,7 +89,7 @@ def test_doctor_reports_a_working_installation(run_cli, tmp_path, aluma_with_50_
     report = sections(done.stdout)
     assert tuple(report)[:7] == SECTIONS
     assert "aiohttp " in report["Program"]
-    assert "Extras: object-store, sql" in report["Program"]
+    assert re.search(r"Extras: (fleet, )?object-store, sql", report["Program"])
     assert "workers: 3" in report["Configuration"]
     assert "destinations: default (folder)" in report["Configuration"]
     assert "HTTPS_PROXY: http://…@proxy:3128" in report["Environment"]

@@ -44,7 +44,7 @@ async def test_hanging_folder_stops_no_healthy_task(kind, methods):
     def hangs(method, path):
         return method in methods and "sick" in path
 
-    async with hanging_server(kind, hangs, 1.0) as (_, destination):
+    async with hanging_server(kind, hangs, 3.0) as (_, destination):
         world = World(SICK + HEALTHY, source=Source, destination=destination)
         with anyio.fail_after(60):
             async with anyio.create_task_group() as group:
