@@ -30,6 +30,8 @@ _NEVER_JSON = TABLE_OR_MAIL | _OFFICE
 _WITH_END = frozenset(SIGNATURES) | XML | {"json"}
 
 _PAGE = re.compile(rb"<(?:!doctype\s+html|html|head|body|script)[\s>]", re.IGNORECASE)
+_PAGE_IN_XML = re.compile(rb"(?:(?i:<!doctype\s+html|<html)|<(?:head|body|script))[\s>]")
+"""XML may have a root named Head or Body."""
 _MARKUP = re.compile(rb"<(?:!doctype|html|head|body|script|\?xml|!--)", re.IGNORECASE)
 _FRAME = re.compile(rb"[0-9a-f]{1,8}(?:;[^\r\n]*)?\r\n(?=(.?))|HTTP/\d", re.IGNORECASE | re.DOTALL)
 """The size of a chunk, or the beginning of a response."""
@@ -121,7 +123,7 @@ class ContentCheck:
         elif extension in TEXT and self._head.startswith(BINARY):
             matches = False
         elif extension in XML:
-            matches = (text[:1] == b"<" or self._head.startswith(_EBCDIC_XML)) and not _PAGE.match(text)
+            matches = (text[:1] == b"<" or self._head.startswith(_EBCDIC_XML)) and not _PAGE_IN_XML.match(text)
         elif extension == "json":
             matches = text[:1] != b"<"
         elif text[:1] in (b"{", b"["):

@@ -34,7 +34,8 @@ _EMPTY_NAME = re.compile(r"result|data|value|resource").fullmatch
 """Names of what an error does not have: their values are empty."""
 _JSON_TYPE = re.compile(r"\s*(?:application|text)/(?:[\w.-]+\+)?json\b", re.IGNORECASE).match
 _BINARY_TYPE = re.compile(r"\s*(?:image/(?!svg)|audio/|video/|application/(?:pdf|zip|gzip)\b)", re.IGNORECASE).match
-_SEPARATORS = str.maketrans("", "", "_-@$. ")
+_PLAIN_JSON_TYPE = re.compile(r"\s*(?:application|text)/json\b", re.IGNORECASE).match
+_SEPARATORS = str.maketrans("", "", "_-. ")
 _FAILED_STATUSES = range(400, 600)
 
 _XML_ERROR = re.compile(
@@ -52,9 +53,12 @@ _PAGE = re.compile(
 _PASSWORD = re.compile(rb"""<input\b[^<>]*\btype\s*=\s*["']?password\b""", re.IGNORECASE)
 _TITLE = re.compile(rb"<title\b[^<>]*>\s*([^<]{0,200})", re.IGNORECASE)
 _ERROR_TITLE = re.compile(
-    rb"(?:(?:http\s+)?(?:status\s+|error\s+)?(?:4\d\d|50\d)|(?:sign|log)[ -]?(?:in|on)|error|access denied|forbidden"
-    rb"|unauthorized|not found|bad (?:gateway|request)|gateway time-?out|internal server error"
-    rb"|service (?:temporarily )?unavailable|(?:under |site )?maintenance)\b",
+    # A number may belong to an address, and a word to the name of a report: the error ends, or names its reason.
+    rb"(?:http\s+)?(?:status\s+|error\s+)?(?:4\d\d|50\d)\s*(?:\Z|[^\w\s]|(?:not|bad|forbidden|unauthori[sz]ed|internal"
+    rb"|service|gateway|method|request|proxy|error)\b)"
+    rb"|(?:sign|log)[ -]?(?:in|on)\b"
+    rb"|(?:error|access denied|forbidden|unauthori[sz]ed|not found|bad (?:gateway|request)|gateway time-?out"
+    rb"|internal server error|service (?:temporarily )?unavailable|(?:under |site )?maintenance)\s*(?:\Z|[^\w\s])",
     re.IGNORECASE,
 )
 
@@ -64,8 +68,8 @@ def kind_of_error(text: bytes, content_type: str) -> str:
 
     Args:
         text: The file, or its first bytes if it is longer than ``MAX_BYTES``, without white space before it.
-        content_type: Its content type. A mere message counts as an error if the type is JSON, and any page does if the
-            type is that of a binary format.
+        content_type: Its content type. A mere message counts as an error if the type is plain JSON, and any page does
+            if the type is that of a binary format.
     """
     if text[:1] in (b"{", b"["):
         return "a JSON error" if len(text) <= MAX_BYTES and _is_json_error(text, content_type) else ""
@@ -91,7 +95,7 @@ def _is_json_error(text: bytes, content_type: str) -> bool:
         value = msgspec.json.decode(text.rstrip(b"\x00"), type=_Object | list[_Object])
     except (msgspec.DecodeError, ValueError, RecursionError):
         return False
-    is_json_type = is_json(content_type)
+    is_json_type = _PLAIN_JSON_TYPE(content_type) is not None
     objects = value if isinstance(value, list) else [value]
     return bool(objects) and all(_is_error(one, is_json_type) for one in objects)
 
@@ -101,7 +105,7 @@ def _is_error(value: _Object, is_json_type: bool) -> bool:
         return True
     has_error = has_text = is_failed = False
     for key, member in value.items():
-        name = key.translate(_SEPARATORS).lower()
+        name = key.removeprefix("@odata.").translate(_SEPARATORS).lower()
         if _ERROR_NAME(name):
             has_error |= bool(member)
         elif _TEXT_NAME(name):

@@ -16,7 +16,7 @@ TAIL_BYTES = 64 * 1024 + 22
 
 MAX_NULS = 22
 """Number of NUL bytes at the end of a file that may belong to it: the length of the last record of a ZIP file."""
-_PADDING = b" \t\r\n\x0c\x00\x1a"
+_PADDING = b" \t\r\n\x0b\x0c\x00\x1a\x1c"
 _LINEARIZED = re.compile(rb"<<[^>]{0,500}/Linearized\b[^>]{0,500}>>").search
 _LENGTH = re.compile(rb"/L\s{1,9}(\d{1,15})\b").search
 _ZIP_END = struct.Struct("<4H2LH")  # disk numbers, counts of entries, size and offset of the directory, comment

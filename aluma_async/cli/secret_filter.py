@@ -19,7 +19,11 @@ _MIN_LENGTH = 4
 """Shorter values are not removed, because they occur in ordinary words."""
 _LONG = 16
 _MAX_FILE_BYTES = 64 * 1024
-_ASSIGNMENT = re.compile(r"(?:passw\w*|pwd|secret|token)\s*=\s*(?:'([^']+)'|([^\s'&;]+))", re.IGNORECASE)
+_ASSIGNMENT = re.compile(
+    r"(?:passw\w*|passphrase|pwd|secret|token|sig|(?:account|access|api)_?key)\s*=\s*(?:'([^']+)'|([^\s'&;]+))",
+    re.IGNORECASE,
+)
+_NEXT_URL = re.compile(r"[,;\s]+(?=[a-z][a-z0-9+.-]*://)", re.IGNORECASE)
 
 
 class SecretFilter:
@@ -104,6 +108,11 @@ def _of_value(key: str, value: str) -> Iterator[str]:
     if is_secret(key):
         yield value
     yield from (first or second for first, second in _ASSIGNMENT.findall(value))
+    for url in _NEXT_URL.split(value):
+        yield from _of_url(key, url)
+
+
+def _of_url(key: str, value: str) -> Iterator[str]:
     _, mark, rest = value.rpartition("://")
     if not mark and "@" not in rest:
         return

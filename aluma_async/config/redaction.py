@@ -6,7 +6,8 @@ from urllib.parse import urlsplit
 
 REDACTED = "…"
 _SECRET = re.compile(
-    r"secret|passw|token|credential|signature|sas|(^|_)key$|access_key|service_account$", re.IGNORECASE
+    r"secret|passw|passphrase|connection_?string|token|credential|signature|sas|(^|_)key$|access_key|service_account$",
+    re.IGNORECASE,
 )
 _NO_SECRET = re.compile(r"_(file|env)$", re.IGNORECASE)
 _SECRET_PATHS = ("notify_url",)

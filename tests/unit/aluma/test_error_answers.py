@@ -95,6 +95,25 @@ def test_page_that_reports_an_error_is_wrong_whatever_the_name(name, body):
     assert problem(name, body, size=700)
 
 
+@pytest.mark.parametrize(
+    "title",
+    [
+        b"404 Not Found",
+        b"Error 404 (Not Found)!!1",
+        b"HTTP Status 500 \xe2\x80\x93 Internal Server Error",
+        b"503 - Service unavailable",
+        b"502",
+        b"Error",
+        b"Error: try again\n",
+        b"Access Denied | Company",
+        b"Sign in to your account",
+        b"Maintenance ",
+    ],
+)
+def test_page_with_the_title_of_an_error_is_wrong(title):
+    assert problem("a.dat", b"<html><head><title>" + title + b"</title></head></html>")
+
+
 @pytest.mark.parametrize("content_type", ["application/pdf", "image/png", "Application/ZIP"])
 def test_page_of_a_binary_type_is_wrong_whatever_the_name(content_type):
     """The server does not know that it is a page, so a proxy has replaced the file."""
@@ -147,6 +166,13 @@ def test_page_that_asks_for_a_password_is_no_office_file():
         ("a.php", b"<html><head><title>Invoice 500</title></head></html>", ""),
         ("a.dat", b"<html><title>4711</title></html>", ""),
         ("a.dat", b"<html><title>Errors in Translation: a Novel</title></html>", ""),
+        ("a", b"<html><head><title>Maintenance report 2026</title></head></html>", "text/plain"),
+        ("a.aspx", b"<html><title>404 Park Avenue lease</title></html>", ""),
+        ("a.aspx", b"<html><title>Error analysis</title></html>", ""),
+        ("a.schema", b'{"$schema":"s","$id":"a","title":"Invoice","type":"object"}', "application/json"),
+        ("a.jsonld", b'{"@context":"s","@type":"Lease","@id":"7","description":"d"}', "application/ld+json"),
+        ("a.xml", b"<Body>\n<a/></Body>", ""),
+        ("a.xml", b"<a>" + b"x" * 2000 + b"</a>\x1c\r", ""),
         ("a.txt", b'{"format": "custom", "message": "hello", "status": 500}', ""),
     ],
 )

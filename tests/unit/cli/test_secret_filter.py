@@ -44,6 +44,10 @@ def test_secret_filter_removes_a_secret_of_the_configuration(raw, tmp_path):
         ("AZURE_STORAGE_KEY", SECRET),
         ("https_proxy", f"http://user:{SECRET}@proxy:3128"),
         ("HTTP_PROXY", f"user:{SECRET}@proxy"),
+        ("AZURE_STORAGE_CONNECTION_STRING", f"AccountName=n;AccountKey={SECRET}=;EndpointSuffix=x"),
+        ("STORAGE", f"BlobEndpoint=https://n.example/;SharedAccessSignature=sv=1&sig={SECRET}"),
+        ("KEY_PASSPHRASE", SECRET),
+        ("URLS", f"amqp://u:{SECRET}@a,amqp://u:other-one@b"),
         ("DATABASE_URL", f"postgresql://user:{SECRET}@host/db"),
     ],
 )
