@@ -21,7 +21,8 @@ FAULTS = (
     *("drop-before", "drop-after", "error-before", "error-after", "throttle", "unauthorised", "truncate", "html"),
     *("hang", "late", "slow", "not-found", "not-found-page", "log-in", "forbidden", "not-allowed", "other-success"),
     *("blocked", "json-error", "log-in-page", "empty", "cut", "doubly-chunked", "altered", "other-version"),
-    *("other-specification", "maintenance", "long-pause", "surplus"),
+    *("other-specification", "damaged-text", "cut-specification", "partial-specification", "maintenance", "long-pause"),
+    "surplus",
 )
 """The names of all faults, because their module takes long to import."""
 
